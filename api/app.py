@@ -1,0 +1,114 @@
+"""Puts the API together: its parts, its routes, its error handling. Nothing is connected before the app starts."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from api.auth import Authenticator, KeyStore
+from api.dependencies import Parts
+from api.dialects.registry import by_path
+from api.errors import headers_of, status_of
+from api.exchange import json_response
+from api.middleware import RequestEnvelope
+from api.pools import PoolWatch
+from api.replies import ReplyWaiter
+from api.routes import jobs, models, ops, rerank
+from api.service import Limits, RerankService
+from api.settings import ApiSettings
+from shared.celery_app import Envelopes, make_celery
+from shared.errors import InternalError, InvalidRequest, MethodNotAllowed, RerankqError, RouteNotFound
+from shared.ledger import Ledger, Lifetimes
+from shared.models import ModelRegistry
+from shared.redis_client import connect_async
+
+logger = logging.getLogger("api")
+
+_CLIENT_CLOSED_REQUEST = 499
+
+
+def create_app(settings: ApiSettings, registry: ModelRegistry, *, keys_required: bool = False) -> FastAPI:
+    """The ASGI application. `keys_required`: refuse callers without a key even when none is configured."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        client = connect_async(settings.redis_url)
+        ledger = Ledger(client, Lifetimes(result=settings.result_seconds))
+        replies = ReplyWaiter(client, ledger)
+        pools = PoolWatch(client, [spec.name for spec in registry.specs])
+        app.state.parts = Parts(
+            settings=settings,
+            service=RerankService(
+                ledger=ledger,
+                replies=replies,
+                pools=pools,
+                models=registry,
+                envelopes=Envelopes(make_celery(settings.redis_url)),
+                limits=Limits(settings.max_documents, settings.wait_seconds, settings.job_deadline_seconds),
+            ),
+            pools=pools,
+            authenticator=Authenticator(KeyStore(client), always_required=keys_required),
+        )
+        await pools.refresh()
+        background = [asyncio.create_task(replies.run()), asyncio.create_task(pools.run())]
+        try:
+            yield
+        finally:
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
+            await client.aclose()
+
+    app = FastAPI(
+        title="rerankq",
+        summary="A rerank service that queues: wait for the result, or take a job.",
+        lifespan=lifespan,
+    )
+    app.add_middleware(RequestEnvelope)
+    for router in (rerank.make_router(), jobs.router, models.router, ops.router):
+        app.include_router(router)
+    app.add_exception_handler(RerankqError, _domain_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(ClientDisconnect, _client_left)
+    app.add_exception_handler(Exception, _unexpected_error)
+    return app
+
+
+def _render(request: Request, error: RerankqError) -> Response:
+    """The error in the dialect of the path it happened on."""
+    body = by_path(request.url.path).render_error(error)
+    return json_response(body, status_of(error), headers_of(error))
+
+
+async def _domain_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RerankqError)
+    if status_of(error) == 500:
+        logger.error("request %s: %s", request.state.request_id, error)
+    return _render(request, error)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """What the framework itself refuses: unknown paths and methods."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        return _render(request, RouteNotFound(f"there is nothing at {request.url.path[:200]}"))
+    if error.status_code == 405:
+        response = _render(request, MethodNotAllowed(f"{request.method} is not allowed here"))
+        response.headers.update(error.headers or {})
+        return response
+    return _render(request, InvalidRequest(str(error.detail)))
+
+
+async def _client_left(request: Request, _: Exception) -> Response:
+    logger.info("request %s: the caller left, its job was canceled", request.state.request_id)
+    return Response(status_code=_CLIENT_CLOSED_REQUEST)
+
+
+async def _unexpected_error(request: Request, error: Exception) -> Response:
+    # Starlette raises it again after this answer, so the server's log has the traceback.
+    request_id = getattr(request.state, "request_id", "unknown")
+    return _render(request, InternalError(f"a fault on our side; the log has it under the request id {request_id}"))

@@ -1,0 +1,109 @@
+"""API keys: made by a command, shown once, kept as a hash, compared in constant time, revocable.
+
+A key reads `rq-ID-SECRET`. The id finds the record, the SHA-256 of the whole key proves it: the secret is 256 random
+bits, so a slow password hash would protect nothing more.
+"""
+
+import hashlib
+import hmac
+import json
+import re
+import secrets
+import time
+from dataclasses import asdict, dataclass
+
+import redis.asyncio
+from redis.exceptions import RedisError
+
+from shared import keys
+from shared.errors import InvalidRequest, StoreUnavailable, Unauthorized
+
+CACHE_SECONDS = 2.0
+"""A key that was revoked or created is so within this time in every API process."""
+ANONYMOUS = ""
+_KEY = re.compile(r"rq-([0-9a-f]{12})-[A-Za-z0-9_-]{43}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ @-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """What is kept of a key. `created` is Unix seconds."""
+
+    id: str
+    name: str
+    created: int
+    digest: str
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+class KeyStore:
+    """The keys in Redis. Raises StoreUnavailable when Redis is away."""
+
+    def __init__(self, client: redis.asyncio.Redis) -> None:
+        self._client = client
+
+    async def create(self, name: str) -> str:
+        """Make a key; the answer is the only time that it is seen. Raises InvalidRequest on a bad name."""
+        if not _NAME.fullmatch(name):
+            raise InvalidRequest("a key's name has 1 to 64 letters, digits, spaces or ._@-", param="name")
+        if any(record.name == name for record in await self.list()):
+            raise InvalidRequest(f"there is a key named {name!r} already; revoke it first", param="name")
+        key_id = secrets.token_hex(6)
+        key = f"rq-{key_id}-{secrets.token_urlsafe(32)}"
+        record = KeyRecord(key_id, name, int(time.time()), _digest(key))
+        await self._client.hset(keys.API_KEYS, key_id, json.dumps(asdict(record)))
+        return key
+
+    async def list(self) -> list[KeyRecord]:
+        """All keys, oldest first."""
+        try:
+            fields = await self._client.hgetall(keys.API_KEYS)
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable("the key store cannot be reached; try again", retry_after=2) from error
+        records = [KeyRecord(**json.loads(payload)) for payload in fields.values()]
+        return sorted(records, key=lambda record: (record.created, record.name))
+
+    async def revoke(self, name_or_id: str) -> bool:
+        """Remove a key by its name or id; False when there is none."""
+        found = [record.id for record in await self.list() if name_or_id in (record.name, record.id)]
+        return bool(found and await self._client.hdel(keys.API_KEYS, *found))
+
+
+class Authenticator:
+    """Tells who calls. Holds the keys for a moment, so that a request seldom pays a round trip for them."""
+
+    def __init__(self, store: KeyStore, *, always_required: bool) -> None:
+        """`always_required`: also when the last key is revoked, because the API listens beyond loopback."""
+        self._store = store
+        self._always_required = always_required
+        self._records: dict[str, KeyRecord] = {}
+        self._read_at = float("-inf")
+
+    async def owner(self, authorization: str | None) -> str:
+        """The id of the caller's key, ANONYMOUS when none is needed. Raises Unauthorized."""
+        await self._refresh()
+        if not self._records and not self._always_required:
+            return ANONYMOUS
+        scheme, _, key = (authorization or "").strip().partition(" ")
+        if scheme.lower() != "bearer" or not key.strip():
+            raise Unauthorized("an API key is required: send `Authorization: Bearer KEY`")
+        if (record := self._find(key.strip())) is None:
+            raise Unauthorized("this API key is not known, or it was revoked")
+        return record.id
+
+    def _find(self, key: str) -> KeyRecord | None:
+        match = _KEY.fullmatch(key)
+        record = self._records.get(match[1]) if match else None
+        if record is None or not hmac.compare_digest(record.digest, _digest(key)):
+            return None
+        return record
+
+    async def _refresh(self) -> None:
+        if time.monotonic() - self._read_at < CACHE_SECONDS:
+            return
+        records = await self._store.list()
+        self._records = {record.id: record for record in records}
+        self._read_at = time.monotonic()

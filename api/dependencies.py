@@ -1,0 +1,37 @@
+"""What a route may ask for: the parts of the running API, and who calls."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from api.auth import Authenticator
+from api.pools import PoolWatch
+from api.service import RerankService
+from api.settings import ApiSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything that lives as long as the API does."""
+
+    settings: ApiSettings
+    service: RerankService
+    pools: PoolWatch
+    authenticator: Authenticator
+
+
+def get_parts(request: Request) -> Parts:
+    parts: Parts = request.app.state.parts
+    return parts
+
+
+PartsDep = Annotated[Parts, Depends(get_parts)]
+
+
+async def get_owner(request: Request, parts: PartsDep) -> str:
+    """The id of the caller's key. Raises Unauthorized."""
+    return await parts.authenticator.owner(request.headers.get("authorization"))
+
+
+OwnerDep = Annotated[str, Depends(get_owner)]

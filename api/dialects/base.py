@@ -1,0 +1,107 @@
+"""What a dialect is, and the reading of a body that all of them share.
+
+The rules that real clients force on every dialect: an explicit null is an absent field, an unknown field is ignored,
+`"true"` is a bool and `"3"` a number, and the model is optional.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from shared.contracts import MAX_PRIORITY, Document, RerankRequest, RerankResult
+from shared.errors import InvalidRequest, RerankqError
+
+QUERY_REQUIRED = "query is required for rerank"
+DOCUMENTS_REQUIRED = "documents are required for rerank"
+TEXT_REQUIRED = "document text is required for rerank at index {}"
+TOP_N_RANGE = "top_n must be at least 1"
+
+JsonObject = Mapping[str, Any]
+
+
+class Dialect(Protocol):
+    """One way of speaking. `paths` are the rerank paths below its prefix."""
+
+    name: str
+    paths: Sequence[str]
+
+    def parse(self, body: JsonObject) -> RerankRequest:
+        """Read a decoded JSON object. Raises InvalidRequest naming the field."""
+
+    def render(self, result: RerankResult) -> Any:
+        """The answer's body, ready for JSON."""
+
+    def render_error(self, error: RerankqError) -> Any:
+        """An error's body, ready for JSON."""
+
+
+class CommonFields(BaseModel):
+    """The fields, other than the query and the documents, that the dialects share; see RerankRequest."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    model: Annotated[str, Field(min_length=1)] | None = None
+    top_n: int | None = None
+    return_documents: bool = True
+    raw_scores: bool = False
+    max_tokens_per_doc: Annotated[int, Field(ge=1)] | None = None
+    priority: Annotated[int, Field(ge=0, le=MAX_PRIORITY)] = 0
+
+
+def without_nulls(body: JsonObject) -> dict[str, Any]:
+    return {name: value for name, value in body.items() if value is not None}
+
+
+def read_query(body: JsonObject) -> str:
+    """The query. Raises InvalidRequest when it is absent, blank or no string."""
+    query = body.get("query")
+    if query is None or (isinstance(query, str) and not query.strip()):
+        raise InvalidRequest(QUERY_REQUIRED, param="query")
+    if not isinstance(query, str):
+        raise InvalidRequest("query must be a string", param="query")
+    return query
+
+
+def read_documents(body: JsonObject, *, objects: bool = True) -> list[Document]:
+    """The documents, strings or (with `objects`) objects with `text`, `id`, `meta`. Raises InvalidRequest."""
+    documents = body.get("documents")
+    if documents is None or documents == []:
+        raise InvalidRequest(DOCUMENTS_REQUIRED, param="documents")
+    if not isinstance(documents, list):
+        raise InvalidRequest("documents must be a list", param="documents")
+    return [_read_document(index, document, objects) for index, document in enumerate(documents)]
+
+
+def _read_document(index: int, document: Any, objects: bool) -> Document:
+    if isinstance(document, str):
+        return Document.model_construct(text=document)
+    param = f"documents[{index}]"
+    if not objects or not isinstance(document, dict):
+        allowed = "a string or an object with text" if objects else "a string"
+        raise InvalidRequest(f"{param} must be {allowed}", param=param)
+    if document.get("text") is None:
+        raise InvalidRequest(TEXT_REQUIRED.format(index), param=f"{param}.text")
+    try:
+        return Document.model_validate(document)
+    except ValidationError as error:
+        raise _invalid(error, within=f"{param}.") from error
+
+
+def read_request(body: JsonObject, documents: list[Document], query: str) -> RerankRequest:
+    """The canonical request from the shared fields. Raises InvalidRequest."""
+    try:
+        fields = CommonFields.model_validate(body)
+    except ValidationError as error:
+        raise _invalid(error) from error
+    if fields.top_n is not None and fields.top_n < 1:
+        raise InvalidRequest(TOP_N_RANGE, param="top_n")
+    return RerankRequest.model_construct(query=query, documents=documents, **fields.model_dump())
+
+
+def _invalid(error: ValidationError, within: str = "") -> InvalidRequest:
+    """The first thing wrong, in one sentence that names the field."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    # A union reports each of its members ("id.str", "id.int"): the field is the first part.
+    field = within + str(first["loc"][0])
+    return InvalidRequest(f"{field}: {first['msg'][0].lower()}{first['msg'][1:]}", param=field)

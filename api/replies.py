@@ -1,0 +1,88 @@
+"""The way back: one pub/sub connection, and the callers that wait for a job to end.
+
+A message on the channel is a doorbell and may be lost without a trace. So everybody who waits is swept: all of them
+after every (re)connection, and in one pipeline every second. A lost doorbell costs a second, never an answer.
+"""
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import redis.asyncio
+from redis.exceptions import RedisError
+
+from shared import keys
+from shared.errors import StoreUnavailable
+from shared.ledger import Ledger
+
+logger = logging.getLogger(__name__)
+
+SWEEP_SECONDS = 1.0
+_RECONNECT_SECONDS = 0.5
+
+
+class ReplyWaiter:
+    """Wakes those who wait for jobs. `run` must be running."""
+
+    def __init__(self, client: redis.asyncio.Redis, ledger: Ledger) -> None:
+        self._client = client
+        self._ledger = ledger
+        self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+
+    @contextmanager
+    def expect(self, job_id: str) -> Iterator[asyncio.Event]:
+        """An event that is set when the job has ended. Enter before the job is submitted or its state read."""
+        event = asyncio.Event()
+        self._waiting[job_id].add(event)
+        try:
+            yield event
+        finally:
+            self._waiting[job_id].discard(event)
+            if not self._waiting[job_id]:
+                del self._waiting[job_id]
+
+    async def run(self) -> None:
+        """Listen and sweep until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._listen())
+            tasks.create_task(self._sweep_regularly())
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                async with self._client.pubsub() as channel:
+                    await channel.subscribe(keys.FINISHED_CHANNEL)
+                    await self._sweep()
+                    # A read that times out is a quiet second, not an error.
+                    while True:
+                        message = await channel.get_message(ignore_subscribe_messages=True, timeout=SWEEP_SECONDS)
+                        if message is not None:
+                            self._ring(message["data"].decode())
+            except (RedisError, OSError) as error:
+                logger.warning("the reply channel broke, connecting again: %s", error)
+                await asyncio.sleep(_RECONNECT_SECONDS)
+
+    async def _sweep_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            await self._sweep()
+
+    async def _sweep(self) -> None:
+        """Ring for every awaited job that has ended or is gone."""
+        if not (waiting := list(self._waiting)):
+            return
+        try:
+            states = await self._ledger.states(waiting)
+        except StoreUnavailable as error:
+            logger.warning("waiting jobs could not be looked up: %s", error)
+            return
+        for job_id, state in states.items():
+            # Gone: a job that is being submitted just now, or one that was deleted; its waiter finds out.
+            if state is not None and state.final:
+                self._ring(job_id)
+
+    def _ring(self, job_id: str) -> None:
+        for event in self._waiting.get(job_id, ()):
+            event.set()

@@ -1,0 +1,37 @@
+"""What is served."""
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+
+from api.dependencies import OwnerDep, Parts, PartsDep
+from api.exchange import json_response
+from shared.models import ModelSpec
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+
+@router.get("")
+async def list_models(parts: PartsDep, _: OwnerDep) -> Response:
+    """Every model, the default one first, and how many workers it has."""
+    models = [_describe(parts, spec) for spec in parts.service.models.specs]
+    return json_response({"object": "list", "data": models})
+
+
+@router.get("/{name:path}")
+async def read_model(name: str, parts: PartsDep, _: OwnerDep) -> Response:
+    """One model, by its name or an alias."""
+    return json_response(_describe(parts, parts.service.models.resolve(name)))
+
+
+def _describe(parts: Parts, spec: ModelSpec) -> dict[str, Any]:
+    health = parts.pools.health(spec.name)
+    return {
+        "id": spec.name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "rerankq",
+        "model_type": "rerank",
+        "aliases": spec.aliases,
+        "workers": {"ready": health.ready, "starting": health.starting},
+    }

@@ -1,0 +1,198 @@
+"""The one handler behind every dialect: accept a request as a job, wait for it, read it, cancel it.
+
+Knows jobs and models; knows nothing of HTTP or of a dialect's shapes.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+from api.errors import error_of
+from api.pools import PoolWatch
+from api.ranking import rank
+from api.replies import ReplyWaiter
+from shared import keys
+from shared.celery_app import Envelopes
+from shared.contracts import RerankRequest, RerankResult, WorkClass
+from shared.errors import (
+    InvalidRequest,
+    JobCanceled,
+    JobExpired,
+    JobNotFinished,
+    JobNotFound,
+    ModelUnavailable,
+    WaitTimedOut,
+)
+from shared.jobs import JobRecord, JobState, new_job_id
+from shared.ledger import Ledger, Submission
+from shared.models import ModelRegistry
+
+_RETRY_AFTER_WAIT_SECONDS = 1
+_RETRY_AFTER_MODEL_SECONDS = 10
+_POOL_CHECK_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`wait_seconds`: the longest wait for a result. `job_deadline_seconds`: then an unscored job expires."""
+
+    max_documents: int
+    wait_seconds: float
+    job_deadline_seconds: float
+
+
+class RerankService:
+    """Jobs in, results out."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        replies: ReplyWaiter,
+        pools: PoolWatch,
+        models: ModelRegistry,
+        envelopes: Envelopes,
+        limits: Limits,
+    ) -> None:
+        self.models = models
+        self.limits = limits
+        self._ledger = ledger
+        self._replies = replies
+        self._pools = pools
+        self._envelopes = envelopes
+
+    async def rerank(
+        self, request: RerankRequest, *, dialect: str, owner: str, wait_seconds: float | None
+    ) -> RerankResult:
+        """Submit and wait for the result; a caller that is cancelled meanwhile cancels its job.
+
+        Raises WaitTimedOut past `wait_seconds` (None: the server's limit), the job going on; and what `result` raises.
+        """
+        seconds = min(self.limits.wait_seconds if wait_seconds is None else wait_seconds, self.limits.wait_seconds)
+        submission = self._prepare(request, dialect, owner, WorkClass.INTERACTIVE)
+        with self._replies.expect(submission.job_id) as ended:
+            try:
+                await self._ledger.submit(submission)
+                finished = await self._wait(ended, submission.model, seconds)
+            except (asyncio.CancelledError, ModelUnavailable):
+                await asyncio.shield(self._abandon(submission.job_id))
+                raise
+        if not finished:
+            raise WaitTimedOut(
+                f"no result within {seconds:g} s; the job goes on at /v1/jobs/{submission.job_id}",
+                job_id=submission.job_id,
+                retry_after=_RETRY_AFTER_WAIT_SECONDS,
+            )
+        return await self._outcome(submission.job_id, submission.request)
+
+    async def submit(self, request: RerankRequest, *, dialect: str, owner: str) -> JobRecord:
+        """Accept a request as a job that nobody waits for. Raises ModelNotFound, ModelUnavailable, InvalidRequest."""
+        submission = self._prepare(request, dialect, owner, WorkClass.BATCH)
+        await self._ledger.submit(submission)
+        return await self.job(submission.job_id, owner)
+
+    async def job(self, job_id: str, owner: str, *, wait_seconds: float = 0.0) -> JobRecord:
+        """A job's record, as soon as it has ended or `wait_seconds` have passed. Raises JobNotFound."""
+        record = await self._read(job_id, owner)
+        if wait_seconds and not record.state.final:
+            with self._replies.expect(job_id) as ended:
+                record = await self._read(job_id, owner)
+                if not record.state.final:
+                    await self._ring(ended, min(wait_seconds, self.limits.wait_seconds))
+                    record = await self._read(job_id, owner)
+        return record
+
+    async def result(self, record: JobRecord) -> RerankResult:
+        """The result of a job that `job` has shown. Raises JobNotFound, JobNotFinished, JobCanceled, JobExpired or ScoringFailed."""
+        return await self._outcome(record.id, None)
+
+    async def cancel(self, job_id: str, owner: str) -> JobRecord:
+        """Cancel a job that has not ended; one that has stays as it is. Raises JobNotFound."""
+        await self._ledger.cancel(await self._read(job_id, owner))
+        return await self._read(job_id, owner)
+
+    async def delete(self, job_id: str, owner: str) -> None:
+        """Remove a job and its result, canceling it first. Raises JobNotFound."""
+        if not await self._ledger.delete(await self._read(job_id, owner)):
+            raise _not_found(job_id)
+
+    def _prepare(self, request: RerankRequest, dialect: str, owner: str, work_class: WorkClass) -> Submission:
+        spec = self.models.resolve(request.model)
+        if len(request.documents) > self.limits.max_documents:
+            raise InvalidRequest(
+                f"documents: at most {self.limits.max_documents} in one request, got {len(request.documents)}",
+                param="documents",
+            )
+        self._refuse_if_down(spec.name)
+        job_id = new_job_id()
+        envelope = self._envelopes.build(keys.queue_name(spec.name, work_class), job_id, 0)
+        return Submission(
+            job_id=job_id,
+            request=request,
+            model=spec.name,
+            dialect=dialect,
+            owner=owner,
+            work_class=work_class,
+            envelopes=[envelope],
+            deadline_seconds=self.limits.job_deadline_seconds,
+        )
+
+    def _refuse_if_down(self, model: str) -> None:
+        health = self._pools.health(model)
+        if health.down:
+            raise ModelUnavailable(
+                f"model {model!r} failed to start: {health.failure}",
+                param="model",
+                retry_after=_RETRY_AFTER_MODEL_SECONDS,
+            )
+
+    async def _wait(self, ended: asyncio.Event, model: str, seconds: float) -> bool:
+        """Whether the job ended in time. Raises ModelUnavailable when its pool fails to start meanwhile."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        while (left := deadline - loop.time()) > 0:
+            if await self._ring(ended, min(left, _POOL_CHECK_SECONDS)):
+                return True
+            self._refuse_if_down(model)
+        return ended.is_set()
+
+    @staticmethod
+    async def _ring(ended: asyncio.Event, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await ended.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _abandon(self, job_id: str) -> None:
+        if (record := await self._ledger.read(job_id)) is not None:
+            await self._ledger.cancel(record)
+
+    async def _read(self, job_id: str, owner: str) -> JobRecord:
+        record = await self._ledger.read(job_id)
+        if record is None or record.owner != owner:
+            raise _not_found(job_id)
+        return record
+
+    async def _outcome(self, job_id: str, request: RerankRequest | None) -> RerankResult:
+        """The result of a job that has ended; `request` when the caller still has it at hand."""
+        record, shards = await self._ledger.read_finished(job_id)
+        if request is None:
+            request = await self._ledger.read_request(job_id)
+        if record is None or request is None:
+            raise _not_found(job_id)
+        match record.state:
+            case JobState.SUCCEEDED:
+                return rank(record, request, shards)
+            case JobState.FAILED:
+                raise error_of(record.failure)
+            case JobState.CANCELED:
+                raise JobCanceled(f"the job {job_id} was canceled")
+            case JobState.EXPIRED:
+                raise JobExpired(f"the job {job_id} passed its deadline before it was scored")
+            case _:
+                raise JobNotFinished(f"the job {job_id} is {record.state}; its result is not there yet")
+
+
+def _not_found(job_id: str) -> JobNotFound:
+    return JobNotFound(f"there is no job {job_id[:100]!r}", param="id")

@@ -1,0 +1,27 @@
+"""The API's settings, each read from RERANKQ_<NAME>."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from shared.settings import Settings
+
+
+class ApiSettings(Settings):
+    """Where to listen, and the limits.
+
+    `allow_anonymous`: listen beyond loopback although no key is configured.
+    `max_body_bytes`: a larger body is refused unread. `max_documents`: for one request.
+    `wait_seconds`: how long a call waits for its result before it is answered 504 and the job goes on.
+    `job_deadline_seconds`: a job that nobody has begun to score by then expires.
+    `result_seconds`: how long a finished job can be read.
+    """
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    allow_anonymous: bool = False
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
+    max_documents: Annotated[int, Field(ge=1)] = 10_000
+    wait_seconds: Annotated[float, Field(gt=0)] = 60.0
+    job_deadline_seconds: Annotated[float, Field(gt=0)] = 86_400.0
+    result_seconds: Annotated[float, Field(gt=0)] = 3600.0

@@ -1,0 +1,1 @@
+"""How rerankq runs: on one machine, in images, on a cluster."""

@@ -1,0 +1,86 @@
+"""Child processes that cannot outlive their parent, and that are stopped by pid, never by name."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+class Child:
+    """One process in a session of its own: a Ctrl-C at the terminal reaches the parent alone, which stops it."""
+
+    def __init__(self, name: str, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
+        self.name = name
+        self.log = log
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=dict(environment),
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def exit_status(self) -> int | None:
+        """None while it runs."""
+        return self._process.poll()
+
+    def ask_to_stop(self) -> None:
+        if self.exit_status is None:
+            self._process.terminate()
+
+    def wait_or_kill(self, seconds: float) -> None:
+        """Wait for the end; past `seconds` end the whole process group."""
+        try:
+            self._process.wait(timeout=max(seconds, 0.0))
+        except subprocess.TimeoutExpired:
+            pass
+        # Also after a clean end: a child of its own may have stayed behind.
+        self.kill()
+
+    def kill(self) -> None:
+        """End the process and everything it started, at once."""
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+        finally:
+            self._process.wait()
+
+    def last_lines(self, count: int = 15) -> str:
+        """The end of its log."""
+        lines = self.log.read_text(errors="replace").splitlines()
+        return "\n".join(lines[-count:])
+
+
+def stop_all(children: Sequence[Child], grace_seconds: float) -> None:
+    """Ask all of them to stop, then wait; whoever is still there after the grace is killed."""
+    deadline = time.monotonic() + grace_seconds
+    try:
+        for child in children:
+            child.ask_to_stop()
+        for child in children:
+            child.wait_or_kill(deadline - time.monotonic())
+    except BaseException:
+        # A second Ctrl-C: no more waiting, but nothing stays behind either.
+        for child in children:
+            child.kill()
+        raise
+
+
+def _die_with_parent() -> None:
+    """Runs in the child before exec: the kernel ends it when the parent dies, even by SIGKILL."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

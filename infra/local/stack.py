@@ -1,0 +1,168 @@
+"""Redis, the API and the workers as processes of this machine: started, watched, stopped together."""
+
+import json
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from infra.local.processes import Child, stop_all
+from infra.local.redis_server import free_port, start_redis
+from shared.errors import ConfigurationError
+from shared.models import ModelSpec, load_models
+
+ROOT = Path(__file__).resolve().parents[2]
+MODELS_FILE = ROOT / "infra" / "models.yaml"
+DEFAULT_PORT = 8000
+STOP_SECONDS = 15.0
+_POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What to run. None means: choose for me."""
+
+    host: str = "127.0.0.1"
+    port: int | None = None
+    redis_url: str | None = None
+    model: str | None = None
+    engine: str | None = None
+    workers: int = 1
+
+
+class StackError(Exception):
+    """A part did not start, or ended; the message has the end of its log."""
+
+
+class Stack:
+    """The whole service. Use as a context manager: leaving it stops every process and removes every file."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._children: list[Child] = []
+        self._redis: Child | None = None
+        self.redis_url = options.redis_url or ""
+        self.port = choose_port(options.host, options.port)
+
+    @property
+    def url(self) -> str:
+        host = "127.0.0.1" if self._options.host in ("0.0.0.0", "::") else self._options.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    def __enter__(self) -> "Stack":
+        self._folder = Path(tempfile.mkdtemp(prefix="rerankq-"))
+        # What the children and their libraries put aside goes away with the folder.
+        self._environment = os.environ | {
+            "TMPDIR": str(self._folder),
+            "PYTHONPATH": str(ROOT),
+            "PYTHONUNBUFFERED": "1",
+        }
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            stop_all(self._children, STOP_SECONDS)
+        finally:
+            # Last: the others say goodbye to it.
+            if self._redis is not None:
+                stop_all([self._redis], STOP_SECONDS)
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def start_redis(self) -> None:
+        """Start the embedded Redis, unless there is one already."""
+        if not self.redis_url:
+            self._redis, self.redis_url = start_redis(self._folder, self._environment)
+
+    def start_service(self) -> ModelSpec:
+        """Start the API and the workers; answers the model they serve. Raises ConfigurationError."""
+        models_file = self._models_file()
+        model = load_models(models_file).default
+        common = {"REDIS_URL": self.redis_url, "RERANKQ_MODELS_FILE": str(models_file)}
+        address = ("--host", self._options.host, "--port", str(self.port))
+        self._spawn("api", ["serve", *address], common)
+        for number in range(1, self._options.workers + 1):
+            engine = ["--engine", self._options.engine] if self._options.engine else []
+            self._spawn("worker", ["--model", model.name, *engine], common, f"worker-{number}")
+        return model
+
+    def wait_ready(self, timeout_seconds: float) -> dict[str, Any]:
+        """Poll /ready until it says yes; answers its body. Raises StackError when a part ends or time is up."""
+        deadline = time.monotonic() + timeout_seconds
+        while time.monotonic() < deadline:
+            self.check()
+            status, body = get_json(f"{self.url}/ready")
+            if status == 200 and self._all_ready(body):
+                return body
+            time.sleep(_POLL_SECONDS)
+        raise StackError(f"not ready within {timeout_seconds:g} s:\n{self._children[-1].last_lines()}")
+
+    def check(self) -> None:
+        """Raises StackError when a process has ended by itself."""
+        for child in [*self._children, *([self._redis] if self._redis else [])]:
+            if (status := child.exit_status) is not None:
+                raise StackError(f"{child.name} ended with status {status}:\n{child.last_lines()}")
+
+    def _all_ready(self, body: dict[str, Any]) -> bool:
+        return sum(model["ready"] for model in body["models"].values()) >= self._options.workers
+
+    def _spawn(self, package: str, arguments: list[str], variables: dict[str, str], name: str = "") -> None:
+        command = [sys.executable, "-m", package, *arguments]
+        log = self._folder / f"{name or package}.log"
+        self._children.append(Child(name or package, command, log, self._environment | variables))
+
+    def _models_file(self) -> Path:
+        """The models file to use: the shipped one, or one made for the model that was asked for."""
+        if self._options.model is None and "RERANKQ_MODELS_FILE" in os.environ:
+            return Path(os.environ["RERANKQ_MODELS_FILE"])
+        entry = self._model_entry(self._options.model)
+        path = self._folder / "models.yaml"
+        path.write_text(yaml.safe_dump({"models": [entry]}))
+        return path
+
+    @staticmethod
+    def _model_entry(model: str | None) -> dict[str, Any]:
+        shipped = load_models(MODELS_FILE)
+        names = {name for spec in shipped.specs for name in (spec.name, *spec.aliases)}
+        if model is None or model in names:
+            return shipped.resolve(model).model_dump()
+        if Path(model).is_dir():
+            folder = Path(model).resolve()
+            return {"name": folder.name, "source": str(folder)}
+        return {"name": model, "source": model}
+
+
+def choose_port(host: str, wanted: int | None) -> int:
+    """The wanted port, or 8000, or a free one where 8000 is taken. Raises ConfigurationError for a taken wish."""
+    if wanted == 0:
+        return free_port(host)
+    port = wanted or DEFAULT_PORT
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if wanted is None:
+                return free_port(host)
+            raise ConfigurationError(f"cannot listen on {host}:{port}: {error.strerror}", param="port") from error
+    return port
+
+
+def get_json(url: str) -> tuple[int, dict[str, Any]]:
+    """Status and body of a GET; status 0 while nobody listens."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+    except (OSError, ValueError):
+        return 0, {}

@@ -1,0 +1,104 @@
+"""The one Celery configuration, and the doorbell's envelope.
+
+The worker registers its task on this app. The API never publishes through it: publishing blocks the event loop and
+could not be one step with the ledger, so `Envelopes` builds the bytes that Celery would have sent and the submit
+script pushes them. A contract test holds the two equal.
+"""
+
+import base64
+import json
+import uuid
+from typing import Any
+
+from celery import Celery
+from kombu import Queue
+
+from shared import keys
+from shared.contracts import WorkClass
+
+TASK_NAME = "rerankq.score_shard"
+VISIBILITY_TIMEOUT_SECONDS = 60
+
+
+def make_celery(redis_url: str) -> Celery:
+    """The Celery app for the Redis at `redis_url`. Results are off: the ledger holds them."""
+    app = Celery("rerankq", broker=redis_url, set_as_current=False)
+    app.conf.update(
+        result_backend=None,
+        task_ignore_result=True,
+        task_serializer="json",
+        accept_content=["json"],
+        task_acks_late=True,
+        task_acks_on_failure_or_timeout=True,
+        task_reject_on_worker_lost=False,
+        task_create_missing_queues=False,
+        worker_pool="threads",
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=True,
+        worker_enable_prefetch_count_reduction=False,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_soft_shutdown_timeout=0,
+        worker_enable_remote_control=False,
+        worker_send_task_events=False,
+        worker_disable_rate_limits=True,
+        worker_hijack_root_logger=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={
+            "global_keyprefix": keys.PREFIX,
+            "visibility_timeout": VISIBILITY_TIMEOUT_SECONDS,
+            # kombu's own defaults look for lost messages every 100 s only.
+            "unacked_restore_interval": 5,
+            "unacked_restore_throttle": 1,
+            "polling_interval": 0.1,
+            "health_check_interval": 5,
+            "socket_timeout": 5,
+            "socket_connect_timeout": 2,
+            "socket_keepalive": True,
+            "retry_on_timeout": False,
+        },
+    )
+    return app
+
+
+def pool_queues(model: str) -> list[Queue]:
+    """The two queues of a model's pool, the interactive one first."""
+    return [Queue(keys.queue_name(model, work_class)) for work_class in WorkClass]
+
+
+class Envelopes:
+    """Builds the queue's messages, byte for byte what the pinned Celery and kombu would publish.
+
+    Message format: Celery's task protocol 2 inside kombu's virtual transport (a base64 JSON body, headers and
+    properties), as https://docs.celeryq.dev/en/stable/internals/protocol.html has it.
+    """
+
+    def __init__(self, app: Celery) -> None:
+        self._template: Any = app.amqp.as_task_v2("", TASK_NAME, args=(), kwargs={}, ignore_result=True)
+        self._reply_to: str = app.thread_oid
+
+    def build(self, queue_name: str, job_id: str, shard: int) -> bytes:
+        """The message that tells a worker of the queue to look at one shard."""
+        task_id = f"{job_id}/{shard}"
+        args = [job_id, shard]
+        body = json.dumps([args, {}, self._template.body[2]]).encode()
+        headers = dict(self._template.headers)
+        headers.update(id=task_id, root_id=task_id, argsrepr=repr(tuple(args)))
+        properties = {
+            "correlation_id": task_id,
+            "reply_to": self._reply_to,
+            "delivery_mode": 2,
+            "delivery_info": {"exchange": "", "routing_key": queue_name},
+            "priority": 0,
+            "body_encoding": "base64",
+            # kombu acks by this tag: it must be new for every message, also for a shard that is sent again.
+            "delivery_tag": str(uuid.uuid4()),
+        }
+        message = {
+            "body": base64.b64encode(body).decode(),
+            "content-encoding": "utf-8",
+            "content-type": "application/json",
+            "headers": headers,
+            "properties": properties,
+        }
+        return json.dumps(message).encode()

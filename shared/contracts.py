@@ -1,0 +1,99 @@
+"""The canonical request and result, and what a worker hands back: the only shapes that cross a room's wall.
+
+Owns field names, types and bounds. Refuses anything about HTTP, Redis or a dialect.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MAX_PRIORITY = 999
+
+
+class ScoreScale(StrEnum):
+    """What an engine's raw score is, and so how it becomes 0..1."""
+
+    LOGIT = "logit"
+    """Any real number; the sigmoid normalizes it."""
+    SIMILARITY = "similarity"
+    """A cosine or an overlap, passed as it is."""
+
+
+class WorkClass(StrEnum):
+    """Who waits: decides the queue, and what overtakes what."""
+
+    INTERACTIVE = "interactive"
+    BATCH = "batch"
+
+
+class Document(BaseModel):
+    """One passage; `id` and `meta` are the caller's and come back untouched."""
+
+    model_config = ConfigDict(frozen=True)
+
+    text: str
+    id: str | int | None = None
+    meta: Any = None
+
+
+class RerankRequest(BaseModel):
+    """One query against its documents, whatever dialect it came in.
+
+    `model` is the name the caller used (an alias counts), None for the default one. `top_n` None means all.
+    `priority` is 0 (most urgent) to 999.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str | None = None
+    query: str
+    documents: list[Document]
+    top_n: Annotated[int, Field(ge=1)] | None = None
+    return_documents: bool = True
+    raw_scores: bool = False
+    max_tokens_per_doc: Annotated[int, Field(ge=1)] | None = None
+    priority: Annotated[int, Field(ge=0, le=MAX_PRIORITY)] = 0
+
+
+class ShardScores(BaseModel):
+    """What a worker writes back for one shard: one entry a pair, in input order.
+
+    `scores` are the model's own (None where the document failed alone; `errors` then says why, by position);
+    `truncated` lists positions that were cut to fit. `queue_ms` and `inference_ms` are milliseconds.
+    """
+
+    scores: list[float | None]
+    scale: ScoreScale
+    prompt_tokens: int = 0
+    truncated: list[int] = []
+    errors: dict[int, str] = {}
+    queue_ms: float = 0.0
+    inference_ms: float = 0.0
+
+
+class RankedRow(BaseModel):
+    """One document's place; `index` is its position in the request."""
+
+    model_config = ConfigDict(frozen=True)
+
+    index: int
+    score: float
+    document: Document
+    truncated: bool = False
+    error: str | None = None
+
+
+class RerankResult(BaseModel):
+    """The ranked answer, best first, before a dialect gives it its shape. `created` is Unix seconds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    model: str
+    created: int
+    return_documents: bool
+    rows: list[RankedRow]
+    prompt_tokens: int
+    queue_ms: float = 0.0
+    inference_ms: float = 0.0

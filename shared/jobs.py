@@ -1,0 +1,85 @@
+"""A job's states and its record as the ledger keeps it. Reads hashes; never talks to Redis."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from secrets import token_hex
+
+from shared.contracts import WorkClass
+
+
+class JobState(StrEnum):
+    """Where a job stands; the last four are final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    EXPIRED = "expired"
+
+    @property
+    def final(self) -> bool:
+        return self not in (JobState.QUEUED, JobState.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class JobFailure:
+    """Why a job failed: an error's code and its one sentence."""
+
+    code: str
+    message: str
+
+    def to_json(self) -> str:
+        return json.dumps({"code": self.code, "message": self.message})
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """One job as the ledger has it. Times are Unix milliseconds of Redis's clock, 0 where not yet."""
+
+    id: str
+    state: JobState
+    model: str
+    dialect: str
+    owner: str
+    work_class: WorkClass
+    pairs: int
+    shards: int
+    left: int
+    created_ms: int
+    started_ms: int
+    finished_ms: int
+    deadline_ms: int
+    failure: JobFailure | None
+
+    @classmethod
+    def from_hash(cls, job_id: str, fields: Mapping[bytes, bytes]) -> "JobRecord":
+        """Read the hash of one job. Raises KeyError when it is not a job's."""
+
+        def number(name: bytes) -> int:
+            return int(fields.get(name, b"0"))
+
+        raw_failure = fields.get(b"failure")
+        return cls(
+            id=job_id,
+            state=JobState(fields[b"state"].decode()),
+            model=fields[b"model"].decode(),
+            dialect=fields[b"dialect"].decode(),
+            owner=fields[b"owner"].decode(),
+            work_class=WorkClass(fields[b"class"].decode()),
+            pairs=number(b"pairs"),
+            shards=number(b"shards"),
+            left=number(b"left"),
+            created_ms=number(b"created_ms"),
+            started_ms=number(b"started_ms"),
+            finished_ms=number(b"finished_ms"),
+            deadline_ms=number(b"deadline_ms"),
+            failure=JobFailure(**json.loads(raw_failure)) if raw_failure else None,
+        )
+
+
+def new_job_id() -> str:
+    """A fresh id: unguessable, since knowing it is what lets a caller without a key read the job."""
+    return f"job-{token_hex(16)}"

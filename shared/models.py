@@ -1,0 +1,101 @@
+"""The model registry: what infra/models.yaml serves, under which names. Says where weights are; never loads them."""
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from shared.errors import ConfigurationError, ModelNotFound
+
+_PACKAGE_SOURCE = "package:"
+
+ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/@+-]*$", max_length=200)]
+
+
+class ModelSpec(BaseModel):
+    """One model. `source` is a hub id, a folder, or `package:NAME/FOLDER` inside an installed Python package.
+
+    `engine` picks what scores it; `engine_args` go to that engine as they are.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: ModelName
+    source: str = ""
+    revision: str | None = None
+    aliases: list[ModelName] = []
+    engine: str = "vllm"
+    engine_args: dict[str, Any] = {}
+
+    def location(self) -> str:
+        """Where the weights are, for a loader: a folder, or a hub id. Raises ConfigurationError."""
+        if not self.source.startswith(_PACKAGE_SOURCE):
+            return self.source or self.name
+        package, _, folder = self.source.removeprefix(_PACKAGE_SOURCE).partition("/")
+        spec = importlib.util.find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise ConfigurationError(
+                f"model {self.name!r}: the Python package {package!r} is not installed", param="source"
+            )
+        return str(Path(spec.submodule_search_locations[0]) / folder)
+
+
+class ModelRegistry:
+    """The models served, by name and alias; the first one answers a request that names none."""
+
+    def __init__(self, specs: list[ModelSpec]) -> None:
+        """Raises ConfigurationError when there is no model, or a name stands twice."""
+        if not specs:
+            raise ConfigurationError("no model is configured", param="models")
+        self.specs = list(specs)
+        self._by_name: dict[str, ModelSpec] = {}
+        for spec in specs:
+            for name in (spec.name, *spec.aliases):
+                if name in self._by_name:
+                    raise ConfigurationError(f"the model name {name!r} stands twice", param="models")
+                self._by_name[name] = spec
+
+    @property
+    def default(self) -> ModelSpec:
+        return self.specs[0]
+
+    def resolve(self, name: str | None) -> ModelSpec:
+        """The model of that name or alias, the default one for None. Raises ModelNotFound."""
+        if name is None:
+            return self.default
+        if (spec := self._by_name.get(name)) is None:
+            served = ", ".join(spec.name for spec in self.specs)
+            raise ModelNotFound(f"model {name[:200]!r} is not served here; served: {served}", param="model")
+        return spec
+
+
+def parse_models(content: Mapping[str, Any]) -> ModelRegistry:
+    """The registry that a models file's content describes. Raises ConfigurationError naming the field."""
+    entries = content.get("models")
+    if not isinstance(entries, list):
+        raise ConfigurationError("`models` must be a list", param="models")
+    specs = []
+    for position, entry in enumerate(entries):
+        try:
+            specs.append(ModelSpec.model_validate(entry))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise ConfigurationError(f"models[{position}].{where}: {first['msg']}", param="models") from error
+    return ModelRegistry(specs)
+
+
+def load_models(path: Path) -> ModelRegistry:
+    """Read a models file. Raises ConfigurationError."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the models file {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"the models file {path} is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"the models file {path} must be a mapping with `models`")
+    return parse_models(content)

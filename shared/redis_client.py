@@ -1,0 +1,38 @@
+"""Connections to Redis, with every timeout said aloud.
+
+redis-py's own defaults retry ten times behind five-second timeouts: a caller would wait close to a minute for a
+Redis that is gone. Here a command fails within seconds and the caller decides.
+"""
+
+from typing import Any
+
+import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import ConstantBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.retry import Retry
+
+SOCKET_TIMEOUT_SECONDS = 5.0
+CONNECT_TIMEOUT_SECONDS = 2.0
+HEALTH_CHECK_SECONDS = 15
+
+_COMMON: dict[str, Any] = {
+    "socket_timeout": SOCKET_TIMEOUT_SECONDS,
+    "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
+    "socket_keepalive": True,
+    "health_check_interval": HEALTH_CHECK_SECONDS,
+    # A pooled connection may have been closed while it idled: one quick second try, on a fresh one. Every ledger
+    # script is safe to repeat.
+    "retry_on_error": [RedisConnectionError],
+}
+
+
+def connect_async(url: str) -> redis.asyncio.Redis:
+    """A pooled asyncio client of bytes; connects on first use."""
+    return redis.asyncio.Redis.from_url(url, retry=AsyncRetry(ConstantBackoff(0.05), 1), **_COMMON)
+
+
+def connect(url: str) -> redis.Redis:
+    """A pooled, thread-safe blocking client of bytes; connects on first use."""
+    return redis.Redis.from_url(url, retry=Retry(ConstantBackoff(0.05), 1), **_COMMON)

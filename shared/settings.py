@@ -1,0 +1,40 @@
+"""Settings from the environment: one variable a field, read once, every mistake named by its variable."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from shared.errors import ConfigurationError
+
+PREFIX = "RERANKQ_"
+
+
+class Settings(BaseModel):
+    """What the API and the workers both need. A field NAME is read from RERANKQ_NAME; REDIS_URL needs no prefix."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    models_file: Path = Path("infra/models.yaml")
+    log_level: str = "INFO"
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None, **overrides: object) -> Self:
+        """Read the environment; an override that is not None wins. Raises ConfigurationError."""
+        source = os.environ if environment is None else environment
+        values: dict[str, object] = {}
+        if "REDIS_URL" in source:
+            values["redis_url"] = source["REDIS_URL"]
+        for name in cls.model_fields:
+            if (variable := PREFIX + name.upper()) in source:
+                values[name] = source[variable]
+        values.update({name: value for name, value in overrides.items() if value is not None})
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = str(first["loc"][0]) if first["loc"] else "settings"
+            raise ConfigurationError(f"{PREFIX}{name.upper()}: {first['msg']}", param=name) from error

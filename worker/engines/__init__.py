@@ -1,0 +1,1 @@
+"""What scores pairs: the protocol, and the engines behind it."""

@@ -1,0 +1,57 @@
+"""Scores by word overlap: deterministic, instant, without a model.
+
+It ships so that the queue can be run, tested and watched with no weights at hand. It is no reranker.
+"""
+
+import re
+import time
+
+from shared.contracts import ScoreScale
+from worker.engines.base import BatchScores, ScoringBatch
+
+_WORD = re.compile(r"\w+")
+
+
+class LexicalEngine:
+    """The share of the query's words that a document holds, 0..1, weighed a little towards shorter documents.
+
+    `delay_seconds` is slept for each batch, to stand in for a model's time.
+    """
+
+    scale = ScoreScale.SIMILARITY
+
+    def __init__(self, delay_seconds: float = 0.0) -> None:
+        self._delay_seconds = delay_seconds
+
+    def score(self, batch: ScoringBatch) -> BatchScores:
+        if self._delay_seconds:
+            time.sleep(self._delay_seconds)
+        query = set(_words(batch.query))
+        scores: list[float | None] = []
+        truncated: list[int] = []
+        tokens = 0
+        for position, document in enumerate(batch.documents):
+            words = _words(document)
+            if batch.max_tokens_per_doc is not None and len(words) > batch.max_tokens_per_doc:
+                words = words[: batch.max_tokens_per_doc]
+                truncated.append(position)
+            tokens += len(query) + len(words)
+            scores.append(_overlap(query, words))
+        return BatchScores(scores=scores, prompt_tokens=tokens, truncated=truncated)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.lower())
+
+
+def _overlap(query: set[str], words: list[str]) -> float:
+    """0 without a common word; 1 when the document is exactly the query's words."""
+    found = query & set(words)
+    if not found:
+        return 0.0
+    coverage = len(found) / len(query)
+    density = len(found) / len(set(words))
+    return round(0.9 * coverage + 0.1 * density, 6)

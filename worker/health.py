@@ -1,0 +1,64 @@
+"""The worker's heartbeat: a thread that keeps saying how it stands, and a check of it from outside."""
+
+import logging
+import threading
+
+import redis
+
+from shared.heartbeats import INTERVAL_SECONDS, HeartbeatWriter, WorkerState
+
+logger = logging.getLogger(__name__)
+
+
+class Heart:
+    """Beats every few seconds until stopped. A Redis that is away costs a beat, never the worker."""
+
+    def __init__(self, writer: HeartbeatWriter) -> None:
+        self._writer = writer
+        self._state = WorkerState.STARTING
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
+
+    def start(self) -> None:
+        """Say that the worker is starting, and go on saying so."""
+        self._beat()
+        self._thread.start()
+
+    def ready(self) -> None:
+        """From now on the worker takes work; what others left behind is cleared away."""
+        self._state = WorkerState.READY
+        self._beat()
+        try:
+            self._writer.forget_others()
+        except redis.RedisError as error:
+            logger.warning("old heartbeats could not be removed: %s", error)
+
+    def fail(self, reason: str) -> None:
+        """The worker could not start: the reason is kept for those who ask for its model."""
+        self._stop()
+        try:
+            self._writer.beat(WorkerState.FAILED, reason)
+        except redis.RedisError as error:
+            logger.warning("the failure could not be recorded: %s", error)
+
+    def leave(self) -> None:
+        """The worker goes, and says so."""
+        self._stop()
+        try:
+            self._writer.leave()
+        except redis.RedisError as error:
+            logger.warning("the heartbeat could not be removed: %s", error)
+
+    def _stop(self) -> None:
+        self._stopped.set()
+        self._thread.join(timeout=INTERVAL_SECONDS)
+
+    def _run(self) -> None:
+        while not self._stopped.wait(INTERVAL_SECONDS):
+            self._beat()
+
+    def _beat(self) -> None:
+        try:
+            self._writer.beat(self._state)
+        except redis.RedisError as error:
+            logger.warning("heartbeat failed: %s", error)
