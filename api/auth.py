@@ -13,10 +13,10 @@ import time
 from dataclasses import asdict, dataclass
 
 import redis.asyncio
-from redis.exceptions import RedisError
 
 from shared import keys
-from shared.errors import InvalidRequest, StoreUnavailable, Unauthorized
+from shared.errors import InvalidRequest, Unauthorized
+from shared.redis_client import store_errors
 
 CACHE_SECONDS = 2.0
 """A key that was revoked or created is so within this time in every API process."""
@@ -54,22 +54,22 @@ class KeyStore:
         key_id = secrets.token_hex(6)
         key = f"rq-{key_id}-{secrets.token_urlsafe(32)}"
         record = KeyRecord(key_id, name, int(time.time()), _digest(key))
-        await self._client.hset(keys.API_KEYS, key_id, json.dumps(asdict(record)))
+        with store_errors():
+            await self._client.hset(keys.API_KEYS, key_id, json.dumps(asdict(record)))
         return key
 
     async def list(self) -> list[KeyRecord]:
         """All keys, oldest first."""
-        try:
+        with store_errors():
             fields = await self._client.hgetall(keys.API_KEYS)
-        except (RedisError, OSError) as error:
-            raise StoreUnavailable("the key store cannot be reached; try again", retry_after=2) from error
         records = [KeyRecord(**json.loads(payload)) for payload in fields.values()]
         return sorted(records, key=lambda record: (record.created, record.name))
 
     async def revoke(self, name_or_id: str) -> bool:
         """Remove a key by its name or id; False when there is none."""
         found = [record.id for record in await self.list() if name_or_id in (record.name, record.id)]
-        return bool(found and await self._client.hdel(keys.API_KEYS, *found))
+        with store_errors():
+            return bool(found and await self._client.hdel(keys.API_KEYS, *found))
 
 
 class Authenticator:

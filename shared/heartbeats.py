@@ -61,7 +61,7 @@ class PoolHealth:
 
 def summarize(fields: Mapping[bytes, bytes], now: float) -> PoolHealth:
     """Add up the heartbeats of one pool's hash at Unix time `now`."""
-    beats = [_decode(payload) for payload in fields.values()]
+    beats = read_heartbeats(fields)
     states = [beat.state for beat in beats if beat.alive(now)]
     failures = sorted((beat for beat in beats if beat.recent_failure(now)), key=lambda beat: beat.at)
     return PoolHealth(
@@ -69,6 +69,11 @@ def summarize(fields: Mapping[bytes, bytes], now: float) -> PoolHealth:
         starting=states.count(WorkerState.STARTING),
         failure=failures[-1].reason if failures else None,
     )
+
+
+def read_heartbeats(fields: Mapping[bytes, bytes]) -> list[Heartbeat]:
+    """The heartbeats in one pool's hash."""
+    return [_decode(payload) for payload in fields.values()]
 
 
 def _decode(payload: bytes) -> Heartbeat:

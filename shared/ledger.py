@@ -4,8 +4,6 @@
 finish, fail). Both raise StoreUnavailable when Redis cannot be reached or refuses to write.
 """
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -13,15 +11,13 @@ from typing import Any
 
 import redis
 import redis.asyncio
-from redis.exceptions import RedisError
 
 from shared import codec, keys
 from shared.contracts import RerankRequest, ShardScores, WorkClass
-from shared.errors import StoreUnavailable
 from shared.jobs import JobFailure, JobRecord, JobState
+from shared.redis_client import store_errors
 
 _LUA = Path(__file__).parent / "lua"
-RETRY_AFTER_SECONDS = 2
 
 
 def script_source(name: str) -> str:
@@ -88,27 +84,6 @@ def _job_keys(job_id: str, model: str) -> list[str]:
     ]
 
 
-def _unavailable(error: RedisError) -> StoreUnavailable:
-    reason = "is out of memory" if "OOM" in str(error) else "cannot be reached"
-    return StoreUnavailable(f"the job store {reason}; try again", retry_after=RETRY_AFTER_SECONDS)
-
-
-@asynccontextmanager
-async def _store_async() -> AsyncIterator[None]:
-    try:
-        yield
-    except RedisError as error:
-        raise _unavailable(error) from error
-
-
-@contextmanager
-def _store() -> Iterator[None]:
-    try:
-        yield
-    except RedisError as error:
-        raise _unavailable(error) from error
-
-
 class Ledger:
     """The API's half."""
 
@@ -141,37 +116,39 @@ class Ledger:
             len(submission.request.documents),
             *submission.envelopes,
         ]
-        async with _store_async():
+        with store_errors():
             return int(await self._submit(keys=script_keys, args=args))
 
     async def read(self, job_id: str) -> JobRecord | None:
         """The job's record, None when there is none."""
-        async with _store_async():
+        with store_errors():
             fields = await self._client.hgetall(keys.job(job_id))
         return JobRecord.from_hash(job_id, fields) if fields else None
 
     async def read_finished(self, job_id: str) -> tuple[JobRecord | None, list[ShardScores]]:
         """The record and the accepted scores, shard by shard, in one round trip."""
-        async with _store_async(), self._client.pipeline(transaction=False) as pipe:
-            pipe.hgetall(keys.job(job_id))
-            pipe.hgetall(keys.results(job_id))
-            fields, results = await pipe.execute()
+        with store_errors():
+            async with self._client.pipeline(transaction=False) as pipe:
+                pipe.hgetall(keys.job(job_id))
+                pipe.hgetall(keys.results(job_id))
+                fields, results = await pipe.execute()
         record = JobRecord.from_hash(job_id, fields) if fields else None
         ordered = [results[shard] for shard in sorted(results, key=int)]
         return record, [codec.decode_scores(payload) for payload in ordered]
 
     async def read_request(self, job_id: str) -> RerankRequest | None:
         """The request as it was accepted, None when it is gone."""
-        async with _store_async():
+        with store_errors():
             payload = await self._client.get(keys.request(job_id))
         return codec.decode_request(payload) if payload else None
 
     async def states(self, job_ids: list[str]) -> dict[str, JobState | None]:
         """The states of many jobs in one round trip; None for a job that is gone."""
-        async with _store_async(), self._client.pipeline(transaction=False) as pipe:
-            for job_id in job_ids:
-                pipe.hget(keys.job(job_id), "state")
-            answers = await pipe.execute()
+        with store_errors():
+            async with self._client.pipeline(transaction=False) as pipe:
+                for job_id in job_ids:
+                    pipe.hget(keys.job(job_id), "state")
+                answers = await pipe.execute()
         return {
             job_id: JobState(state.decode()) if state else None
             for job_id, state in zip(job_ids, answers, strict=True)
@@ -179,7 +156,7 @@ class Ledger:
 
     async def cancel(self, record: JobRecord) -> JobState | None:
         """Cancel a job; answers the state it is in afterwards, None when it is gone."""
-        async with _store_async():
+        with store_errors():
             state = await self._cancel(
                 keys=_job_keys(record.id, record.model), args=[record.id, keys.FINISHED_CHANNEL]
             )
@@ -187,7 +164,7 @@ class Ledger:
 
     async def delete(self, record: JobRecord) -> bool:
         """Remove a job and its result; False when it was gone already."""
-        async with _store_async():
+        with store_errors():
             answer = await self._delete(
                 keys=_job_keys(record.id, record.model), args=[record.id, keys.FINISHED_CHANNEL]
             )
@@ -208,7 +185,7 @@ class WorkerLedger:
     def claim(self, job_id: str, shard: int, token: str) -> Claim:
         """Take a shard under a fencing token that is new for every claim."""
         args = [job_id, shard, token, self._lease_ms, keys.FINISHED_CHANNEL]
-        with _store():
+        with store_errors():
             verdict, *rest = self._claim(keys=_job_keys(job_id, self._model), args=args)
         if verdict != b"run":
             return Claim(ClaimVerdict(verdict.decode()))
@@ -219,13 +196,13 @@ class WorkerLedger:
         """Hand in a shard's scores. Anything but ACCEPTED means that they were dropped."""
         payload = codec.encode_scores(scores)
         args = [job_id, shard, token, payload, keys.FINISHED_CHANNEL, self._result_ceiling_ms]
-        with _store():
+        with store_errors():
             answer = self._finish(keys=_job_keys(job_id, self._model), args=args)
         return FinishVerdict(answer.decode())
 
     def fail(self, job_id: str, shard: int, token: str, failure: JobFailure) -> FinishVerdict:
         """End the job: this shard cannot be scored."""
         args = [job_id, shard, token, failure.to_json(), keys.FINISHED_CHANNEL]
-        with _store():
+        with store_errors():
             answer = self._fail(keys=_job_keys(job_id, self._model), args=args)
         return FinishVerdict(answer.decode())

@@ -4,6 +4,8 @@ redis-py's own defaults retry ten times behind five-second timeouts: a caller wo
 Redis that is gone. Here a command fails within seconds and the caller decides.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import redis
@@ -11,11 +13,15 @@ import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ConstantBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
 from redis.retry import Retry
+
+from shared.errors import StoreUnavailable
 
 SOCKET_TIMEOUT_SECONDS = 5.0
 CONNECT_TIMEOUT_SECONDS = 2.0
 HEALTH_CHECK_SECONDS = 15
+RETRY_AFTER_SECONDS = 2
 
 _COMMON: dict[str, Any] = {
     "socket_timeout": SOCKET_TIMEOUT_SECONDS,
@@ -36,3 +42,14 @@ def connect_async(url: str) -> redis.asyncio.Redis:
 def connect(url: str) -> redis.Redis:
     """A pooled, thread-safe blocking client of bytes; connects on first use."""
     return redis.Redis.from_url(url, retry=Retry(ConstantBackoff(0.05), 1), **_COMMON)
+
+
+@contextmanager
+def store_errors() -> Iterator[None]:
+    """Turn what Redis raises inside the block, awaited or not, into StoreUnavailable."""
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        reason = "is out of memory" if "OOM" in str(error) else "cannot be reached"
+        message = f"the job store {reason}; try again"
+        raise StoreUnavailable(message, retry_after=RETRY_AFTER_SECONDS) from error

@@ -13,7 +13,10 @@ PREFIX = "RERANKQ_"
 
 
 class Settings(BaseModel):
-    """What the API and the workers both need. A field NAME is read from RERANKQ_NAME; REDIS_URL needs no prefix."""
+    """What the API and the workers both need. A field NAME is read from RERANKQ_NAME; REDIS_URL needs no prefix.
+
+    An empty variable is an absent one: that is how compose files pass on what is not set.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -26,11 +29,11 @@ class Settings(BaseModel):
         """Read the environment; an override that is not None wins. Raises ConfigurationError."""
         source = os.environ if environment is None else environment
         values: dict[str, object] = {}
-        if "REDIS_URL" in source:
-            values["redis_url"] = source["REDIS_URL"]
+        if redis_url := source.get("REDIS_URL"):
+            values["redis_url"] = redis_url
         for name in cls.model_fields:
-            if (variable := PREFIX + name.upper()) in source:
-                values[name] = source[variable]
+            if value := source.get(PREFIX + name.upper()):
+                values[name] = value
         values.update({name: value for name, value in overrides.items() if value is not None})
         try:
             return cls.model_validate(values)

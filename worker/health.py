@@ -1,11 +1,18 @@
 """The worker's heartbeat: a thread that keeps saying how it stands, and a check of it from outside."""
 
 import logging
+import socket
+import sys
 import threading
+import time
 
 import redis
 
-from shared.heartbeats import INTERVAL_SECONDS, HeartbeatWriter, WorkerState
+from shared import keys
+from shared.heartbeats import INTERVAL_SECONDS, HeartbeatWriter, WorkerState, read_heartbeats
+from shared.models import load_models
+from shared.redis_client import connect
+from worker.settings import WorkerSettings
 
 logger = logging.getLogger(__name__)
 
@@ -62,3 +69,29 @@ class Heart:
             self._writer.beat(self._state)
         except redis.RedisError as error:
             logger.warning("heartbeat failed: %s", error)
+
+
+def main() -> int:
+    """`python -m worker.health`: status 0 when a worker of this machine takes work, for a container's health check."""
+    settings = WorkerSettings.from_environment()
+    model = load_models(settings.models_file).resolve(settings.model).name
+    client = connect(settings.redis_url)
+    try:
+        healthy = is_ready_here(client, model, socket.gethostname())
+    finally:
+        client.close()
+    print("ready" if healthy else "not ready")
+    return 0 if healthy else 1
+
+
+def is_ready_here(client: redis.Redis, model: str, hostname: str) -> bool:
+    """Whether a worker of this host has lately said that it is ready. Raises redis.RedisError."""
+    beats = read_heartbeats(client.hgetall(keys.workers(model)))  # type: ignore[arg-type]
+    now = time.time()
+    return any(
+        beat.worker.startswith(f"{hostname}-") and beat.state is WorkerState.READY and beat.alive(now) for beat in beats
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -9,7 +9,8 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ _POLL_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What to run. None means: choose for me."""
+    """What to run. None means: choose for me. `environment` is added to what every process sees."""
 
     host: str = "127.0.0.1"
     port: int | None = None
@@ -37,6 +38,7 @@ class Options:
     model: str | None = None
     engine: str | None = None
     workers: int = 1
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 class StackError(Exception):
@@ -65,6 +67,7 @@ class Stack:
             "TMPDIR": str(self._folder),
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
+            **self._options.environment,
         }
         return self
 
@@ -105,9 +108,16 @@ class Stack:
             time.sleep(_POLL_SECONDS)
         raise StackError(f"not ready within {timeout_seconds:g} s:\n{self._children[-1].last_lines()}")
 
+    def child(self, name: str) -> Child:
+        """One of the processes: api, worker-1, redis ... Raises KeyError."""
+        return {child.name: child for child in self._all()}[name]
+
+    def _all(self) -> list[Child]:
+        return [*self._children, *([self._redis] if self._redis else [])]
+
     def check(self) -> None:
         """Raises StackError when a process has ended by itself."""
-        for child in [*self._children, *([self._redis] if self._redis else [])]:
+        for child in self._all():
             if (status := child.exit_status) is not None:
                 raise StackError(f"{child.name} ended with status {status}:\n{child.last_lines()}")
 
@@ -121,8 +131,8 @@ class Stack:
 
     def _models_file(self) -> Path:
         """The models file to use: the shipped one, or one made for the model that was asked for."""
-        if self._options.model is None and "RERANKQ_MODELS_FILE" in os.environ:
-            return Path(os.environ["RERANKQ_MODELS_FILE"])
+        if self._options.model is None and (configured := self._environment.get("RERANKQ_MODELS_FILE")):
+            return Path(configured)
         entry = self._model_entry(self._options.model)
         path = self._folder / "models.yaml"
         path.write_text(yaml.safe_dump({"models": [entry]}))

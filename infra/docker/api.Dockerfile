@@ -1,0 +1,24 @@
+# The API: no torch, no vLLM, no compiler. Build from the repository's root:
+#   docker build -f infra/docker/api.Dockerfile -t rerankq-api .
+FROM docker.io/library/python:3.11-slim
+
+ENV PYTHONUNBUFFERED=1 PYTHONPATH=/app PATH=/opt/venv/bin:$PATH
+
+COPY requirements/api.txt /tmp/requirements/
+RUN python -m venv /opt/venv \
+ && pip install --no-cache-dir --no-deps --require-hashes -r /tmp/requirements/api.txt \
+ && rm -r /tmp/requirements \
+ && useradd --uid 10001 --no-create-home --home-dir /tmp rerankq
+
+WORKDIR /app
+COPY infra/models.yaml infra/models.yaml
+COPY shared shared
+COPY api api
+
+USER rerankq
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 \
+  CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/health', timeout=4)"]
+# In a container loopback is no guard; who may reach the port is decided where it is published.
+ENTRYPOINT ["python", "-m", "api"]
+CMD ["serve", "--host", "0.0.0.0", "--port", "8000"]

