@@ -1,1 +1,1 @@
-"""The door: speaks the dialects, keeps the promise of an answer or a job. Never imports the worker or a model library."""
+"""The door: speaks the dialects, keeps the promise of an answer or a job. Never imports the worker or a model."""

@@ -119,7 +119,10 @@ async def _with_keys(settings: ApiSettings, command: Callable[[KeyStore, str], A
 
 async def _create(store: KeyStore, name: str) -> int:
     key = await store.create(name)
-    print("This key is shown once; only its hash is kept. Send it as `Authorization: Bearer KEY`.", file=sys.stderr)
+    print(
+        "This key is shown once; only its hash is kept. Send it as `Authorization: Bearer KEY`.",
+        file=sys.stderr,
+    )
     print(key)
     return 0
 

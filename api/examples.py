@@ -19,7 +19,10 @@ RERANK_REQUEST_BODY: dict[str, Any] = {
                     "type": "object",
                     "required": ["query", "documents"],
                     "properties": {
-                        "model": {"type": ["string", "null"], "description": "Default: the first one served."},
+                        "model": {
+                            "type": ["string", "null"],
+                            "description": "Default: the first one served.",
+                        },
                         "query": {"type": "string"},
                         "documents": {
                             "type": "array",
@@ -39,7 +42,7 @@ RERANK_REQUEST_BODY: dict[str, Any] = {
     }
 }
 
-_ERROR = {"content": {"application/json": {}}}
+_ERROR: dict[str, Any] = {"content": {"application/json": {}}}
 RERANK_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "The documents, best first.", "content": {"application/json": {}}},
     202: {"description": "A job, to a caller that sent `Prefer: respond-async` or `wait=N`.", **_ERROR},

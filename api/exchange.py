@@ -10,7 +10,6 @@ from starlette.responses import Response
 
 from shared.errors import InvalidRequest, PayloadTooLarge
 
-
 T = TypeVar("T")
 
 

@@ -38,7 +38,12 @@ class RequestEnvelope:
                 parts = [headers.get("Server-Timing"), f"total;dur={elapsed:.3f}"]
                 headers["Server-Timing"] = ", ".join(part for part in parts if part)
                 logger.info(
-                    "%s %s %d %.1f ms %s", scope["method"], scope["path"], message["status"], elapsed, request_id
+                    "%s %s %d %.1f ms %s",
+                    scope["method"],
+                    scope["path"],
+                    message["status"],
+                    elapsed,
+                    request_id,
                 )
             await send(message)
 

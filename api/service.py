@@ -67,7 +67,8 @@ class RerankService:
 
         Raises WaitTimedOut past `wait_seconds` (None: the server's limit), the job going on; and what `result` raises.
         """
-        seconds = min(self.limits.wait_seconds if wait_seconds is None else wait_seconds, self.limits.wait_seconds)
+        limit = self.limits.wait_seconds
+        seconds = limit if wait_seconds is None else min(wait_seconds, limit)
         submission = self._prepare(request, dialect, owner, WorkClass.INTERACTIVE)
         with self._replies.expect(submission.job_id) as ended:
             try:
@@ -102,7 +103,10 @@ class RerankService:
         return record
 
     async def result(self, record: JobRecord) -> RerankResult:
-        """The result of a job that `job` has shown. Raises JobNotFound, JobNotFinished, JobCanceled, JobExpired or ScoringFailed."""
+        """The result of a job that `job` has shown.
+
+        Raises JobNotFound, JobNotFinished, JobCanceled, JobExpired or ScoringFailed.
+        """
         return await self._outcome(record.id, None)
 
     async def cancel(self, job_id: str, owner: str) -> JobRecord:

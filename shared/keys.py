@@ -6,7 +6,7 @@
 | rerankq:job:ID:request | string | the canonical request, JSON | as its job |
 | rerankq:job:ID:shards | hash | N:state, N:token, N:lease_ms, N:attempts for each shard | as its job |
 | rerankq:job:ID:results | hash | N -> the shard's scores, JSON | as its job |
-| rerankq:pool:MODEL:outstanding | zset | ID/N -> submitted, ms; queued and leased shards | members leave when their shard is done |
+| rerankq:pool:MODEL:outstanding | zset | ID/N -> submitted, ms; queued and leased shards | until the shard is done |
 | rerankq:pool:MODEL:workers | hash | worker -> its last heartbeat, JSON | an hour after the last heartbeat |
 | rerankq:keys | hash | key id -> the API key's record, its secret hashed | until revoked |
 | rerankq:finished | channel | ids of jobs that reached a final state | - |
@@ -51,6 +51,11 @@ def workers(model: str) -> str:
 def queue_name(model: str, work_class: WorkClass) -> str:
     """The queue as Celery names it: without the prefix, which kombu puts in front itself."""
     return f"queue:{model}:{work_class}"
+
+
+def work_class_of(name: str) -> WorkClass:
+    """The class whose work a queue carries."""
+    return WorkClass(name.rpartition(":")[2])
 
 
 def queue(model: str, work_class: WorkClass) -> str:

@@ -122,7 +122,7 @@ class Ledger:
     async def read(self, job_id: str) -> JobRecord | None:
         """The job's record, None when there is none."""
         with store_errors():
-            fields = await self._client.hgetall(keys.job(job_id))
+            fields: Any = await self._client.hgetall(keys.job(job_id))
         return JobRecord.from_hash(job_id, fields) if fields else None
 
     async def read_finished(self, job_id: str) -> tuple[JobRecord | None, list[ShardScores]]:
@@ -139,7 +139,7 @@ class Ledger:
     async def read_request(self, job_id: str) -> RerankRequest | None:
         """The request as it was accepted, None when it is gone."""
         with store_errors():
-            payload = await self._client.get(keys.request(job_id))
+            payload: Any = await self._client.get(keys.request(job_id))
         return codec.decode_request(payload) if payload else None
 
     async def states(self, job_ids: list[str]) -> dict[str, JobState | None]:
@@ -150,16 +150,13 @@ class Ledger:
                     pipe.hget(keys.job(job_id), "state")
                 answers = await pipe.execute()
         return {
-            job_id: JobState(state.decode()) if state else None
-            for job_id, state in zip(job_ids, answers, strict=True)
+            job_id: JobState(state.decode()) if state else None for job_id, state in zip(job_ids, answers, strict=True)
         }
 
     async def cancel(self, record: JobRecord) -> JobState | None:
         """Cancel a job; answers the state it is in afterwards, None when it is gone."""
         with store_errors():
-            state = await self._cancel(
-                keys=_job_keys(record.id, record.model), args=[record.id, keys.FINISHED_CHANNEL]
-            )
+            state = await self._cancel(keys=_job_keys(record.id, record.model), args=[record.id, keys.FINISHED_CHANNEL])
         return JobState(state.decode()) if state else None
 
     async def delete(self, record: JobRecord) -> bool:

@@ -57,7 +57,7 @@ class Executor:
         result = ShardScores(
             scores=[None] * len(texts),
             scale=self._engine.scale,
-            errors={position: EMPTY_DOCUMENT for position in set(range(len(texts))) - set(kept)},
+            errors=dict.fromkeys(set(range(len(texts))) - set(kept), EMPTY_DOCUMENT),
             queue_ms=queue_ms,
         )
         if not kept:

@@ -2,8 +2,8 @@
 
 from celery import Celery, Task
 
+from shared import keys
 from shared.celery_app import TASK_NAME
-from shared.contracts import WorkClass
 from worker.executor import Executor
 
 
@@ -11,7 +11,7 @@ def register(app: Celery, executor: Executor) -> None:
     """Make the app run shards on this executor."""
 
     def score_shard(self: "Task[..., None]", job_id: str, shard: int) -> None:
-        queue = str(self.request.delivery_info["routing_key"])
-        executor.run(job_id, shard, WorkClass(queue.rpartition(":")[2]))
+        delivery = self.request.delivery_info or {}
+        executor.run(job_id, shard, keys.work_class_of(delivery.get("routing_key") or ""))
 
     app.task(name=TASK_NAME, bind=True)(score_shard)

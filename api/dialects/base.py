@@ -21,10 +21,15 @@ JsonObject = Mapping[str, Any]
 
 
 class Dialect(Protocol):
-    """One way of speaking. `paths` are the rerank paths below its prefix."""
+    """One way of speaking."""
 
-    name: str
-    paths: Sequence[str]
+    @property
+    def name(self) -> str:
+        """The prefix under which it is spoken, and what a job's record remembers."""
+
+    @property
+    def paths(self) -> Sequence[str]:
+        """The rerank paths below the prefix."""
 
     def parse(self, body: JsonObject) -> RerankRequest:
         """Read a decoded JSON object. Raises InvalidRequest naming the field."""

@@ -26,9 +26,7 @@ class SupersetDialect:
         rows = [_row(row) for row in result.rows]
         results = rows
         if result.return_documents:
-            results = [
-                base | {"document": _document(row)} for base, row in zip(rows, result.rows, strict=True)
-            ]
+            results = [base | {"document": _document(row)} for base, row in zip(rows, result.rows, strict=True)]
         tokens = result.prompt_tokens
         return {
             "id": result.id,

@@ -58,9 +58,7 @@ async def _wait(
     try:
         result = await unless_disconnected(
             request,
-            parts.service.rerank(
-                parsed, dialect=dialect.name, owner=owner, wait_seconds=preference.wait_seconds
-            ),
+            parts.service.rerank(parsed, dialect=dialect.name, owner=owner, wait_seconds=preference.wait_seconds),
         )
     except WaitTimedOut as error:
         if not preference.job_after:

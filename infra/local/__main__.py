@@ -8,8 +8,9 @@ import time
 from types import FrameType
 
 from rich.console import Console
+from rich.markup import escape
 
-from infra.local.console import Steps
+from infra.local.console import Steps, say
 from infra.local.demo import DemoError, run_demo
 from infra.local.stack import Options, Stack, StackError
 from shared.errors import RerankqError
@@ -32,10 +33,14 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--model", help="a name from infra/models.yaml, a hub id or a folder; default: the bundled one")
     parser.add_argument(
-        "--engine", choices=("vllm", "lexical"), help="lexical scores by word overlap and needs no model; default: vllm"
+        "--engine",
+        choices=("vllm", "lexical"),
+        help="lexical scores by word overlap and needs no model; default: vllm",
     )
     parser.add_argument("--workers", type=_positive, default=1, metavar="N", help="worker processes; default: 1")
-    parser.add_argument("--demo", action="store_true", help="end after the example, with status 0 if its order was right")
+    parser.add_argument(
+        "--demo", action="store_true", help="end after the example, with status 0 if its order was right"
+    )
     return parser.parse_args(arguments)
 
 
@@ -54,10 +59,10 @@ def main(arguments: list[str] | None = None) -> int:
         return run(options, console)
     except KeyboardInterrupt:
         # Before it served, an interruption is no success; afterwards it is how the command ends.
-        console.print("stopped", highlight=False)
+        say(console, "stopped")
         return 130
     except (RerankqError, StackError, DemoError) as error:
-        console.print(f"[red]✗[/red] {_escaped(str(error))}", highlight=False, soft_wrap=True)
+        say(console, f"[red]✗[/red] {escape(str(error))}")
         return 1
 
 
@@ -78,33 +83,28 @@ def run(options: argparse.Namespace, console: Console) -> int:
             stack.wait_ready(READY_SECONDS)
             done.append(f"API and {options.workers} worker{'s' * (options.workers > 1)}, {model.name} on {engine}")
         seconds = time.monotonic() - started
-        console.print(f"[bold]ready[/bold] at {stack.url} after {seconds:.1f} s", highlight=False)
-        console.print()
+        say(console, f"[bold]ready[/bold] at {stack.url} after {seconds:.1f} s\n")
         in_order = run_demo(stack.url, console)
         if options.demo:
-            console.print("the order is right" if in_order else "[red]the order is wrong[/red]", highlight=False)
+            say(console, "the order is right" if in_order else "[red]the order is wrong[/red]")
             return 0 if in_order else 1
         return _serve(stack, console)
 
 
 def _serve(stack: Stack, console: Console) -> int:
     """Watch the processes until Ctrl-C. Raises StackError when one of them ends by itself."""
-    console.print(f"serving at {stack.url} (docs at {stack.url}/docs); Ctrl-C stops everything", highlight=False)
+    say(console, f"serving at {stack.url} (docs at {stack.url}/docs); Ctrl-C stops everything")
     try:
         while True:
             stack.check()
             time.sleep(0.5)
     except KeyboardInterrupt:
-        console.print("\nstopping ...", highlight=False)
+        say(console, "\nstopping ...")
         return 0
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
-
-
-def _escaped(text: str) -> str:
-    return text.replace("[", "\\[")
 
 
 if __name__ == "__main__":

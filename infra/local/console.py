@@ -8,6 +8,11 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 
+def say(console: Console, text: str) -> None:
+    """One line as it is: not broken at the terminal's width, so that it can be copied and searched."""
+    console.print(text, highlight=False, soft_wrap=True)
+
+
 class Steps:
     """Prints each step when it begins and when it is done; never a silent minute."""
 
@@ -25,8 +30,8 @@ class Steps:
                 progress.add_task(doing, total=None)
                 yield done
         else:
-            self._console.print(f"{doing} ...", markup=False, highlight=False, soft_wrap=True)
+            say(self._console, f"{doing} ...")
             yield done
         seconds = time.monotonic() - started
         text = done[0] if done else doing
-        self._console.print(f"[green]✓[/green] {text} [dim]({seconds:.1f} s)[/dim]", highlight=False, soft_wrap=True)
+        say(self._console, f"[green]✓[/green] {text} [dim]({seconds:.1f} s)[/dim]")

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
@@ -44,10 +45,8 @@ class Child:
 
     def wait_or_kill(self, seconds: float) -> None:
         """Wait for the end; past `seconds` end the whole process group."""
-        try:
+        with suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=max(seconds, 0.0))
-        except subprocess.TimeoutExpired:
-            pass
         # Also after a clean end: a child of its own may have stayed behind.
         self.kill()
 

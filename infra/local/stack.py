@@ -122,7 +122,8 @@ class Stack:
                 raise StackError(f"{child.name} ended with status {status}:\n{child.last_lines()}")
 
     def _all_ready(self, body: dict[str, Any]) -> bool:
-        return sum(model["ready"] for model in body["models"].values()) >= self._options.workers
+        ready: int = sum(model["ready"] for model in body["models"].values())
+        return ready >= self._options.workers
 
     def _spawn(self, package: str, arguments: list[str], variables: dict[str, str], name: str = "") -> None:
         command = [sys.executable, "-m", package, *arguments]

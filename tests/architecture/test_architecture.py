@@ -26,9 +26,7 @@ def test_packages_are_imported_from_the_projects_root(package: str) -> None:
 
 def test_the_import_contracts_hold() -> None:
     linter = Path(sys.executable).with_name("lint-imports")
-    outcome = subprocess.run(
-        [linter, "--no-cache"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
-    )
+    outcome = subprocess.run([linter, "--no-cache"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert outcome.returncode == 0, outcome.stdout
 
 
@@ -51,12 +49,7 @@ def test_every_key_is_spelled_in_one_file() -> None:
 
 
 def test_every_module_says_what_it_is_for() -> None:
-    silent = [
-        path
-        for package in PACKAGES
-        for path in sources(package)
-        if not path.read_text().startswith('"""')
-    ]
+    silent = [path for package in PACKAGES for path in sources(package) if not path.read_text().startswith('"""')]
     assert silent == []
 
 

@@ -33,7 +33,6 @@ def make_classifier(out: str, labels: int) -> None:
     AutoTokenizer.from_pretrained(bundled(), model_max_length=config.max_position_embeddings).save_pretrained(out)
 
 
-@torch.inference_mode()
 def cross(model_path: str, pairs: list[list[str]]) -> list[float]:
     tokenizer = AutoTokenizer.from_pretrained(model_path)
     model = AutoModelForSequenceClassification.from_pretrained(model_path).eval()
@@ -45,7 +44,6 @@ def cross(model_path: str, pairs: list[list[str]]) -> list[float]:
     return scores
 
 
-@torch.inference_mode()
 def bi(model_path: str, pairs: list[list[str]]) -> list[float]:
     tokenizer = AutoTokenizer.from_pretrained(model_path)
     model = AutoModel.from_pretrained(model_path).eval()
@@ -62,6 +60,7 @@ if __name__ == "__main__":
     if sys.argv[1] == "make":
         make_classifier(sys.argv[2], int(sys.argv[3]))
     else:
+        torch.set_grad_enabled(False)
         compute = {"cross": cross, "bi": bi}[sys.argv[1]]
         location = sys.argv[2] if len(sys.argv) > 2 else str(bundled())
         print(json.dumps(compute(location, json.load(sys.stdin))))

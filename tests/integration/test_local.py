@@ -25,7 +25,12 @@ def started(folder: Path, *arguments: str) -> Iterator[tuple["subprocess.Popen[s
     command = [sys.executable, "-m", "infra.local", "--engine", "lexical", *arguments]
     with output.open("w") as stream:
         process = subprocess.Popen(
-            command, cwd=ROOT, env=os.environ | {"TMPDIR": str(scratch)}, stdout=stream, stderr=stream, text=True
+            command,
+            cwd=ROOT,
+            env=os.environ | {"TMPDIR": str(scratch)},
+            stdout=stream,
+            stderr=stream,
+            text=True,
         )
     try:
         yield process, output

@@ -1,5 +1,6 @@
 """Builds the engine that a model's entry asks for. The vLLM engine is imported only when it is the one."""
 
+import os
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -7,6 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 from shared.models import ModelSpec
 from worker.engines.base import EngineStartError, ScoringEngine
 from worker.engines.lexical import LexicalEngine
+from worker.engines.vllm_settings import prepare_environment
 
 ENGINES = ("vllm", "lexical")
 
@@ -17,8 +19,11 @@ def build_engine(spec: ModelSpec) -> ScoringEngine:
         return LexicalEngine(delay_seconds=_seconds(spec.engine_args))
     if spec.engine == "vllm":
         # Importing vLLM takes seconds and gigabytes: never before it is known to be needed.
-        from worker.engines.vllm_engine import VllmEngine
-
+        prepare_environment(os.environ)
+        try:
+            from worker.engines.vllm_engine import VllmEngine
+        except ImportError as error:
+            raise EngineStartError(f"vLLM cannot be imported: {error}") from error
         return VllmEngine(spec)
     raise EngineStartError(f"model {spec.name!r}: no engine {spec.engine!r}; there are {', '.join(ENGINES)}")
 

