@@ -3,7 +3,7 @@
 PYTHON ?= python3
 ARGS ?=
 
-INSTALL := $(PYTHON) -I -S infra/local/install.py
+INSTALL := $(PYTHON) -E -S -m infra.local.install
 VENV := .venv/bin
 
 # What the caller's shell says about Python is meant for other projects.

