@@ -4,6 +4,7 @@ A key reads `rq-ID-SECRET`. The id finds the record, the SHA-256 of the whole ke
 bits, so a slow password hash would protect nothing more.
 """
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -81,6 +82,7 @@ class Authenticator:
         self._always_required = always_required
         self._records: dict[str, KeyRecord] = {}
         self._read_at = float("-inf")
+        self._refreshing = asyncio.Lock()
 
     async def owner(self, authorization: str | None) -> str:
         """The id of the caller's key, ANONYMOUS when none is needed. Raises Unauthorized."""
@@ -102,8 +104,12 @@ class Authenticator:
         return record
 
     async def _refresh(self) -> None:
-        if time.monotonic() - self._read_at < CACHE_SECONDS:
+        if self._is_fresh():
             return
-        records = await self._store.list()
-        self._records = {record.id: record for record in records}
-        self._read_at = time.monotonic()
+        async with self._refreshing:
+            if not self._is_fresh():
+                self._records = {record.id: record for record in await self._store.list()}
+                self._read_at = time.monotonic()
+
+    def _is_fresh(self) -> bool:
+        return time.monotonic() - self._read_at < CACHE_SECONDS

@@ -48,7 +48,7 @@ class PoolWatch:
                 answers = await pipe.execute()
         except (RedisError, OSError) as error:
             if self.store_reachable:
-                logger.warning("Redis cannot be reached: %s", error)
+                logger.warning("Redis cannot be reached: %.200s", error)
             self.store_reachable = False
             return
         self.store_reachable = True

@@ -29,6 +29,7 @@ class ReplyWaiter:
     def __init__(self, client: redis.asyncio.Redis, ledger: Ledger) -> None:
         self._client = client
         self._ledger = ledger
+        self._connected = True
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
 
     @contextmanager
@@ -54,6 +55,7 @@ class ReplyWaiter:
             try:
                 async with self._client.pubsub() as channel:
                     await channel.subscribe(keys.FINISHED_CHANNEL)
+                    self._set_connected(True)
                     await self._sweep()
                     # A read that times out is a quiet second, not an error.
                     while True:
@@ -61,8 +63,16 @@ class ReplyWaiter:
                         if message is not None:
                             self._ring(message["data"].decode())
             except (RedisError, OSError) as error:
-                logger.warning("the reply channel broke, connecting again: %s", error)
+                self._set_connected(False, str(error))
                 await asyncio.sleep(_RECONNECT_SECONDS)
+
+    def _set_connected(self, connected: bool, reason: str = "") -> None:
+        """Log a change once, however often the connection is tried meanwhile."""
+        if self._connected and not connected:
+            logger.warning("the reply channel broke, waiting callers are swept meanwhile: %.200s", reason)
+        elif connected and not self._connected:
+            logger.warning("the reply channel is there again")
+        self._connected = connected
 
     async def _sweep_regularly(self) -> None:
         while True:
@@ -75,8 +85,8 @@ class ReplyWaiter:
             return
         try:
             states = await self._ledger.states(waiting)
-        except StoreUnavailable as error:
-            logger.warning("waiting jobs could not be looked up: %s", error)
+        except StoreUnavailable:
+            # Looked up again in a second; the pool watch has said by now that Redis is away.
             return
         for job_id, state in states.items():
             # Gone: a job that is being submitted just now, or one that was deleted; its waiter finds out.

@@ -7,6 +7,11 @@ from pydantic import Field
 from shared.settings import Settings
 
 
+YEAR_SECONDS = 365 * 86_400.0
+
+Seconds = Annotated[float, Field(gt=0, le=YEAR_SECONDS, allow_inf_nan=False)]
+
+
 class ApiSettings(Settings):
     """Where to listen, and the limits.
 
@@ -22,6 +27,6 @@ class ApiSettings(Settings):
     allow_anonymous: bool = False
     max_body_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
     max_documents: Annotated[int, Field(ge=1)] = 10_000
-    wait_seconds: Annotated[float, Field(gt=0)] = 60.0
-    job_deadline_seconds: Annotated[float, Field(gt=0)] = 86_400.0
-    result_seconds: Annotated[float, Field(gt=0)] = 3600.0
+    wait_seconds: Seconds = 60.0
+    job_deadline_seconds: Seconds = 86_400.0
+    result_seconds: Seconds = 3600.0

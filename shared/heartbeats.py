@@ -72,13 +72,16 @@ def summarize(fields: Mapping[bytes, bytes], now: float) -> PoolHealth:
 
 
 def read_heartbeats(fields: Mapping[bytes, bytes]) -> list[Heartbeat]:
-    """The heartbeats in one pool's hash."""
-    return [_decode(payload) for payload in fields.values()]
+    """The heartbeats in one pool's hash; one that another version wrote and this one cannot read is left out."""
+    return [beat for payload in fields.values() if (beat := _decode(payload)) is not None]
 
 
-def _decode(payload: bytes) -> Heartbeat:
-    fields = json.loads(payload)
-    return Heartbeat(**{**fields, "state": WorkerState(fields["state"])})
+def _decode(payload: bytes) -> Heartbeat | None:
+    try:
+        fields = json.loads(payload)
+        return Heartbeat(**{**fields, "state": WorkerState(fields["state"])})
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 class HeartbeatWriter:
@@ -101,7 +104,9 @@ class HeartbeatWriter:
         """Remove what nobody needs any more: silent workers, and failures that a ready worker has outlived."""
         now = time.time()
         fields: Mapping[bytes, bytes] = self._client.hgetall(self._key)  # type: ignore[assignment]
-        stale = [name for name, payload in fields.items() if not _decode(payload).alive(now)]
+        stale = [
+            name for name, payload in fields.items() if (beat := _decode(payload)) is None or not beat.alive(now)
+        ]
         if stale:
             self._client.hdel(self._key, *stale)
 

@@ -35,7 +35,11 @@ class ModelSpec(BaseModel):
         if not self.source.startswith(_PACKAGE_SOURCE):
             return self.source or self.name
         package, _, folder = self.source.removeprefix(_PACKAGE_SOURCE).partition("/")
-        spec = importlib.util.find_spec(package)
+        try:
+            spec = importlib.util.find_spec(package)
+        except (ImportError, ValueError):
+            # The parent of a dotted name is missing, or the name is none.
+            spec = None
         if spec is None or not spec.submodule_search_locations:
             raise ConfigurationError(
                 f"model {self.name!r}: the Python package {package!r} is not installed", param="source"
@@ -94,7 +98,7 @@ def load_models(path: Path) -> ModelRegistry:
         content = yaml.safe_load(path.read_text())
     except OSError as error:
         raise ConfigurationError(f"cannot read the models file {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"the models file {path} is not YAML: {error}") from error
     if not isinstance(content, dict):
         raise ConfigurationError(f"the models file {path} must be a mapping with `models`")

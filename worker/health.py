@@ -23,6 +23,7 @@ class Heart:
     def __init__(self, writer: HeartbeatWriter) -> None:
         self._writer = writer
         self._state = WorkerState.STARTING
+        self._heard = True
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
 
@@ -68,7 +69,13 @@ class Heart:
         try:
             self._writer.beat(self._state)
         except redis.RedisError as error:
-            logger.warning("heartbeat failed: %s", error)
+            if self._heard:
+                logger.warning("heartbeats fail from now on: %.200s", error)
+            self._heard = False
+            return
+        if not self._heard:
+            logger.warning("heartbeats arrive again")
+        self._heard = True
 
 
 def main() -> int:

@@ -17,12 +17,14 @@ if deadline > 0 and now >= deadline then
 end
 
 local shard = ARGV[2]
-local current = redis.call('HMGET', keys.shards, shard .. ':state', shard .. ':lease_ms')
+local current = redis.call('HMGET', keys.shards, shard .. ':state', shard .. ':lease_ms', shard .. ':token')
 if current[1] == 'done' then return {'done'} end
-if current[1] == 'leased' and tonumber(current[2]) > now then return {'held'} end
-
--- Counted before the work starts: a worker that dies of it has been counted.
-redis.call('HINCRBY', keys.shards, shard .. ':attempts', 1)
+if current[3] ~= ARGV[3] then
+  if current[1] == 'leased' and tonumber(current[2]) > now then return {'held'} end
+  -- Counted before the work starts: a worker that dies of it has been counted. Not so for the same token: that is a
+  -- claim repeated after a lost answer.
+  redis.call('HINCRBY', keys.shards, shard .. ':attempts', 1)
+end
 redis.call('HSET', keys.shards, shard .. ':state', 'leased', shard .. ':token', ARGV[3],
   shard .. ':lease_ms', now + ARGV[4])
 redis.call('HSET', keys.job, 'state', 'running')

@@ -5,6 +5,10 @@
 --         5 ms until the deadline (0: none), 6 model, 7 dialect, 8 owner, 9 class, 10 pairs,
 --         11.. one Celery message for each shard
 -- answers the time of acceptance in Unix ms
+-- A second submit of the same job is the first one's repetition after a lost answer: it changes nothing.
+local accepted = redis.call('HGET', KEYS[1], 'created_ms')
+if accepted then return tonumber(accepted) end
+
 local now = now_ms()
 local shards = #ARGV - 10
 local deadline = tonumber(ARGV[5])
