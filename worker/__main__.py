@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+import time
 
 from celery.signals import setup_logging
 
@@ -73,6 +74,7 @@ def serve(settings: WorkerSettings, spec: ModelSpec) -> int:
     # Until Celery has its own handlers: a worker that is stopped while it loads ends like any other.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     heart.start()
+    started = time.monotonic()
     try:
         engine = build_engine(spec)
     except (EngineStartError, RerankqError) as error:
@@ -95,7 +97,8 @@ def serve(settings: WorkerSettings, spec: ModelSpec) -> int:
             quiet=True,
         )
         heart.ready()
-        logger.info("ready: model %s on engine %s", spec.name, spec.engine)
+        seconds = time.monotonic() - started
+        logger.info("ready: model %s on engine %s, imported and loaded in %.1f s", spec.name, spec.engine, seconds)
         celery_worker.start()
         return int(celery_worker.exitcode or 0)
     finally:
