@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from api.auth import Authenticator, KeyStore
+from api.background import cancel_and_wait
 from api.dependencies import Parts
 from api.dialects.registry import by_path
 from api.errors import headers_of, status_of
@@ -58,9 +59,7 @@ def create_app(settings: ApiSettings, registry: ModelRegistry, *, keys_required:
         try:
             yield
         finally:
-            for task in background:
-                task.cancel()
-            await asyncio.gather(*background, return_exceptions=True)
+            await cancel_and_wait(background)
             await client.aclose()
 
     app = FastAPI(
@@ -68,13 +67,12 @@ def create_app(settings: ApiSettings, registry: ModelRegistry, *, keys_required:
         summary="A rerank service that queues: wait for the result, or take a job.",
         lifespan=lifespan,
     )
-    app.add_middleware(RequestEnvelope)
+    app.add_middleware(RequestEnvelope, render_fault=_render_fault)
     for router in (rerank.make_router(), jobs.router, models.router, ops.router):
         app.include_router(router)
     app.add_exception_handler(RerankqError, _domain_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ClientDisconnect, _client_left)
-    app.add_exception_handler(Exception, _unexpected_error)
     return app
 
 
@@ -108,7 +106,6 @@ async def _client_left(request: Request, _: Exception) -> Response:
     return Response(status_code=_CLIENT_CLOSED_REQUEST)
 
 
-async def _unexpected_error(request: Request, error: Exception) -> Response:
-    # Starlette raises it again after this answer, so the server's log has the traceback.
-    request_id = getattr(request.state, "request_id", "unknown")
+def _render_fault(request: Request) -> Response:
+    request_id = request.state.request_id
     return _render(request, InternalError(f"a fault on our side; the log has it under the request id {request_id}"))

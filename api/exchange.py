@@ -8,6 +8,7 @@ import pydantic_core
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from api.preference import Preference, parse_preference
 from shared.errors import InvalidRequest, PayloadTooLarge
 
 T = TypeVar("T")
@@ -37,6 +38,11 @@ async def _read_body(request: Request, max_bytes: int) -> bytes:
             raise too_large
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+def read_preference(request: Request) -> Preference:
+    """What the caller prefers; the header may come in several lines."""
+    return parse_preference(", ".join(request.headers.getlist("prefer")))
 
 
 def json_response(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

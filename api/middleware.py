@@ -6,9 +6,13 @@ The log has method, path, status and milliseconds: never a key, a query or a doc
 import logging
 import re
 import time
+from collections.abc import Callable
 from secrets import token_hex
+from urllib.parse import quote
 
 from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 logger = logging.getLogger("api.access")
@@ -17,10 +21,12 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 class RequestEnvelope:
-    """Adds X-Request-Id (the caller's own, when it is a plain one) and completes Server-Timing."""
+    """Adds X-Request-Id (the caller's own, when it is a plain one), completes Server-Timing, answers for a fault."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, render_fault: Callable[[Request], Response]) -> None:
+        """`render_fault` makes the answer when the application raised instead of answering."""
         self._app = app
+        self._render_fault = render_fault
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -30,8 +36,12 @@ class RequestEnvelope:
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
 
+        begun = False
+
         async def send_with_headers(message: Message) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 elapsed = (time.perf_counter() - started) * 1000
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = request_id
@@ -40,14 +50,25 @@ class RequestEnvelope:
                 logger.info(
                     "%s %s %d %.1f ms %s",
                     scope["method"],
-                    scope["path"],
+                    _path_as_sent(scope),
                     message["status"],
                     elapsed,
                     request_id,
                 )
             await send(message)
 
-        await self._app(scope, receive, send_with_headers)
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except Exception:
+            logger.exception("request %s: a fault", request_id)
+            if begun:
+                raise
+            await self._render_fault(Request(scope))(scope, receive, send_with_headers)
+
+
+def _path_as_sent(scope: Scope) -> str:
+    """Still percent-encoded: a decoded path could begin a line of its own in the log."""
+    return quote(scope.get("raw_path") or scope["path"], safe="/%:@!$&'()*+,;=-._~")
 
 
 def _request_id(scope: Scope) -> str:

@@ -1,16 +1,19 @@
 """The `Prefer` header of RFC 7240: whether the caller waits for the result, and how long."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-_TOKEN = re.compile(r'\s*([A-Za-z-]+)\s*(?:=\s*"?([^";,]*)"?)?[^,]*(?:,|$)')
+_ITEM = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*")+')
+"""One preference with its parameters; a comma inside quotes does not end it."""
+_SECONDS = re.compile(r"[0-9]{1,9}")
 
 
 @dataclass(frozen=True, slots=True)
 class Preference:
     """`wait_seconds` None: as long as the server allows. `job_after`: a job rather than an error past the wait."""
 
-    wait_seconds: float | None = None
+    wait_seconds: int | None = None
     job_after: bool = False
 
     @property
@@ -18,21 +21,28 @@ class Preference:
         """What `Preference-Applied` says, None when no preference was given."""
         if not self.job_after:
             return None
-        return f"wait={self.wait_seconds:g}" if self.wait_seconds else "respond-async"
+        return f"wait={self.wait_seconds}" if self.wait_seconds else "respond-async"
 
 
 def parse_preference(header: str | None) -> Preference:
-    """Read a Prefer header. What is malformed or unknown is ignored, as the RFC wants.
+    """Read a Prefer header; several lines of it are joined by commas. What is malformed or unknown is ignored.
 
-    `respond-async, wait=N` waits N seconds for the result before it answers with a job.
+    `respond-async, wait=N` waits N seconds for the result before it answers with a job. Of two waits the first holds.
     """
     respond_async = False
-    wait: float | None = None
-    for name, value in _TOKEN.findall(header or ""):
-        if name.lower() == "respond-async":
+    wait: int | None = None
+    for name, value in _preferences(header or ""):
+        if name == "respond-async":
             respond_async = True
-        elif name.lower() == "wait" and wait is None and value.strip().isdigit():
-            wait = float(value)
+        elif name == "wait" and wait is None and _SECONDS.fullmatch(value):
+            wait = int(value)
     if wait is not None:
         return Preference(wait, job_after=True)
-    return Preference(0.0, job_after=True) if respond_async else Preference()
+    return Preference(0, job_after=True) if respond_async else Preference()
+
+
+def _preferences(header: str) -> Iterator[tuple[str, str]]:
+    """Names in lower case, and values without their quotes."""
+    for item in _ITEM.findall(header):
+        name, _, value = item.partition(";")[0].partition("=")
+        yield name.strip().lower(), value.strip().removeprefix('"').removesuffix('"')

@@ -11,7 +11,7 @@ def rank(record: JobRecord, request: RerankRequest, shards: Sequence[ShardScores
     """The ranked result of a finished job. Equal scores keep the request's order; failed documents come last."""
     rows = _rows(request, shards)
     # A failed document has no score; clients need a number, and one that leaves it last if they sort again.
-    floor = min((score for score, _ in rows if score is not None), default=0.0) if request.raw_scores else 0.0
+    floor = min([0.0, *(score for score, _ in rows if score is not None)])
     order = sorted(range(len(rows)), key=lambda index: _sort_key(rows[index][0]))
     ranked = [
         rows[index][1].model_copy(update={"score": floor if (score := rows[index][0]) is None else score})

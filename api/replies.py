@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import redis.asyncio
 from redis.exceptions import RedisError
 
+from api.background import cancel_and_wait
 from shared import keys
 from shared.errors import StoreUnavailable
 from shared.ledger import Ledger
@@ -46,9 +47,11 @@ class ReplyWaiter:
 
     async def run(self) -> None:
         """Listen and sweep until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._listen())
-            tasks.create_task(self._sweep_regularly())
+        tasks = {asyncio.create_task(self._listen()), asyncio.create_task(self._sweep_regularly())}
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            await cancel_and_wait(tasks)
 
     async def _listen(self) -> None:
         while True:

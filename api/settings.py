@@ -6,7 +6,6 @@ from pydantic import Field
 
 from shared.settings import Settings
 
-
 YEAR_SECONDS = 365 * 86_400.0
 
 Seconds = Annotated[float, Field(gt=0, le=YEAR_SECONDS, allow_inf_nan=False)]

@@ -3,10 +3,11 @@
 Owns field names, types and bounds. Refuses anything about HTTP, Redis or a dialect.
 """
 
+import json
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StrictStr
 
 MAX_PRIORITY = 999
 
@@ -27,14 +28,20 @@ class WorkClass(StrEnum):
     BATCH = "batch"
 
 
+def _finite(value: Any) -> Any:
+    """A number like 1e999 is read as infinity, which is not JSON on the way back."""
+    json.dumps(value, allow_nan=False)
+    return value
+
+
 class Document(BaseModel):
     """One passage; `id` and `meta` are the caller's and come back untouched."""
 
     model_config = ConfigDict(frozen=True)
 
     text: str
-    id: str | int | None = None
-    meta: Any = None
+    id: StrictStr | StrictInt | None = None
+    meta: Annotated[Any, AfterValidator(_finite)] = None
 
 
 class RerankRequest(BaseModel):

@@ -104,9 +104,7 @@ class HeartbeatWriter:
         """Remove what nobody needs any more: silent workers, and failures that a ready worker has outlived."""
         now = time.time()
         fields: Mapping[bytes, bytes] = self._client.hgetall(self._key)  # type: ignore[assignment]
-        stale = [
-            name for name, payload in fields.items() if (beat := _decode(payload)) is None or not beat.alive(now)
-        ]
+        stale = [name for name, payload in fields.items() if (beat := _decode(payload)) is None or not beat.alive(now)]
         if stale:
             self._client.hdel(self._key, *stale)
 

@@ -13,7 +13,7 @@ import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ConstantBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 from redis.retry import Retry
 
 from shared.errors import StoreUnavailable
@@ -50,6 +50,7 @@ def store_errors() -> Iterator[None]:
     try:
         yield
     except (RedisError, OSError) as error:
-        reason = "is out of memory" if "OOM" in str(error) else "cannot be reached"
+        full = isinstance(error, OutOfMemoryError) or "OOM" in str(error)
+        reason = "is out of memory" if full else "cannot be reached"
         message = f"the job store {reason}; try again"
         raise StoreUnavailable(message, retry_after=RETRY_AFTER_SECONDS) from error

@@ -96,7 +96,8 @@ def is_ready_here(client: redis.Redis, model: str, hostname: str) -> bool:
     beats = read_heartbeats(client.hgetall(keys.workers(model)))  # type: ignore[arg-type]
     now = time.time()
     return any(
-        beat.worker.startswith(f"{hostname}-") and beat.state is WorkerState.READY and beat.alive(now) for beat in beats
+        beat.worker.rpartition("-")[0] == hostname and beat.state is WorkerState.READY and beat.alive(now)
+        for beat in beats
     )
 
 

@@ -14,4 +14,4 @@ def register(app: Celery, executor: Executor) -> None:
         delivery = self.request.delivery_info or {}
         executor.run(job_id, shard, keys.work_class_of(delivery.get("routing_key") or ""))
 
-    app.task(name=TASK_NAME, bind=True)(score_shard)
+    app.task(name=TASK_NAME, bind=True, shared=False)(score_shard)

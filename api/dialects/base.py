@@ -7,7 +7,7 @@ The rules that real clients force on every dialect: an explicit null is an absen
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from shared.contracts import MAX_PRIORITY, Document, RerankRequest, RerankResult
 from shared.errors import InvalidRequest, RerankqError
@@ -41,17 +41,27 @@ class Dialect(Protocol):
         """An error's body, ready for JSON."""
 
 
+def _no_bool(value: Any) -> Any:
+    """Pydantic would take true for 1."""
+    if isinstance(value, bool):
+        raise ValueError("must be a number")
+    return value
+
+
+Number = Annotated[int, BeforeValidator(_no_bool)]
+
+
 class CommonFields(BaseModel):
     """The fields, other than the query and the documents, that the dialects share; see RerankRequest."""
 
     model_config = ConfigDict(extra="ignore")
 
     model: Annotated[str, Field(min_length=1)] | None = None
-    top_n: int | None = None
+    top_n: Number | None = None
     return_documents: bool = True
     raw_scores: bool = False
-    max_tokens_per_doc: Annotated[int, Field(ge=1)] | None = None
-    priority: Annotated[int, Field(ge=0, le=MAX_PRIORITY)] = 0
+    max_tokens_per_doc: Annotated[Number, Field(ge=1)] | None = None
+    priority: Annotated[Number, Field(ge=0, le=MAX_PRIORITY)] = 0
 
 
 def without_nulls(body: JsonObject) -> dict[str, Any]:

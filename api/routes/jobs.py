@@ -6,8 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from api.dependencies import OwnerDep, PartsDep
 from api.dialects.registry import by_name
-from api.exchange import json_response, unless_disconnected
-from api.preference import parse_preference
+from api.exchange import json_response, read_preference, unless_disconnected
 from shared.jobs import JobRecord, JobState
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -16,7 +15,7 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 @router.get("/{job_id}")
 async def read_job(job_id: str, request: Request, parts: PartsDep, owner: OwnerDep) -> Response:
     """A job's state and progress. `Prefer: wait=N` answers when it has ended, after N seconds at the latest."""
-    preference = parse_preference(request.headers.get("prefer"))
+    preference = read_preference(request)
     seconds = preference.wait_seconds or 0.0
     record = await unless_disconnected(request, parts.service.job(job_id, owner, wait_seconds=seconds))
     applied = {"Preference-Applied": preference.applied} if seconds and preference.applied else None

@@ -9,8 +9,8 @@ from api.dependencies import OwnerDep, Parts, PartsDep
 from api.dialects.base import Dialect
 from api.dialects.registry import PREFIXED, ROOT
 from api.examples import RERANK_REQUEST_BODY, RERANK_RESPONSES
-from api.exchange import json_response, read_json_object, unless_disconnected
-from api.preference import Preference, parse_preference
+from api.exchange import json_response, read_json_object, read_preference, unless_disconnected
+from api.preference import Preference
 from api.routes.jobs import describe
 from shared.contracts import RerankRequest, RerankResult
 from shared.errors import WaitTimedOut
@@ -39,7 +39,7 @@ def _handler(dialect: Dialect) -> Callable[..., Awaitable[Response]]:
     async def rerank(request: Request, parts: PartsDep, owner: OwnerDep) -> Response:
         body = await read_json_object(request, parts.settings.max_body_bytes)
         parsed = dialect.parse(body)
-        preference = parse_preference(request.headers.get("prefer"))
+        preference = read_preference(request)
         if preference.job_after and not preference.wait_seconds:
             return accepted(await parts.service.submit(parsed, dialect=dialect.name, owner=owner), preference)
         return await _wait(request, parts, dialect, owner, parsed, preference)

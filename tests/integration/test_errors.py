@@ -138,10 +138,11 @@ def test_a_model_that_failed_to_start_is_503_with_the_reason(tmp_path: Path) -> 
                 except httpx.TransportError:
                     time.sleep(0.1)
             assert answer is not None
-            message = "model 'test-model' failed to start: engine_args.delay_seconds must be a number of seconds"
+            reason = "engine_args.delay_seconds must be a number of seconds, 0 or more"
+            message = f"model 'test-model' failed to start: {reason}"
             assert_error(answer, 503, message)
             assert int(answer.headers["retry-after"]) >= 1
-            assert client.get("/ready").json()["models"]["test-model"]["failure"] in message
+            assert client.get("/ready").json()["models"]["test-model"]["failure"] == reason
 
 
 def test_without_redis_it_is_503_and_back_when_redis_is(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_a_worker_that_cannot_start_is_explained_and_ends_everything(tmp_path: P
     try:
         with started(tmp_path, "--port", "0") as (process, output):
             assert process.wait(timeout=60) == 1
-            assert "engine_args.delay_seconds must be a number of seconds" in output.read_text()
+            assert "engine_args.delay_seconds must be a number of seconds, 0 or more" in output.read_text()
     finally:
         del os.environ["RERANKQ_MODELS_FILE"]
 

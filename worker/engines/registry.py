@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import NonNegativeFloat, TypeAdapter, ValidationError
 
 from shared.models import ModelSpec
 from worker.engines.base import EngineStartError, ScoringEngine
@@ -30,6 +30,6 @@ def build_engine(spec: ModelSpec) -> ScoringEngine:
 
 def _seconds(engine_args: dict[str, Any]) -> float:
     try:
-        return TypeAdapter(float).validate_python(engine_args.get("delay_seconds", 0.0))
+        return TypeAdapter(NonNegativeFloat).validate_python(engine_args.get("delay_seconds", 0.0))
     except ValidationError as error:
-        raise EngineStartError("engine_args.delay_seconds must be a number of seconds") from error
+        raise EngineStartError("engine_args.delay_seconds must be a number of seconds, 0 or more") from error

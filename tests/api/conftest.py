@@ -1,0 +1,44 @@
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+import redis.asyncio
+
+from api.replies import ReplyWaiter
+from shared import keys
+from shared.ledger import Ledger
+from tests.shared.conftest import async_client, ledger
+
+__all__ = ["async_client", "ledger", "replies"]
+
+
+@pytest.fixture
+async def replies(async_client: redis.asyncio.Redis, ledger: Ledger) -> AsyncIterator[ReplyWaiter]:
+    """Running, and subscribed."""
+    waiter = ReplyWaiter(async_client, ledger)
+    running = asyncio.create_task(waiter.run())
+    await until_subscribed(async_client)
+    yield waiter
+    await stop_background()
+    assert running.done()
+
+
+async def stop_background() -> None:
+    """Cancel every other task, again and again where a library swallows it."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for _ in range(50):
+        if not others:
+            return
+        for task in others:
+            task.cancel()
+        _, others = await asyncio.wait(others, timeout=0.1)
+    raise AssertionError(f"still running: {others}")
+
+
+async def until_subscribed(client: redis.asyncio.Redis) -> None:
+    """Wait until somebody listens for finished jobs."""
+    for _ in range(500):
+        if await client.pubsub_channels(keys.FINISHED_CHANNEL):
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("nobody has subscribed")

@@ -1,0 +1,179 @@
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from api.dialects.base import Dialect
+from api.dialects.infinity import InfinityDialect
+from api.dialects.registry import PREFIXED, ROOT, by_name, by_path
+from api.dialects.superset import SupersetDialect
+from shared.contracts import Document, RerankRequest
+from shared.errors import InvalidRequest
+from tests.shared.support import properties
+
+BODY: dict[str, Any] = {"query": "a query", "documents": ["one", "two"]}
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda values: st.lists(values, max_size=3) | st.dictionaries(st.sampled_from(["text", "id", "meta"]), values),
+    max_leaves=4,
+)
+bodies = st.fixed_dictionaries(
+    {},
+    optional={
+        "query": st.just("q") | anything,
+        "documents": st.lists(st.just("t") | anything, max_size=3) | anything,
+        **dict.fromkeys(["model", "top_n", "return_documents", "raw_scores", "priority"], anything),
+    },
+)
+
+
+@pytest.fixture(params=[SupersetDialect(), InfinityDialect("infinity")], ids=lambda dialect: dialect.name)
+def dialect(request: pytest.FixtureRequest) -> Dialect:
+    return request.param  # type: ignore[no-any-return]
+
+
+def refusal(dialect: Dialect, body: dict[str, Any]) -> tuple[str, str | None]:
+    with pytest.raises(InvalidRequest) as caught:
+        dialect.parse(body)
+    return caught.value.message, caught.value.param
+
+
+class TestWhatIsTaken:
+    def test_query_and_documents_are_enough(self, dialect: Dialect) -> None:
+        parsed = dialect.parse(BODY)
+        assert parsed.query == "a query"
+        assert parsed.documents == [Document(text="one"), Document(text="two")]
+        assert (parsed.model, parsed.top_n, parsed.max_tokens_per_doc) == (None, None, None)
+        assert (parsed.raw_scores, parsed.priority) == (False, 0)
+
+    def test_an_explicit_null_is_an_absent_field(self, dialect: Dialect) -> None:
+        optional = ["model", "top_n", "return_documents", "raw_scores", "max_tokens_per_doc", "priority"]
+        assert dialect.parse(BODY | dict.fromkeys(optional)) == dialect.parse(BODY)
+
+    def test_an_unknown_field_is_ignored(self, dialect: Dialect) -> None:
+        unknown = {"rank_fields": ["title"], "user": {"id": 3}, "truncate_prompt_tokens": -1, "scores": None}
+        assert dialect.parse(BODY | unknown) == dialect.parse(BODY)
+
+    @pytest.mark.parametrize(
+        ("field", "value", "expected"),
+        [
+            ("model", "m", "m"),
+            ("top_n", 1, 1),
+            ("top_n", "3", 3),
+            ("top_n", 3.0, 3),
+            ("top_n", 10**9, 10**9),
+            ("return_documents", True, True),
+            ("return_documents", False, False),
+            ("return_documents", "true", True),
+            ("return_documents", "false", False),
+            ("return_documents", 1, True),
+            ("raw_scores", "true", True),
+            ("raw_scores", True, True),
+            ("max_tokens_per_doc", "128", 128),
+            ("priority", 999, 999),
+            ("priority", "0", 0),
+        ],
+    )
+    def test_a_field_is_read_leniently(self, dialect: Dialect, field: str, value: object, expected: object) -> None:
+        assert getattr(dialect.parse(BODY | {field: value}), field) == expected
+
+    def test_an_empty_document_is_a_document(self, dialect: Dialect) -> None:
+        assert dialect.parse(BODY | {"documents": ["", " "]}).documents == [Document(text=""), Document(text=" ")]
+
+
+class TestWhatIsRefused:
+    @pytest.mark.parametrize("query", [None, "", " \n\t"])
+    def test_no_query(self, dialect: Dialect, query: str | None) -> None:
+        assert refusal(dialect, BODY | {"query": query}) == ("query is required for rerank", "query")
+        assert refusal(dialect, {"documents": ["one"]}) == ("query is required for rerank", "query")
+
+    @pytest.mark.parametrize("query", [3, True, ["q"], {"text": "q"}])
+    def test_a_query_that_is_no_string(self, dialect: Dialect, query: object) -> None:
+        assert refusal(dialect, BODY | {"query": query}) == ("query must be a string", "query")
+
+    @pytest.mark.parametrize("documents", [None, []])
+    def test_no_documents(self, dialect: Dialect, documents: object) -> None:
+        expected = ("documents are required for rerank", "documents")
+        assert refusal(dialect, BODY | {"documents": documents}) == expected
+        assert refusal(dialect, {"query": "q"}) == expected
+
+    @pytest.mark.parametrize("documents", ["text", 3, {}, {"text": "t"}, True])
+    def test_documents_that_are_no_list(self, dialect: Dialect, documents: object) -> None:
+        assert refusal(dialect, BODY | {"documents": documents}) == ("documents must be a list", "documents")
+
+    @pytest.mark.parametrize("top_n", [0, -1, "0", -0.0])
+    def test_a_top_n_below_one(self, dialect: Dialect, top_n: object) -> None:
+        assert refusal(dialect, BODY | {"top_n": top_n}) == ("top_n must be at least 1", "top_n")
+
+    @pytest.mark.parametrize(
+        ("field", "values"),
+        [
+            ("model", ["", 3, True, ["m"], {}]),
+            ("top_n", [2.5, "many", "", [3], {}]),
+            ("return_documents", [2, "maybe", "", [], {}]),
+            ("raw_scores", [2, "maybe", 0.5, [], {}]),
+            ("max_tokens_per_doc", [0, -1, "many", 1.5, [], {}]),
+            ("priority", [-1, 1000, "high", 0.5, [], {}]),
+        ],
+    )
+    def test_a_field_of_a_wrong_type_or_out_of_range(self, dialect: Dialect, field: str, values: list[object]) -> None:
+        for value in values:
+            message, param = refusal(dialect, BODY | {field: value})
+            assert param == field
+            assert message.startswith(f"{field}: ")
+            assert "\n" not in message
+
+    @pytest.mark.parametrize("field", ["top_n", "max_tokens_per_doc", "priority"])
+    def test_a_bool_is_no_number(self, dialect: Dialect, field: str) -> None:
+        with pytest.raises(InvalidRequest, match=field):
+            dialect.parse(BODY | {field: True})
+
+    def test_the_query_is_looked_at_first(self, dialect: Dialect) -> None:
+        assert refusal(dialect, {"top_n": 0})[1] == "query"
+        assert refusal(dialect, {"query": "q", "top_n": 0})[1] == "documents"
+
+
+@properties
+@given(bodies)
+def test_whatever_comes_is_a_valid_request_or_refused_by_its_field(body: dict[str, Any]) -> None:
+    for dialect in (ROOT, *PREFIXED):
+        outcome = parse_or_refuse(dialect, body)
+        if isinstance(outcome, InvalidRequest):
+            assert outcome.param is not None
+            assert outcome.param.split("[")[0] in {*body, "query", "documents"}
+        else:
+            assert RerankRequest.model_validate(outcome.model_dump()) == outcome
+
+
+def parse_or_refuse(dialect: Dialect, body: dict[str, Any]) -> RerankRequest | InvalidRequest:
+    try:
+        return dialect.parse(body)
+    except InvalidRequest as error:
+        return error
+
+
+class TestRegistry:
+    @pytest.mark.parametrize("dialect", [ROOT, *PREFIXED], ids=lambda dialect: dialect.name)
+    def test_a_job_finds_the_dialect_it_came_in(self, dialect: Dialect) -> None:
+        assert by_name(dialect.name) is dialect
+
+    def test_an_unknown_dialect_is_an_error(self) -> None:
+        with pytest.raises(KeyError):
+            by_name("klingon")
+
+    @pytest.mark.parametrize(
+        ("path", "name"),
+        [
+            ("/v1/rerank", "superset"),
+            ("/", "superset"),
+            ("", "superset"),
+            ("/nebul/v1/rerank", "nebul"),
+            ("/nebul", "nebul"),
+            ("/infinity/nothing/here", "infinity"),
+            ("/nebulous/v1/rerank", "superset"),
+        ],
+    )
+    def test_a_path_has_the_dialect_of_its_prefix(self, path: str, name: str) -> None:
+        assert by_path(path).name == name

@@ -1,0 +1,161 @@
+from typing import Any
+
+import pytest
+from pydantic_core import to_json
+
+from api.dialects.superset import SupersetDialect
+from shared import codec
+from shared.contracts import Document, RankedRow
+from shared.errors import InvalidRequest
+from tests.api.support import make_result
+from tests.shared.support import MODEL
+
+SUPERSET = SupersetDialect()
+DOCUMENT = Document(text="b", id="doc-b", meta={"page": 3, "note": None})
+ROWS = (
+    RankedRow(index=1, score=0.9, document=DOCUMENT, truncated=True),
+    RankedRow(index=0, score=0.25, document=Document(text="a")),
+    RankedRow(index=2, score=0.0, document=Document(text=""), error="the document is empty"),
+)
+
+
+def parse(*documents: Any) -> list[Document]:
+    return SUPERSET.parse({"query": "q", "documents": list(documents)}).documents
+
+
+class TestDocuments:
+    def test_they_are_strings_or_objects_or_both(self) -> None:
+        mixed = parse("one", {"text": "two"}, {"text": "three", "id": "3", "meta": {"a": [1, None]}})
+        assert mixed == [
+            Document(text="one"),
+            Document(text="two"),
+            Document(text="three", id="3", meta={"a": [1, None]}),
+        ]
+
+    @pytest.mark.parametrize("own", ["a-1", "", 0, 7, 10**30])
+    def test_an_id_comes_back_as_it_was(self, own: object) -> None:
+        (document,) = parse({"text": "t", "id": own})
+        assert document.id == own
+        assert type(document.id) is type(own)
+
+    @pytest.mark.parametrize("own", [None, [], {}, "x", 0, False, [{"deep": [None]}]])
+    def test_meta_is_anything_at_all(self, own: object) -> None:
+        (document,) = parse({"text": "t", "meta": own})
+        assert document.meta == own
+
+    def test_other_fields_of_an_object_are_ignored(self) -> None:
+        assert parse({"text": "t", "title": "x", "image": None}) == [Document(text="t")]
+
+    @pytest.mark.parametrize("document", [{}, {"text": None}, {"id": "x"}, {"Text": "t"}])
+    def test_an_object_has_a_text(self, document: object) -> None:
+        with pytest.raises(InvalidRequest) as caught:
+            parse("one", document)
+        assert caught.value.message == "document text is required for rerank at index 1"
+        assert caught.value.param == "documents[1].text"
+
+    @pytest.mark.parametrize("document", [None, 3, True, ["text"]])
+    def test_nothing_else_is_a_document(self, document: object) -> None:
+        with pytest.raises(InvalidRequest) as caught:
+            parse(document)
+        assert caught.value.message == "documents[0] must be a string or an object with text"
+        assert caught.value.param == "documents[0]"
+
+    @pytest.mark.parametrize(
+        ("document", "param"),
+        [
+            ({"text": 3}, "documents[0].text"),
+            ({"text": ["t"]}, "documents[0].text"),
+            ({"text": "t", "id": 1.5}, "documents[0].id"),
+            ({"text": "t", "id": ["x"]}, "documents[0].id"),
+            # Read from 1e999; sent back it would be no JSON.
+            ({"text": "t", "meta": {"deep": [float("inf")]}}, "documents[0].meta"),
+        ],
+    )
+    def test_a_wrong_type_is_named_by_its_place(self, document: object, param: str) -> None:
+        with pytest.raises(InvalidRequest) as caught:
+            parse(document)
+        assert caught.value.param == param
+        assert caught.value.message.startswith(f"{param}: ")
+
+    @pytest.mark.parametrize("own", [True, 1.0, 1, "1"])
+    def test_an_id_that_is_nearly_a_number_is_refused_or_left_as_it_is(self, own: object) -> None:
+        try:
+            (document,) = parse({"text": "t", "id": own})
+        except InvalidRequest:
+            return
+        assert type(document.id) is type(own)
+
+
+def test_documents_are_returned_unless_the_caller_says_no() -> None:
+    assert SUPERSET.parse({"query": "q", "documents": ["t"]}).return_documents
+    assert not SUPERSET.parse({"query": "q", "documents": ["t"], "return_documents": False}).return_documents
+
+
+class TestRendering:
+    def test_the_whole_answer(self) -> None:
+        assert SUPERSET.render(make_result(*ROWS)) == {
+            "id": "job-1",
+            "object": "rerank",
+            "created": 1_700_000_000,
+            "model": MODEL,
+            "results": [
+                {
+                    "index": 1,
+                    "relevance_score": 0.9,
+                    "truncated": True,
+                    "document": {"text": "b", "id": "doc-b", "meta": {"page": 3, "note": None}},
+                },
+                {"index": 0, "relevance_score": 0.25, "document": {"text": "a"}},
+                {
+                    "index": 2,
+                    "relevance_score": 0.0,
+                    "error": "the document is empty",
+                    "document": {"text": ""},
+                },
+            ],
+            "data": [
+                {"index": 1, "relevance_score": 0.9, "truncated": True},
+                {"index": 0, "relevance_score": 0.25},
+                {"index": 2, "relevance_score": 0.0, "error": "the document is empty"},
+            ],
+            "usage": {"prompt_tokens": 7, "completion_tokens": 0, "total_tokens": 7},
+            "meta": {
+                "api_version": {"version": "2"},
+                "billed_units": {"search_units": 1},
+                "tokens": {"input_tokens": 7, "output_tokens": 0},
+            },
+        }
+
+    def test_a_document_that_is_not_wanted_is_absent_not_null(self) -> None:
+        answer = SUPERSET.render(make_result(*ROWS, return_documents=False))
+        assert answer["results"] == answer["data"]
+        assert all("document" not in row for row in answer["results"])
+
+    def test_rows_stay_in_the_order_of_the_ranking(self) -> None:
+        answer = SUPERSET.render(make_result(*ROWS))
+        assert [row["index"] for row in answer["results"]] == [row["index"] for row in answer["data"]] == [1, 0, 2]
+
+    def test_an_error_is_readable_for_nearly_every_client(self) -> None:
+        error = InvalidRequest("top_n must be at least 1", param="top_n")
+        assert SUPERSET.render_error(error) == {
+            "error": {
+                "message": "top_n must be at least 1",
+                "type": "invalid_request",
+                "param": "top_n",
+                "code": 400,
+            },
+            "message": "top_n must be at least 1",
+            "detail": "top_n must be at least 1",
+        }
+
+
+def test_documents_that_went_through_the_store_are_rendered_byte_for_byte_the_same() -> None:
+    documents = ["plain", {"text": "ü 日本", "id": 7, "meta": {"a": 1.0, "b": [1e22, -0.0, 0.1], "c": {"d": None}}}]
+    request = SUPERSET.parse({"query": "q", "documents": documents})
+    stored = codec.decode_request(codec.encode_request(request))
+
+    def rendered(source: list[Document]) -> bytes:
+        rows = [RankedRow(index=index, score=0.5, document=document) for index, document in enumerate(source)]
+        return to_json(SUPERSET.render(make_result(*rows)))
+
+    assert rendered(stored.documents) == rendered(request.documents)

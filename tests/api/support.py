@@ -1,0 +1,80 @@
+"""What the tests of the API share: records, results, a worker, and an HTTP client of an ASGI app."""
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+
+from shared import keys
+from shared.contracts import Document, RankedRow, RerankResult, ShardScores, WorkClass
+from shared.jobs import JobFailure, JobRecord, JobState
+from shared.ledger import ClaimVerdict, WorkerLedger
+from shared.redis_client import connect
+from tests.shared.support import MODEL, OWNER, make_scores
+
+
+def make_record(job_id: str = "job-1") -> JobRecord:
+    return JobRecord(
+        id=job_id,
+        state=JobState.SUCCEEDED,
+        model=MODEL,
+        dialect="superset",
+        owner=OWNER,
+        work_class=WorkClass.INTERACTIVE,
+        pairs=2,
+        shards=1,
+        left=0,
+        created_ms=1_700_000_000_999,
+        started_ms=1_700_000_001_000,
+        finished_ms=1_700_000_002_000,
+        deadline_ms=0,
+        failure=None,
+    )
+
+
+def make_result(*rows: RankedRow, return_documents: bool = True) -> RerankResult:
+    default = (RankedRow(index=1, score=0.9, document=Document(text="b")),)
+    return RerankResult(
+        id="job-1",
+        model=MODEL,
+        created=1_700_000_000,
+        return_documents=return_documents,
+        rows=list(rows or default),
+        prompt_tokens=7,
+    )
+
+
+@asynccontextmanager
+async def http(app: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """Talks to the app without a socket; what it raises after its answer is for the server's log."""
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://api", timeout=10) as client:
+        yield client
+
+
+class Worker:
+    """Takes doorbells off the queues and answers them as a worker does."""
+
+    def __init__(self, redis_url: str, scores: ShardScores | JobFailure | None = None) -> None:
+        self._redis_url = redis_url
+        self._scores = scores or make_scores()
+
+    async def answer_one(self) -> ClaimVerdict:
+        """Wait for one doorbell, claim its shard and hand in the scores, or the failure."""
+        return await asyncio.to_thread(self._answer_one)
+
+    def _answer_one(self) -> ClaimVerdict:
+        with connect(self._redis_url) as client:
+            popped: Any = client.brpop([keys.queue(MODEL, work_class) for work_class in WorkClass], timeout=5)
+            job_id, shard = json.loads(base64.b64decode(json.loads(popped[1])["body"]))[0]
+            ledger = WorkerLedger(client, MODEL)
+            claim = ledger.claim(job_id, shard, "token")
+            if isinstance(self._scores, JobFailure):
+                ledger.fail(job_id, shard, "token", self._scores)
+            else:
+                ledger.finish(job_id, shard, "token", self._scores)
+        return claim.verdict

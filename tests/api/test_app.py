@@ -1,0 +1,235 @@
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+import redis.asyncio
+from fastapi import FastAPI
+
+from api.app import create_app
+from api.errors import error_of, headers_of, status_of
+from api.settings import ApiSettings
+from shared.errors import (
+    ConfigurationError,
+    InternalError,
+    InvalidRequest,
+    ModelUnavailable,
+    RerankqError,
+    ScoringFailed,
+    StoreUnavailable,
+    Unauthorized,
+    WaitTimedOut,
+)
+from shared.heartbeats import HeartbeatWriter, WorkerState
+from shared.jobs import JobFailure
+from shared.models import ModelRegistry, ModelSpec
+from tests.api.conftest import until_subscribed
+from tests.api.support import Worker, http
+from tests.shared.support import MODEL, dead_redis_url
+from tests.shared.test_errors import LEAVES
+
+BODY = {"query": "q", "documents": ["one", "two"]}
+STATUS = {
+    "invalid_request": 400,
+    "unauthorized": 401,
+    "not_found": 404,
+    "model_not_found": 404,
+    "job_not_found": 404,
+    "method_not_allowed": 405,
+    "job_not_finished": 409,
+    "job_canceled": 409,
+    "payload_too_large": 413,
+    "scoring_failed": 500,
+    "internal_error": 500,
+    "configuration": 500,
+    "store_unavailable": 503,
+    "model_unavailable": 503,
+    "job_expired": 504,
+    "wait_timed_out": 504,
+}
+SECRET = "what the traceback would show"
+Opener = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
+
+
+def make_error(kind: type[RerankqError]) -> RerankqError:
+    return WaitTimedOut("x", job_id="job-1", retry_after=1) if kind is WaitTimedOut else kind("one sentence")
+
+
+def faulty(app: FastAPI) -> None:
+    async def fail() -> None:
+        raise ZeroDivisionError(SECRET)
+
+    for path in ("/v1/fault", "/nebul/fault"):
+        app.add_api_route(path, fail)
+
+
+@pytest.fixture
+def open_api(redis_url: str, async_client: redis.asyncio.Redis) -> Opener:
+    """Opens an API on the test's Redis, with other settings where they are given."""
+
+    @asynccontextmanager
+    async def open_one(
+        *, keys_required: bool = False, extend: Callable[[FastAPI], None] | None = None, **settings: Any
+    ) -> AsyncIterator[httpx.AsyncClient]:
+        registry = ModelRegistry([ModelSpec(name=MODEL, aliases=["org/alias"])])
+        app = create_app(ApiSettings(**{"redis_url": redis_url} | settings), registry, keys_required=keys_required)
+        if extend:
+            extend(app)
+        async with app.router.lifespan_context(app), http(app) as client:
+            if "redis_url" not in settings:
+                await until_subscribed(async_client)
+            yield client
+
+    return open_one
+
+
+class TestErrors:
+    @pytest.mark.parametrize("kind", LEAVES, ids=lambda kind: kind.code)
+    def test_every_code_has_its_status(self, kind: type[RerankqError]) -> None:
+        assert status_of(make_error(kind)) == STATUS[kind.code]
+
+    def test_when_to_come_back_and_where_to_is_in_the_headers(self) -> None:
+        assert headers_of(StoreUnavailable("away", retry_after=2)) == {"Retry-After": "2"}
+        assert headers_of(ModelUnavailable("down")) == {}
+        assert headers_of(WaitTimedOut("x", job_id="job-1", retry_after=1)) == {
+            "Retry-After": "1",
+            "Location": "/v1/jobs/job-1",
+        }
+        assert headers_of(Unauthorized("who?")) == {"WWW-Authenticate": "Bearer"}
+        assert headers_of(InvalidRequest("no")) == {}
+
+    def test_a_failed_jobs_record_becomes_its_error(self) -> None:
+        error = error_of(JobFailure("scoring_failed", "the engine gave up"))
+        assert isinstance(error, ScoringFailed)
+        assert error.message == "the engine gave up"
+        assert isinstance(error_of(None), InternalError)
+
+    def test_an_error_for_operators_never_has_a_status_of_its_own(self) -> None:
+        assert status_of(ConfigurationError("the file is not there")) == 500
+
+
+class TestFaults:
+    @pytest.mark.parametrize("path", ["/v1/fault", "/nebul/fault"])
+    async def test_a_fault_is_json_with_the_requests_id_and_nothing_of_the_traceback(
+        self, open_api: Opener, path: str
+    ) -> None:
+        async with open_api(extend=faulty) as client:
+            answer = await client.get(path, headers={"X-Request-Id": "mine-1"})
+        assert answer.status_code == 500
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.json()["error"]["type"] == "internal_error"
+        assert "mine-1" in answer.json()["message"]
+        for leak in (SECRET, "Traceback", "ZeroDivisionError", ".py"):
+            assert leak not in answer.text
+
+    async def test_a_fault_has_the_requests_id_in_its_header_too(self, open_api: Opener) -> None:
+        async with open_api(extend=faulty) as client:
+            answer = await client.get("/v1/fault", headers={"X-Request-Id": "mine-1"})
+        assert answer.headers["X-Request-Id"] == "mine-1"
+
+    async def test_the_log_has_the_fault_under_the_requests_id(
+        self, open_api: Opener, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with caplog.at_level(logging.INFO):
+            async with open_api(extend=faulty) as client:
+                await client.get("/v1/fault", headers={"X-Request-Id": "mine-1"})
+        assert any("mine-1" in record.getMessage() for record in caplog.records)
+
+
+class TestRoutes:
+    async def test_a_call_waits_for_its_result(self, open_api: Opener, redis_url: str) -> None:
+        async with open_api() as client:
+            answer = await with_worker(client.post("/v1/rerank", json=BODY), redis_url)
+        assert answer.status_code == 200
+        assert [row["index"] for row in answer.json()["results"]] == [1, 0]
+        assert answer.headers["server-timing"].startswith("queue;dur=")
+
+    async def test_a_call_under_a_dialects_prefix_speaks_it(self, open_api: Opener, redis_url: str) -> None:
+        async with open_api() as client:
+            body = BODY | {"return_documents": True}
+            answer = await with_worker(client.post("/nebul/v1/rerank", json=body), redis_url)
+        assert [row["document"] for row in answer.json()["results"]] == ["two", "one"]
+
+    async def test_respond_async_gives_a_job(self, open_api: Opener) -> None:
+        async with open_api() as client:
+            answer = await client.post("/v1/rerank", json=BODY, headers={"Prefer": "respond-async"})
+            job = await client.get(answer.headers["location"])
+        assert (answer.status_code, answer.headers["preference-applied"]) == (202, "respond-async")
+        assert answer.json() == job.json()
+        assert job.json()["progress"] == {"pairs": 2, "shards": 1, "shards_done": 0}
+        assert "results" not in job.json()
+
+    async def test_preferences_may_come_in_several_lines(self, open_api: Opener) -> None:
+        async with open_api(wait_seconds=0.1) as client:
+            lines = [("Prefer", "handling=lenient"), ("Prefer", "respond-async")]
+            answer = await client.post("/v1/rerank", json=BODY, headers=lines)
+        assert answer.status_code == 202
+
+    async def test_past_the_servers_wait_it_is_504_with_the_job(self, open_api: Opener) -> None:
+        async with open_api(wait_seconds=0.05) as client:
+            answer = await client.post("/v1/rerank", json=BODY)
+            assert answer.status_code == 504
+            assert (await client.get(answer.headers["location"])).json()["state"] == "queued"
+
+    @pytest.mark.parametrize(
+        ("method", "path", "status", "kind"),
+        [
+            ("GET", "/nope", 404, "not_found"),
+            ("GET", "/nebul/nope", 404, "not_found"),
+            ("GET", "/v1/rerank", 405, "method_not_allowed"),
+            ("GET", "/v1/models/nope", 404, "model_not_found"),
+            ("GET", "/v1/jobs/job-x", 404, "job_not_found"),
+            ("DELETE", "/v1/jobs/job-x", 404, "job_not_found"),
+            ("POST", "/v1/rerank", 400, "invalid_request"),
+        ],
+    )
+    async def test_every_refusal_is_json(
+        self, open_api: Opener, method: str, path: str, status: int, kind: str
+    ) -> None:
+        async with open_api() as client:
+            answer = await client.request(method, path)
+        error = answer.json()["error"]
+        assert (answer.status_code, error["code"], error["type"]) == (status, status, kind)
+        assert answer.headers["x-request-id"]
+
+    async def test_a_model_is_found_by_a_name_with_a_slash(self, open_api: Opener) -> None:
+        async with open_api() as client:
+            assert (await client.get("/v1/models/org/alias")).json()["id"] == MODEL
+
+
+class TestOperations:
+    async def test_ready_is_redis_and_a_worker(self, open_api: Opener, redis_client: Any) -> None:
+        async with open_api() as client:
+            assert (await client.get("/ready")).status_code == 503
+        HeartbeatWriter(redis_client, MODEL, "w1").beat(WorkerState.READY)
+        async with open_api() as client:
+            answer = await client.get("/ready")
+        assert answer.status_code == 200
+        assert answer.json()["models"] == {MODEL: {"ready": 1, "starting": 0}}
+
+    async def test_without_redis_it_is_alive_but_not_ready(self, open_api: Opener) -> None:
+        async with open_api(redis_url=dead_redis_url()) as client:
+            assert (await client.get("/health")).status_code == 200
+            answer = await client.get("/ready")
+            assert (answer.status_code, answer.json()["store"]) == (503, "unreachable")
+            refused = await client.post("/v1/rerank", json=BODY)
+        assert (refused.status_code, refused.json()["error"]["type"]) == (503, "store_unavailable")
+        assert int(refused.headers["retry-after"]) >= 1
+
+    async def test_where_keys_are_required_only_health_and_ready_go_without(self, open_api: Opener) -> None:
+        async with open_api(keys_required=True) as client:
+            statuses = {path: (await client.get(path)).status_code for path in ("/health", "/ready", "/v1/models")}
+            refused = await client.post("/v1/rerank", content=b"not even JSON")
+        assert statuses == {"/health": 200, "/ready": 503, "/v1/models": 401}
+        assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+
+
+async def with_worker(call: Any, redis_url: str) -> httpx.Response:
+    async with asyncio.TaskGroup() as tasks:
+        answering = tasks.create_task(call)
+        tasks.create_task(Worker(redis_url).answer_one())
+    answer: httpx.Response = answering.result()
+    return answer

@@ -1,0 +1,140 @@
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from starlette.requests import ClientDisconnect, Request
+
+from api.exchange import json_response, read_json_object, unless_disconnected
+from shared.errors import InvalidRequest, PayloadTooLarge
+
+LIMIT = 100
+
+
+class Caller:
+    """Sends a body in chunks and then, unless it leaves, stays on the line."""
+
+    def __init__(self, *chunks: bytes, leaves: bool = False, announces: int | None = None) -> None:
+        self._chunks = list(chunks)
+        self._leaves = leaves
+        self.taken = 0
+        headers = [] if announces is None else [(b"content-length", str(announces).encode())]
+        self.request = Request({"type": "http", "method": "POST", "headers": headers}, self._receive)
+
+    async def _receive(self) -> dict[str, Any]:
+        if self.taken < len(self._chunks):
+            chunk = self._chunks[self.taken]
+            self.taken += 1
+            return {"type": "http.request", "body": chunk, "more_body": self.taken < len(self._chunks)}
+        if not self._leaves:
+            await asyncio.sleep(30)
+        return {"type": "http.disconnect"}
+
+
+class TestReading:
+    @pytest.mark.parametrize("chunks", [[b'{"a": [1, "\xc3\xbc"]}'], [b'{"a": ', b"", b'[1, "\xc3', b'\xbc"]}']])
+    async def test_a_body_is_an_object_in_one_piece_or_in_many(self, chunks: Sequence[bytes]) -> None:
+        assert await read_json_object(Caller(*chunks).request, LIMIT) == {"a": [1, "ü"]}
+
+    @pytest.mark.parametrize("body", [b"[]", b'"text"', b"3", b"null"])
+    async def test_nothing_but_an_object_is_taken(self, body: bytes) -> None:
+        with pytest.raises(InvalidRequest, match="must be a JSON object"):
+            await read_json_object(Caller(body).request, LIMIT)
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"",
+            b"{",
+            b"{'a': 1}",
+            b'{"a": NaN}',
+            b'{"a": -Infinity}',
+            b"\xff",
+            b'{"a": "\\ud800"}',
+            b'{"a":' + b"[" * 90,
+        ],
+    )
+    async def test_what_is_no_json_is_refused(self, body: bytes) -> None:
+        with pytest.raises(InvalidRequest, match="not valid JSON"):
+            await read_json_object(Caller(body).request, LIMIT)
+
+    async def test_deep_nesting_is_refused(self) -> None:
+        with pytest.raises(InvalidRequest, match="not valid JSON"):
+            await read_json_object(Caller(b"[" * 100_000).request, 10**6)
+
+    async def test_the_limit_itself_is_allowed(self) -> None:
+        body = b"{" + b" " * (LIMIT - 2) + b"}"
+        assert await read_json_object(Caller(body, announces=LIMIT).request, LIMIT) == {}
+
+    async def test_a_large_body_that_is_announced_is_not_even_begun(self) -> None:
+        caller = Caller(b"{}", announces=LIMIT + 1)
+        with pytest.raises(PayloadTooLarge, match="over the limit of 100 bytes"):
+            await read_json_object(caller.request, LIMIT)
+        assert caller.taken == 0
+
+    @pytest.mark.parametrize("announces", [None, 10])
+    async def test_a_large_body_is_not_read_to_its_end(self, announces: int | None) -> None:
+        caller = Caller(*[b"x" * 60] * 10, announces=announces)
+        with pytest.raises(PayloadTooLarge):
+            await read_json_object(caller.request, LIMIT)
+        assert caller.taken == 2
+
+    async def test_a_caller_that_leaves_meanwhile_is_gone(self) -> None:
+        caller = Caller(leaves=True)
+        with pytest.raises(ClientDisconnect):
+            await read_json_object(caller.request, LIMIT)
+
+
+class TestLeaving:
+    async def test_the_work_of_a_caller_that_stays_is_done(self) -> None:
+        async def work() -> str:
+            return "done"
+
+        assert await unless_disconnected(Caller().request, work()) == "done"
+
+    async def test_what_the_work_raises_is_raised(self) -> None:
+        async def work() -> None:
+            raise InvalidRequest("no")
+
+        with pytest.raises(InvalidRequest, match="no"):
+            await unless_disconnected(Caller().request, work())
+
+    async def test_the_work_of_a_caller_that_leaves_is_cancelled_and_cleaned_up_after(self) -> None:
+        cleaned = []
+
+        async def work() -> None:
+            try:
+                await asyncio.sleep(30)
+            finally:
+                await asyncio.sleep(0)
+                cleaned.append(True)
+
+        with pytest.raises(ClientDisconnect):
+            async with asyncio.timeout(5):
+                await unless_disconnected(Caller(leaves=True).request, work())
+        assert cleaned
+
+    async def test_work_that_is_cancelled_from_above_does_not_go_on(self) -> None:
+        started, stopped = asyncio.Event(), asyncio.Event()
+
+        async def work() -> None:
+            started.set()
+            try:
+                await asyncio.sleep(30)
+            finally:
+                stopped.set()
+
+        waiting = asyncio.create_task(unless_disconnected(Caller().request, work()))
+        async with asyncio.timeout(5):
+            await started.wait()
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            await stopped.wait()
+
+
+def test_an_answer_is_compact_utf8_json() -> None:
+    response = json_response({"a": ["ü", 0.5]}, 202, {"X-Test": "1"})
+    assert bytes(response.body) == '{"a":["ü",0.5]}'.encode()
+    assert (response.status_code, response.headers["content-type"]) == (202, "application/json")
+    assert response.headers["x-test"] == "1"

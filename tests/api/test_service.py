@@ -1,0 +1,257 @@
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from api.pools import PoolWatch
+from api.replies import ReplyWaiter
+from api.service import Limits, RerankService
+from shared import keys
+from shared.celery_app import Envelopes, make_celery
+from shared.contracts import RerankRequest, RerankResult, WorkClass
+from shared.errors import (
+    InvalidRequest,
+    JobCanceled,
+    JobExpired,
+    JobNotFinished,
+    JobNotFound,
+    ModelNotFound,
+    ModelUnavailable,
+    RerankqError,
+    ScoringFailed,
+    WaitTimedOut,
+)
+from shared.heartbeats import HeartbeatWriter, WorkerState
+from shared.jobs import JobFailure, JobRecord, JobState
+from shared.ledger import ClaimVerdict, Ledger
+from shared.models import ModelRegistry, ModelSpec
+from tests.api.support import Worker
+from tests.shared.support import MODEL, OWNER, make_request, make_scores
+
+LIMITS = Limits(max_documents=3, wait_seconds=10.0, job_deadline_seconds=60.0)
+ServiceMaker = Callable[[Limits], RerankService]
+
+
+@pytest.fixture
+def pools(async_client: Any) -> PoolWatch:
+    return PoolWatch(async_client, [MODEL])
+
+
+@pytest.fixture
+def make_service(ledger: Ledger, replies: ReplyWaiter, pools: PoolWatch, redis_url: str) -> ServiceMaker:
+    def make(limits: Limits) -> RerankService:
+        return RerankService(
+            ledger=ledger,
+            replies=replies,
+            pools=pools,
+            models=ModelRegistry([ModelSpec(name=MODEL, aliases=["alias"])]),
+            envelopes=Envelopes(make_celery(redis_url)),
+            limits=limits,
+        )
+
+    return make
+
+
+@pytest.fixture
+def service(make_service: ServiceMaker) -> RerankService:
+    return make_service(LIMITS)
+
+
+@pytest.fixture
+def worker(redis_url: str) -> Worker:
+    return Worker(redis_url, make_scores(0.25, 0.75))
+
+
+async def rerank(
+    service: RerankService, request: RerankRequest | None = None, *, wait_seconds: float | None = None
+) -> RerankResult:
+    async with asyncio.timeout(15):
+        return await service.rerank(
+            request or make_request(), dialect="superset", owner=OWNER, wait_seconds=wait_seconds
+        )
+
+
+async def submit(service: RerankService, request: RerankRequest | None = None) -> JobRecord:
+    return await service.submit(request or make_request(), dialect="nebul", owner=OWNER)
+
+
+async def queued_job(client: Any) -> str:
+    """The id of the one job that is in the queue, once it is there."""
+    for _ in range(500):
+        if found := client.zrange(keys.outstanding(MODEL), 0, -1):
+            return str(found[0].decode().partition("/")[0])
+        await asyncio.sleep(0.01)
+    raise AssertionError("no job was submitted")
+
+
+async def fail_to_start(client: Any, pools: PoolWatch) -> None:
+    HeartbeatWriter(client, MODEL, "w1").beat(WorkerState.FAILED, "the weights are not there")
+    await pools.refresh()
+
+
+class TestWaiting:
+    async def test_the_result_comes_ranked_as_soon_as_it_is_there(self, service: RerankService, worker: Worker) -> None:
+        result, verdict = await asyncio.gather(rerank(service), worker.answer_one())
+        assert verdict is ClaimVerdict.RUN
+        assert [(row.index, row.score) for row in result.rows] == [(1, 0.75), (0, 0.25)]
+        assert result.id.startswith("job-")
+
+    async def test_whoever_waits_is_interactive(self, service: RerankService, redis_client: Any) -> None:
+        with pytest.raises(WaitTimedOut):
+            await rerank(service, wait_seconds=0.05)
+        assert redis_client.llen(keys.queue(MODEL, WorkClass.INTERACTIVE)) == 1
+
+    async def test_an_alias_reaches_the_models_pool_and_stays_the_name(
+        self, service: RerankService, worker: Worker
+    ) -> None:
+        result, _ = await asyncio.gather(rerank(service, make_request(model="alias")), worker.answer_one())
+        assert result.model == "alias"
+
+    async def test_past_the_wait_the_job_goes_on(self, service: RerankService, worker: Worker) -> None:
+        with pytest.raises(WaitTimedOut, match=r"no result within 0\.1 s; the job goes on at /v1/jobs/") as caught:
+            await rerank(service, wait_seconds=0.1)
+        job_id = caught.value.job_id
+        assert (await service.job(job_id, OWNER)).state is JobState.QUEUED
+        await worker.answer_one()
+        record = await service.job(job_id, OWNER)
+        assert record.state is JobState.SUCCEEDED
+        assert (await service.result(record)).id == job_id
+
+    @pytest.mark.parametrize("wanted", [None, 3600.0])
+    async def test_nobody_waits_longer_than_the_server_allows(
+        self, make_service: ServiceMaker, wanted: float | None
+    ) -> None:
+        with pytest.raises(WaitTimedOut, match=r"within 0\.1 s"):
+            await rerank(make_service(Limits(3, 0.1, 60.0)), wait_seconds=wanted)
+
+    async def test_a_caller_that_leaves_cancels_its_job(
+        self, service: RerankService, ledger: Ledger, replies: ReplyWaiter, redis_client: Any
+    ) -> None:
+        waiting = asyncio.create_task(rerank(service))
+        job_id = await queued_job(redis_client)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert await ledger.states([job_id]) == {job_id: JobState.CANCELED}
+        assert dict(replies._waiting) == {}
+
+    async def test_a_job_that_fails_tells_why(self, service: RerankService, redis_url: str) -> None:
+        worker = Worker(redis_url, JobFailure("scoring_failed", "the engine gave up"))
+        with pytest.raises(ScoringFailed, match="the engine gave up"):
+            await asyncio.gather(rerank(service), worker.answer_one())
+
+    async def test_a_job_past_its_deadline_is_not_scored(self, make_service: ServiceMaker, worker: Worker) -> None:
+        waiting = asyncio.create_task(rerank(make_service(Limits(3, 10.0, 0.001))))
+        await asyncio.sleep(0.05)
+        assert await worker.answer_one() is ClaimVerdict.ENDED
+        with pytest.raises(JobExpired, match="passed its deadline"):
+            await waiting
+
+    async def test_somebody_else_may_cancel_the_job(self, service: RerankService, redis_client: Any) -> None:
+        waiting = asyncio.create_task(rerank(service))
+        await service.cancel(await queued_job(redis_client), OWNER)
+        with pytest.raises(JobCanceled):
+            await waiting
+
+    async def test_somebody_else_may_delete_the_job(self, service: RerankService, redis_client: Any) -> None:
+        waiting = asyncio.create_task(rerank(service))
+        await service.delete(await queued_job(redis_client), OWNER)
+        with pytest.raises(JobNotFound):
+            await waiting
+
+
+class TestRefusals:
+    async def test_an_unknown_model(self, service: RerankService) -> None:
+        with pytest.raises(ModelNotFound):
+            await rerank(service, make_request(model="nope"))
+
+    async def test_too_many_documents(self, service: RerankService) -> None:
+        with pytest.raises(InvalidRequest, match="at most 3 in one request, got 4") as caught:
+            await submit(service, make_request("a", "b", "c", "d"))
+        assert caught.value.param == "documents"
+
+    @pytest.mark.parametrize("call", [rerank, submit])
+    async def test_a_pool_that_failed_to_start(
+        self, service: RerankService, pools: PoolWatch, redis_client: Any, call: Callable[[RerankService], Any]
+    ) -> None:
+        await fail_to_start(redis_client, pools)
+        with pytest.raises(ModelUnavailable, match="failed to start: the weights are not there") as caught:
+            await call(service)
+        assert caught.value.retry_after
+        assert not redis_client.exists(keys.outstanding(MODEL))
+
+    async def test_a_pool_that_fails_while_somebody_waits(
+        self, service: RerankService, pools: PoolWatch, ledger: Ledger, redis_client: Any
+    ) -> None:
+        waiting = asyncio.create_task(rerank(service))
+        job_id = await queued_job(redis_client)
+        await fail_to_start(redis_client, pools)
+        with pytest.raises(ModelUnavailable):
+            await waiting
+        assert await ledger.states([job_id]) == {job_id: JobState.CANCELED}
+
+
+class TestJobs:
+    async def test_a_job_that_nobody_waits_for_is_batch_work(self, service: RerankService, redis_client: Any) -> None:
+        record = await submit(service)
+        assert (record.state, record.owner, record.dialect) == (JobState.QUEUED, OWNER, "nebul")
+        assert redis_client.llen(keys.queue(MODEL, WorkClass.BATCH)) == 1
+
+    async def test_its_result_can_be_read_again_and_again(self, service: RerankService, worker: Worker) -> None:
+        record = await submit(service)
+        await worker.answer_one()
+        first, second = [await service.result(record) for _ in range(2)]
+        assert first == second
+        assert [row.index for row in first.rows] == [1, 0]
+
+    async def test_waiting_for_it_ends_when_it_does(self, service: RerankService, worker: Worker) -> None:
+        record = await submit(service)
+        async with asyncio.timeout(5):
+            waited, _ = await asyncio.gather(service.job(record.id, OWNER, wait_seconds=10), worker.answer_one())
+        assert waited.state is JobState.SUCCEEDED
+
+    async def test_waiting_for_it_ends_after_the_wait(self, service: RerankService) -> None:
+        record = await submit(service)
+        async with asyncio.timeout(5):
+            assert await service.job(record.id, OWNER, wait_seconds=0.1) == record
+
+    async def test_canceling_it_twice_is_canceling_it_once(self, service: RerankService) -> None:
+        record = await submit(service)
+        canceled = await service.cancel(record.id, OWNER)
+        assert canceled.state is JobState.CANCELED
+        assert await service.cancel(record.id, OWNER) == canceled
+
+    async def test_deleting_it_removes_it(self, service: RerankService) -> None:
+        record = await submit(service)
+        await service.delete(record.id, OWNER)
+        with pytest.raises(JobNotFound):
+            await service.job(record.id, OWNER)
+
+    @pytest.mark.parametrize("owner", ["", "owner-2"])
+    async def test_to_anybody_else_it_does_not_exist(self, service: RerankService, owner: str) -> None:
+        record = await submit(service)
+        for call in (service.job, service.cancel, service.delete):
+            with pytest.raises(JobNotFound, match=f"there is no job '{record.id}'"):
+                await call(record.id, owner)
+        assert (await service.job(record.id, OWNER)).state is JobState.QUEUED
+
+    async def test_an_unknown_job_is_not_echoed_whole(self, service: RerankService) -> None:
+        with pytest.raises(JobNotFound) as caught:
+            await service.job("x" * 10_000, OWNER)
+        assert len(caught.value.message) < 200
+
+    async def test_without_an_end_there_is_no_result(self, service: RerankService) -> None:
+        with pytest.raises(JobNotFinished, match="is queued"):
+            await service.result(await submit(service))
+
+    async def test_a_canceled_job_has_no_result(self, service: RerankService) -> None:
+        record = await service.cancel((await submit(service)).id, OWNER)
+        with pytest.raises(JobCanceled):
+            await service.result(record)
+
+    async def test_a_failed_job_has_the_reason_for_a_result(self, service: RerankService, redis_url: str) -> None:
+        record = await submit(service)
+        await Worker(redis_url, JobFailure("scoring_failed", "the engine gave up")).answer_one()
+        with pytest.raises(RerankqError, match="the engine gave up"):
+            await service.result(record)

@@ -1,0 +1,69 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from shared.codec import decode_request, decode_scores, encode_request, encode_scores
+from shared.contracts import MAX_PRIORITY, Document, RerankRequest, ScoreScale, ShardScores
+from tests.shared.support import make_request, properties
+
+texts = st.text(max_size=20)
+finite = st.floats(allow_nan=False, allow_infinity=False)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | finite | texts,
+    lambda values: st.lists(values, max_size=3) | st.dictionaries(texts, values, max_size=3),
+    max_leaves=5,
+)
+documents = st.builds(Document, text=texts, id=st.none() | texts | st.integers(-(2**63), 2**63), meta=json_values)
+requests = st.builds(
+    RerankRequest,
+    model=st.none() | texts,
+    query=texts,
+    documents=st.lists(documents, max_size=4),
+    top_n=st.none() | st.integers(1, 10**6),
+    return_documents=st.booleans(),
+    raw_scores=st.booleans(),
+    max_tokens_per_doc=st.none() | st.integers(1, 10**6),
+    priority=st.integers(0, MAX_PRIORITY),
+)
+shard_scores = st.builds(
+    ShardScores,
+    scores=st.lists(st.none() | finite, max_size=5),
+    scale=st.sampled_from(ScoreScale),
+    prompt_tokens=st.integers(0, 10**9),
+    truncated=st.lists(st.integers(0, 10**4), max_size=3),
+    errors=st.dictionaries(st.integers(0, 10**4), texts, max_size=3),
+    queue_ms=finite,
+    inference_ms=finite,
+)
+
+
+@properties
+@given(requests)
+def test_a_request_comes_back_as_it_was(request: RerankRequest) -> None:
+    assert decode_request(encode_request(request)) == request
+
+
+@properties
+@given(shard_scores)
+def test_scores_come_back_as_they_were(scores: ShardScores) -> None:
+    assert decode_scores(encode_scores(scores)) == scores
+
+
+def test_the_types_of_a_callers_own_values_survive() -> None:
+    mine = {"ratio": 1.0, "count": 1, "flag": True, "nothing": None, "deep": [{"ü": "日本"}]}
+    request = RerankRequest(query="q", documents=[Document(text="t", id="1", meta=mine), Document(text="t", id=1)])
+    decoded = decode_request(encode_request(request))
+    assert repr(decoded.documents) == repr(request.documents)
+
+
+def test_what_is_the_default_costs_no_bytes() -> None:
+    assert json.loads(encode_request(make_request("t"))) == {"query": "a query", "documents": [{"text": "t"}]}
+
+
+@pytest.mark.parametrize("payload", [b"", b"{}", b"[]", b'{"query": "q"}'])
+def test_what_is_no_request_is_refused(payload: bytes) -> None:
+    with pytest.raises(ValidationError):
+        decode_request(payload)

@@ -1,0 +1,116 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.errors import ConfigurationError, ModelNotFound
+from shared.models import ModelRegistry, ModelSpec, load_models, parse_models
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def registry() -> ModelRegistry:
+    return parse_models(
+        {"models": [{"name": "first", "aliases": ["one", "org/first"]}, {"name": "second", "engine": "lexical"}]}
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [(None, "first"), ("first", "first"), ("one", "first"), ("org/first", "first"), ("second", "second")],
+)
+def test_a_model_is_found_by_name_and_alias_and_the_first_without_either(
+    registry: ModelRegistry, name: str | None, found: str
+) -> None:
+    assert registry.resolve(name).name == found
+
+
+@pytest.mark.parametrize("name", ["", "FIRST", "third"])
+def test_an_unknown_model_is_named_with_those_served(registry: ModelRegistry, name: str) -> None:
+    with pytest.raises(ModelNotFound, match="is not served here; served: first, second") as caught:
+        registry.resolve(name)
+    assert caught.value.param == "model"
+
+
+def test_a_long_name_is_not_echoed_whole(registry: ModelRegistry) -> None:
+    with pytest.raises(ModelNotFound) as caught:
+        registry.resolve("x" * 10_000)
+    assert len(caught.value.message) < 300
+
+
+def test_vllm_scores_unless_the_entry_says_otherwise(registry: ModelRegistry) -> None:
+    assert [spec.engine for spec in registry.specs] == ["vllm", "lexical"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({}, "`models` must be a list"),
+        ({"models": {"name": "m"}}, "`models` must be a list"),
+        ({"models": []}, "no model is configured"),
+        ({"models": [{"name": "m"}, {"name": "m"}]}, "the model name 'm' stands twice"),
+        ({"models": [{"name": "m"}, {"name": "n", "aliases": ["m"]}]}, "the model name 'm' stands twice"),
+        ({"models": [{"name": "m", "aliases": ["m"]}]}, "the model name 'm' stands twice"),
+        ({"models": [{"source": "x"}]}, r"models\[0\]\.name: Field required"),
+        ({"models": [{"name": "m"}, {"name": "n", "engin": "x"}]}, r"models\[1\]\.engin: Extra inputs"),
+        ({"models": [{"name": "two words"}]}, r"models\[0\]\.name: String should match"),
+        ({"models": [{"name": "a:b"}]}, r"models\[0\]\.name: String should match"),
+        ({"models": [{"name": "m", "engine_args": []}]}, r"models\[0\]\.engine_args: Input should be"),
+        ({"models": ["m"]}, r"models\[0\]"),
+    ],
+)
+def test_a_mistake_is_named_by_its_place(content: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        parse_models(content)
+    assert caught.value.param == "models"
+
+
+@pytest.mark.parametrize(
+    ("source", "location"), [("", "m"), ("org/model", "org/model"), ("/srv/weights", "/srv/weights")]
+)
+def test_weights_are_at_a_hub_id_or_in_a_folder(source: str, location: str) -> None:
+    assert ModelSpec(name="m", source=source).location() == location
+
+
+def test_weights_may_be_inside_an_installed_package() -> None:
+    location = ModelSpec(name="m", source="package:shared/lua").location()
+    assert Path(location) == ROOT / "shared" / "lua"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "package:no_such_package/model",
+        "package:json.decoder/model",
+        "package:no_such_package.part/model",
+    ],
+)
+def test_a_package_that_is_not_installed_is_the_operators_mistake(source: str) -> None:
+    with pytest.raises(ConfigurationError, match="is not installed"):
+        ModelSpec(name="m", source=source).location()
+
+
+class TestFiles:
+    def test_the_file_that_ships_is_right(self) -> None:
+        assert load_models(ROOT / "infra" / "models.yaml").default.name == "all-MiniLM-L6-v2"
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (b"models: [", "is not YAML"),
+            (b"", "must be a mapping"),
+            (b"- name: m", "must be a mapping"),
+            (b"\xff\xfe\x00", "is not YAML"),
+        ],
+    )
+    def test_a_broken_file_is_named(self, tmp_path: Path, content: bytes, message: str) -> None:
+        path = tmp_path / "models.yaml"
+        path.write_bytes(content)
+        with pytest.raises(ConfigurationError, match=message) as caught:
+            load_models(path)
+        assert str(path) in caught.value.message
+
+    def test_a_missing_file_is_named(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigurationError, match=r"cannot read the models file .*: No such file or directory"):
+            load_models(tmp_path / "models.yaml")

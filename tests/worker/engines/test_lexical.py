@@ -1,0 +1,77 @@
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.contracts import ScoreScale
+from tests.shared.support import properties
+from worker.engines.base import BatchScores, ScoringBatch
+from worker.engines.lexical import LexicalEngine
+
+words = st.lists(st.sampled_from(["panda", "bear", "Bär", "熊猫", "x1", "the", ","]), max_size=6).map(" ".join)
+
+
+def score(query: str, *documents: str, max_tokens_per_doc: int | None = None) -> BatchScores:
+    return LexicalEngine().score(ScoringBatch(query, list(documents), max_tokens_per_doc=max_tokens_per_doc))
+
+
+def test_more_of_the_querys_words_score_higher() -> None:
+    none, one, both = score("giant panda", "a bear", "a panda", "a giant panda").scores
+    assert none == 0.0
+    assert one is not None
+    assert both is not None
+    assert 0 < one < both < 1
+
+
+def test_exactly_the_querys_words_score_one_whatever_their_case_and_order() -> None:
+    assert score("giant Panda", "PANDA, giant!").scores == [1.0]
+
+
+def test_a_shorter_document_with_the_same_words_is_a_little_better() -> None:
+    short, long = score("panda", "a panda", "a panda in a very long text").scores
+    assert short is not None
+    assert long is not None
+    assert short > long
+
+
+@pytest.mark.parametrize("query", ["", "?!"])
+def test_a_query_without_words_finds_nothing(query: str) -> None:
+    assert score(query, "a panda", "").scores == [0.0, 0.0]
+
+
+def test_a_long_document_is_cut_and_said_to_be() -> None:
+    result = score("panda", "a panda", "one two panda", max_tokens_per_doc=2)
+    assert result.truncated == [1]
+    assert result.scores[1] == 0.0
+
+
+def test_tokens_are_the_words_of_every_pair() -> None:
+    assert score("giant panda", "a bear", "hi").prompt_tokens == (2 + 2) + (2 + 1)
+    assert score("panda", "one two three", max_tokens_per_doc=2).prompt_tokens == 1 + 2
+
+
+def test_the_delay_stands_in_for_a_models_time() -> None:
+    started = time.monotonic()
+    LexicalEngine(delay_seconds=0.05).score(ScoringBatch("q", ["d"]))
+    assert time.monotonic() - started >= 0.05
+
+
+def test_its_scores_are_similarities() -> None:
+    assert LexicalEngine().scale is ScoreScale.SIMILARITY
+
+
+def test_it_may_be_closed_twice() -> None:
+    engine = LexicalEngine()
+    engine.close()
+    engine.close()
+
+
+@properties
+@given(words, st.lists(words, max_size=5))
+def test_every_document_has_a_score_from_0_to_1_and_always_the_same(query: str, documents: list[str]) -> None:
+    result = score(query, *documents)
+    assert len(result.scores) == len(documents)
+    assert all(value is not None and 0 <= value <= 1 for value in result.scores)
+    assert score(query, *documents) == result
+    assert (result.truncated, result.errors) == ([], {})

@@ -1,0 +1,23 @@
+"""What the tests of the worker share: an engine whose answers and failures are told beforehand."""
+
+from shared.contracts import ScoreScale
+from worker.engines.base import BatchScores, ScoringBatch
+
+
+class ToldEngine:
+    """Remembers its batches; answers what it was told, else a score for each document: 0, 1, 2, ..."""
+
+    scale = ScoreScale.LOGIT
+
+    def __init__(self, answer: BatchScores | Exception | None = None) -> None:
+        self._answer = answer
+        self.batches: list[ScoringBatch] = []
+
+    def score(self, batch: ScoringBatch) -> BatchScores:
+        self.batches.append(batch)
+        if isinstance(self._answer, Exception):
+            raise self._answer
+        return self._answer or BatchScores([float(place) for place in range(len(batch.documents))], prompt_tokens=7)
+
+    def close(self) -> None:
+        """Nothing is held."""

@@ -1,0 +1,58 @@
+from collections.abc import Iterator
+from typing import Any
+
+import celery._state
+import pytest
+from celery import Celery
+
+from shared import keys
+from shared.celery_app import TASK_NAME, make_celery
+from shared.contracts import WorkClass
+from shared.errors import StoreUnavailable
+from shared.jobs import JobState
+from shared.ledger import Ledger, WorkerLedger
+from shared.redis_client import connect
+from tests.shared.support import MODEL, dead_redis_url, make_submission
+from tests.worker.support import ToldEngine
+from worker.executor import BATCH_PRIORITY_OFFSET, Executor
+from worker.tasks import register
+
+
+@pytest.fixture
+def app(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
+    """An app that no other test's task has got into, and that hands on none."""
+    monkeypatch.setattr(celery._state, "_on_app_finalizers", set())
+    app = make_celery(redis_url)
+    yield app
+    app.close()
+
+
+def ring(app: Celery, work_class: WorkClass) -> None:
+    """Run the task for the first shard, as a message from the class's queue would."""
+    app.tasks[TASK_NAME].apply(args=("job-1", 0), routing_key=keys.queue_name(MODEL, work_class)).get()
+
+
+@pytest.mark.parametrize(("work_class", "priority"), [("interactive", 0), ("batch", BATCH_PRIORITY_OFFSET)])
+async def test_the_task_runs_the_shard_at_its_queues_priority(
+    app: Celery, ledger: Ledger, redis_client: Any, work_class: str, priority: int
+) -> None:
+    engine = ToldEngine()
+    register(app, Executor(WorkerLedger(redis_client, MODEL), engine, "host-1"))
+    await ledger.submit(make_submission())
+    ring(app, WorkClass(work_class))
+    assert [batch.priority for batch in engine.batches] == [priority]
+    assert await ledger.states(["job-1"]) == {"job-1": JobState.SUCCEEDED}
+
+
+def test_without_redis_the_task_fails(app: Celery) -> None:
+    with connect(dead_redis_url()) as client:
+        register(app, Executor(WorkerLedger(client, MODEL), ToldEngine(), "host-1"))
+        with pytest.raises(StoreUnavailable):
+            ring(app, WorkClass.BATCH)
+
+
+def test_the_task_belongs_to_its_app_alone(app: Celery, redis_client: Any, redis_url: str) -> None:
+    register(app, Executor(WorkerLedger(redis_client, MODEL), ToldEngine(), "host-1"))
+    other = make_celery(redis_url)
+    assert TASK_NAME in app.tasks
+    assert TASK_NAME not in other.tasks
