@@ -95,7 +95,22 @@ def test_a_name_is_matched_whole() -> None:
     assert parse_preference("2wait=5") == NONE
 
 
-def test_a_long_header_is_read_in_no_time() -> None:
+@pytest.mark.parametrize(
+    "header",
+    [
+        "respond-async," + " " * 6000 + "!",
+        '"' * 6001,
+        'a="' * 2001,
+        pytest.param(
+            '"' + '\\"' * 3000,
+            marks=pytest.mark.xfail(
+                strict=True, reason="each quote of an unclosed string is tried to the header's end: 3 s for 16 kB"
+            ),
+        ),
+    ],
+    ids=["spaces", "quotes", "unclosed", "escaped"],
+)
+def test_a_long_header_is_read_in_no_time(header: str) -> None:
     started = time.process_time()
-    parse_preference("respond-async," + " " * 6000 + "!")
+    parse_preference(header)
     assert time.process_time() - started < 0.05

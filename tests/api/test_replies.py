@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import redis.asyncio
 
+import api.replies
 from api.replies import SWEEP_SECONDS, ReplyWaiter
 from shared import keys
 from shared.ledger import Ledger, WorkerLedger
@@ -15,6 +16,12 @@ from tests.shared.support import MODEL, make_scores, make_submission
 
 SWEPT_SECONDS = SWEEP_SECONDS + 2
 """A sweep comes once a second; the rest is for a busy machine."""
+
+
+@pytest.fixture
+def without_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the doorbell wakes."""
+    monkeypatch.setattr(api.replies, "SWEEP_SECONDS", 60.0)
 
 
 async def seconds_until(waiting: Awaitable[object]) -> float:
@@ -39,6 +46,7 @@ def end_silently(client: Any, job_id: str) -> None:
     client.hset(keys.job(job_id), "state", "succeeded")
 
 
+@pytest.mark.usefixtures("without_sweeps")
 async def test_a_finished_job_wakes_its_waiter_at_once(replies: ReplyWaiter, ledger: Ledger, redis_client: Any) -> None:
     with replies.expect("job-1") as ended:
         await submit(ledger, "job-1")
@@ -46,6 +54,7 @@ async def test_a_finished_job_wakes_its_waiter_at_once(replies: ReplyWaiter, led
         assert await seconds_until(ended.wait()) < SWEEP_SECONDS / 2
 
 
+@pytest.mark.usefixtures("without_sweeps")
 async def test_everybody_who_waits_for_a_job_is_woken_and_nobody_else(
     replies: ReplyWaiter, ledger: Ledger, redis_client: Any
 ) -> None:

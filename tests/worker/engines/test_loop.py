@@ -1,0 +1,97 @@
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from worker.engines.base import EngineError
+from worker.engines.loop import EngineLoop, Inbox, Work
+
+
+@dataclass
+class Output:
+    request_id: str
+    text: str
+
+
+class EchoEngine:
+    """Gives back one prompt a step, the one with the lowest priority number first."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[int, int, str, str]] = []
+        self.broken = False
+
+    def add_request(self, request_id: str, prompt: Any, params: Any, *, priority: int) -> None:
+        self.waiting.append((priority, int(request_id), request_id, prompt + params))
+
+    def step(self) -> list[Output]:
+        if self.broken:
+            raise RuntimeError("out of memory")
+        if not self.waiting:
+            return []
+        self.waiting.sort()
+        *_, request_id, text = self.waiting.pop(0)
+        return [Output(request_id, text)]
+
+
+def work(*prompts: str, priority: int = 0) -> Work:
+    return Work([{"prompts": prompt, "params": "!"} for prompt in prompts], priority)
+
+
+def texts(done: Work) -> list[str]:
+    return [output.text for output in done.done.result(timeout=5)]
+
+
+@pytest.fixture
+def inbox() -> Inbox:
+    return queue.SimpleQueue()
+
+
+@pytest.fixture
+def engine(inbox: Inbox) -> Iterator[EchoEngine]:
+    """An engine whose loop runs on a thread of its own until the test is over."""
+    engine = EchoEngine()
+    thread = threading.Thread(target=EngineLoop(engine, inbox).run, daemon=True)
+    thread.start()
+    yield engine
+    inbox.put(None)
+    thread.join(timeout=5)
+    assert not thread.is_alive()
+
+
+@pytest.mark.usefixtures("engine")
+def test_every_batch_gets_its_own_outputs_in_its_own_order(inbox: Inbox) -> None:
+    batches = [work("a", "b", "c"), work("d"), work("e", "f")]
+    for batch in batches:
+        inbox.put(batch)
+    assert [texts(batch) for batch in batches] == [["a!", "b!", "c!"], ["d!"], ["e!", "f!"]]
+
+
+def test_a_lower_priority_number_is_computed_sooner() -> None:
+    engine, inbox = EchoEngine(), queue.SimpleQueue[Work | None]()
+    late, soon = work("late", priority=1000), work("soon", priority=0)
+    order: list[str] = []
+    for batch, name in ((late, "late"), (soon, "soon")):
+        batch.done.add_done_callback(lambda _, name=name: order.append(name))
+        inbox.put(batch)
+    soon.done.add_done_callback(lambda _: inbox.put(None))
+    late.done.add_done_callback(lambda _: inbox.put(None))
+    EngineLoop(engine, inbox).run()
+    assert order[0] == "soon"
+
+
+def test_when_the_engine_breaks_everybody_who_waits_is_told() -> None:
+    engine, inbox = EchoEngine(), queue.SimpleQueue[Work | None]()
+    running, waiting = work("a", "b"), work("c")
+    inbox.put(running)
+    loop = EngineLoop(engine, inbox)
+    engine.broken = True
+    with pytest.raises(RuntimeError):
+        loop.run()
+    inbox.put(waiting)
+    loop.fail_all(EngineError("the engine broke"))
+    for batch in (running, waiting):
+        with pytest.raises(EngineError, match="the engine broke"):
+            batch.done.result(timeout=1)
