@@ -2,6 +2,7 @@ import queue
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -73,11 +74,14 @@ def test_a_lower_priority_number_is_computed_sooner() -> None:
     engine, inbox = EchoEngine(), queue.SimpleQueue[Work | None]()
     late, soon = work("late", priority=1000), work("soon", priority=0)
     order: list[str] = []
+
+    def note(name: str, _: object) -> None:
+        order.append(name)
+        inbox.put(None)
+
     for batch, name in ((late, "late"), (soon, "soon")):
-        batch.done.add_done_callback(lambda _, name=name: order.append(name))
+        batch.done.add_done_callback(partial(note, name))
         inbox.put(batch)
-    soon.done.add_done_callback(lambda _: inbox.put(None))
-    late.done.add_done_callback(lambda _: inbox.put(None))
     EngineLoop(engine, inbox).run()
     assert order[0] == "soon"
 
