@@ -4,8 +4,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_ITEM = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*")+')
-"""One preference with its parameters; a comma inside quotes does not end it."""
+_ITEM = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.?)*(?:"|$))+')
+"""One preference with its parameters; a comma inside quotes does not end it. An open quote runs to the end, so that
+no text is looked at twice."""
 _SECONDS = re.compile(r"[0-9]{1,9}")
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Protocol
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from shared.contracts import MAX_PRIORITY, Document, RerankRequest, RerankResult
 from shared.errors import InvalidRequest, RerankqError
@@ -44,7 +45,7 @@ class Dialect(Protocol):
 def _no_bool(value: Any) -> Any:
     """Pydantic would take true for 1."""
     if isinstance(value, bool):
-        raise ValueError("must be a number")
+        raise PydanticCustomError("number", "input should be a number, not a bool")
     return value
 
 
