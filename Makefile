@@ -10,10 +10,10 @@ VENV := .venv/bin
 unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check fix lock clean
+.PHONY: help run demo test check fix bench-interactive lock clean
 
 help: ## Lists the targets
-	@sed -n 's/^\([a-z]*\): ## \(.*\)/  make \1\t\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\): ## \(.*\)/  make \1\t\2/p' Makefile
 
 # exec puts Python in the shell's place: Ctrl-C reaches it, and its exit status is the one make sees.
 run: ## Starts the service on this machine; Ctrl-C stops it (options: ARGS="...")
@@ -37,8 +37,15 @@ fix: ## Formats, and repairs what the linter can; the only target that changes s
 	$(VENV)/ruff format .
 	$(VENV)/ruff check --fix .
 
+bench-interactive: ## Measures interactive calls while batch work saturates the worker
+	@$(INSTALL) --with test && exec $(VENV)/python -m bench.interactive_under_load $(ARGS)
+
 lock: ## Writes requirements/*.txt anew (needs uv; newer versions: ARGS=--upgrade)
 	@requirements/lock.sh $(ARGS)
 
 clean: ## Throws away .venv and the tools' caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+.PHONY: chaos
+chaos: ## Breaks everything that can break and shows what became of the jobs (options: ARGS="--kills 200 --seed 1")
+	@$(INSTALL) --with test && exec $(VENV)/python -m tests.chaos $(ARGS)

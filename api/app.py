@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -17,6 +18,7 @@ from api.errors import headers_of, status_of
 from api.exchange import json_response
 from api.middleware import RequestEnvelope
 from api.pools import PoolWatch
+from api.reconciler import Reconciler
 from api.replies import ReplyWaiter
 from api.routes import jobs, models, ops, rerank
 from api.service import Limits, RerankService
@@ -40,7 +42,10 @@ def create_app(settings: ApiSettings, registry: ModelRegistry, *, keys_required:
         client = connect_async(settings.redis_url)
         ledger = Ledger(client, Lifetimes(result=settings.result_seconds))
         replies = ReplyWaiter(client, ledger)
-        pools = PoolWatch(client, [spec.name for spec in registry.specs])
+        names = [spec.name for spec in registry.specs]
+        pools = PoolWatch(client, names)
+        envelopes = Envelopes(make_celery(settings.redis_url))
+        reconciler = Reconciler(client, ledger, envelopes, names)
         app.state.parts = Parts(
             settings=settings,
             service=RerankService(
@@ -48,14 +53,22 @@ def create_app(settings: ApiSettings, registry: ModelRegistry, *, keys_required:
                 replies=replies,
                 pools=pools,
                 models=registry,
-                envelopes=Envelopes(make_celery(settings.redis_url)),
-                limits=Limits(settings.max_documents, settings.wait_seconds, settings.job_deadline_seconds),
+                envelopes=envelopes,
+                limits=Limits(
+                    max_documents=settings.max_documents,
+                    wait_seconds=settings.wait_seconds,
+                    job_deadline_seconds=settings.job_deadline_seconds,
+                    shard_tokens=settings.shard_tokens,
+                    batch_window=settings.batch_window,
+                ),
             ),
             pools=pools,
             authenticator=Authenticator(KeyStore(client), always_required=keys_required),
         )
         await pools.refresh()
-        background = [asyncio.create_task(replies.run()), asyncio.create_task(pools.run())]
+        background = [asyncio.create_task(part.run()) for part in (replies, pools, reconciler)]
+        for task in background:
+            task.add_done_callback(_end_with)
         try:
             yield
         finally:
@@ -74,6 +87,13 @@ def create_app(settings: ApiSettings, registry: ModelRegistry, *, keys_required:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ClientDisconnect, _client_left)
     return app
+
+
+def _end_with(task: "asyncio.Task[None]") -> None:
+    """End the process when a background task fails: without it every caller would wait in vain."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.critical("a background task failed, the API ends", exc_info=error)
+        signal.raise_signal(signal.SIGTERM)
 
 
 def _render(request: Request, error: RerankqError) -> Response:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from shared.errors import (
+    IdempotencyConflict,
     InternalError,
     InvalidRequest,
     JobCanceled,
@@ -31,6 +32,7 @@ _STATUS: dict[type[RerankqError], int] = {
     JobNotFound: 404,
     MethodNotAllowed: 405,
     JobNotFinished: 409,
+    IdempotencyConflict: 422,
     JobCanceled: 409,
     PayloadTooLarge: 413,
     ScoringFailed: 500,

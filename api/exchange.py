@@ -13,6 +13,8 @@ from shared.errors import InvalidRequest, PayloadTooLarge
 
 T = TypeVar("T")
 
+_MAX_IDEMPOTENCY_KEY = 255
+
 
 async def read_json_object(request: Request, max_bytes: int) -> dict[str, Any]:
     """The body as a JSON object. Raises PayloadTooLarge, before the rest is read, or InvalidRequest."""
@@ -43,6 +45,16 @@ async def _read_body(request: Request, max_bytes: int) -> bytes:
 def read_preference(request: Request) -> Preference:
     """What the caller prefers; the header may come in several lines."""
     return parse_preference(", ".join(request.headers.getlist("prefer")))
+
+
+def read_idempotency_key(request: Request) -> str | None:
+    """The key under which the caller may come back for its job. Raises InvalidRequest when it is empty or too long."""
+    key = request.headers.get("idempotency-key")
+    if key is not None and not 0 < len(key) <= _MAX_IDEMPOTENCY_KEY:
+        raise InvalidRequest(
+            f"Idempotency-Key must have 1 to {_MAX_IDEMPOTENCY_KEY} characters", param="Idempotency-Key"
+        )
+    return key
 
 
 def json_response(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -4,6 +4,7 @@ Knows jobs and models; knows nothing of HTTP or of a dialect's shapes.
 """
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 
 from api.errors import error_of
@@ -20,11 +21,13 @@ from shared.errors import (
     JobNotFinished,
     JobNotFound,
     ModelUnavailable,
+    StoreUnavailable,
     WaitTimedOut,
 )
 from shared.jobs import JobRecord, JobState, new_job_id
 from shared.ledger import Ledger, Submission
 from shared.models import ModelRegistry
+from shared.sharding import cut
 
 _RETRY_AFTER_WAIT_SECONDS = 1
 _RETRY_AFTER_MODEL_SECONDS = 10
@@ -33,11 +36,16 @@ _POOL_CHECK_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`wait_seconds`: the longest wait for a result. `job_deadline_seconds`: then an unscored job expires."""
+    """`wait_seconds`: the longest wait for a result. `job_deadline_seconds`: then an unscored job expires.
+
+    `shard_tokens`: estimated tokens in one shard. `batch_window`: shards of one batch job in the queue at once.
+    """
 
     max_documents: int
     wait_seconds: float
     job_deadline_seconds: float
+    shard_tokens: int
+    batch_window: int
 
 
 class RerankService:
@@ -61,35 +69,56 @@ class RerankService:
         self._envelopes = envelopes
 
     async def rerank(
-        self, request: RerankRequest, *, dialect: str, owner: str, wait_seconds: float | None
+        self,
+        request: RerankRequest,
+        *,
+        dialect: str,
+        owner: str,
+        wait_seconds: float | None,
+        idempotency: str | None = None,
     ) -> RerankResult:
-        """Submit and wait for the result; a caller that is cancelled meanwhile cancels its job.
+        """Submit and wait for the result.
 
-        Raises WaitTimedOut past `wait_seconds` (None: the server's limit), the job going on; and what `result` raises.
+        A caller that is cancelled meanwhile cancels its job, unless it gave an Idempotency-Key: then it may come back
+        for it. Raises WaitTimedOut past `wait_seconds` (None: the server's limit), the job going on; and what `submit`
+        and `result` raise.
         """
         limit = self.limits.wait_seconds
         seconds = limit if wait_seconds is None else min(wait_seconds, limit)
-        submission = self._prepare(request, dialect, owner, WorkClass.INTERACTIVE)
-        with self._replies.expect(submission.job_id) as ended:
-            try:
-                await self._ledger.submit(submission)
-                finished = await self._wait(ended, submission.model, seconds)
-            except (asyncio.CancelledError, ModelUnavailable):
+        submission = self._prepare(request, dialect, owner, WorkClass.INTERACTIVE, idempotency)
+        try:
+            job_id = await self._run(submission, seconds)
+        except (asyncio.CancelledError, ModelUnavailable):
+            if idempotency is None:
                 await asyncio.shield(self._abandon(submission.job_id))
-                raise
-        if not finished:
-            raise WaitTimedOut(
-                f"no result within {seconds:g} s; the job goes on at /v1/jobs/{submission.job_id}",
-                job_id=submission.job_id,
-                retry_after=_RETRY_AFTER_WAIT_SECONDS,
-            )
-        return await self._outcome(submission.job_id, submission.request)
+            raise
+        return await self._outcome(job_id, submission.request)
 
-    async def submit(self, request: RerankRequest, *, dialect: str, owner: str) -> JobRecord:
-        """Accept a request as a job that nobody waits for. Raises ModelNotFound, ModelUnavailable, InvalidRequest."""
-        submission = self._prepare(request, dialect, owner, WorkClass.BATCH)
-        await self._ledger.submit(submission)
-        return await self.job(submission.job_id, owner)
+    async def _run(self, submission: Submission, seconds: float) -> str:
+        """Submit and wait; answers the id of the job that ended. Raises WaitTimedOut or ModelUnavailable."""
+        with self._replies.expect(submission.job_id) as ended:
+            acceptance = await self._ledger.submit(submission)
+            if not acceptance.existing and await self._wait(ended, submission.model, seconds):
+                return acceptance.job_id
+        job_id = acceptance.job_id
+        if acceptance.existing and (await self.job(job_id, submission.owner, wait_seconds=seconds)).state.final:
+            return job_id
+        raise WaitTimedOut(
+            f"no result within {seconds:g} s; the job goes on at /v1/jobs/{job_id}",
+            job_id=job_id,
+            retry_after=_RETRY_AFTER_WAIT_SECONDS,
+        )
+
+    async def submit(
+        self, request: RerankRequest, *, dialect: str, owner: str, idempotency: str | None = None
+    ) -> JobRecord:
+        """Accept a request as a job that nobody waits for.
+
+        Raises ModelNotFound, ModelUnavailable, InvalidRequest, IdempotencyConflict.
+        """
+        submission = self._prepare(request, dialect, owner, WorkClass.BATCH, idempotency)
+        acceptance = await self._ledger.submit(submission)
+        return await self.job(acceptance.job_id, owner)
 
     async def job(self, job_id: str, owner: str, *, wait_seconds: float = 0.0) -> JobRecord:
         """A job's record, as soon as it has ended or `wait_seconds` have passed. Raises JobNotFound."""
@@ -119,7 +148,9 @@ class RerankService:
         if not await self._ledger.delete(await self._read(job_id, owner)):
             raise _not_found(job_id)
 
-    def _prepare(self, request: RerankRequest, dialect: str, owner: str, work_class: WorkClass) -> Submission:
+    def _prepare(
+        self, request: RerankRequest, dialect: str, owner: str, work_class: WorkClass, idempotency: str | None
+    ) -> Submission:
         spec = self.models.resolve(request.model)
         if len(request.documents) > self.limits.max_documents:
             raise InvalidRequest(
@@ -128,7 +159,11 @@ class RerankService:
             )
         self._refuse_if_down(spec.name)
         job_id = new_job_id()
-        envelope = self._envelopes.build(keys.queue_name(spec.name, work_class), job_id, 0)
+        texts = [document.text for document in request.documents]
+        sizes = cut(request.query, texts, self.limits.shard_tokens, request.max_tokens_per_doc)
+        # Whoever waits gets every worker at once; a job that nobody waits for leaves room for others.
+        rung = len(sizes) if work_class is WorkClass.INTERACTIVE else min(len(sizes), self.limits.batch_window)
+        queue = keys.queue_name(spec.name, work_class)
         return Submission(
             job_id=job_id,
             request=request,
@@ -136,8 +171,10 @@ class RerankService:
             dialect=dialect,
             owner=owner,
             work_class=work_class,
-            envelopes=[envelope],
+            sizes=sizes,
+            envelopes=[self._envelopes.build(queue, job_id, shard) for shard in range(rung)],
             deadline_seconds=self.limits.job_deadline_seconds,
+            idempotency=idempotency,
         )
 
     def _refuse_if_down(self, model: str) -> None:
@@ -169,8 +206,10 @@ class RerankService:
         return True
 
     async def _abandon(self, job_id: str) -> None:
-        if (record := await self._ledger.read(job_id)) is not None:
-            await self._ledger.cancel(record)
+        """Cancel the job of a caller that has left. Without Redis it is scored for nobody, and that is all."""
+        with suppress(StoreUnavailable):
+            if (record := await self._ledger.read(job_id)) is not None:
+                await self._ledger.cancel(record)
 
     async def _read(self, job_id: str, owner: str) -> JobRecord:
         record = await self._ledger.read(job_id)

@@ -19,6 +19,8 @@ class ApiSettings(Settings):
     `wait_seconds`: how long a call waits for its result before it is answered 504 and the job goes on.
     `job_deadline_seconds`: a job that nobody has begun to score by then expires.
     `result_seconds`: how long a finished job can be read.
+    `shard_tokens`: a job is cut into shards of so many estimated tokens, a few seconds of an engine's time each.
+    `batch_window`: so many shards of one batch job are in the queue at once.
     """
 
     host: str = "127.0.0.1"
@@ -29,3 +31,5 @@ class ApiSettings(Settings):
     wait_seconds: Seconds = 60.0
     job_deadline_seconds: Seconds = 86_400.0
     result_seconds: Seconds = 3600.0
+    shard_tokens: Annotated[int, Field(ge=1)] = 16_384
+    batch_window: Annotated[int, Field(ge=1)] = 32

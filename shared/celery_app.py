@@ -17,7 +17,8 @@ from shared import keys
 from shared.contracts import WorkClass
 
 TASK_NAME = "rerankq.score_shard"
-VISIBILITY_TIMEOUT_SECONDS = 60
+VISIBILITY_TIMEOUT_SECONDS = 15
+"""A message that was neither acknowledged nor renewed for this long is delivered again: it costs a claim."""
 
 
 def make_celery(redis_url: str) -> Celery:
@@ -46,6 +47,8 @@ def make_celery(redis_url: str) -> Celery:
         broker_connection_max_retries=None,
         broker_transport_options={
             "global_keyprefix": keys.PREFIX,
+            # One list a queue: without it the worker asks Redis for four, for kombu's priorities, which are not used.
+            "priority_steps": [0],
             "visibility_timeout": VISIBILITY_TIMEOUT_SECONDS,
             # kombu's own defaults look for lost messages every 100 s only.
             "unacked_restore_interval": 5,

@@ -55,7 +55,7 @@ class RerankRequest(BaseModel):
 
     model: str | None = None
     query: str
-    documents: list[Document]
+    documents: list[Document] = []
     top_n: Annotated[int, Field(ge=1)] | None = None
     return_documents: bool = True
     raw_scores: bool = False

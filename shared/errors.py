@@ -9,7 +9,8 @@
     │   ├── MethodNotAllowed       the path exists, the method does not
     │   ├── ModelNotFound          no model of that name is served
     │   ├── JobNotFound            no such job, or it belongs to another key
-    │   └── JobNotFinished         the job has no result yet
+    │   ├── JobNotFinished         the job has no result yet
+    │   └── IdempotencyConflict    the Idempotency-Key stands for another request
     ├── JobError                   the job ended without a result
     │   ├── JobCanceled
     │   ├── JobExpired             its deadline passed before it was scored
@@ -86,6 +87,12 @@ class JobNotFinished(RequestError):
     """The job has no result yet."""
 
     code = "job_not_finished"
+
+
+class IdempotencyConflict(RequestError):
+    """The Idempotency-Key stands for another request."""
+
+    code = "idempotency_conflict"
 
 
 class JobError(RerankqError):

@@ -3,17 +3,28 @@
 | key | type | what | lives |
 |---|---|---|---|
 | rerankq:job:ID | hash | the job's record | result lifetime after its end; a ceiling before |
-| rerankq:job:ID:request | string | the canonical request, JSON | as its job |
-| rerankq:job:ID:shards | hash | N:state, N:token, N:lease_ms, N:attempts for each shard | as its job |
+| rerankq:job:ID:request | string | the canonical request without its documents, JSON | as its job |
+| rerankq:job:ID:documents | hash | N -> the shard's documents, JSON | as its job |
+| rerankq:job:ID:shards | hash | N:state, N:token, N:crashes ... for each shard, see lua/_common.lua | as its job |
 | rerankq:job:ID:results | hash | N -> the shard's scores, JSON | as its job |
-| rerankq:pool:MODEL:outstanding | zset | ID/N -> submitted, ms; queued and leased shards | until the shard is done |
+| rerankq:job:ID:lease:N | string | the token of the worker that holds the shard | a lease, renewed |
+| rerankq:idempotency:OWNER:HASH | string | the job that an Idempotency-Key stands for, and of what body | as its job |
+| rerankq:pool:MODEL:outstanding | zset | ID/N -> when to look after it, ms; every shard not done | until it is done |
+| rerankq:pool:MODEL:deadlines | zset | ID -> the job's deadline, ms | until the job ends |
 | rerankq:pool:MODEL:workers | hash | worker -> its last heartbeat, JSON | an hour after the last heartbeat |
+| rerankq:dead | list | shards that failed over their budget, newest first, JSON | the newest 1,000 |
+| rerankq:reconciler | string | the API process that reconciles | a few seconds, renewed |
 | rerankq:keys | hash | key id -> the API key's record, its secret hashed | until revoked |
 | rerankq:finished | channel | ids of jobs that reached a final state | - |
 | rerankq:queue:MODEL:CLASS | list | Celery messages, the doorbells (kombu's) | popped |
 | rerankq:unacked* | hash, zset | kombu's own bookkeeping of messages in work | kombu's |
 | rerankq:_kombu.binding.* | set | kombu's own bookkeeping of queues | kombu's |
+
+The scripts get a job's first key and add the endings themselves (`job_keys` in lua/_common.lua); a test holds the two
+lists equal.
 """
+
+import hashlib
 
 from shared.contracts import WorkClass
 
@@ -22,6 +33,10 @@ PREFIX = "rerankq:"
 
 FINISHED_CHANNEL = f"{PREFIX}finished"
 API_KEYS = f"{PREFIX}keys"
+DEAD = f"{PREFIX}dead"
+RECONCILER = f"{PREFIX}reconciler"
+UNACKED_INDEX = f"{PREFIX}unacked_index"
+"""kombu's: when each message in work was delivered."""
 
 
 def job(job_id: str) -> str:
@@ -29,19 +44,36 @@ def job(job_id: str) -> str:
 
 
 def request(job_id: str) -> str:
-    return f"{PREFIX}job:{job_id}:request"
+    return f"{job(job_id)}:request"
+
+
+def documents(job_id: str) -> str:
+    return f"{job(job_id)}:documents"
 
 
 def shards(job_id: str) -> str:
-    return f"{PREFIX}job:{job_id}:shards"
+    return f"{job(job_id)}:shards"
 
 
 def results(job_id: str) -> str:
-    return f"{PREFIX}job:{job_id}:results"
+    return f"{job(job_id)}:results"
+
+
+def lease(job_id: str, shard: int) -> str:
+    return f"{job(job_id)}:lease:{shard}"
+
+
+def idempotency(owner: str, key: str) -> str:
+    """The caller's key is hashed: it may be long, and it may say more than a name of ours should."""
+    return f"{PREFIX}idempotency:{owner}:{hashlib.sha256(key.encode()).hexdigest()}"
 
 
 def outstanding(model: str) -> str:
     return f"{PREFIX}pool:{model}:outstanding"
+
+
+def deadlines(model: str) -> str:
+    return f"{PREFIX}pool:{model}:deadlines"
 
 
 def workers(model: str) -> str:

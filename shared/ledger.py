@@ -1,46 +1,32 @@
 """The ledger: the truth about jobs and shards. Every change is one Lua script; nothing else writes these keys.
 
-`Ledger` is the API's half (asyncio: submit, read, cancel, delete), `WorkerLedger` the worker's (blocking: claim,
-finish, fail). Both raise StoreUnavailable when Redis cannot be reached or refuses to write.
+This is the API's half, asyncio: submit, read, cancel, delete, and the reconciler's rounds. The worker's half is
+worker_ledger.py. Raises StoreUnavailable when Redis cannot be reached or refuses to write.
 """
 
+import hashlib
 from dataclasses import dataclass
-from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
-import redis
 import redis.asyncio
 
 from shared import codec, keys
 from shared.contracts import RerankRequest, ShardScores, WorkClass
+from shared.errors import IdempotencyConflict
 from shared.jobs import JobFailure, JobRecord, JobState
 from shared.redis_client import store_errors
+from shared.scripts import job_script_keys, script_source
 
-_LUA = Path(__file__).parent / "lua"
-
-
-def script_source(name: str) -> str:
-    """The text of one operation, the common part in front."""
-    return (_LUA / "_common.lua").read_text() + (_LUA / f"{name}.lua").read_text()
-
-
-class ClaimVerdict(StrEnum):
-    """What claim.lua answers."""
-
-    RUN = "run"
-    GONE = "gone"
-    ENDED = "ended"
-    DONE = "done"
-    HELD = "held"
-
-
-class FinishVerdict(StrEnum):
-    """What finish.lua and fail.lua answer."""
-
-    ACCEPTED = "accepted"
-    STALE = "stale"
-    ENDED = "ended"
+REPEAT_RING_SECONDS = 5.0
+"""How long a doorbell may go unheard before it is rung again; doubled for every further time."""
+REPEAT_RING_AT_MOST_SECONDS = 300.0
+CRASHES_ALLOWED = 4
+"""The crash that fails the job. A worker may die for many reasons that no job has to answer for."""
+ALONE_AFTER_CRASHES = 2
+"""Once may be chance, and a dying worker charges every shard in it: only then is a shard tried without company."""
+DEAD_LIST_LENGTH = 1000
+_ROUND = 500
+"""Shards or jobs looked after in one script: bounded, since Redis does nothing else meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +39,11 @@ class Lifetimes:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What the ledger needs to accept a job. `envelopes` holds one Celery message for each shard."""
+    """What the ledger needs to accept a job.
+
+    `sizes` are the numbers of documents in each shard, in order. `envelopes` are the Celery messages of the shards that
+    are rung for at once, the first ones; the others follow as these are done. `idempotency` is the caller's key.
+    """
 
     job_id: str
     request: RerankRequest
@@ -61,27 +51,27 @@ class Submission:
     dialect: str
     owner: str
     work_class: WorkClass
+    sizes: list[int]
     envelopes: list[bytes]
-    deadline_seconds: float | None = None
+    deadline_seconds: float
+    idempotency: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """A claim's answer; `request` is there when the verdict is RUN. `queue_ms` is the wait since acceptance."""
+class Acceptance:
+    """The job that stands for a submission; `existing` when its Idempotency-Key was known."""
 
-    verdict: ClaimVerdict
-    request: RerankRequest | None = None
-    queue_ms: float = 0.0
+    job_id: str
+    existing: bool
 
 
-def _job_keys(job_id: str, model: str) -> list[str]:
-    return [
-        keys.job(job_id),
-        keys.request(job_id),
-        keys.shards(job_id),
-        keys.results(job_id),
-        keys.outstanding(model),
-    ]
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """A shard whose doorbell is to be rung."""
+
+    job_id: str
+    shard: int
+    work_class: WorkClass
 
 
 class Ledger:
@@ -90,34 +80,40 @@ class Ledger:
     def __init__(self, client: redis.asyncio.Redis, lifetimes: Lifetimes | None = None) -> None:
         self._client = client
         self._lifetimes = lifetimes or Lifetimes()
-        self._submit = client.register_script(script_source("submit"))
-        self._cancel = client.register_script(script_source("cancel"))
-        self._delete = client.register_script(script_source("delete"))
+        names = ("submit", "cancel", "delete", "reconcile", "expire", "revive")
+        self._scripts: dict[str, Any] = {name: client.register_script(script_source(name)) for name in names}
 
-    async def submit(self, submission: Submission) -> int:
-        """Accept a job; answers the time of acceptance in Unix milliseconds."""
-        script_keys = [
-            keys.job(submission.job_id),
-            keys.request(submission.job_id),
-            keys.shards(submission.job_id),
-            keys.outstanding(submission.model),
-            keys.queue(submission.model, submission.work_class),
-        ]
+    async def submit(self, submission: Submission) -> Acceptance:
+        """Accept a job. Raises IdempotencyConflict when its key stands for another request."""
+        more = [keys.queue(submission.model, submission.work_class)]
+        if submission.idempotency is not None:
+            more.append(keys.idempotency(submission.owner, submission.idempotency))
+        head = codec.encode_request(submission.request)
+        slices = _slices(submission)
         args: list[str | bytes | int] = [
             submission.job_id,
-            codec.encode_request(submission.request),
+            head,
             int(self._lifetimes.result * 1000),
             int(self._lifetimes.unfinished * 1000),
-            int((submission.deadline_seconds or 0) * 1000),
+            int(submission.deadline_seconds * 1000),
             submission.model,
             submission.dialect,
             submission.owner,
             submission.work_class,
             len(submission.request.documents),
+            len(slices),
+            _fingerprint(submission, head, slices) if submission.idempotency is not None else "",
+            int(REPEAT_RING_SECONDS * 1000),
+            *slices,
             *submission.envelopes,
         ]
         with store_errors():
-            return int(await self._submit(keys=script_keys, args=args))
+            verdict, job_id = await self._scripts["submit"](
+                keys=job_script_keys(submission.job_id, submission.model, *more), args=args
+            )
+        if verdict == b"conflict":
+            raise IdempotencyConflict("this Idempotency-Key stands for another request", param="Idempotency-Key")
+        return Acceptance(job_id.decode(), existing=verdict == b"existing")
 
     async def read(self, job_id: str) -> JobRecord | None:
         """The job's record, None when there is none."""
@@ -126,21 +122,23 @@ class Ledger:
         return JobRecord.from_hash(job_id, fields) if fields else None
 
     async def read_finished(self, job_id: str) -> tuple[JobRecord | None, list[ShardScores]]:
-        """The record and the accepted scores, shard by shard, in one round trip."""
+        """The record and the accepted scores, shard by shard, as they were at one moment."""
         with store_errors():
-            async with self._client.pipeline(transaction=False) as pipe:
+            async with self._client.pipeline(transaction=True) as pipe:
                 pipe.hgetall(keys.job(job_id))
                 pipe.hgetall(keys.results(job_id))
                 fields, results = await pipe.execute()
         record = JobRecord.from_hash(job_id, fields) if fields else None
-        ordered = [results[shard] for shard in sorted(results, key=int)]
-        return record, [codec.decode_scores(payload) for payload in ordered]
+        return record, [codec.decode_scores(payload) for payload in _in_order(results)]
 
     async def read_request(self, job_id: str) -> RerankRequest | None:
         """The request as it was accepted, None when it is gone."""
         with store_errors():
-            payload: Any = await self._client.get(keys.request(job_id))
-        return codec.decode_request(payload) if payload else None
+            async with self._client.pipeline(transaction=True) as pipe:
+                pipe.get(keys.request(job_id))
+                pipe.hgetall(keys.documents(job_id))
+                head, slices = await pipe.execute()
+        return codec.decode_request(head, _in_order(slices)) if head else None
 
     async def states(self, job_ids: list[str]) -> dict[str, JobState | None]:
         """The states of many jobs in one round trip; None for a job that is gone."""
@@ -155,51 +153,77 @@ class Ledger:
 
     async def cancel(self, record: JobRecord) -> JobState | None:
         """Cancel a job; answers the state it is in afterwards, None when it is gone."""
-        with store_errors():
-            state = await self._cancel(keys=_job_keys(record.id, record.model), args=[record.id, keys.FINISHED_CHANNEL])
+        state = await self._on_job("cancel", record, keys.FINISHED_CHANNEL)
         return JobState(state.decode()) if state else None
 
     async def delete(self, record: JobRecord) -> bool:
         """Remove a job and its result; False when it was gone already."""
+        return bool(await self._on_job("delete", record, keys.FINISHED_CHANNEL))
+
+    async def revive(self, record: JobRecord, deadline_seconds: float) -> list[Ring] | None:
+        """Try a failed job again with fresh budgets; answers what to ring for, None when it has not failed."""
+        shards = await self._on_job(
+            "revive", record, int(self._lifetimes.unfinished * 1000), int(deadline_seconds * 1000)
+        )
+        return None if shards is None else [Ring(record.id, int(shard), record.work_class) for shard in shards]
+
+    async def reconcile(self, model: str) -> list[Ring]:
+        """Look after shards whose lease ran out or whose doorbell nobody heard; answers what to ring for."""
+        failure = JobFailure("scoring_failed", f"the worker died {CRASHES_ALLOWED} times while it scored this job")
+        queues = [keys.queue(model, work_class) for work_class in WorkClass]
+        args = [
+            keys.job(""),
+            _ROUND,
+            int(REPEAT_RING_SECONDS * 1000),
+            int(REPEAT_RING_AT_MOST_SECONDS * 1000),
+            CRASHES_ALLOWED,
+            failure.to_json(),
+            keys.FINISHED_CHANNEL,
+            DEAD_LIST_LENGTH,
+            ALONE_AFTER_CRASHES,
+        ]
         with store_errors():
-            answer = await self._delete(
-                keys=_job_keys(record.id, record.model), args=[record.id, keys.FINISHED_CHANNEL]
+            found = await self._scripts["reconcile"](keys=job_script_keys("", model, *queues, keys.DEAD), args=args)
+        triples = zip(found[::3], found[1::3], found[2::3], strict=True)
+        return [Ring(job.decode(), int(shard), WorkClass(name.decode())) for job, shard, name in triples]
+
+    async def expire(self, model: str) -> int:
+        """End the jobs whose deadline has passed; answers how many."""
+        with store_errors():
+            return int(
+                await self._scripts["expire"](
+                    keys=job_script_keys("", model), args=[keys.job(""), _ROUND, keys.FINISHED_CHANNEL]
+                )
             )
-        return bool(answer)
 
+    async def ring(self, queue: str, envelopes: list[bytes]) -> None:
+        """Push doorbells; `queue` as Redis sees it."""
+        if envelopes:
+            with store_errors():
+                await self._client.lpush(queue, *envelopes)
 
-class WorkerLedger:
-    """The worker's half, for the jobs of one model. Safe to share between threads."""
-
-    def __init__(self, client: redis.Redis, model: str, *, lease_seconds: float = 60.0) -> None:
-        self._model = model
-        self._lease_ms = int(lease_seconds * 1000)
-        self._result_ceiling_ms = int(Lifetimes().unfinished * 1000)
-        self._claim: Any = client.register_script(script_source("claim"))
-        self._finish: Any = client.register_script(script_source("finish"))
-        self._fail: Any = client.register_script(script_source("fail"))
-
-    def claim(self, job_id: str, shard: int, token: str) -> Claim:
-        """Take a shard under a fencing token that is new for every claim."""
-        args = [job_id, shard, token, self._lease_ms, keys.FINISHED_CHANNEL]
+    async def _on_job(self, script: str, record: JobRecord, *args: object) -> Any:
         with store_errors():
-            verdict, *rest = self._claim(keys=_job_keys(job_id, self._model), args=args)
-        if verdict != b"run":
-            return Claim(ClaimVerdict(verdict.decode()))
-        payload, queue_ms = rest
-        return Claim(ClaimVerdict.RUN, codec.decode_request(payload), float(queue_ms))
+            return await self._scripts[script](keys=job_script_keys(record.id, record.model), args=[record.id, *args])
 
-    def finish(self, job_id: str, shard: int, token: str, scores: ShardScores) -> FinishVerdict:
-        """Hand in a shard's scores. Anything but ACCEPTED means that they were dropped."""
-        payload = codec.encode_scores(scores)
-        args = [job_id, shard, token, payload, keys.FINISHED_CHANNEL, self._result_ceiling_ms]
-        with store_errors():
-            answer = self._finish(keys=_job_keys(job_id, self._model), args=args)
-        return FinishVerdict(answer.decode())
 
-    def fail(self, job_id: str, shard: int, token: str, failure: JobFailure) -> FinishVerdict:
-        """End the job: this shard cannot be scored."""
-        args = [job_id, shard, token, failure.to_json(), keys.FINISHED_CHANNEL]
-        with store_errors():
-            answer = self._fail(keys=_job_keys(job_id, self._model), args=args)
-        return FinishVerdict(answer.decode())
+def _slices(submission: Submission) -> list[bytes]:
+    """Each shard's documents."""
+    slices: list[bytes] = []
+    start = 0
+    for size in submission.sizes:
+        slices.append(codec.encode_documents(submission.request.documents[start : start + size]))
+        start += size
+    return slices
+
+
+def _fingerprint(submission: Submission, head: bytes, slices: list[bytes]) -> str:
+    """What makes two requests the same: all that was asked, and how it was asked."""
+    digest = hashlib.sha256(f"{submission.dialect}\n".encode())
+    for part in (head, *slices):
+        digest.update(b"%d:" % len(part) + part)
+    return digest.hexdigest()
+
+
+def _in_order(by_shard: dict[bytes, bytes]) -> list[bytes]:
+    return [by_shard[shard] for shard in sorted(by_shard, key=int)]

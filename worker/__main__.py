@@ -1,4 +1,4 @@
-"""`python -m worker`: one process, one model, one engine.
+"""`python -m worker`: one process, one model, one engine; `python -m worker dead`: what failed over its budget.
 
 The engine is built here, before Celery starts: an exception inside one of Celery's signal handlers is swallowed, and
 the worker would go on without an engine.
@@ -12,20 +12,25 @@ import socket
 import sys
 import time
 
-from celery.signals import setup_logging
+import redis
+from celery.signals import setup_logging, worker_ready
 
-from shared.celery_app import make_celery, pool_queues
+from shared.celery_app import Envelopes, make_celery, pool_queues
 from shared.errors import RerankqError
 from shared.heartbeats import HeartbeatWriter
-from shared.ledger import WorkerLedger
 from shared.models import ModelSpec, load_models
 from shared.redis_client import connect
-from worker import tasks
-from worker.engines.base import EngineStartError
+from shared.worker_ledger import WorkerLedger
+from worker import dead, tasks
+from worker.drain import Drain
+from worker.engines.base import EngineStartError, ScoringEngine
 from worker.engines.registry import ENGINES, build_engine
 from worker.executor import Executor
 from worker.health import Heart
+from worker.leases import Leases
 from worker.settings import WorkerSettings
+from worker.slots import Slots, queue_order
+from worker.transport import MessageRenewer, live_through_full_memory
 
 logger = logging.getLogger("worker")
 
@@ -37,19 +42,21 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--redis-url", help="default: REDIS_URL, or redis://127.0.0.1:6379/0")
     parser.add_argument("--models-file", help="default: infra/models.yaml")
     parser.add_argument("--concurrency", type=int, help="shards in the engine at once; default: 64")
+    parser.set_defaults(command="work")
+    commands = parser.add_subparsers(metavar="COMMAND")
+    dead_list = commands.add_parser("dead", help="list, show or retry what failed over its budget")
+    dead_list.set_defaults(command="dead")
+    dead.add_arguments(dead_list)
     return parser.parse_args(arguments)
-
-
-def choose_model(settings: WorkerSettings) -> ModelSpec:
-    """The entry this worker serves. Raises RerankqError."""
-    spec = load_models(settings.models_file).resolve(settings.model)
-    return spec.model_copy(update={"engine": settings.engine}) if settings.engine else spec
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
+    flags = {name: getattr(options, name) for name in ("model", "engine", "redis_url", "models_file", "concurrency")}
     try:
-        settings = WorkerSettings.from_environment(**vars(options))
+        settings = WorkerSettings.from_environment(**flags)
+        if options.command == "dead":
+            return dead.main(options, settings)
         spec = choose_model(settings)
     except RerankqError as error:
         print(f"worker: {error}", file=sys.stderr)
@@ -60,6 +67,12 @@ def main(arguments: list[str] | None = None) -> int:
     logging.getLogger("celery.worker.strategy").setLevel(logging.WARNING)
     logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
     return serve(settings, spec)
+
+
+def choose_model(settings: WorkerSettings) -> ModelSpec:
+    """The entry this worker serves. Raises RerankqError."""
+    spec = load_models(settings.models_file).resolve(settings.model)
+    return spec.model_copy(update={"engine": settings.engine}) if settings.engine else spec
 
 
 def _keep_logging(**_: object) -> None:
@@ -77,6 +90,7 @@ def serve(settings: WorkerSettings, spec: ModelSpec) -> int:
     started = time.monotonic()
     try:
         engine = build_engine(spec)
+        logger.info("model %s imported and loaded in %.1f s", spec.name, time.monotonic() - started)
     except (EngineStartError, RerankqError) as error:
         logger.error("%s", error)
         heart.fail(str(error))
@@ -85,26 +99,51 @@ def serve(settings: WorkerSettings, spec: ModelSpec) -> int:
         heart.leave()
         raise
     try:
-        app = make_celery(settings.redis_url)
-        app.conf.task_queues = pool_queues(spec.name)
-        tasks.register(app, Executor(WorkerLedger(client, spec.name), engine, worker))
-        celery_worker = app.Worker(
-            hostname=f"worker@{worker}",
-            concurrency=settings.concurrency,
-            without_gossip=True,
-            without_mingle=True,
-            without_heartbeat=True,
-            quiet=True,
-        )
-        heart.ready()
-        seconds = time.monotonic() - started
-        logger.info("ready: model %s on engine %s, imported and loaded in %.1f s", spec.name, spec.engine, seconds)
-        celery_worker.start()
-        return int(celery_worker.exitcode or 0)
+        return work(settings, spec, engine, client, heart, worker)
     finally:
         heart.leave()
         engine.close()
         client.close()
+
+
+def work(
+    settings: WorkerSettings, spec: ModelSpec, engine: ScoringEngine, client: redis.Redis, heart: Heart, worker: str
+) -> int:
+    """Take work until told to stop. Answers the exit status."""
+    app = make_celery(settings.redis_url)
+    slots = Slots(settings.concurrency, settings.reserved)
+    app.conf.task_queues = pool_queues(spec.name)
+    app.conf.broker_transport_options |= {"queue_order_strategy": queue_order(slots)}
+    live_through_full_memory()
+
+    ledger = WorkerLedger(client, spec.name, Envelopes(app))
+    leases = Leases(ledger)
+    executor = Executor(ledger, engine, leases, worker)
+    drain = Drain(executor, leases, settings.drain_seconds)
+    executor.on_engine_death = drain.on_engine_death
+    tasks.register(app, executor, slots)
+
+    celery_worker = app.Worker(
+        hostname=f"worker@{worker}",
+        concurrency=settings.concurrency,
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        quiet=True,
+    )
+    # Celery sets its own signal handlers when it starts; ours come after them.
+    worker_ready.connect(lambda **_: drain.install(), weak=False)
+    messages = MessageRenewer(client)
+    leases.start()
+    messages.start()
+    heart.ready()
+    logger.info("ready: model %s on engine %s", spec.name, spec.engine)
+    try:
+        celery_worker.start()
+    finally:
+        messages.stop()
+        leases.stop()
+    return drain.exit_status or int(celery_worker.exitcode or 0)
 
 
 if __name__ == "__main__":

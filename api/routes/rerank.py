@@ -9,7 +9,7 @@ from api.dependencies import OwnerDep, Parts, PartsDep
 from api.dialects.base import Dialect
 from api.dialects.registry import PREFIXED, ROOT
 from api.examples import RERANK_REQUEST_BODY, RERANK_RESPONSES
-from api.exchange import json_response, read_json_object, read_preference, unless_disconnected
+from api.exchange import json_response, read_idempotency_key, read_json_object, read_preference, unless_disconnected
 from api.preference import Preference
 from api.routes.jobs import describe
 from shared.contracts import RerankRequest, RerankResult
@@ -41,7 +41,10 @@ def _handler(dialect: Dialect) -> Callable[..., Awaitable[Response]]:
         parsed = dialect.parse(body)
         preference = read_preference(request)
         if preference.job_after and not preference.wait_seconds:
-            return accepted(await parts.service.submit(parsed, dialect=dialect.name, owner=owner), preference)
+            record = await parts.service.submit(
+                parsed, dialect=dialect.name, owner=owner, idempotency=read_idempotency_key(request)
+            )
+            return accepted(record, preference)
         return await _wait(request, parts, dialect, owner, parsed, preference)
 
     return rerank
@@ -58,7 +61,13 @@ async def _wait(
     try:
         result = await unless_disconnected(
             request,
-            parts.service.rerank(parsed, dialect=dialect.name, owner=owner, wait_seconds=preference.wait_seconds),
+            parts.service.rerank(
+                parsed,
+                dialect=dialect.name,
+                owner=owner,
+                wait_seconds=preference.wait_seconds,
+                idempotency=read_idempotency_key(request),
+            ),
         )
     except WaitTimedOut as error:
         if not preference.job_after:

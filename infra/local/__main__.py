@@ -5,6 +5,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 from rich.console import Console
@@ -17,6 +19,7 @@ from shared.errors import RerankqError
 
 READY_SECONDS = 900.0
 """Long enough to fetch a large model from a hub."""
+TEND_SECONDS = 0.1
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -92,15 +95,28 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 
 def _serve(stack: Stack, console: Console) -> int:
-    """Watch the processes until Ctrl-C. Raises StackError when one of them ends by itself."""
-    say(console, f"serving at {stack.url} (docs at {stack.url}/docs); Ctrl-C stops everything")
+    """Until Ctrl-C, start again whoever ends by itself, and say so."""
+    with _asked_to_stop() as asked:
+        say(console, f"serving at {stack.url} (docs at {stack.url}/docs); Ctrl-C stops everything")
+        while not asked:
+            for sentence in stack.tend():
+                say(console, f"[yellow]![/yellow] {escape(sentence)}")
+            time.sleep(TEND_SECONDS)
+    say(console, "\nstopping ...")
+    return 0
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[list[int]]:
+    """Within the block signals only fill the list: an exception amid a start would lose the process just started."""
+    asked: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, lambda number, _: asked.append(number)) for number in numbers]
     try:
-        while True:
-            stack.check()
-            time.sleep(0.5)
-    except KeyboardInterrupt:
-        say(console, "\nstopping ...")
-        return 0
+        yield asked
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

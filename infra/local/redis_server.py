@@ -36,24 +36,44 @@ def free_port(host: str = "127.0.0.1") -> int:
 def start_redis(folder: Path, environment: Mapping[str, str], port: int | None = None) -> tuple[Child, str]:
     """Start Redis on loopback with its data in `folder`; answers it and its URL once it takes connections."""
     port = port or free_port()
+    child = spawn_redis(folder, environment, port)
+    wait_until_it_accepts(child, port)
+    return child, url_of(port)
+
+
+def spawn_redis(folder: Path, environment: Mapping[str, str], port: int) -> Child:
+    """Start Redis without waiting for it. What an earlier one wrote into `folder` is there again."""
     command = [
         find_binary(),
         *("--port", str(port)),
         *("--bind", "127.0.0.1"),
         *("--dir", str(folder)),
         *("--save", ""),
-        *("--appendonly", "no"),
+        # Accepted jobs outlive Redis itself, for as long as the folder does.
+        *("--appendonly", "yes"),
+        *("--appendfsync", "everysec"),
         # A store that forgets a job to make room for another would break the promise: refuse instead.
         *("--maxmemory-policy", "noeviction"),
     ]
-    child = Child("redis", command, folder / "redis.log", environment)
+    return Child("redis", command, folder / "redis.log", environment)
+
+
+def wait_until_it_accepts(child: Child, port: int) -> None:
+    """Return when Redis takes connections. Raises ConfigurationError, and ends it, when it does not."""
     deadline = time.monotonic() + _START_SECONDS
-    while not _accepts(port):
-        if child.exit_status is not None or time.monotonic() > deadline:
-            child.kill()
-            raise ConfigurationError(f"Redis did not start:\n{child.last_lines()}")
-        time.sleep(0.02)
-    return child, f"redis://127.0.0.1:{port}/0"
+    try:
+        while not _accepts(port):
+            if child.exit_status is not None or time.monotonic() > deadline:
+                raise ConfigurationError(f"Redis did not start:\n{child.last_lines()}")
+            time.sleep(0.02)
+    except BaseException:
+        # Also after a Ctrl-C: nobody else may know of it yet.
+        child.kill()
+        raise
+
+
+def url_of(port: int) -> str:
+    return f"redis://127.0.0.1:{port}/0"
 
 
 def _accepts(port: int) -> bool:

@@ -1,4 +1,7 @@
-"""Redis, the API and the workers as processes of this machine: started, watched, stopped together."""
+"""Redis, the API and the workers as processes of this machine: started, watched, stopped together.
+
+Until the stack was ready an end of any of them is an error (`check`); afterwards `tend` starts them again.
+"""
 
 import json
 import os
@@ -17,7 +20,8 @@ from typing import Any
 import yaml
 
 from infra.local.processes import Child, stop_all
-from infra.local.redis_server import free_port, start_redis
+from infra.local.redis_server import free_port, spawn_redis, url_of, wait_until_it_accepts
+from infra.local.supervisor import Supervisor, how_it_ended
 from shared.errors import ConfigurationError
 from shared.models import ModelSpec, load_models
 
@@ -25,6 +29,8 @@ ROOT = Path(__file__).resolve().parents[2]
 MODELS_FILE = ROOT / "infra" / "models.yaml"
 DEFAULT_PORT = 8000
 STOP_SECONDS = 15.0
+DRAIN_SECONDS = "5"
+"""Well within STOP_SECONDS: nothing on this machine waits for the shards of a worker that is stopped."""
 _POLL_SECONDS = 0.1
 
 
@@ -50,8 +56,7 @@ class Stack:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._children: list[Child] = []
-        self._redis: Child | None = None
+        self._supervisor = Supervisor()
         self.redis_url = options.redis_url or ""
         self.port = choose_port(options.host, options.port)
 
@@ -63,27 +68,34 @@ class Stack:
     def __enter__(self) -> "Stack":
         self._folder = Path(tempfile.mkdtemp(prefix="rerankq-"))
         # What the children and their libraries put aside goes away with the folder.
-        self._environment = os.environ | {
-            "TMPDIR": str(self._folder),
-            "PYTHONPATH": str(ROOT),
-            "PYTHONUNBUFFERED": "1",
-            **self._options.environment,
-        }
+        self._environment = (
+            {"RERANKQ_DRAIN_SECONDS": DRAIN_SECONDS}
+            | os.environ
+            | {
+                "TMPDIR": str(self._folder),
+                "PYTHONPATH": str(ROOT),
+                "PYTHONUNBUFFERED": "1",
+                **self._options.environment,
+            }
+        )
         return self
 
     def __exit__(self, *_: object) -> None:
+        children = self._supervisor.children
         try:
-            stop_all(self._children, STOP_SECONDS)
+            stop_all([child for child in children if child.name != "redis"], STOP_SECONDS)
         finally:
             # Last: the others say goodbye to it.
-            if self._redis is not None:
-                stop_all([self._redis], STOP_SECONDS)
+            stop_all([child for child in children if child.name == "redis"], STOP_SECONDS)
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def start_redis(self) -> None:
-        """Start the embedded Redis, unless there is one already."""
+        """Start the embedded Redis, unless there is one already. Raises ConfigurationError."""
         if not self.redis_url:
-            self._redis, self.redis_url = start_redis(self._folder, self._environment)
+            port = free_port()
+            child = self._supervisor.start("redis", lambda: spawn_redis(self._folder, self._environment, port))
+            wait_until_it_accepts(child, port)
+            self.redis_url = url_of(port)
 
     def start_service(self) -> ModelSpec:
         """Start the API and the workers; answers the model they serve. Raises ConfigurationError."""
@@ -106,29 +118,32 @@ class Stack:
             if status == 200 and self._all_ready(body):
                 return body
             time.sleep(_POLL_SECONDS)
-        raise StackError(f"not ready within {timeout_seconds:g} s:\n{self._children[-1].last_lines()}")
+        raise StackError(f"not ready within {timeout_seconds:g} s:\n{self._supervisor.children[-1].last_lines()}")
 
     def child(self, name: str) -> Child:
         """One of the processes: api, worker-1, redis ... Raises KeyError."""
-        return {child.name: child for child in self._all()}[name]
-
-    def _all(self) -> list[Child]:
-        return [*self._children, *([self._redis] if self._redis else [])]
+        return self._supervisor.child(name)
 
     def check(self) -> None:
         """Raises StackError when a process has ended by itself."""
-        for child in self._all():
+        for child in self._supervisor.children:
             if (status := child.exit_status) is not None:
-                raise StackError(f"{child.name} ended with status {status}:\n{child.last_lines()}")
+                raise StackError(f"{child.name} {how_it_ended(status)}:\n{child.last_lines()}")
+
+    def tend(self) -> list[str]:
+        """Start again whoever has ended; answers one sentence for each. Never waits."""
+        return self._supervisor.tend()
 
     def _all_ready(self, body: dict[str, Any]) -> bool:
         ready: int = sum(model["ready"] for model in body["models"].values())
         return ready >= self._options.workers
 
     def _spawn(self, package: str, arguments: list[str], variables: dict[str, str], name: str = "") -> None:
+        name = name or package
         command = [sys.executable, "-m", package, *arguments]
-        log = self._folder / f"{name or package}.log"
-        self._children.append(Child(name or package, command, log, self._environment | variables))
+        log = self._folder / f"{name}.log"
+        environment = self._environment | variables
+        self._supervisor.start(name, lambda: Child(name, command, log, environment))
 
     def _models_file(self) -> Path:
         """The models file to use: the shipped one, or one made for the model that was asked for."""

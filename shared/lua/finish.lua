@@ -1,21 +1,33 @@
 -- Accepts a shard's scores, once: the first finish under the live token wins, every other one is dropped.
--- writes  KEYS[1] job (hash), KEYS[3] shards (hash), KEYS[4] results (hash), KEYS[5] outstanding (zset);
---         with the last shard also the lifetime of KEYS[2] request
--- args    1 job id, 2 shard, 3 fencing token, 4 scores JSON, 5 channel, 6 ceiling on the life of the results in ms
--- answers accepted | stale (the token is not the live one) | ended (the job is final or gone)
-local keys = job_keys()
-local state = redis.call('HGET', keys.job, 'state')
-if not state or is_final(state) then return 'ended' end
+-- writes  KEYS[1] job, its shards, results and lease; KEYS[2] outstanding; with the last shard whatever ends a job
+-- args    1 job id, 2 shard, 3 fencing token, 4 scores JSON, 5 channel, 6 ceiling on the life of the results in ms,
+--         7 ms until an unheard doorbell is rung again
+-- answers {verdict, the next shard of the job to ring for or -1}; verdict is
+--         accepted | stale (the token is not the live one) | ended (the job is final or gone)
+local keys = job_keys(KEYS[1])
+local job = redis.call('HMGET', keys.job, 'state', 'next', 'shards')
+if not job[1] or is_final(job[1]) then return {'ended', -1} end
 
 local shard = ARGV[2]
 local current = redis.call('HMGET', keys.shards, shard .. ':state', shard .. ':token')
-if current[1] ~= 'leased' or current[2] ~= ARGV[3] then return 'stale' end
+if current[1] ~= 'leased' or current[2] ~= ARGV[3] then return {'stale', -1} end
 
+despite_full_memory(keys)
 redis.call('HSET', keys.shards, shard .. ':state', 'done')
+redis.call('HINCRBY', keys.shards, shard .. ':accepted', 1)
 redis.call('HSET', keys.results, shard, ARGV[4])
 redis.call('PEXPIRE', keys.results, ARGV[6])
+redis.call('DEL', lease_key(keys, shard))
 redis.call('ZREM', keys.outstanding, ARGV[1] .. '/' .. shard)
 if redis.call('HINCRBY', keys.job, 'left', -1) == 0 then
   end_job(keys, ARGV[1], 'succeeded', ARGV[5])
+  return {'accepted', -1}
 end
-return 'accepted'
+
+-- One done, the next one rung for: a large job never has more than its window in the queue.
+local next_shard = tonumber(job[2])
+if next_shard >= tonumber(job[3]) then return {'accepted', -1} end
+redis.call('HSET', keys.job, 'next', next_shard + 1)
+redis.call('HSET', keys.shards, next_shard .. ':state', 'queued')
+redis.call('ZADD', keys.outstanding, now_ms() + ARGV[7], ARGV[1] .. '/' .. next_shard)
+return {'accepted', next_shard}

@@ -1,28 +1,45 @@
 -- Accepts a job: its record, its request and its doorbells appear together or not at all.
--- writes  KEYS[1] job (hash), KEYS[2] request (string), KEYS[3] shards (hash), KEYS[4] outstanding (zset),
---         KEYS[5] queue (list)
+-- writes  KEYS[1] job and its request, documents, shards; KEYS[2] outstanding, KEYS[3] deadlines, KEYS[4] queue (list),
+--         KEYS[5] idempotency (string), when there is one
 -- args    1 job id, 2 request JSON, 3 lifetime of the result in ms, 4 ceiling on the life of an unfinished job in ms,
---         5 ms until the deadline (0: none), 6 model, 7 dialect, 8 owner, 9 class, 10 pairs,
---         11.. one Celery message for each shard
--- answers the time of acceptance in Unix ms
+--         5 ms until the deadline, 6 model, 7 dialect, 8 owner, 9 class, 10 pairs, 11 number of shards,
+--         12 fingerprint of the request (with KEYS[5]), 13 ms until an unheard doorbell is rung again,
+--         then the documents JSON of each shard, then one Celery message for each shard that is rung for at once
+-- answers {accepted | existing | conflict, the job's id}: existing and conflict when KEYS[5] stands for a job already,
+--         of the same request or of another one
+local HEAD = 13
+local keys = job_keys(KEYS[1])
+
 -- A second submit of the same job is the first one's repetition after a lost answer: it changes nothing.
-local accepted = redis.call('HGET', KEYS[1], 'created_ms')
-if accepted then return tonumber(accepted) end
+if redis.call('EXISTS', keys.job) == 1 then return {'accepted', ARGV[1]} end
+if KEYS[5] then
+  local known = redis.call('GET', KEYS[5])
+  if known then
+    local job_id, fingerprint = string.match(known, '^(%S+) (%S+)$')
+    return {fingerprint == ARGV[12] and 'existing' or 'conflict', job_id}
+  end
+end
 
 local now = now_ms()
-local shards = #ARGV - 10
-local deadline = tonumber(ARGV[5])
-if deadline > 0 then deadline = now + deadline end
+local shards = tonumber(ARGV[11])
+local rung = #ARGV - HEAD - shards
+local deadline = now + ARGV[5]
 
-redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[4])
-redis.call('HSET', KEYS[1], 'state', 'queued', 'model', ARGV[6], 'dialect', ARGV[7], 'owner', ARGV[8],
-  'class', ARGV[9], 'pairs', ARGV[10], 'shards', shards, 'left', shards, 'created_ms', now,
+redis.call('SET', keys.request, ARGV[2], 'PX', ARGV[4])
+redis.call('HSET', keys.job, 'state', 'queued', 'model', ARGV[6], 'dialect', ARGV[7], 'owner', ARGV[8],
+  'class', ARGV[9], 'pairs', ARGV[10], 'shards', shards, 'left', shards, 'next', rung, 'created_ms', now,
   'deadline_ms', deadline, 'ttl_ms', ARGV[3])
-redis.call('PEXPIRE', KEYS[1], ARGV[4])
+redis.call('ZADD', keys.deadlines, deadline, ARGV[1])
 for shard = 0, shards - 1 do
-  redis.call('HSET', KEYS[3], shard .. ':state', 'queued')
-  redis.call('ZADD', KEYS[4], now, ARGV[1] .. '/' .. shard)
-  redis.call('LPUSH', KEYS[5], ARGV[11 + shard])
+  redis.call('HSET', keys.documents, shard, ARGV[HEAD + 1 + shard])
+  local is_rung = shard < rung
+  redis.call('HSET', keys.shards, shard .. ':state', is_rung and 'queued' or 'waiting')
+  redis.call('ZADD', keys.outstanding, is_rung and now + ARGV[13] or FAR_FUTURE_MS, ARGV[1] .. '/' .. shard)
+  if is_rung then redis.call('LPUSH', KEYS[4], ARGV[HEAD + shards + 1 + shard]) end
 end
-redis.call('PEXPIRE', KEYS[3], ARGV[4])
-return now
+for _, key in ipairs({keys.job, keys.documents, keys.shards}) do redis.call('PEXPIRE', key, ARGV[4]) end
+if KEYS[5] then
+  redis.call('SET', KEYS[5], ARGV[1] .. ' ' .. ARGV[12], 'PX', ARGV[4])
+  redis.call('HSET', keys.job, 'idempotency', KEYS[5])
+end
+return {'accepted', ARGV[1]}

@@ -12,9 +12,9 @@ import httpx
 from shared import keys
 from shared.contracts import Document, RankedRow, RerankResult, ShardScores, WorkClass
 from shared.jobs import JobFailure, JobRecord, JobState
-from shared.ledger import ClaimVerdict, WorkerLedger
 from shared.redis_client import connect
-from tests.shared.support import MODEL, OWNER, make_scores
+from shared.worker_ledger import ClaimVerdict, WorkerLedger
+from tests.shared.support import MODEL, OWNER, make_lease, make_scores
 
 
 def make_record(job_id: str = "job-1") -> JobRecord:
@@ -72,9 +72,9 @@ class Worker:
             popped: Any = client.brpop([keys.queue(MODEL, work_class) for work_class in WorkClass], timeout=5)
             job_id, shard = json.loads(base64.b64decode(json.loads(popped[1])["body"]))[0]
             ledger = WorkerLedger(client, MODEL)
-            claim = ledger.claim(job_id, shard, "token")
+            claim = ledger.claim(make_lease(shard, job_id=job_id))
             if isinstance(self._scores, JobFailure):
-                ledger.fail(job_id, shard, "token", self._scores)
+                ledger.fail(make_lease(shard, job_id=job_id), self._scores)
             else:
-                ledger.finish(job_id, shard, "token", self._scores)
+                ledger.finish(make_lease(shard, job_id=job_id), self._scores, WorkClass.INTERACTIVE)
         return claim.verdict

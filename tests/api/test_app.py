@@ -42,6 +42,7 @@ STATUS = {
     "job_not_finished": 409,
     "job_canceled": 409,
     "payload_too_large": 413,
+    "idempotency_conflict": 422,
     "scoring_failed": 500,
     "internal_error": 500,
     "configuration": 500,

@@ -9,10 +9,12 @@ import redis.asyncio
 import api.replies
 from api.replies import SWEEP_SECONDS, ReplyWaiter
 from shared import keys
-from shared.ledger import Ledger, WorkerLedger
+from shared.contracts import WorkClass
+from shared.ledger import Ledger
 from shared.redis_client import connect_async
+from shared.worker_ledger import WorkerLedger
 from tests.api.conftest import stop_background, until_subscribed
-from tests.shared.support import MODEL, make_scores, make_submission
+from tests.shared.support import MODEL, make_lease, make_scores, make_submission
 
 SWEPT_SECONDS = SWEEP_SECONDS + 2
 """A sweep comes once a second; the rest is for a busy machine."""
@@ -37,8 +39,8 @@ async def submit(ledger: Ledger, job_id: str) -> None:
 
 def finish(client: Any, job_id: str) -> None:
     worker = WorkerLedger(client, MODEL)
-    worker.claim(job_id, 0, "token")
-    worker.finish(job_id, 0, "token", make_scores())
+    worker.claim(make_lease(job_id=job_id))
+    worker.finish(make_lease(job_id=job_id), make_scores(), WorkClass.INTERACTIVE)
 
 
 def end_silently(client: Any, job_id: str) -> None:

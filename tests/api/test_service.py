@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,12 +25,13 @@ from shared.errors import (
 )
 from shared.heartbeats import HeartbeatWriter, WorkerState
 from shared.jobs import JobFailure, JobRecord, JobState
-from shared.ledger import ClaimVerdict, Ledger
+from shared.ledger import Ledger
 from shared.models import ModelRegistry, ModelSpec
+from shared.worker_ledger import ClaimVerdict
 from tests.api.support import Worker
 from tests.shared.support import MODEL, OWNER, make_request, make_scores
 
-LIMITS = Limits(max_documents=3, wait_seconds=10.0, job_deadline_seconds=60.0)
+LIMITS = Limits(max_documents=3, wait_seconds=10.0, job_deadline_seconds=60.0, shard_tokens=16_384, batch_window=32)
 ServiceMaker = Callable[[Limits], RerankService]
 
 
@@ -123,7 +125,7 @@ class TestWaiting:
         self, make_service: ServiceMaker, wanted: float | None
     ) -> None:
         with pytest.raises(WaitTimedOut, match=r"within 0\.1 s"):
-            await rerank(make_service(Limits(3, 0.1, 60.0)), wait_seconds=wanted)
+            await rerank(make_service(replace(LIMITS, wait_seconds=0.1)), wait_seconds=wanted)
 
     async def test_a_caller_that_leaves_cancels_its_job(
         self, service: RerankService, ledger: Ledger, replies: ReplyWaiter, redis_client: Any
@@ -142,7 +144,7 @@ class TestWaiting:
             await asyncio.gather(rerank(service), worker.answer_one())
 
     async def test_a_job_past_its_deadline_is_not_scored(self, make_service: ServiceMaker, worker: Worker) -> None:
-        waiting = asyncio.create_task(rerank(make_service(Limits(3, 10.0, 0.001))))
+        waiting = asyncio.create_task(rerank(make_service(replace(LIMITS, job_deadline_seconds=0.001))))
         await asyncio.sleep(0.05)
         assert await worker.answer_one() is ClaimVerdict.ENDED
         with pytest.raises(JobExpired, match="passed its deadline"):

@@ -6,7 +6,6 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -70,12 +69,6 @@ def classifiers(tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
     for labels, path in paths.items():
         reference("make", path, str(labels))
     return paths
-
-
-@pytest.fixture(scope="module")
-def bi_encoder() -> Iterator[Stack]:
-    with running(engine="vllm") as stack:
-        yield stack
 
 
 def test_the_bundled_model_is_the_published_one() -> None:

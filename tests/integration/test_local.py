@@ -1,19 +1,22 @@
 """`python -m infra.local`: shows the example, serves, and leaves nothing behind, however it ends."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import httpx
 import psutil
+import pytest
 
 from infra.local.stack import ROOT
-from tests.stacks import write_models
+from tests.stacks import PANDA, write_models
 
 
 @contextmanager
@@ -78,6 +81,76 @@ def test_ctrl_c_stops_every_process_and_leaves_no_file_and_no_socket(tmp_path: P
         assert list((tmp_path / "scratch").iterdir()) == []
         with socket.socket() as probe:
             assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def one_of(process: "subprocess.Popen[str]", name: str) -> psutil.Process:
+    """The process of that name. A worker that works calls itself `worker@...`, after Celery's fashion."""
+    marks = {"api": r"-m api\b", "worker-1": r"-m worker\b|worker@", "redis": r"redis-server\b"}[name]
+    (found,) = [child for child in family(process) if re.search(marks, " ".join(child.cmdline()))]
+    return found
+
+
+def assert_nothing_left(folder: Path) -> None:
+    """No process has this run's temporary folder any more, also none that started after it was told to stop."""
+    scratch = str(folder / "scratch")
+    deadline = time.monotonic() + 15
+    while any(scratch in temporary_folder(process) for process in psutil.process_iter()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert list((folder / "scratch").iterdir()) == []
+
+
+def temporary_folder(process: psutil.Process) -> str:
+    try:
+        return process.environ().get("TMPDIR", "")
+    except psutil.Error:
+        return ""
+
+
+def wait_for_answer(url: str, seconds: float) -> None:
+    """Until a waiting call gets its ranking."""
+    deadline = time.monotonic() + seconds
+    while True:
+        with suppress(httpx.HTTPError):
+            left = max(deadline - time.monotonic(), 0.1)
+            if httpx.post(f"{url}/v1/rerank", json=PANDA, timeout=left).status_code == 200:
+                return
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("name", ["worker-1", "api", "redis"])
+def test_whoever_is_killed_while_it_serves_is_started_again(tmp_path: Path, name: str) -> None:
+    with started(tmp_path, "--port", "0") as (process, output):
+        url = wait_for_text(output, "Ctrl-C stops everything").split("ready at ")[1].split()[0]
+        job = httpx.post(f"{url}/v1/rerank", json=PANDA).json()["id"]
+
+        victim = one_of(process, name)
+        victim.kill()
+        wait_for_text(output, f"{name} was ended by SIGKILL; starting it again in 0.5 s")
+        wait_for_answer(url, seconds=15)
+        assert one_of(process, name).pid != victim.pid
+        assert httpx.get(f"{url}/v1/jobs/{job}/results").status_code == 200
+        assert output.read_text().count("starting it again") == 1
+
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 0
+        assert_nothing_left(tmp_path)
+
+
+@pytest.mark.parametrize("seconds_after", [0.0, 0.45, 0.6], ids=["waiting", "starting", "loading"])
+@pytest.mark.parametrize("name", ["worker-1", "redis"])
+def test_ctrl_c_while_something_is_started_again_leaves_nothing(
+    tmp_path: Path, name: str, seconds_after: float
+) -> None:
+    with started(tmp_path, "--port", "0") as (process, output):
+        wait_for_text(output, "Ctrl-C stops everything")
+        one_of(process, name).kill()
+        wait_for_text(output, "starting it again in 0.5 s")
+        time.sleep(seconds_after)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 0
+        assert_nothing_left(tmp_path)
 
 
 def test_killed_outright_it_still_takes_its_processes_along(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, settings
 from infra.local.redis_server import free_port
 from shared.contracts import Document, RerankRequest, ScoreScale, ShardScores, WorkClass
 from shared.ledger import Submission
+from shared.worker_ledger import ShardLease
 
 MODEL = "test-model"
 OWNER = "owner-1"
@@ -26,19 +27,29 @@ def make_submission(
     job_id: str = "job-1",
     *,
     shards: int = 1,
-    deadline_seconds: float | None = None,
+    rung: int | None = None,
+    deadline_seconds: float = 60.0,
     request: RerankRequest | None = None,
+    idempotency: str | None = None,
 ) -> Submission:
+    """A job of so many shards, cut evenly; the first `rung` of them, or all, are rung for at once."""
+    request = request or make_request(*(f"text {number}" for number in range(max(2, shards))))
     return Submission(
         job_id=job_id,
-        request=request or make_request(),
+        request=request,
         model=MODEL,
         dialect="superset",
         owner=OWNER,
         work_class=WorkClass.INTERACTIVE,
-        envelopes=[f"doorbell {job_id}/{shard}".encode() for shard in range(shards)],
+        sizes=[len(range(shard, len(request.documents), shards)) for shard in range(shards)],
+        envelopes=[f"doorbell {job_id}/{shard}".encode() for shard in range(shards if rung is None else rung)],
         deadline_seconds=deadline_seconds,
+        idempotency=idempotency,
     )
+
+
+def make_lease(shard: int = 0, token: str = "token", *, job_id: str = "job-1") -> ShardLease:
+    return ShardLease(job_id, shard, token)
 
 
 def make_scores(*scores: float | None) -> ShardScores:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from shared.codec import decode_request, decode_scores, encode_request, encode_scores
+from shared.codec import decode_request, decode_scores, encode_documents, encode_request, encode_scores
 from shared.contracts import MAX_PRIORITY, Document, RerankRequest, ScoreScale, ShardScores
 from tests.shared.support import make_request, properties
 
@@ -40,10 +40,24 @@ shard_scores = st.builds(
 )
 
 
+def stored(request: RerankRequest) -> RerankRequest:
+    """The request after it went through the store in one piece."""
+    return decode_request(encode_request(request), [encode_documents(request.documents)])
+
+
+@properties
+@given(requests, st.integers(1, 3))
+def test_a_request_comes_back_as_it_was_however_it_is_cut(request: RerankRequest, size: int) -> None:
+    slices = [request.documents[start : start + size] for start in range(0, len(request.documents), size)]
+    assert decode_request(encode_request(request), [encode_documents(part) for part in slices]) == request
+
+
 @properties
 @given(requests)
-def test_a_request_comes_back_as_it_was(request: RerankRequest) -> None:
-    assert decode_request(encode_request(request)) == request
+def test_one_slice_is_the_request_with_these_documents_alone(request: RerankRequest) -> None:
+    first = request.documents[:1]
+    decoded = decode_request(encode_request(request), [encode_documents(first)])
+    assert decoded == request.model_copy(update={"documents": first})
 
 
 @properties
@@ -55,15 +69,23 @@ def test_scores_come_back_as_they_were(scores: ShardScores) -> None:
 def test_the_types_of_a_callers_own_values_survive() -> None:
     mine = {"ratio": 1.0, "count": 1, "flag": True, "nothing": None, "deep": [{"ü": "日本"}]}
     request = RerankRequest(query="q", documents=[Document(text="t", id="1", meta=mine), Document(text="t", id=1)])
-    decoded = decode_request(encode_request(request))
+    decoded = stored(request)
     assert repr(decoded.documents) == repr(request.documents)
 
 
 def test_what_is_the_default_costs_no_bytes() -> None:
-    assert json.loads(encode_request(make_request("t"))) == {"query": "a query", "documents": [{"text": "t"}]}
+    request = make_request("t")
+    assert json.loads(encode_request(request)) == {"query": "a query"}
+    assert json.loads(encode_documents(request.documents)) == [{"text": "t"}]
 
 
-@pytest.mark.parametrize("payload", [b"", b"{}", b"[]", b'{"query": "q"}'])
+@pytest.mark.parametrize("payload", [b"", b"{}", b"[]", b'{"documents": []}'])
 def test_what_is_no_request_is_refused(payload: bytes) -> None:
     with pytest.raises(ValidationError):
-        decode_request(payload)
+        decode_request(payload, [])
+
+
+@pytest.mark.parametrize("part", [b"", b"{}", b"[3]", b'[{"id": 1}]'])
+def test_what_are_no_documents_is_refused(part: bytes) -> None:
+    with pytest.raises(ValidationError):
+        decode_request(encode_request(make_request()), [part])

@@ -10,20 +10,22 @@ from shared import keys
 from shared.contracts import WorkClass
 from shared.errors import StoreUnavailable
 from shared.jobs import JobFailure, JobRecord, JobState
-from shared.ledger import ClaimVerdict, FinishVerdict, Ledger, WorkerLedger
+from shared.ledger import Acceptance, Ledger
 from shared.redis_client import RETRY_AFTER_SECONDS, connect, connect_async
+from shared.worker_ledger import ClaimVerdict, FinishVerdict, WorkerLedger
 from tests.shared.conftest import LIFETIMES
 from tests.shared.support import (
     MODEL,
     OWNER,
     dead_redis_url,
-    make_request,
+    make_lease,
     make_scores,
     make_submission,
     out_of_memory,
 )
 
 JOB = "job-1"
+INTERACTIVE = WorkClass.INTERACTIVE
 QUEUE = keys.queue(MODEL, WorkClass.INTERACTIVE)
 FAILURE = JobFailure("scoring_failed", "the engine gave up")
 
@@ -36,7 +38,7 @@ def worker(redis_client: redis.Redis) -> WorkerLedger:
 @pytest.fixture
 def forgetful_worker(redis_client: redis.Redis) -> WorkerLedger:
     """Its leases are over as soon as they are given."""
-    return WorkerLedger(redis_client, MODEL, lease_seconds=0)
+    return WorkerLedger(redis_client, MODEL, lease_seconds=0.001)
 
 
 @pytest.fixture
@@ -78,9 +80,10 @@ class TestSubmit:
     async def test_job_request_shards_outstanding_members_and_doorbells_appear_together(
         self, ledger: Ledger, redis_client: redis.Redis
     ) -> None:
-        accepted_ms = await ledger.submit(make_submission(shards=2, deadline_seconds=30))
+        assert await ledger.submit(make_submission(shards=2, deadline_seconds=30)) == Acceptance(JOB, existing=False)
 
-        assert await read(ledger) == JobRecord(
+        record = await read(ledger)
+        assert record == JobRecord(
             id=JOB,
             state=JobState.QUEUED,
             model=MODEL,
@@ -90,13 +93,13 @@ class TestSubmit:
             pairs=2,
             shards=2,
             left=2,
-            created_ms=accepted_ms,
+            created_ms=record.created_ms,
             started_ms=0,
             finished_ms=0,
-            deadline_ms=accepted_ms + 30_000,
+            deadline_ms=record.created_ms + 30_000,
             failure=None,
         )
-        assert await ledger.read_request(JOB) == make_request()
+        assert await ledger.read_request(JOB) == make_submission(shards=2).request
         assert redis_client.hgetall(keys.shards(JOB)) == {b"0:state": b"queued", b"1:state": b"queued"}
         assert outstanding(redis_client) == [b"job-1/0", b"job-1/1"]
         assert redis_client.lrange(QUEUE, 0, -1) == [b"doorbell job-1/1", b"doorbell job-1/0"]
@@ -107,8 +110,8 @@ class TestSubmit:
             return int(seconds) * 1000 + int(microseconds) // 1000
 
         before = store_clock_ms()
-        accepted_ms = await ledger.submit(make_submission())
-        assert before <= accepted_ms <= store_clock_ms()
+        await ledger.submit(make_submission())
+        assert before <= (await read(ledger)).created_ms <= store_clock_ms()
 
     async def test_the_oldest_doorbell_is_popped_first(self, ledger: Ledger, redis_client: redis.Redis) -> None:
         await ledger.submit(make_submission("job-1"))
@@ -124,8 +127,8 @@ class TestSubmit:
         self, ledger: Ledger, worker: WorkerLedger, redis_client: redis.Redis
     ) -> None:
         await ledger.submit(make_submission())
-        worker.claim(JOB, 0, "token")
-        worker.finish(JOB, 0, "token", make_scores())
+        worker.claim(make_lease())
+        worker.finish(make_lease(), make_scores(), INTERACTIVE)
         await ledger.submit(make_submission())
         assert (await read(ledger)).state is JobState.SUCCEEDED
         assert redis_client.llen(QUEUE) == 1
@@ -140,7 +143,7 @@ class TestReading:
     async def test_many_states_at_once(self, ledger: Ledger, worker: WorkerLedger) -> None:
         for job_id in ("job-1", "job-2"):
             await ledger.submit(make_submission(job_id))
-        worker.claim("job-2", 0, "token")
+        worker.claim(make_lease(job_id="job-2"))
         assert await ledger.states(["job-1", "job-2", "job-x"]) == {
             "job-1": JobState.QUEUED,
             "job-2": JobState.RUNNING,
@@ -150,8 +153,8 @@ class TestReading:
     async def test_scores_come_back_in_the_order_of_the_shards(self, ledger: Ledger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission(shards=11))
         for shard in reversed(range(11)):
-            worker.claim(JOB, shard, f"token {shard}")
-            worker.finish(JOB, shard, f"token {shard}", make_scores(float(shard)))
+            worker.claim(make_lease(shard, f"token {shard}"))
+            worker.finish(make_lease(shard, f"token {shard}"), make_scores(float(shard)), INTERACTIVE)
         record, shards = await ledger.read_finished(JOB)
         assert record is not None
         assert record.state is JobState.SUCCEEDED
@@ -164,8 +167,8 @@ class TestClaim:
     ) -> None:
         await ledger.submit(make_submission())
         await asyncio.sleep(0.01)
-        claim = worker.claim(JOB, 0, "token")
-        assert (claim.verdict, claim.request) == (ClaimVerdict.RUN, make_request())
+        claim = worker.claim(make_lease())
+        assert (claim.verdict, claim.request) == (ClaimVerdict.RUN, make_submission().request)
         assert 10 <= claim.queue_ms < 60_000
 
         record = await read(ledger)
@@ -173,28 +176,28 @@ class TestClaim:
         assert record.started_ms == record.created_ms + claim.queue_ms
 
     def test_an_unknown_job_is_gone(self, worker: WorkerLedger) -> None:
-        assert worker.claim("job-x", 0, "token").verdict is ClaimVerdict.GONE
+        assert worker.claim(make_lease(job_id="job-x")).verdict is ClaimVerdict.GONE
 
     async def test_a_shard_under_a_live_lease_is_held(self, ledger: Ledger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission())
-        worker.claim(JOB, 0, "first")
-        assert worker.claim(JOB, 0, "second").verdict is ClaimVerdict.HELD
+        worker.claim(make_lease(token="first"))
+        assert worker.claim(make_lease(token="second")).verdict is ClaimVerdict.HELD
 
     async def test_shards_are_claimed_each_for_itself(self, ledger: Ledger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission(shards=2))
-        assert worker.claim(JOB, 0, "first").verdict is ClaimVerdict.RUN
-        assert worker.claim(JOB, 1, "second").verdict is ClaimVerdict.RUN
+        assert worker.claim(make_lease(token="first")).verdict is ClaimVerdict.RUN
+        assert worker.claim(make_lease(1, "second")).verdict is ClaimVerdict.RUN
 
     async def test_a_scored_shard_of_a_job_that_goes_on_is_done(self, ledger: Ledger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission(shards=2))
-        worker.claim(JOB, 0, "token")
-        worker.finish(JOB, 0, "token", make_scores())
-        assert worker.claim(JOB, 0, "another").verdict is ClaimVerdict.DONE
+        worker.claim(make_lease())
+        worker.finish(make_lease(), make_scores(), INTERACTIVE)
+        assert worker.claim(make_lease(token="another")).verdict is ClaimVerdict.DONE
 
     async def test_a_job_that_has_ended_has_nothing_to_claim(self, ledger: Ledger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission())
         await ledger.cancel(await read(ledger))
-        assert worker.claim(JOB, 0, "token").verdict is ClaimVerdict.ENDED
+        assert worker.claim(make_lease()).verdict is ClaimVerdict.ENDED
 
     async def test_past_the_deadline_the_job_expires(
         self,
@@ -205,23 +208,15 @@ class TestClaim:
     ) -> None:
         await ledger.submit(make_submission(deadline_seconds=0.001))
         await asyncio.sleep(0.01)
-        assert worker.claim(JOB, 0, "token").verdict is ClaimVerdict.ENDED
+        assert worker.claim(make_lease()).verdict is ClaimVerdict.ENDED
         assert (await read(ledger)).state is JobState.EXPIRED
         assert outstanding(redis_client) == []
         assert announced() == [JOB]
 
-    async def test_every_claim_is_counted_before_the_work_starts(
-        self, ledger: Ledger, forgetful_worker: WorkerLedger, redis_client: redis.Redis
-    ) -> None:
-        await ledger.submit(make_submission())
-        for token in ("first", "second"):
-            forgetful_worker.claim(JOB, 0, token)
-        assert redis_client.hget(keys.shards(JOB), "0:attempts") == b"2"
-
     async def test_a_claim_that_is_sent_again_is_still_ours(self, ledger: Ledger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission())
-        worker.claim(JOB, 0, "token")
-        assert worker.claim(JOB, 0, "token").verdict is ClaimVerdict.RUN
+        worker.claim(make_lease())
+        assert worker.claim(make_lease()).verdict is ClaimVerdict.RUN
 
 
 class TestFinish:
@@ -229,8 +224,8 @@ class TestFinish:
         await ledger.submit(make_submission(shards=2))
         states = []
         for shard in (0, 1):
-            worker.claim(JOB, shard, "token")
-            assert worker.finish(JOB, shard, "token", make_scores()) is FinishVerdict.ACCEPTED
+            worker.claim(make_lease(shard))
+            assert worker.finish(make_lease(shard), make_scores(), INTERACTIVE) is FinishVerdict.ACCEPTED
             record = await read(ledger)
             states.append((record.state, record.left))
         assert states == [(JobState.RUNNING, 1), (JobState.SUCCEEDED, 0)]
@@ -240,41 +235,45 @@ class TestFinish:
         self, ledger: Ledger, worker: WorkerLedger, redis_client: redis.Redis
     ) -> None:
         await ledger.submit(make_submission(shards=2))
-        worker.claim(JOB, 0, "token")
-        worker.finish(JOB, 0, "token", make_scores())
+        worker.claim(make_lease())
+        worker.finish(make_lease(), make_scores(), INTERACTIVE)
         assert outstanding(redis_client) == [b"job-1/1"]
 
     async def test_a_second_finish_of_a_shard_is_stale(self, ledger: Ledger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission(shards=2))
-        worker.claim(JOB, 0, "token")
-        worker.finish(JOB, 0, "token", make_scores(0.1, 0.2))
-        assert worker.finish(JOB, 0, "token", make_scores(0.8, 0.9)) is FinishVerdict.STALE
+        worker.claim(make_lease())
+        worker.finish(make_lease(), make_scores(0.1, 0.2), INTERACTIVE)
+        assert worker.finish(make_lease(), make_scores(0.8, 0.9), INTERACTIVE) is FinishVerdict.STALE
         _, shards = await ledger.read_finished(JOB)
         assert shards == [make_scores(0.1, 0.2)]
         assert (await read(ledger)).left == 1
 
     async def test_a_finish_after_the_end_is_too_late(self, ledger: Ledger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission())
-        worker.claim(JOB, 0, "token")
-        worker.finish(JOB, 0, "token", make_scores())
-        assert worker.finish(JOB, 0, "token", make_scores()) is FinishVerdict.ENDED
+        worker.claim(make_lease())
+        worker.finish(make_lease(), make_scores(), INTERACTIVE)
+        assert worker.finish(make_lease(), make_scores(), INTERACTIVE) is FinishVerdict.ENDED
 
     def test_a_finish_of_a_job_that_is_gone_is_too_late(self, worker: WorkerLedger) -> None:
-        assert worker.finish("job-x", 0, "token", make_scores()) is FinishVerdict.ENDED
+        assert worker.finish(make_lease(job_id="job-x"), make_scores(), INTERACTIVE) is FinishVerdict.ENDED
 
     async def test_nobody_finishes_what_was_never_claimed(self, ledger: Ledger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission())
-        assert worker.finish(JOB, 0, "token", make_scores()) is FinishVerdict.STALE
+        assert worker.finish(make_lease(), make_scores(), INTERACTIVE) is FinishVerdict.STALE
 
     async def test_a_lease_that_ran_out_fences_its_first_owner_off(
         self, ledger: Ledger, forgetful_worker: WorkerLedger, worker: WorkerLedger
     ) -> None:
         await ledger.submit(make_submission())
-        forgetful_worker.claim(JOB, 0, "first")
-        assert worker.claim(JOB, 0, "second").verdict is ClaimVerdict.RUN
-        assert forgetful_worker.finish(JOB, 0, "first", make_scores(0.1, 0.1)) is FinishVerdict.STALE
-        assert forgetful_worker.fail(JOB, 0, "first", FAILURE) is FinishVerdict.STALE
-        assert worker.finish(JOB, 0, "second", make_scores(0.9, 0.9)) is FinishVerdict.ACCEPTED
+        first, second = make_lease(token="first"), make_lease(token="second")
+        forgetful_worker.claim(first)
+        await asyncio.sleep(0.01)
+        assert worker.claim(second).verdict is ClaimVerdict.HELD
+        await ledger.reconcile(MODEL)
+        assert worker.claim(second).verdict is ClaimVerdict.RUN
+        assert worker.finish(first, make_scores(0.1, 0.1), INTERACTIVE) is FinishVerdict.STALE
+        assert worker.fail(first, FAILURE) is FinishVerdict.STALE
+        assert worker.finish(second, make_scores(0.9, 0.9), INTERACTIVE) is FinishVerdict.ACCEPTED
         _, shards = await ledger.read_finished(JOB)
         assert shards == [make_scores(0.9, 0.9)]
 
@@ -282,8 +281,8 @@ class TestFinish:
         self, ledger: Ledger, forgetful_worker: WorkerLedger
     ) -> None:
         await ledger.submit(make_submission())
-        forgetful_worker.claim(JOB, 0, "token")
-        assert forgetful_worker.finish(JOB, 0, "token", make_scores()) is FinishVerdict.ACCEPTED
+        forgetful_worker.claim(make_lease())
+        assert forgetful_worker.finish(make_lease(), make_scores(), INTERACTIVE) is FinishVerdict.ACCEPTED
 
 
 class TestFail:
@@ -291,24 +290,24 @@ class TestFail:
         self, ledger: Ledger, worker: WorkerLedger, redis_client: redis.Redis
     ) -> None:
         await ledger.submit(make_submission(shards=2))
-        worker.claim(JOB, 1, "token")
-        assert worker.fail(JOB, 1, "token", FAILURE) is FinishVerdict.ACCEPTED
+        worker.claim(make_lease(1))
+        assert worker.fail(make_lease(1), FAILURE) is FinishVerdict.ACCEPTED
         record = await read(ledger)
         assert (record.state, record.failure) == (JobState.FAILED, FAILURE)
         assert outstanding(redis_client) == []
 
     async def test_a_failure_under_a_foreign_token_is_stale(self, ledger: Ledger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission())
-        worker.claim(JOB, 0, "token")
-        assert worker.fail(JOB, 0, "another", FAILURE) is FinishVerdict.STALE
+        worker.claim(make_lease())
+        assert worker.fail(make_lease(token="another"), FAILURE) is FinishVerdict.STALE
         assert (await read(ledger)).state is JobState.RUNNING
 
     async def test_a_failure_after_the_end_is_too_late(self, ledger: Ledger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission())
-        worker.claim(JOB, 0, "token")
-        worker.finish(JOB, 0, "token", make_scores())
-        assert worker.fail(JOB, 0, "token", FAILURE) is FinishVerdict.ENDED
-        assert worker.fail("job-x", 0, "token", FAILURE) is FinishVerdict.ENDED
+        worker.claim(make_lease())
+        worker.finish(make_lease(), make_scores(), INTERACTIVE)
+        assert worker.fail(make_lease(), FAILURE) is FinishVerdict.ENDED
+        assert worker.fail(make_lease(job_id="job-x"), FAILURE) is FinishVerdict.ENDED
         record = await read(ledger)
         assert (record.state, record.failure) == (JobState.SUCCEEDED, None)
 
@@ -325,8 +324,8 @@ class TestCancel:
 
     async def test_a_job_that_succeeded_stays_as_it_is(self, ledger: Ledger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission())
-        worker.claim(JOB, 0, "token")
-        worker.finish(JOB, 0, "token", make_scores())
+        worker.claim(make_lease())
+        worker.finish(make_lease(), make_scores(), INTERACTIVE)
         succeeded = await ledger.read_finished(JOB)
         assert await ledger.cancel(await read(ledger)) is JobState.SUCCEEDED
         assert await ledger.read_finished(JOB) == succeeded
@@ -335,9 +334,9 @@ class TestCancel:
         self, ledger: Ledger, worker: WorkerLedger
     ) -> None:
         await ledger.submit(make_submission())
-        worker.claim(JOB, 0, "token")
+        worker.claim(make_lease())
         await ledger.cancel(await read(ledger))
-        assert worker.finish(JOB, 0, "token", make_scores()) is FinishVerdict.ENDED
+        assert worker.finish(make_lease(), make_scores(), INTERACTIVE) is FinishVerdict.ENDED
         _, shards = await ledger.read_finished(JOB)
         assert shards == []
 
@@ -355,8 +354,8 @@ class TestDelete:
     ) -> None:
         await ledger.submit(make_submission())
         if finished:
-            worker.claim(JOB, 0, "token")
-            worker.finish(JOB, 0, "token", make_scores())
+            worker.claim(make_lease())
+            worker.finish(make_lease(), make_scores(), INTERACTIVE)
         record = await read(ledger)
         assert await ledger.delete(record)
         assert redis_client.keys() == [QUEUE.encode()]
@@ -368,33 +367,33 @@ class TestLifetimes:
         self, ledger: Ledger, worker: WorkerLedger, redis_client: redis.Redis
     ) -> None:
         await ledger.submit(make_submission(shards=2))
-        worker.claim(JOB, 0, "token")
-        for key in (keys.job(JOB), keys.request(JOB), keys.shards(JOB)):
+        worker.claim(make_lease())
+        for key in (keys.job(JOB), keys.request(JOB), keys.documents(JOB), keys.shards(JOB)):
             assert LIFETIMES.result < remaining_seconds(redis_client, key) <= LIFETIMES.unfinished
-        worker.finish(JOB, 0, "token", make_scores())
+        worker.finish(make_lease(), make_scores(), INTERACTIVE)
         assert remaining_seconds(redis_client, keys.results(JOB)) > LIFETIMES.result
 
     @pytest.mark.parametrize("end", ["finish", "fail", "cancel", "expire"])
     async def test_every_key_of_an_ended_job_goes_when_its_result_does(
         self, ledger: Ledger, worker: WorkerLedger, redis_client: Any, end: str
     ) -> None:
-        await ledger.submit(make_submission(shards=2, deadline_seconds=0.05 if end == "expire" else None))
+        await ledger.submit(make_submission(shards=2, deadline_seconds=0.05 if end == "expire" else 60))
         if end == "expire":
             await asyncio.sleep(0.06)
         else:
-            worker.claim(JOB, 0, "token")
-            worker.finish(JOB, 0, "token", make_scores())
-        worker.claim(JOB, 1, "token")
+            worker.claim(make_lease())
+            worker.finish(make_lease(), make_scores(), INTERACTIVE)
+        worker.claim(make_lease(1))
         if end == "finish":
-            worker.finish(JOB, 1, "token", make_scores())
+            worker.finish(make_lease(1), make_scores(), INTERACTIVE)
         elif end == "fail":
-            worker.fail(JOB, 1, "token", FAILURE)
+            worker.fail(make_lease(1), FAILURE)
         elif end == "cancel":
             await ledger.cancel(await read(ledger))
         assert (await read(ledger)).state.final
 
         left = redis_client.keys("rerankq:job:*")
-        assert len(left) == (3 if end == "expire" else 4)
+        assert len(left) == (4 if end == "expire" else 5)
         for key in left:
             assert 0 < remaining_seconds(redis_client, key) <= LIFETIMES.result
 
@@ -404,23 +403,23 @@ class TestAnnouncements:
         self, ledger: Ledger, worker: WorkerLedger, announced: Callable[[], list[str]]
     ) -> None:
         await ledger.submit(make_submission(shards=2))
-        worker.claim(JOB, 0, "token")
-        worker.finish(JOB, 0, "token", make_scores())
-        worker.claim(JOB, 1, "token")
+        worker.claim(make_lease())
+        worker.finish(make_lease(), make_scores(), INTERACTIVE)
+        worker.claim(make_lease(1))
         assert announced() == []
-        worker.finish(JOB, 1, "token", make_scores())
+        worker.finish(make_lease(1), make_scores(), INTERACTIVE)
         assert announced() == [JOB]
 
     async def test_an_end_is_announced_once_whatever_comes_after(
         self, ledger: Ledger, worker: WorkerLedger, announced: Callable[[], list[str]]
     ) -> None:
         await ledger.submit(make_submission())
-        worker.claim(JOB, 0, "token")
-        worker.fail(JOB, 0, "token", FAILURE)
+        worker.claim(make_lease())
+        worker.fail(make_lease(), FAILURE)
         assert announced() == [JOB]
-        worker.fail(JOB, 0, "token", FAILURE)
-        worker.finish(JOB, 0, "token", make_scores())
-        worker.claim(JOB, 0, "token")
+        worker.fail(make_lease(), FAILURE)
+        worker.finish(make_lease(), make_scores(), INTERACTIVE)
+        worker.claim(make_lease())
         record = await read(ledger)
         await ledger.cancel(record)
         await ledger.delete(record)
@@ -459,11 +458,11 @@ class TestWithoutAStore:
         with connect(dead_redis_url()) as client:
             worker = WorkerLedger(client, MODEL)
             with pytest.raises(StoreUnavailable, match="cannot be reached"):
-                worker.claim(JOB, 0, "token")
+                worker.claim(make_lease())
             with pytest.raises(StoreUnavailable, match="cannot be reached"):
-                worker.finish(JOB, 0, "token", make_scores())
+                worker.finish(make_lease(), make_scores(), INTERACTIVE)
             with pytest.raises(StoreUnavailable, match="cannot be reached"):
-                worker.fail(JOB, 0, "token", FAILURE)
+                worker.fail(make_lease(), FAILURE)
 
     async def test_a_full_store_takes_no_job_and_no_part_of_one(
         self, ledger: Ledger, redis_client: redis.Redis
@@ -472,18 +471,16 @@ class TestWithoutAStore:
             await ledger.submit(make_submission())
         assert redis_client.keys() == []
 
-    async def test_a_full_store_takes_no_claim_and_no_scores(
+    async def test_a_full_store_brings_an_accepted_job_to_its_end(
         self, ledger: Ledger, worker: WorkerLedger, redis_client: redis.Redis
     ) -> None:
         await ledger.submit(make_submission(shards=2))
-        worker.claim(JOB, 0, "token")
+        worker.claim(make_lease())
         with out_of_memory(redis_client):
-            with pytest.raises(StoreUnavailable, match="out of memory"):
-                worker.claim(JOB, 1, "token")
-            with pytest.raises(StoreUnavailable, match="out of memory"):
-                worker.finish(JOB, 0, "token", make_scores())
-        assert worker.claim(JOB, 1, "token").verdict is ClaimVerdict.RUN
-        assert worker.finish(JOB, 0, "token", make_scores()) is FinishVerdict.ACCEPTED
+            assert worker.claim(make_lease(1)).verdict is ClaimVerdict.RUN
+            for shard in (0, 1):
+                assert worker.finish(make_lease(shard), make_scores(), INTERACTIVE) is FinishVerdict.ACCEPTED
+        assert (await read(ledger)).state is JobState.SUCCEEDED
 
     async def test_scripts_come_back_after_redis_forgot_them(self, ledger: Ledger, redis_client: redis.Redis) -> None:
         await ledger.submit(make_submission("job-1"))

@@ -1,7 +1,19 @@
 """What the tests of the worker share: an engine whose answers and failures are told beforehand."""
 
+import redis
+
 from shared.contracts import ScoreScale
-from worker.engines.base import BatchScores, ScoringBatch
+from shared.worker_ledger import WorkerLedger
+from tests.shared.support import MODEL
+from worker.engines.base import BatchScores, Cancellation, ScoringBatch, ScoringEngine
+from worker.executor import Executor
+from worker.leases import Leases
+
+
+def make_executor(client: redis.Redis, engine: ScoringEngine) -> Executor:
+    """One that renews nothing: what it holds must be done within a lease."""
+    ledger = WorkerLedger(client, MODEL)
+    return Executor(ledger, engine, Leases(ledger), "host-1")
 
 
 class ToldEngine:
@@ -13,7 +25,7 @@ class ToldEngine:
         self._answer = answer
         self.batches: list[ScoringBatch] = []
 
-    def score(self, batch: ScoringBatch) -> BatchScores:
+    def score(self, batch: ScoringBatch, cancellation: Cancellation) -> BatchScores:
         self.batches.append(batch)
         if isinstance(self._answer, Exception):
             raise self._answer

@@ -8,13 +8,14 @@ from shared import keys
 from shared.contracts import RerankRequest, ScoreScale, ShardScores, WorkClass
 from shared.errors import StoreUnavailable
 from shared.jobs import JobFailure, JobRecord, JobState
-from shared.ledger import Ledger, WorkerLedger
+from shared.ledger import Ledger
 from shared.redis_client import connect
-from tests.shared.support import MODEL, dead_redis_url, make_request, make_submission
-from tests.worker.support import ToldEngine
-from worker.engines.base import BatchScores, EngineError, ScoringBatch, ScoringEngine
+from shared.worker_ledger import WorkerLedger
+from tests.shared.support import MODEL, dead_redis_url, make_lease, make_request, make_submission
+from tests.worker.support import ToldEngine, make_executor
+from worker.engines.base import BatchScores, Cancellation, EngineError, ScoringBatch, ScoringEngine
 from worker.engines.lexical import LexicalEngine
-from worker.executor import BATCH_PRIORITY_OFFSET, EMPTY_DOCUMENT, Executor
+from worker.executor import BATCH_PRIORITY_OFFSET, EMPTY_DOCUMENT
 
 JOB = "job-1"
 INTERACTIVE, BATCH = WorkClass.INTERACTIVE, WorkClass.BATCH
@@ -25,13 +26,14 @@ class Bench:
 
     def __init__(self, ledger: Ledger, client: Any) -> None:
         self._ledger = ledger
+        self._client = client
         self.worker_ledger = WorkerLedger(client, MODEL)
 
     async def submit(self, request: RerankRequest | None = None, *, shards: int = 1) -> None:
         await self._ledger.submit(make_submission(request=request, shards=shards))
 
     def run(self, engine: ScoringEngine, work_class: WorkClass = INTERACTIVE) -> None:
-        Executor(self.worker_ledger, engine, "host-1").run(JOB, 0, work_class)
+        make_executor(self._client, engine).run(JOB, 0, work_class)
 
     async def record(self) -> JobRecord:
         record = await self._ledger.read(JOB)
@@ -136,7 +138,7 @@ class TestFailing:
 
     def test_without_redis_it_raises(self) -> None:
         with connect(dead_redis_url()) as client:
-            executor = Executor(WorkerLedger(client, MODEL), ToldEngine(), "host-1")
+            executor = make_executor(client, ToldEngine())
             with pytest.raises(StoreUnavailable):
                 executor.run(JOB, 0, INTERACTIVE)
 
@@ -156,7 +158,7 @@ class TestNothingToDo:
 
     async def test_a_shard_that_somebody_else_is_scoring(self, bench: Bench) -> None:
         await bench.submit()
-        bench.worker_ledger.claim(JOB, 0, "somebody else")
+        bench.worker_ledger.claim(make_lease(token="somebody else"))
         engine = ToldEngine()
         bench.run(engine)
         assert engine.batches == []
@@ -171,9 +173,9 @@ class TestNothingToDo:
 
 async def test_scores_that_come_too_late_are_dropped(bench: Bench, redis_client: Any) -> None:
     class SlowToNotice(ToldEngine):
-        def score(self, batch: ScoringBatch) -> BatchScores:
+        def score(self, batch: ScoringBatch, cancellation: Cancellation) -> BatchScores:
             redis_client.hset(keys.shards(JOB), "0:token", "somebody else")
-            return super().score(batch)
+            return super().score(batch, cancellation)
 
     await bench.submit()
     bench.run(SlowToNotice())
@@ -198,10 +200,10 @@ async def test_many_threads_may_run_one_executor(ledger: Ledger, redis_client: A
     jobs = [f"job-{number}" for number in range(40)]
     for job_id in jobs:
         await ledger.submit(make_submission(job_id))
-    executor = Executor(WorkerLedger(redis_client, MODEL), LexicalEngine(), "host-1")
+    executor = make_executor(redis_client, LexicalEngine())
     started = time.monotonic()
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda job_id: executor.run(job_id, 0, INTERACTIVE), jobs * 2))
     assert time.monotonic() - started < 30
     assert set((await ledger.states(jobs)).values()) == {JobState.SUCCEEDED}
-    assert redis_client.hget(keys.shards("job-0"), "0:attempts") == b"1"
+    assert {redis_client.hget(keys.shards(job_id), "0:accepted") for job_id in jobs} == {b"1"}

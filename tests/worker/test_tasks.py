@@ -10,11 +10,12 @@ from shared.celery_app import TASK_NAME, make_celery
 from shared.contracts import WorkClass
 from shared.errors import StoreUnavailable
 from shared.jobs import JobState
-from shared.ledger import Ledger, WorkerLedger
+from shared.ledger import Ledger
 from shared.redis_client import connect
 from tests.shared.support import MODEL, dead_redis_url, make_submission
-from tests.worker.support import ToldEngine
-from worker.executor import BATCH_PRIORITY_OFFSET, Executor
+from tests.worker.support import ToldEngine, make_executor
+from worker.executor import BATCH_PRIORITY_OFFSET
+from worker.slots import Slots
 from worker.tasks import register
 
 
@@ -29,7 +30,9 @@ def app(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
 
 def ring(app: Celery, work_class: WorkClass) -> None:
     """Run the task for the first shard, as a message from the class's queue would."""
-    app.tasks[TASK_NAME].apply(args=("job-1", 0), routing_key=keys.queue_name(MODEL, work_class)).get()
+    done = app.tasks[TASK_NAME].apply(args=("job-1", 0), routing_key=keys.queue_name(MODEL, work_class))
+    # A worker that another test has run in this process has told Celery that it is inside a task.
+    done.get(disable_sync_subtasks=False)
 
 
 @pytest.mark.parametrize(("work_class", "priority"), [("interactive", 0), ("batch", BATCH_PRIORITY_OFFSET)])
@@ -37,7 +40,7 @@ async def test_the_task_runs_the_shard_at_its_queues_priority(
     app: Celery, ledger: Ledger, redis_client: Any, work_class: str, priority: int
 ) -> None:
     engine = ToldEngine()
-    register(app, Executor(WorkerLedger(redis_client, MODEL), engine, "host-1"))
+    register(app, make_executor(redis_client, engine), Slots(2, 0))
     await ledger.submit(make_submission())
     ring(app, WorkClass(work_class))
     assert [batch.priority for batch in engine.batches] == [priority]
@@ -46,13 +49,13 @@ async def test_the_task_runs_the_shard_at_its_queues_priority(
 
 def test_without_redis_the_task_fails(app: Celery) -> None:
     with connect(dead_redis_url()) as client:
-        register(app, Executor(WorkerLedger(client, MODEL), ToldEngine(), "host-1"))
+        register(app, make_executor(client, ToldEngine()), Slots(2, 0))
         with pytest.raises(StoreUnavailable):
             ring(app, WorkClass.BATCH)
 
 
 def test_the_task_belongs_to_its_app_alone(app: Celery, redis_client: Any, redis_url: str) -> None:
-    register(app, Executor(WorkerLedger(redis_client, MODEL), ToldEngine(), "host-1"))
+    register(app, make_executor(redis_client, ToldEngine()), Slots(2, 0))
     other = make_celery(redis_url)
     assert TASK_NAME in app.tasks
     assert TASK_NAME not in other.tasks

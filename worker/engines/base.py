@@ -1,5 +1,7 @@
 """What every engine promises the worker. Knows nothing of queues, jobs or any model library."""
 
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -7,7 +9,52 @@ from shared.contracts import ScoreScale
 
 
 class EngineError(Exception):
-    """The engine could not score a batch; the message is one sentence without a document's text in it."""
+    """The engine can never score this batch; the message is one sentence without a document's text in it."""
+
+
+class TransientEngineError(EngineError):
+    """The engine could not score this batch now; another try may succeed."""
+
+
+class EngineDied(EngineError):
+    """The engine is gone for good, and with it this worker's use."""
+
+
+class ScoringAborted(Exception):
+    """The batch was cancelled: there is nothing to score any more, or somebody else will."""
+
+
+class Cancellation:
+    """Tells an engine that nobody wants a batch any more. Made by the worker, watched by the engine."""
+
+    def __init__(self) -> None:
+        self._cancelled = threading.Event()
+        self._lock = threading.Lock()
+        self._callback: Callable[[], None] | None = None
+
+    @property
+    def cancelled(self) -> bool:
+        return self._cancelled.is_set()
+
+    def cancel(self) -> None:
+        """Safe to call twice, and from any thread."""
+        with self._lock:
+            self._cancelled.set()
+            callback, self._callback = self._callback, None
+        if callback is not None:
+            callback()
+
+    def on_cancel(self, callback: Callable[[], None]) -> None:
+        """Call back once when it is cancelled, at once when it was."""
+        with self._lock:
+            if not self._cancelled.is_set():
+                self._callback = callback
+                return
+        callback()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait; answers whether it was cancelled meanwhile."""
+        return self._cancelled.wait(seconds)
 
 
 class EngineStartError(Exception):
@@ -47,8 +94,8 @@ class ScoringEngine(Protocol):
     def scale(self) -> ScoreScale:
         """What the raw scores are."""
 
-    def score(self, batch: ScoringBatch) -> BatchScores:
-        """Score one batch. Raises EngineError."""
+    def score(self, batch: ScoringBatch, cancellation: Cancellation) -> BatchScores:
+        """Score one batch. Raises EngineError, or ScoringAborted soon after it was cancelled."""
 
     def close(self) -> None:
-        """Free what the engine holds; a `score` still waiting raises EngineError. Safe to call twice."""
+        """Free what the engine holds; a `score` still waiting raises EngineDied. Safe to call twice."""

@@ -4,10 +4,9 @@ It ships so that the queue can be run, tested and watched with no weights at han
 """
 
 import re
-import time
 
 from shared.contracts import ScoreScale
-from worker.engines.base import BatchScores, ScoringBatch
+from worker.engines.base import BatchScores, Cancellation, ScoringAborted, ScoringBatch
 
 _WORD = re.compile(r"\w+")
 
@@ -23,9 +22,9 @@ class LexicalEngine:
     def __init__(self, delay_seconds: float = 0.0) -> None:
         self._delay_seconds = delay_seconds
 
-    def score(self, batch: ScoringBatch) -> BatchScores:
-        if self._delay_seconds:
-            time.sleep(self._delay_seconds)
+    def score(self, batch: ScoringBatch, cancellation: Cancellation) -> BatchScores:
+        if self._delay_seconds and cancellation.wait(self._delay_seconds):
+            raise ScoringAborted
         query = set(_words(batch.query))
         scores: list[float | None] = []
         truncated: list[int] = []

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from worker.engines.base import EngineError
+from worker.engines.base import EngineError, ScoringAborted
 
 
 class SteppingEngine(Protocol):
@@ -19,6 +19,9 @@ class SteppingEngine(Protocol):
 
     def add_request(self, request_id: str, prompt: Any, params: Any, *, priority: int) -> Any:
         """Take one prompt in."""
+
+    def abort_request(self, request_ids: list[str]) -> None:
+        """Forget prompts that were taken in."""
 
     def step(self) -> Sequence[Any]:
         """Compute a little; answers the outputs that are done, each with its `request_id`."""
@@ -42,7 +45,14 @@ class Work:
         self.outputs = [None] * self.left
 
 
-Inbox = queue.SimpleQueue[Work | None]
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """Nobody wants this batch any more."""
+
+    work: Work
+
+
+Inbox = queue.SimpleQueue[Work | Abort | None]
 
 
 class EngineLoop:
@@ -57,10 +67,14 @@ class EngineLoop:
     def run(self) -> None:
         """Raises whatever breaks the engine."""
         while True:
-            for work in self._arrivals():
-                if work is None:
-                    return
-                self._add(work)
+            for arrival in self._arrivals():
+                match arrival:
+                    case None:
+                        return
+                    case Abort(work):
+                        self._abort(work)
+                    case work:
+                        self._add(work)
             for output in self._engine.step():
                 self._resolve(output)
 
@@ -68,12 +82,12 @@ class EngineLoop:
         """Tell everybody who still waits why there will be no score."""
         waiting = {id(work): work for work, _ in self._running.values()}
         while not self._inbox.empty():
-            if (work := self._inbox.get()) is not None:
+            if isinstance(work := self._inbox.get(), Work):
                 waiting[id(work)] = work
         for work in waiting.values():
             work.done.set_exception(reason)
 
-    def _arrivals(self) -> Iterator[Work | None]:
+    def _arrivals(self) -> Iterator[Work | Abort | None]:
         """All that waits; when the engine has nothing to do, at least one."""
         if not self._running:
             yield self._inbox.get()
@@ -88,6 +102,16 @@ class EngineLoop:
             request_id = str(next(self._ids))
             self._running[request_id] = (work, position)
             self._engine.add_request(request_id, rendered["prompts"], rendered["params"], priority=work.priority)
+
+    def _abort(self, work: Work) -> None:
+        """Free the engine of what is left of a batch; one that is done already stays done."""
+        if work.done.done():
+            return
+        ids = [request_id for request_id, (owner, _) in self._running.items() if owner is work]
+        self._engine.abort_request(ids)
+        for request_id in ids:
+            del self._running[request_id]
+        work.done.set_exception(ScoringAborted())
 
     def _resolve(self, output: Any) -> None:
         work, position = self._running.pop(output.request_id)

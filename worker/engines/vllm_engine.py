@@ -25,8 +25,8 @@ from vllm.v1.engine.llm_engine import LLMEngine
 
 from shared.contracts import ScoreScale
 from shared.models import ModelSpec
-from worker.engines.base import BatchScores, EngineError, EngineStartError, ScoringBatch
-from worker.engines.loop import EngineLoop, Inbox, Work
+from worker.engines.base import BatchScores, Cancellation, EngineDied, EngineStartError, ScoringBatch
+from worker.engines.loop import Abort, EngineLoop, Inbox, Work
 from worker.engines.vllm_settings import engine_settings
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class VllmEngine:
         self._thread.start()
         try:
             self._attach(started.result())
-            self.score(_WARM_UP)
+            self.score(_WARM_UP, Cancellation())
         except EngineStartError:
             self.close()
             raise
@@ -85,13 +85,14 @@ class VllmEngine:
             use_activation=False if kind == "cross-encoder" else None,
         )
 
-    def score(self, batch: ScoringBatch) -> BatchScores:
+    def score(self, batch: ScoringBatch, cancellation: Cancellation) -> BatchScores:
         with self._rendering:
             documents, truncated = self._shorten(batch)
             work = Work(self._render(batch.query, documents), batch.priority)
         if self._closed:
-            raise EngineError("the engine is closed")
+            raise EngineDied("the engine is closed")
         self._inbox.put(work)
+        cancellation.on_cancel(lambda: self._inbox.put(Abort(work)))
         outputs = work.done.result()
         prompt_tokens = sum(len(output.prompt_token_ids) for output in outputs)
         truncated |= self._cut_by_vllm(batch.query, documents, outputs)
@@ -155,10 +156,10 @@ class VllmEngine:
         loop = EngineLoop(engine, self._inbox)
         try:
             loop.run()
-            reason = EngineError("the engine is closed")
+            reason = EngineDied("the engine is closed")
         except Exception as error:
             logger.exception("the engine broke")
-            reason = EngineError(f"the engine broke: {_one_line(error)}")
+            reason = EngineDied(f"the engine broke: {_one_line(error)}")
         self._closed = True
         loop.fail_all(reason)
         engine.renderer.shutdown()

@@ -1,3 +1,4 @@
+import threading
 import time
 
 import pytest
@@ -6,14 +7,15 @@ from hypothesis import strategies as st
 
 from shared.contracts import ScoreScale
 from tests.shared.support import properties
-from worker.engines.base import BatchScores, ScoringBatch
+from worker.engines.base import BatchScores, Cancellation, ScoringAborted, ScoringBatch
 from worker.engines.lexical import LexicalEngine
 
 words = st.lists(st.sampled_from(["panda", "bear", "Bär", "熊猫", "x1", "the", ","]), max_size=6).map(" ".join)
 
 
 def score(query: str, *documents: str, max_tokens_per_doc: int | None = None) -> BatchScores:
-    return LexicalEngine().score(ScoringBatch(query, list(documents), max_tokens_per_doc=max_tokens_per_doc))
+    batch = ScoringBatch(query, list(documents), max_tokens_per_doc=max_tokens_per_doc)
+    return LexicalEngine().score(batch, Cancellation())
 
 
 def test_more_of_the_querys_words_score_higher() -> None:
@@ -53,8 +55,17 @@ def test_tokens_are_the_words_of_every_pair() -> None:
 
 def test_the_delay_stands_in_for_a_models_time() -> None:
     started = time.monotonic()
-    LexicalEngine(delay_seconds=0.05).score(ScoringBatch("q", ["d"]))
+    LexicalEngine(delay_seconds=0.05).score(ScoringBatch("q", ["d"]), Cancellation())
     assert time.monotonic() - started >= 0.05
+
+
+def test_a_batch_that_nobody_wants_any_more_ends_the_delay() -> None:
+    cancellation = Cancellation()
+    threading.Timer(0.05, cancellation.cancel).start()
+    started = time.monotonic()
+    with pytest.raises(ScoringAborted):
+        LexicalEngine(delay_seconds=30).score(ScoringBatch("q", ["d"]), cancellation)
+    assert time.monotonic() - started < 5
 
 
 def test_its_scores_are_similarities() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from worker.engines.base import EngineError
-from worker.engines.loop import EngineLoop, Inbox, Work
+from worker.engines.loop import Abort, EngineLoop, Inbox, Work
 
 
 @dataclass
@@ -26,6 +26,9 @@ class EchoEngine:
 
     def add_request(self, request_id: str, prompt: Any, params: Any, *, priority: int) -> None:
         self.waiting.append((priority, int(request_id), request_id, prompt + params))
+
+    def abort_request(self, request_ids: list[str]) -> None:
+        self.waiting = [entry for entry in self.waiting if entry[2] not in request_ids]
 
     def step(self) -> list[Output]:
         if self.broken:
@@ -71,7 +74,7 @@ def test_every_batch_gets_its_own_outputs_in_its_own_order(inbox: Inbox) -> None
 
 
 def test_a_lower_priority_number_is_computed_sooner() -> None:
-    engine, inbox = EchoEngine(), queue.SimpleQueue[Work | None]()
+    engine, inbox = EchoEngine(), queue.SimpleQueue[Work | Abort | None]()
     late, soon = work("late", priority=1000), work("soon", priority=0)
     order: list[str] = []
 
@@ -87,7 +90,7 @@ def test_a_lower_priority_number_is_computed_sooner() -> None:
 
 
 def test_when_the_engine_breaks_everybody_who_waits_is_told() -> None:
-    engine, inbox = EchoEngine(), queue.SimpleQueue[Work | None]()
+    engine, inbox = EchoEngine(), queue.SimpleQueue[Work | Abort | None]()
     running, waiting = work("a", "b"), work("c")
     inbox.put(running)
     loop = EngineLoop(engine, inbox)

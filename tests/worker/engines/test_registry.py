@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from shared.models import ModelSpec
-from worker.engines.base import EngineStartError, ScoringBatch
+from worker.engines.base import Cancellation, EngineStartError, ScoringBatch
 from worker.engines.lexical import LexicalEngine
 from worker.engines.registry import ENGINES, build_engine
 
@@ -20,7 +20,7 @@ def test_a_model_gets_the_engine_that_its_entry_names() -> None:
 @pytest.mark.parametrize("seconds", [0.05, "0.05"])
 def test_the_lexical_engine_takes_a_delay(seconds: object) -> None:
     started = time.monotonic()
-    build_engine(lexical(delay_seconds=seconds)).score(ScoringBatch("q", ["d"]))
+    build_engine(lexical(delay_seconds=seconds)).score(ScoringBatch("q", ["d"]), Cancellation())
     assert time.monotonic() - started >= 0.05
 
 

@@ -1,0 +1,17 @@
+-- Ends the jobs whose deadline has passed.
+-- reads   KEYS[3] deadlines
+-- writes  whatever ends a job
+-- args    1 start of every job's key, 2 how many jobs at most, 3 channel
+-- answers how many were ended
+local ended = 0
+for _, job_id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now_ms(), 'LIMIT', 0, ARGV[2])) do
+  local keys = job_keys(ARGV[1] .. job_id)
+  despite_full_memory(keys)
+  redis.call('ZREM', KEYS[3], job_id)
+  local state = redis.call('HGET', keys.job, 'state')
+  if state and not is_final(state) then
+    end_job(keys, job_id, 'expired', ARGV[3])
+    ended = ended + 1
+  end
+end
+return ended

@@ -1,0 +1,56 @@
+-- Looks after shards whose time has come: an unheard doorbell is to be rung again, a lease that ended without a word is
+-- a crash. Safe to run twice: ringing once too often costs a claim.
+-- reads   KEYS[4..5] the pool's queues (lists)
+-- writes  KEYS[2] outstanding, KEYS[6] dead, the jobs whose shards are due
+-- args    1 start of every job's key, 2 how many shards at most, 3 ms until the first repeated ring, 4 ms between later
+--         ones at most, 5 crashes allowed, 6 failure JSON for more, 7 channel, 8 length of the dead list,
+--         9 crashes after which a shard is tried alone
+-- answers {job id, shard, class, job id, shard, class, ...} to ring for
+local now = now_ms()
+local doorbells = redis.call('LLEN', KEYS[4]) + redis.call('LLEN', KEYS[5])
+local enough = doorbells >= redis.call('ZCARD', KEYS[2])
+local ring = {}
+
+local function look_again(member, after_ms)
+  redis.call('ZADD', KEYS[2], now + after_ms, member)
+end
+
+local function look_after(member, job_id, shard)
+  local keys = job_keys(ARGV[1] .. job_id)
+  local job = redis.call('HMGET', keys.job, 'state', 'class')
+  if not job[1] or is_final(job[1]) then
+    redis.call('ZREM', KEYS[2], member)
+    return
+  end
+  local fields = redis.call('HMGET', keys.shards, shard .. ':state', shard .. ':rings')
+  local rings = tonumber(fields[2] or 0)
+  local wait = math.min(ARGV[3] * 2 ^ math.min(rings, 20), ARGV[4])
+  if fields[1] == 'leased' then
+    local left = redis.call('PTTL', lease_key(keys, shard))
+    if left > 0 then return look_again(member, left) end
+    despite_full_memory(keys)
+    local crashes = redis.call('HINCRBY', keys.shards, shard .. ':crashes', 1)
+    if crashes >= tonumber(ARGV[5]) then
+      return bury(keys, job_id, shard, ARGV[6], ARGV[7], KEYS[6], tonumber(ARGV[8]))
+    end
+    redis.call('HSET', keys.shards, shard .. ':state', 'queued', shard .. ':rings', 0)
+    if crashes >= tonumber(ARGV[9]) then redis.call('HSET', keys.shards, shard .. ':alone', 1) end
+    redis.call('HDEL', keys.shards, shard .. ':token')
+  elseif fields[1] == 'queued' then
+    if enough then return look_again(member, wait) end
+    redis.call('HINCRBY', keys.shards, shard .. ':rings', 1)
+  else
+    redis.call('ZREM', KEYS[2], member)
+    return
+  end
+  look_again(member, wait)
+  table.insert(ring, job_id)
+  table.insert(ring, shard)
+  table.insert(ring, job[2])
+end
+
+for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, ARGV[2])) do
+  local job_id, shard = string.match(member, '^(.+)/(%d+)$')
+  look_after(member, job_id, shard)
+end
+return ring

@@ -1,0 +1,23 @@
+-- Gives a shard back: because its worker stops (drain, free of charge) or its engine asked for another try (transient).
+-- writes  KEYS[1] job, its shards and lease; KEYS[2] outstanding; KEYS[4] dead and whatever ends a job over budget
+-- args    1 job id, 2 shard, 3 fencing token, 4 drain | transient, 5 ms until it is looked after again,
+--         6 transient errors allowed, 7 failure JSON, 8 channel, 9 length of the dead list
+-- answers accepted | failed (over its budget, the job has failed) | stale | ended, as finish does
+local keys = job_keys(KEYS[1])
+local state = redis.call('HGET', keys.job, 'state')
+if not state or is_final(state) then return 'ended' end
+
+local shard = ARGV[2]
+local current = redis.call('HMGET', keys.shards, shard .. ':state', shard .. ':token')
+if current[1] ~= 'leased' or current[2] ~= ARGV[3] then return 'stale' end
+
+despite_full_memory(keys)
+if ARGV[4] == 'transient' and redis.call('HINCRBY', keys.shards, shard .. ':retries', 1) > tonumber(ARGV[6]) then
+  bury(keys, ARGV[1], shard, ARGV[7], ARGV[8], KEYS[4], tonumber(ARGV[9]))
+  return 'failed'
+end
+redis.call('HSET', keys.shards, shard .. ':state', 'queued')
+redis.call('HDEL', keys.shards, shard .. ':token')
+redis.call('DEL', lease_key(keys, shard))
+redis.call('ZADD', keys.outstanding, now_ms() + ARGV[5], ARGV[1] .. '/' .. shard)
+return 'accepted'
