@@ -162,8 +162,8 @@ def test_without_redis_it_is_503_and_back_when_redis_is(tmp_path: Path) -> None:
             stop_all([again], grace_seconds=5)
 
 
-def poll(client: httpx.Client, location: str) -> dict[str, Any]:
-    deadline = time.monotonic() + 15
+def poll(client: httpx.Client, location: str, seconds: float = 15) -> dict[str, Any]:
+    deadline = time.monotonic() + seconds
     while True:
         job: dict[str, Any] = client.get(location).json()
         if job["state"] not in ("queued", "running") or time.monotonic() > deadline:

@@ -1,0 +1,49 @@
+"""A Redis that is full refuses new jobs at the door, and harms none that was accepted."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from infra.local.stack import Stack
+from shared import keys
+from tests.integration.test_errors import assert_error, poll
+from tests.stacks import PANDA, client_of, running, write_models
+
+SHARD_SECONDS = 1.0
+SEVERAL_SHARDS = {"query": "panda", "documents": [f"panda {number} " + "word " * 60 for number in range(12)]}
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[Stack]:
+    environment = {
+        "RERANKQ_MODELS_FILE": write_models(tmp_path, engine_args={"delay_seconds": SHARD_SECONDS}),
+        "RERANKQ_SHARD_TOKENS": "200",
+        "RERANKQ_BATCH_WINDOW": "2",
+    }
+    with running(environment=environment) as started:
+        yield started
+
+
+def test_new_jobs_are_refused_and_accepted_ones_end_well(stack: Stack) -> None:
+    with client_of(stack) as client, redis.Redis.from_url(stack.redis_url) as store:
+        ask_for_a_job = {"Prefer": "respond-async"}
+        job = client.post("/v1/rerank", json=SEVERAL_SHARDS, headers=ask_for_a_job).json()
+        assert job["progress"]["shards"] >= 4
+        store.config_set("maxmemory", 1)
+        try:
+            refused = client.post("/v1/rerank", json=PANDA)
+            assert_error(refused, 503, "the job store is out of memory; try again")
+            assert int(refused.headers["retry-after"]) >= 1
+            time.sleep(3 * SHARD_SECONDS)
+        finally:
+            store.config_set("maxmemory", 0)
+        assert poll(client, f"/v1/jobs/{job['id']}", seconds=40)["state"] == "succeeded"
+        rows = client.get(f"/v1/jobs/{job['id']}/results").json()["results"]
+        assert len(rows) == len(SEVERAL_SHARDS["documents"])
+        assert client.post("/v1/rerank", json=PANDA).status_code == 200
+        # No worker died of it, and none was taken for dead.
+        stack.check()
+        assert not [name for name in store.hkeys(keys.shards(job["id"])) if name.endswith(b":crashes")]
