@@ -36,7 +36,23 @@ _COMMON: dict[str, Any] = {
 
 def connect_async(url: str) -> redis.asyncio.Redis:
     """A pooled asyncio client of bytes; connects on first use."""
-    return redis.asyncio.Redis.from_url(url, retry=AsyncRetry(ConstantBackoff(0.05), 1), **_COMMON)
+    client = redis.asyncio.Redis.from_url(url, retry=AsyncRetry(ConstantBackoff(0.05), 1), **_COMMON)
+    pool = client.connection_pool
+    pool.connection_class = type("Connection", (_ClosedIsLost, pool.connection_class), {})
+    return client
+
+
+class _ClosedIsLost:
+    """Mixed into a connection: writing to a transport that was reset is a lost connection, which is tried again.
+
+    uvloop raises a RuntimeError there, where asyncio raises nothing, and redis-py knows neither.
+    """
+
+    async def send_packed_command(self, *args: Any, **options: Any) -> None:
+        try:
+            await super().send_packed_command(*args, **options)  # type: ignore[misc]
+        except RuntimeError as error:
+            raise RedisConnectionError(str(error)) from error
 
 
 def connect(url: str) -> redis.Redis:
