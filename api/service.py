@@ -224,6 +224,10 @@ class RerankService:
             request = await self._ledger.read_request(job_id)
         if record is None or request is None:
             raise _not_found(job_id)
+        is_whole = len(request.documents) == record.pairs and len(shards) == record.shards
+        if record.state is JobState.SUCCEEDED and not is_whole:
+            # Deleted while it was read.
+            raise _not_found(job_id)
         match record.state:
             case JobState.SUCCEEDED:
                 return rank(record, request, shards)

@@ -80,7 +80,7 @@ class Ledger:
     def __init__(self, client: redis.asyncio.Redis, lifetimes: Lifetimes | None = None) -> None:
         self._client = client
         self._lifetimes = lifetimes or Lifetimes()
-        names = ("submit", "cancel", "delete", "reconcile", "expire", "revive")
+        names = ("submit", "cancel", "delete", "reconcile", "expire", "revive", "ring")
         self._scripts: dict[str, Any] = {name: client.register_script(script_source(name)) for name in names}
 
     async def submit(self, submission: Submission) -> Acceptance:
@@ -122,9 +122,12 @@ class Ledger:
         return JobRecord.from_hash(job_id, fields) if fields else None
 
     async def read_finished(self, job_id: str) -> tuple[JobRecord | None, list[ShardScores]]:
-        """The record and the accepted scores, shard by shard, as they were at one moment."""
+        """The record and the accepted scores, shard by shard.
+
+        A job that is deleted meanwhile has fewer of them than shards. Not MULTI: a full Redis refuses that.
+        """
         with store_errors():
-            async with self._client.pipeline(transaction=True) as pipe:
+            async with self._client.pipeline(transaction=False) as pipe:
                 pipe.hgetall(keys.job(job_id))
                 pipe.hgetall(keys.results(job_id))
                 fields, results = await pipe.execute()
@@ -132,9 +135,9 @@ class Ledger:
         return record, [codec.decode_scores(payload) for payload in _in_order(results)]
 
     async def read_request(self, job_id: str) -> RerankRequest | None:
-        """The request as it was accepted, None when it is gone."""
+        """The request as it was accepted, None when it is gone; of a job that is deleted meanwhile perhaps a part."""
         with store_errors():
-            async with self._client.pipeline(transaction=True) as pipe:
+            async with self._client.pipeline(transaction=False) as pipe:
                 pipe.get(keys.request(job_id))
                 pipe.hgetall(keys.documents(job_id))
                 head, slices = await pipe.execute()
@@ -200,7 +203,7 @@ class Ledger:
         """Push doorbells; `queue` as Redis sees it."""
         if envelopes:
             with store_errors():
-                await self._client.lpush(queue, *envelopes)
+                await self._scripts["ring"](keys=[queue], args=envelopes)
 
     async def _on_job(self, script: str, record: JobRecord, *args: object) -> Any:
         with store_errors():

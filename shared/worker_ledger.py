@@ -90,7 +90,7 @@ class WorkerLedger:
         self._lease_ms = int(lease_seconds * 1000)
         self._ceiling_ms = int(Lifetimes().unfinished * 1000)
         self._repeat_ms = int(REPEAT_RING_SECONDS * 1000)
-        names = ("claim", "renew", "finish", "fail", "requeue")
+        names = ("claim", "renew", "finish", "fail", "requeue", "ring")
         self._scripts: dict[str, Any] = {name: client.register_script(script_source(name)) for name in names}
 
     def claim(self, lease: ShardLease) -> Claim:
@@ -152,8 +152,8 @@ class WorkerLedger:
 
     def _ring(self, job_id: str, shard: int, work_class: WorkClass) -> None:
         if self._envelopes is not None:
-            name = keys.queue_name(self._model, work_class)
-            self._client.lpush(keys.queue(self._model, work_class), self._envelopes.build(name, job_id, shard))
+            envelope = self._envelopes.build(keys.queue_name(self._model, work_class), job_id, shard)
+            self._scripts["ring"](keys=[keys.queue(self._model, work_class)], args=[envelope])
 
     def _call(
         self,

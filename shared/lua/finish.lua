@@ -26,6 +26,9 @@ end
 
 -- One done, the next one rung for: a large job never has more than its window in the queue.
 local next_shard = tonumber(job[2])
+while next_shard < tonumber(job[3]) and redis.call('HGET', keys.shards, next_shard .. ':state') ~= 'waiting' do
+  next_shard = next_shard + 1
+end
 if next_shard >= tonumber(job[3]) then return {'accepted', -1} end
 redis.call('HSET', keys.job, 'next', next_shard + 1)
 redis.call('HSET', keys.shards, next_shard .. ':state', 'queued')

@@ -17,6 +17,7 @@ end
 
 local function look_after(member, job_id, shard)
   local keys = job_keys(ARGV[1] .. job_id)
+  despite_full_memory(keys)
   local job = redis.call('HMGET', keys.job, 'state', 'class')
   if not job[1] or is_final(job[1]) then
     redis.call('ZREM', KEYS[2], member)
@@ -28,7 +29,6 @@ local function look_after(member, job_id, shard)
   if fields[1] == 'leased' then
     local left = redis.call('PTTL', lease_key(keys, shard))
     if left > 0 then return look_again(member, left) end
-    despite_full_memory(keys)
     local crashes = redis.call('HINCRBY', keys.shards, shard .. ':crashes', 1)
     if crashes >= tonumber(ARGV[5]) then
       return bury(keys, job_id, shard, ARGV[6], ARGV[7], KEYS[6], tonumber(ARGV[8]))
