@@ -17,10 +17,11 @@ from shared.celery_app import Envelopes
 from shared.errors import StoreUnavailable
 from shared.ledger import Ledger, Ring
 from shared.redis_client import store_errors
+from shared.scripts import script_source
 
 logger = logging.getLogger(__name__)
 
-ROUND_SECONDS = 1.0
+ROUND_SECONDS = 0.5
 LEADER_SECONDS = 4.0
 """When the leading process dies, another one takes over within this time."""
 GRACE_SECONDS = 6.0
@@ -38,12 +39,13 @@ class Reconciler:
         self._envelopes = envelopes
         self._models = models
         self._name = token_hex(8)
+        self._take_lead = client.register_script(script_source("lead"))
         self._server: str | None = None
         self._first_contact = True
         self._trusted_from = 0.0
 
     async def run(self) -> None:
-        """One round a second, until cancelled."""
+        """One round after another, until cancelled."""
         while True:
             try:
                 await self._round()
@@ -87,10 +89,5 @@ class Reconciler:
 
     async def _lead(self) -> bool:
         """Take or keep the lock."""
-        milliseconds = int(LEADER_SECONDS * 1000)
         with store_errors():
-            if await self._client.set(keys.RECONCILER, self._name, px=milliseconds, nx=True):
-                return True
-            if await self._client.get(keys.RECONCILER) != self._name.encode():
-                return False
-            return bool(await self._client.pexpire(keys.RECONCILER, milliseconds))
+            return bool(await self._take_lead(keys=[keys.RECONCILER], args=[self._name, int(LEADER_SECONDS * 1000)]))

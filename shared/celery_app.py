@@ -53,6 +53,8 @@ def make_celery(redis_url: str) -> Celery:
             # kombu's own defaults look for lost messages every 100 s only.
             "unacked_restore_interval": 5,
             "unacked_restore_throttle": 1,
+            # Whoever restores holds a lock; one that is killed meanwhile must not keep it for kombu's five minutes.
+            "unacked_mutex_expire": 5,
             "polling_interval": 0.1,
             "health_check_interval": 5,
             "socket_timeout": 5,

@@ -19,6 +19,7 @@ from shared.scripts import job_script_keys, script_source
 
 REPEAT_RING_SECONDS = 5.0
 """How long a doorbell may go unheard before it is rung again; doubled for every further time."""
+REPEAT_RING_AFTER_CRASH_SECONDS = 1.0
 REPEAT_RING_AT_MOST_SECONDS = 300.0
 CRASHES_ALLOWED = 4
 """The crash that fails the job. A worker may die for many reasons that no job has to answer for."""
@@ -184,6 +185,7 @@ class Ledger:
             keys.FINISHED_CHANNEL,
             DEAD_LIST_LENGTH,
             ALONE_AFTER_CRASHES,
+            int(REPEAT_RING_AFTER_CRASH_SECONDS * 1000),
         ]
         with store_errors():
             found = await self._scripts["reconcile"](keys=job_script_keys("", model, *queues, keys.DEAD), args=args)
@@ -200,10 +202,10 @@ class Ledger:
             )
 
     async def ring(self, queue: str, envelopes: list[bytes]) -> None:
-        """Push doorbells; `queue` as Redis sees it."""
+        """Push doorbells for work that has waited long enough; `queue` as Redis sees it."""
         if envelopes:
             with store_errors():
-                await self._scripts["ring"](keys=[queue], args=envelopes)
+                await self._scripts["ring"](keys=[queue], args=["front", *envelopes])
 
     async def _on_job(self, script: str, record: JobRecord, *args: object) -> Any:
         with store_errors():

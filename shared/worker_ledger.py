@@ -6,7 +6,7 @@ Raises StoreUnavailable when Redis cannot be reached or refuses to write.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 import redis
 
@@ -18,7 +18,7 @@ from shared.ledger import DEAD_LIST_LENGTH, REPEAT_RING_SECONDS, Lifetimes
 from shared.redis_client import store_errors
 from shared.scripts import job_script_keys, script_source
 
-LEASE_SECONDS = 5.0
+LEASE_SECONDS = 4.0
 """A worker that is silent for this long has lost its shards. Recovery from a kill takes this and a round more."""
 TRANSIENT_ERRORS_ALLOWED = 5
 
@@ -117,7 +117,7 @@ class WorkerLedger:
                 "finish", lease, payload, keys.FINISHED_CHANNEL, self._ceiling_ms, self._repeat_ms
             )
             if next_shard >= 0:
-                self._ring(lease.job_id, next_shard, work_class)
+                self._ring(lease.job_id, next_shard, work_class, "back")
         return FinishVerdict(verdict.decode())
 
     def fail(self, lease: ShardLease, failure: JobFailure) -> FinishVerdict:
@@ -131,7 +131,7 @@ class WorkerLedger:
         with store_errors():
             answer = self._requeue(lease, "drain", REPEAT_RING_SECONDS, JobFailure("", ""))
             if answer is FinishVerdict.ACCEPTED:
-                self._ring(lease.job_id, lease.shard, work_class)
+                self._ring(lease.job_id, lease.shard, work_class, "front")
         return answer
 
     def retry_later(self, lease: ShardLease, after_seconds: float, failure: JobFailure) -> FinishVerdict:
@@ -150,10 +150,10 @@ class WorkerLedger:
         )
         return FinishVerdict(self._call("requeue", lease, *args, more_keys=(keys.DEAD,)).decode())
 
-    def _ring(self, job_id: str, shard: int, work_class: WorkClass) -> None:
+    def _ring(self, job_id: str, shard: int, work_class: WorkClass, end: Literal["front", "back"]) -> None:
         if self._envelopes is not None:
             envelope = self._envelopes.build(keys.queue_name(self._model, work_class), job_id, shard)
-            self._scripts["ring"](keys=[keys.queue(self._model, work_class)], args=[envelope])
+            self._scripts["ring"](keys=[keys.queue(self._model, work_class)], args=[end, envelope])
 
     def _call(
         self,

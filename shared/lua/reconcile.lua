@@ -4,7 +4,7 @@
 -- writes  KEYS[2] outstanding, KEYS[6] dead, the jobs whose shards are due
 -- args    1 start of every job's key, 2 how many shards at most, 3 ms until the first repeated ring, 4 ms between later
 --         ones at most, 5 crashes allowed, 6 failure JSON for more, 7 channel, 8 length of the dead list,
---         9 crashes after which a shard is tried alone
+--         9 crashes after which a shard is tried alone, 10 as 3, for a shard that lost its worker
 -- answers {job id, shard, class, job id, shard, class, ...} to ring for
 local now = now_ms()
 local doorbells = redis.call('LLEN', KEYS[4]) + redis.call('LLEN', KEYS[5])
@@ -23,9 +23,11 @@ local function look_after(member, job_id, shard)
     redis.call('ZREM', KEYS[2], member)
     return
   end
-  local fields = redis.call('HMGET', keys.shards, shard .. ':state', shard .. ':rings')
+  local fields = redis.call('HMGET', keys.shards, shard .. ':state', shard .. ':rings', shard .. ':crashes')
   local rings = tonumber(fields[2] or 0)
-  local wait = math.min(ARGV[3] * 2 ^ math.min(rings, 20), ARGV[4])
+  -- Whoever has lost a worker once is not kept waiting for another one that dies with its doorbell in hand.
+  local first_wait = (fields[1] == 'leased' or fields[3]) and ARGV[10] or ARGV[3]
+  local wait = math.min(first_wait * 2 ^ math.min(rings, 20), ARGV[4])
   if fields[1] == 'leased' then
     local left = redis.call('PTTL', lease_key(keys, shard))
     if left > 0 then return look_again(member, left) end

@@ -1,6 +1,13 @@
 -- Pushes doorbells, also when Redis is full: an accepted job must be scored then too.
 -- writes  KEYS[1] queue (list)
--- args    one Celery message for each doorbell
--- answers the length of the queue
+-- args    1 front | back: front for work that was rung for before and has waited long enough,
+--         then one Celery message for each doorbell, to be heard in this order
+-- answers how many were pushed
 redis.call('PERSIST', KEYS[1])
-return redis.call('LPUSH', KEYS[1], unpack(ARGV))
+-- Workers take from the right.
+if ARGV[1] == 'front' then
+  for message = #ARGV, 2, -1 do redis.call('RPUSH', KEYS[1], ARGV[message]) end
+else
+  for message = 2, #ARGV do redis.call('LPUSH', KEYS[1], ARGV[message]) end
+end
+return #ARGV - 1

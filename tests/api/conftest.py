@@ -7,9 +7,9 @@ import redis.asyncio
 from api.replies import ReplyWaiter
 from shared import keys
 from shared.ledger import Ledger
-from tests.shared.conftest import async_client, ledger
+from tests.shared.conftest import async_client, ledger, store
 
-__all__ = ["async_client", "ledger", "replies"]
+__all__ = ["async_client", "ledger", "replies", "store"]
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 import asyncio
 import logging
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -11,6 +12,9 @@ from fastapi import FastAPI
 
 from api.app import create_app
 from api.errors import error_of, headers_of, status_of
+from api.pools import PoolWatch
+from api.reconciler import Reconciler
+from api.replies import ReplyWaiter
 from api.settings import ApiSettings
 from shared.errors import (
     ConfigurationError,
@@ -163,6 +167,31 @@ class TestRoutes:
         assert job.json()["progress"] == {"pairs": 2, "shards": 1, "shards_done": 0}
         assert "results" not in job.json()
 
+    async def test_under_an_idempotency_key_a_job_is_accepted_once(self, open_api: Opener) -> None:
+        headers = {"Prefer": "respond-async", "Idempotency-Key": "mine"}
+        async with open_api() as client:
+            first, again = [await client.post("/v1/rerank", json=BODY, headers=headers) for _ in range(2)]
+            other = await client.post("/v1/rerank", json=BODY | {"top_n": 1}, headers=headers)
+        assert (first.status_code, again.status_code) == (202, 202)
+        assert first.headers["location"] == again.headers["location"]
+        error = other.json()["error"]
+        assert (other.status_code, error["type"], error["param"]) == (422, "idempotency_conflict", "Idempotency-Key")
+
+    async def test_a_call_that_waits_may_have_an_idempotency_key_too(self, open_api: Opener, redis_url: str) -> None:
+        async with open_api() as client:
+            headers = {"Idempotency-Key": "mine"}
+            first = await with_worker(client.post("/v1/rerank", json=BODY, headers=headers), redis_url)
+            again = await client.post("/v1/rerank", json=BODY, headers=headers)
+        assert (first.status_code, again.status_code) == (200, 200)
+        assert first.content == again.content
+
+    @pytest.mark.parametrize("prefer", ["respond-async", "wait=1"])
+    async def test_an_idempotency_key_that_is_none_is_refused(self, open_api: Opener, prefer: str) -> None:
+        async with open_api() as client:
+            headers = {"Prefer": prefer, "Idempotency-Key": ""}
+            answer = await client.post("/v1/rerank", json=BODY, headers=headers)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "Idempotency-Key")
+
     async def test_preferences_may_come_in_several_lines(self, open_api: Opener) -> None:
         async with open_api(wait_seconds=0.1) as client:
             lines = [("Prefer", "handling=lenient"), ("Prefer", "respond-async")]
@@ -226,6 +255,37 @@ class TestOperations:
             refused = await client.post("/v1/rerank", content=b"not even JSON")
         assert statuses == {"/health": 200, "/ready": 503, "/v1/models": 401}
         assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+
+
+class TestBackground:
+    @pytest.mark.parametrize("part", [ReplyWaiter, PoolWatch, Reconciler])
+    async def test_without_a_part_that_failed_the_process_ends(
+        self, open_api: Opener, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, part: type
+    ) -> None:
+        raised: list[int] = []
+        monkeypatch.setattr("api.app.signal.raise_signal", raised.append)
+
+        async def fail(_: object) -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(part, "run", fail)
+        # Not every part listens: nobody waits for it here.
+        async with open_api(redis_url=dead_redis_url()):
+            for _ in range(500):
+                if raised:
+                    break
+                await asyncio.sleep(0.01)
+        assert raised == [signal.SIGTERM]
+        assert any(record.levelno == logging.CRITICAL for record in caplog.records)
+
+    async def test_a_part_that_was_told_to_end_is_no_fault(
+        self, open_api: Opener, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        raised: list[int] = []
+        monkeypatch.setattr("api.app.signal.raise_signal", raised.append)
+        async with open_api():
+            pass
+        assert raised == []
 
 
 async def with_worker(call: Any, redis_url: str) -> httpx.Response:

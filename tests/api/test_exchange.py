@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from starlette.requests import ClientDisconnect, Request
 
-from api.exchange import json_response, read_json_object, unless_disconnected
+from api.exchange import json_response, read_idempotency_key, read_json_object, unless_disconnected
 from shared.errors import InvalidRequest, PayloadTooLarge
 
 LIMIT = 100
@@ -83,6 +83,26 @@ class TestReading:
         caller = Caller(leaves=True)
         with pytest.raises(ClientDisconnect):
             await read_json_object(caller.request, LIMIT)
+
+
+def with_key(*keys: str) -> Request:
+    headers = [(b"idempotency-key", key.encode("latin-1")) for key in keys]
+    return Request({"type": "http", "method": "POST", "headers": headers})
+
+
+class TestIdempotencyKey:
+    def test_nobody_has_to_give_one(self) -> None:
+        assert read_idempotency_key(with_key()) is None
+
+    @pytest.mark.parametrize("key", ["8e03978e-40d5-43dd-bc93-6894a57f9324", '"quoted"', "x", "x" * 255])
+    def test_it_is_taken_as_it_is(self, key: str) -> None:
+        assert read_idempotency_key(with_key(key)) == key
+
+    @pytest.mark.parametrize("key", ["", "x" * 256, "x" * 10_000])
+    def test_an_empty_or_endless_one_is_refused(self, key: str) -> None:
+        with pytest.raises(InvalidRequest, match="must have 1 to 255 characters") as caught:
+            read_idempotency_key(with_key(key))
+        assert caught.value.param == "Idempotency-Key"
 
 
 class TestLeaving:

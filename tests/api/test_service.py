@@ -12,6 +12,7 @@ from shared import keys
 from shared.celery_app import Envelopes, make_celery
 from shared.contracts import RerankRequest, RerankResult, WorkClass
 from shared.errors import (
+    IdempotencyConflict,
     InvalidRequest,
     JobCanceled,
     JobExpired,
@@ -29,7 +30,7 @@ from shared.ledger import Ledger
 from shared.models import ModelRegistry, ModelSpec
 from shared.worker_ledger import ClaimVerdict
 from tests.api.support import Worker
-from tests.shared.support import MODEL, OWNER, make_request, make_scores
+from tests.shared.support import MODEL, OWNER, StoreView, make_request, make_scores, read_doorbell
 
 LIMITS = Limits(max_documents=3, wait_seconds=10.0, job_deadline_seconds=60.0, shard_tokens=16_384, batch_window=32)
 ServiceMaker = Callable[[Limits], RerankService]
@@ -66,16 +67,30 @@ def worker(redis_url: str) -> Worker:
 
 
 async def rerank(
-    service: RerankService, request: RerankRequest | None = None, *, wait_seconds: float | None = None
+    service: RerankService,
+    request: RerankRequest | None = None,
+    *,
+    wait_seconds: float | None = None,
+    idempotency: str | None = None,
 ) -> RerankResult:
     async with asyncio.timeout(15):
         return await service.rerank(
-            request or make_request(), dialect="superset", owner=OWNER, wait_seconds=wait_seconds
+            request or make_request(),
+            dialect="superset",
+            owner=OWNER,
+            wait_seconds=wait_seconds,
+            idempotency=idempotency,
         )
 
 
-async def submit(service: RerankService, request: RerankRequest | None = None) -> JobRecord:
-    return await service.submit(request or make_request(), dialect="nebul", owner=OWNER)
+async def submit(
+    service: RerankService,
+    request: RerankRequest | None = None,
+    *,
+    owner: str = OWNER,
+    idempotency: str | None = None,
+) -> JobRecord:
+    return await service.submit(request or make_request(), dialect="nebul", owner=owner, idempotency=idempotency)
 
 
 async def queued_job(client: Any) -> str:
@@ -192,6 +207,131 @@ class TestRefusals:
         with pytest.raises(ModelUnavailable):
             await waiting
         assert await ledger.states([job_id]) == {job_id: JobState.CANCELED}
+
+
+class TestShards:
+    async def test_a_large_request_is_cut_and_its_answer_is_whole(
+        self, make_service: ServiceMaker, redis_url: str, store: StoreView
+    ) -> None:
+        waiting = asyncio.create_task(rerank(make_service(replace(LIMITS, shard_tokens=1)), make_request(*"abc")))
+        for score in (0.1, 0.9, 0.5):
+            await Worker(redis_url, make_scores(score)).answer_one()
+        result = await waiting
+        assert [(row.index, row.score, row.document.text) for row in result.rows] == [
+            (1, 0.9, "b"),
+            (2, 0.5, "c"),
+            (0, 0.1, "a"),
+        ]
+
+    async def test_whoever_waits_has_every_shard_rung_for_at_once(
+        self, make_service: ServiceMaker, store: StoreView
+    ) -> None:
+        service = make_service(replace(LIMITS, shard_tokens=1, batch_window=1))
+        with pytest.raises(WaitTimedOut) as caught:
+            await rerank(service, make_request(*"abc"), wait_seconds=0.05)
+        job_id = caught.value.job_id
+        assert [read_doorbell(message) for message in store.doorbells()] == [(job_id, 0), (job_id, 1), (job_id, 2)]
+
+    @pytest.mark.parametrize(("window", "rung"), [(1, [0]), (2, [0, 1]), (9, [0, 1, 2])])
+    async def test_a_job_that_nobody_waits_for_leaves_room_for_others(
+        self, make_service: ServiceMaker, store: StoreView, window: int, rung: list[int]
+    ) -> None:
+        service = make_service(replace(LIMITS, shard_tokens=1, batch_window=window))
+        record = await submit(service, make_request(*"abc"))
+        assert (record.shards, record.left, record.pairs) == (3, 3, 3)
+        bells = [read_doorbell(message) for message in store.doorbells(WorkClass.BATCH)]
+        assert bells == [(record.id, shard) for shard in rung]
+
+
+class TestIdempotency:
+    async def test_the_same_request_under_the_same_key_is_the_same_job(
+        self, service: RerankService, store: StoreView
+    ) -> None:
+        first, again = [await submit(service, idempotency="mine") for _ in range(2)]
+        assert first == again
+        assert len(store.outstanding()) == 1
+
+    async def test_another_request_under_the_same_key_is_refused(self, service: RerankService) -> None:
+        record = await submit(service, make_request("a"), idempotency="mine")
+        for call in (submit, rerank):
+            with pytest.raises(IdempotencyConflict):
+                await call(service, make_request("b"), idempotency="mine")
+        assert (await service.job(record.id, OWNER)).state is JobState.QUEUED
+
+    async def test_the_key_of_another_owner_is_another_key(self, service: RerankService) -> None:
+        mine = await submit(service, idempotency="mine")
+        other = await submit(service, make_request("b"), owner="owner-2", idempotency="mine")
+        assert mine.id != other.id
+
+    async def test_asking_again_gives_the_same_answer_and_asks_no_engine(
+        self, service: RerankService, worker: Worker, store: StoreView
+    ) -> None:
+        result, _ = await asyncio.gather(rerank(service, idempotency="mine"), worker.answer_one())
+        assert await rerank(service, idempotency="mine") == result
+        assert store.doorbells() == []
+
+    async def test_two_who_ask_at_once_share_the_job(
+        self, service: RerankService, worker: Worker, store: StoreView
+    ) -> None:
+        asking = [asyncio.create_task(rerank(service, idempotency="mine")) for _ in range(2)]
+        await worker.answer_one()
+        one, other = await asyncio.gather(*asking)
+        assert one == other
+        assert store.doorbells() == []
+
+    async def test_past_the_wait_the_caller_may_come_back_and_wait_on(
+        self, service: RerankService, worker: Worker
+    ) -> None:
+        ids = []
+        for _ in range(2):
+            with pytest.raises(WaitTimedOut, match=r"within 0\.05 s") as caught:
+                await rerank(service, wait_seconds=0.05, idempotency="mine")
+            ids.append(caught.value.job_id)
+        result, _ = await asyncio.gather(rerank(service, idempotency="mine"), worker.answer_one())
+        assert {result.id, *ids} == {result.id}
+
+    async def test_a_caller_that_leaves_keeps_its_job(
+        self, service: RerankService, worker: Worker, redis_client: Any
+    ) -> None:
+        waiting = asyncio.create_task(rerank(service, idempotency="mine"))
+        job_id = await queued_job(redis_client)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert (await service.job(job_id, OWNER)).state is JobState.QUEUED
+        result, _ = await asyncio.gather(rerank(service, idempotency="mine"), worker.answer_one())
+        assert result.id == job_id
+
+    async def test_who_leaves_while_another_waits_takes_nothing_from_it(
+        self, service: RerankService, worker: Worker, redis_client: Any
+    ) -> None:
+        first, second = [asyncio.create_task(rerank(service, idempotency="mine")) for _ in range(2)]
+        await queued_job(redis_client)
+        await asyncio.sleep(0.05)
+        first.cancel()
+        await asyncio.wait([first])
+        await worker.answer_one()
+        assert len((await second).rows) == 2
+
+    async def test_a_pool_that_fails_meanwhile_leaves_the_job_to_who_comes_back(
+        self, service: RerankService, pools: PoolWatch, ledger: Ledger, redis_client: Any
+    ) -> None:
+        waiting = asyncio.create_task(rerank(service, idempotency="mine"))
+        job_id = await queued_job(redis_client)
+        await fail_to_start(redis_client, pools)
+        with pytest.raises(ModelUnavailable):
+            await waiting
+        assert await ledger.states([job_id]) == {job_id: JobState.QUEUED}
+
+    async def test_what_became_of_the_job_is_the_answer(self, service: RerankService) -> None:
+        record = await submit(service, idempotency="mine")
+        await service.cancel(record.id, OWNER)
+        assert (await submit(service, idempotency="mine")).state is JobState.CANCELED
+
+    async def test_after_the_job_was_deleted_the_key_is_free(self, service: RerankService) -> None:
+        record = await submit(service, idempotency="mine")
+        await service.delete(record.id, OWNER)
+        assert (await submit(service, make_request("b"), idempotency="mine")).id != record.id
 
 
 class TestJobs:

@@ -1,10 +1,16 @@
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 import pytest
+import redis
 import redis.asyncio
 
+from shared import keys
+from shared.celery_app import Envelopes, make_celery
 from shared.ledger import Ledger, Lifetimes
 from shared.redis_client import connect_async
+from shared.worker_ledger import WorkerLedger
+from tests.shared.support import MODEL, StoreView
 
 LIFETIMES = Lifetimes(result=100.0, unfinished=1000.0)
 
@@ -19,3 +25,38 @@ async def async_client(redis_url: str) -> AsyncIterator[redis.asyncio.Redis]:
 @pytest.fixture
 def ledger(async_client: redis.asyncio.Redis) -> Ledger:
     return Ledger(async_client, LIFETIMES)
+
+
+@pytest.fixture
+def store(redis_client: redis.Redis) -> StoreView:
+    return StoreView(redis_client)
+
+
+@pytest.fixture
+def worker(redis_client: redis.Redis) -> WorkerLedger:
+    """Rings for nothing: the doorbells in the queue are the API's own."""
+    return WorkerLedger(redis_client, MODEL)
+
+
+@pytest.fixture
+def ringing_worker(redis_client: redis.Redis, redis_url: str) -> WorkerLedger:
+    return WorkerLedger(redis_client, MODEL, Envelopes(make_celery(redis_url)))
+
+
+@pytest.fixture
+def announced(redis_client: Any) -> Iterator[Callable[[], list[str]]]:
+    """Answers the ids that were published as finished since it was last asked."""
+    with redis_client.pubsub() as channel:
+        channel.subscribe(keys.FINISHED_CHANNEL)
+
+        def read() -> list[str]:
+            redis_client.publish(keys.FINISHED_CHANNEL, "that is all")
+            ids: list[str] = []
+            while (message := channel.get_message(timeout=5)) is not None:
+                if message["data"] == b"that is all":
+                    return ids
+                if message["type"] == "message":
+                    ids.append(message["data"].decode())
+            raise AssertionError("the channel went quiet")
+
+        yield read

@@ -1,16 +1,22 @@
-"""What the tests of several packages share: jobs to submit, and a Redis that is away or full."""
+"""What the tests of several packages share: jobs to submit, a view of the store, and a Redis that is away or full."""
 
+import base64
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import redis
 from hypothesis import HealthCheck, settings
 
 from infra.local.redis_server import free_port
+from shared import keys
 from shared.contracts import Document, RerankRequest, ScoreScale, ShardScores, WorkClass
-from shared.ledger import Submission
+from shared.jobs import JobRecord
+from shared.ledger import Ledger, Submission
 from shared.worker_ledger import ShardLease
 
+JOB = "job-1"
 MODEL = "test-model"
 OWNER = "owner-1"
 
@@ -24,12 +30,13 @@ def make_request(*texts: str, **fields: object) -> RerankRequest:
 
 
 def make_submission(
-    job_id: str = "job-1",
+    job_id: str = JOB,
     *,
     shards: int = 1,
     rung: int | None = None,
     deadline_seconds: float = 60.0,
     request: RerankRequest | None = None,
+    work_class: WorkClass = WorkClass.INTERACTIVE,
     idempotency: str | None = None,
 ) -> Submission:
     """A job of so many shards, cut evenly; the first `rung` of them, or all, are rung for at once."""
@@ -40,7 +47,7 @@ def make_submission(
         model=MODEL,
         dialect="superset",
         owner=OWNER,
-        work_class=WorkClass.INTERACTIVE,
+        work_class=work_class,
         sizes=[len(range(shard, len(request.documents), shards)) for shard in range(shards)],
         envelopes=[f"doorbell {job_id}/{shard}".encode() for shard in range(shards if rung is None else rung)],
         deadline_seconds=deadline_seconds,
@@ -48,12 +55,90 @@ def make_submission(
     )
 
 
-def make_lease(shard: int = 0, token: str = "token", *, job_id: str = "job-1") -> ShardLease:
+def make_lease(shard: int = 0, token: str = "token", *, job_id: str = JOB) -> ShardLease:
     return ShardLease(job_id, shard, token)
 
 
 def make_scores(*scores: float | None) -> ShardScores:
     return ShardScores(scores=list(scores or (0.25, 0.75)), scale=ScoreScale.SIMILARITY)
+
+
+class StoreView:
+    """What the ledger has written, seen past it; and the two things that time does, done at once."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def outstanding(self) -> list[str]:
+        return [member.decode() for member in self._client.zrange(keys.outstanding(MODEL), 0, -1)]
+
+    def deadlines(self) -> list[str]:
+        return [member.decode() for member in self._client.zrange(keys.deadlines(MODEL), 0, -1)]
+
+    def shard(self, shard: int = 0, *, job_id: str = JOB) -> dict[str, str]:
+        """The shard's fields, without its number."""
+        fields = self._client.hgetall(keys.shards(job_id))
+        start = f"{shard}:"
+        return {
+            name.decode().removeprefix(start): value.decode()
+            for name, value in fields.items()
+            if name.decode().startswith(start)
+        }
+
+    def lease(self, shard: int = 0, *, job_id: str = JOB) -> str | None:
+        """Whose lease it is, None when there is none."""
+        token = self._client.get(keys.lease(job_id, shard))
+        return token.decode() if token else None
+
+    def doorbells(self, work_class: WorkClass = WorkClass.INTERACTIVE) -> list[bytes]:
+        """The queue's messages, the next one to be popped first."""
+        messages: list[bytes] = self._client.lrange(keys.queue(MODEL, work_class), 0, -1)
+        return messages[::-1]
+
+    def take_doorbells(self) -> None:
+        """A worker pops them all, and dies before it has looked."""
+        self._client.delete(*(keys.queue(MODEL, work_class) for work_class in WorkClass))
+
+    def dead(self) -> list[dict[str, Any]]:
+        return [json.loads(note) for note in self._client.lrange(keys.DEAD, 0, -1)]
+
+    def now_ms(self) -> int:
+        seconds, microseconds = self._client.time()
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
+    def due_in_seconds(self, shard: int = 0, *, job_id: str = JOB) -> float:
+        """When the reconciler looks after the shard again."""
+        return float(self._client.zscore(keys.outstanding(MODEL), f"{job_id}/{shard}") - self.now_ms()) / 1000
+
+    def remaining_seconds(self, key: str | bytes) -> float:
+        """How long a key lives."""
+        return float(self._client.pttl(key)) / 1000
+
+    def make_due(self, *shards: int, job_id: str = JOB) -> None:
+        """The time to look after the shards has come."""
+        self._client.zadd(keys.outstanding(MODEL), {f"{job_id}/{shard}": 0 for shard in shards or (0,)}, xx=True)
+
+    def end_lease(self, *shards: int, job_id: str = JOB) -> None:
+        """The leases run out, and the reconciler is to look."""
+        self._client.delete(*(keys.lease(job_id, shard) for shard in shards or (0,)))
+        self.make_due(*shards, job_id=job_id)
+
+    def pass_deadline(self, job_id: str = JOB) -> None:
+        self._client.hset(keys.job(job_id), "deadline_ms", 1)
+        self._client.zadd(keys.deadlines(MODEL), {job_id: 1}, xx=True)
+
+
+async def read_record(ledger: Ledger, job_id: str = JOB) -> JobRecord:
+    """The record of a job that is there."""
+    record = await ledger.read(job_id)
+    assert record is not None
+    return record
+
+
+def read_doorbell(message: bytes) -> tuple[str, int]:
+    """The job and the shard that a Celery message names."""
+    job_id, shard = json.loads(base64.b64decode(json.loads(message)["body"]))[0]
+    return job_id, shard
 
 
 def dead_redis_url() -> str:

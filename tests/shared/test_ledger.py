@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,79 +10,91 @@ from shared import keys
 from shared.contracts import WorkClass
 from shared.errors import StoreUnavailable
 from shared.jobs import JobFailure, JobRecord, JobState
-from shared.ledger import Acceptance, Ledger
+from shared.ledger import CRASHES_ALLOWED, REPEAT_RING_SECONDS, Acceptance, Ledger, Ring
 from shared.redis_client import RETRY_AFTER_SECONDS, connect, connect_async
-from shared.worker_ledger import ClaimVerdict, FinishVerdict, WorkerLedger
+from shared.worker_ledger import LEASE_SECONDS, TRANSIENT_ERRORS_ALLOWED, ClaimVerdict, FinishVerdict, WorkerLedger
 from tests.shared.conftest import LIFETIMES
 from tests.shared.support import (
+    JOB,
     MODEL,
     OWNER,
+    StoreView,
     dead_redis_url,
     make_lease,
+    make_request,
     make_scores,
     make_submission,
-    out_of_memory,
+    read_doorbell,
+    read_record,
 )
 
-JOB = "job-1"
 INTERACTIVE = WorkClass.INTERACTIVE
-QUEUE = keys.queue(MODEL, WorkClass.INTERACTIVE)
 FAILURE = JobFailure("scoring_failed", "the engine gave up")
 
 
-@pytest.fixture
-def worker(redis_client: redis.Redis) -> WorkerLedger:
-    return WorkerLedger(redis_client, MODEL)
+End = Callable[[Ledger, WorkerLedger, StoreView], Awaitable[None]]
 
 
-@pytest.fixture
-def forgetful_worker(redis_client: redis.Redis) -> WorkerLedger:
-    """Its leases are over as soon as they are given."""
-    return WorkerLedger(redis_client, MODEL, lease_seconds=0.001)
+async def finished(_: Ledger, worker: WorkerLedger, __: StoreView) -> None:
+    worker.finish(make_lease(1), make_scores(), INTERACTIVE)
 
 
-@pytest.fixture
-def announced(redis_client: Any) -> Iterator[Callable[[], list[str]]]:
-    """Answers the ids that were published as finished since it was last asked."""
-    with redis_client.pubsub() as channel:
-        channel.subscribe(keys.FINISHED_CHANNEL)
-
-        def read() -> list[str]:
-            redis_client.publish(keys.FINISHED_CHANNEL, "that is all")
-            ids: list[str] = []
-            while (message := channel.get_message(timeout=5)) is not None:
-                if message["data"] == b"that is all":
-                    return ids
-                if message["type"] == "message":
-                    ids.append(message["data"].decode())
-            raise AssertionError("the channel went quiet")
-
-        yield read
+async def failed(_: Ledger, worker: WorkerLedger, __: StoreView) -> None:
+    worker.fail(make_lease(1), FAILURE)
 
 
-async def read(ledger: Ledger, job_id: str = JOB) -> JobRecord:
-    record = await ledger.read(job_id)
-    assert record is not None
-    return record
+async def canceled(ledger: Ledger, _: WorkerLedger, __: StoreView) -> None:
+    await ledger.cancel(await read_record(ledger))
 
 
-def outstanding(client: Any) -> list[bytes]:
-    members: list[bytes] = client.zrange(keys.outstanding(MODEL), 0, -1)
-    return members
+async def expired_at_a_claim(_: Ledger, worker: WorkerLedger, store: StoreView) -> None:
+    store.pass_deadline()
+    worker.claim(make_lease(1))
 
 
-def remaining_seconds(client: Any, key: str | bytes) -> float:
-    milliseconds: int = client.pttl(key)
-    return milliseconds / 1000
+async def expired_at_a_renewal(_: Ledger, worker: WorkerLedger, store: StoreView) -> None:
+    store.pass_deadline()
+    worker.renew([make_lease(1)])
+
+
+async def expired_unseen(ledger: Ledger, _: WorkerLedger, store: StoreView) -> None:
+    store.pass_deadline()
+    await ledger.expire(MODEL)
+
+
+async def crashed_too_often(ledger: Ledger, worker: WorkerLedger, store: StoreView) -> None:
+    for _ in range(CRASHES_ALLOWED):
+        worker.claim(make_lease(1))
+        store.end_lease(1)
+        await ledger.reconcile(MODEL)
+
+
+async def retried_too_often(_: Ledger, worker: WorkerLedger, __: StoreView) -> None:
+    for _try in range(TRANSIENT_ERRORS_ALLOWED + 1):
+        worker.claim(make_lease(1))
+        worker.retry_later(make_lease(1), 1.0, FAILURE)
+
+
+ENDS: list[End] = [
+    finished,
+    failed,
+    canceled,
+    expired_at_a_claim,
+    expired_at_a_renewal,
+    expired_unseen,
+    crashed_too_often,
+    retried_too_often,
+]
+"""Every way in which a job comes to its end while its second shard is in a worker's hands."""
 
 
 class TestSubmit:
     async def test_job_request_shards_outstanding_members_and_doorbells_appear_together(
-        self, ledger: Ledger, redis_client: redis.Redis
+        self, ledger: Ledger, store: StoreView, redis_client: redis.Redis
     ) -> None:
         assert await ledger.submit(make_submission(shards=2, deadline_seconds=30)) == Acceptance(JOB, existing=False)
 
-        record = await read(ledger)
+        record = await read_record(ledger)
         assert record == JobRecord(
             id=JOB,
             state=JobState.QUEUED,
@@ -101,37 +113,41 @@ class TestSubmit:
         )
         assert await ledger.read_request(JOB) == make_submission(shards=2).request
         assert redis_client.hgetall(keys.shards(JOB)) == {b"0:state": b"queued", b"1:state": b"queued"}
-        assert outstanding(redis_client) == [b"job-1/0", b"job-1/1"]
-        assert redis_client.lrange(QUEUE, 0, -1) == [b"doorbell job-1/1", b"doorbell job-1/0"]
+        assert store.outstanding() == ["job-1/0", "job-1/1"]
+        assert store.deadlines() == [JOB]
+        assert store.doorbells() == [b"doorbell job-1/0", b"doorbell job-1/1"]
 
-    async def test_the_time_of_acceptance_is_redis_own(self, ledger: Ledger, redis_client: Any) -> None:
-        def store_clock_ms() -> int:
-            seconds, microseconds = redis_client.time()
-            return int(seconds) * 1000 + int(microseconds) // 1000
+    async def test_only_the_first_shards_of_a_large_job_are_rung_for(self, ledger: Ledger, store: StoreView) -> None:
+        await ledger.submit(make_submission(shards=4, rung=2))
+        assert store.doorbells() == [b"doorbell job-1/0", b"doorbell job-1/1"]
+        assert [store.shard(number)["state"] for number in range(4)] == ["queued", "queued", "waiting", "waiting"]
+        assert len(store.outstanding()) == 4
+        assert [store.due_in_seconds(number) < 3600 for number in range(4)] == [True, True, False, False]
 
-        before = store_clock_ms()
+    async def test_the_time_of_acceptance_is_redis_own(self, ledger: Ledger, store: StoreView) -> None:
+        before = store.now_ms()
         await ledger.submit(make_submission())
-        assert before <= (await read(ledger)).created_ms <= store_clock_ms()
+        assert before <= (await read_record(ledger)).created_ms <= store.now_ms()
 
-    async def test_the_oldest_doorbell_is_popped_first(self, ledger: Ledger, redis_client: redis.Redis) -> None:
+    async def test_the_oldest_doorbell_is_popped_first(self, ledger: Ledger, store: StoreView) -> None:
         await ledger.submit(make_submission("job-1"))
         await ledger.submit(make_submission("job-2"))
-        assert redis_client.rpop(QUEUE) == b"doorbell job-1/0"
+        assert store.doorbells() == [b"doorbell job-1/0", b"doorbell job-2/0"]
 
-    async def test_batch_work_has_a_queue_of_its_own(self, ledger: Ledger, redis_client: redis.Redis) -> None:
+    async def test_batch_work_has_a_queue_of_its_own(self, ledger: Ledger, store: StoreView) -> None:
         await ledger.submit(replace(make_submission(), work_class=WorkClass.BATCH))
-        assert redis_client.llen(QUEUE) == 0
-        assert redis_client.llen(keys.queue(MODEL, WorkClass.BATCH)) == 1
+        assert store.doorbells() == []
+        assert len(store.doorbells(WorkClass.BATCH)) == 1
 
     async def test_a_submit_that_is_sent_again_changes_nothing(
-        self, ledger: Ledger, worker: WorkerLedger, redis_client: redis.Redis
+        self, ledger: Ledger, worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission())
         worker.claim(make_lease())
         worker.finish(make_lease(), make_scores(), INTERACTIVE)
         await ledger.submit(make_submission())
-        assert (await read(ledger)).state is JobState.SUCCEEDED
-        assert redis_client.llen(QUEUE) == 1
+        assert (await read_record(ledger)).state is JobState.SUCCEEDED
+        assert len(store.doorbells()) == 1
 
 
 class TestReading:
@@ -171,7 +187,7 @@ class TestClaim:
         assert (claim.verdict, claim.request) == (ClaimVerdict.RUN, make_submission().request)
         assert 10 <= claim.queue_ms < 60_000
 
-        record = await read(ledger)
+        record = await read_record(ledger)
         assert record.state is JobState.RUNNING
         assert record.started_ms == record.created_ms + claim.queue_ms
 
@@ -188,6 +204,35 @@ class TestClaim:
         assert worker.claim(make_lease(token="first")).verdict is ClaimVerdict.RUN
         assert worker.claim(make_lease(1, "second")).verdict is ClaimVerdict.RUN
 
+    async def test_a_shard_comes_with_its_own_documents_alone(self, ledger: Ledger, worker: WorkerLedger) -> None:
+        request = make_request("a", "b", "c", "d", "e", top_n=2, priority=7)
+        await ledger.submit(make_submission(request=request, shards=2))
+        given = [worker.claim(make_lease(shard)).request for shard in (0, 1)]
+        assert given == [
+            request.model_copy(update={"documents": request.documents[:3]}),
+            request.model_copy(update={"documents": request.documents[3:]}),
+        ]
+        assert await ledger.read_request(JOB) == request
+
+    async def test_a_claim_is_leased_and_told_to_run_in_company(
+        self, ledger: Ledger, worker: WorkerLedger, store: StoreView
+    ) -> None:
+        await ledger.submit(make_submission())
+        assert not worker.claim(make_lease()).alone
+        assert store.lease() == "token"
+        assert 0 < store.remaining_seconds(keys.lease(JOB, 0)) <= LEASE_SECONDS
+        assert 0 < store.due_in_seconds() <= LEASE_SECONDS
+
+    async def test_a_shard_whose_lease_ran_out_is_held_until_the_reconciler_has_taken_it_away(
+        self, ledger: Ledger, worker: WorkerLedger, store: StoreView
+    ) -> None:
+        await ledger.submit(make_submission())
+        worker.claim(make_lease(token="first"))
+        store.end_lease()
+        assert worker.claim(make_lease(token="second")).verdict is ClaimVerdict.HELD
+        await ledger.reconcile(MODEL)
+        assert worker.claim(make_lease(token="second")).verdict is ClaimVerdict.RUN
+
     async def test_a_scored_shard_of_a_job_that_goes_on_is_done(self, ledger: Ledger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission(shards=2))
         worker.claim(make_lease())
@@ -196,21 +241,21 @@ class TestClaim:
 
     async def test_a_job_that_has_ended_has_nothing_to_claim(self, ledger: Ledger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission())
-        await ledger.cancel(await read(ledger))
+        await ledger.cancel(await read_record(ledger))
         assert worker.claim(make_lease()).verdict is ClaimVerdict.ENDED
 
     async def test_past_the_deadline_the_job_expires(
         self,
         ledger: Ledger,
         worker: WorkerLedger,
-        redis_client: redis.Redis,
+        store: StoreView,
         announced: Callable[[], list[str]],
     ) -> None:
         await ledger.submit(make_submission(deadline_seconds=0.001))
         await asyncio.sleep(0.01)
         assert worker.claim(make_lease()).verdict is ClaimVerdict.ENDED
-        assert (await read(ledger)).state is JobState.EXPIRED
-        assert outstanding(redis_client) == []
+        assert (await read_record(ledger)).state is JobState.EXPIRED
+        assert (store.outstanding(), store.deadlines()) == ([], [])
         assert announced() == [JOB]
 
     async def test_a_claim_that_is_sent_again_is_still_ours(self, ledger: Ledger, worker: WorkerLedger) -> None:
@@ -226,18 +271,18 @@ class TestFinish:
         for shard in (0, 1):
             worker.claim(make_lease(shard))
             assert worker.finish(make_lease(shard), make_scores(), INTERACTIVE) is FinishVerdict.ACCEPTED
-            record = await read(ledger)
+            record = await read_record(ledger)
             states.append((record.state, record.left))
         assert states == [(JobState.RUNNING, 1), (JobState.SUCCEEDED, 0)]
         assert record.finished_ms >= record.started_ms >= record.created_ms
 
     async def test_a_shard_that_is_done_is_no_longer_outstanding(
-        self, ledger: Ledger, worker: WorkerLedger, redis_client: redis.Redis
+        self, ledger: Ledger, worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission(shards=2))
         worker.claim(make_lease())
         worker.finish(make_lease(), make_scores(), INTERACTIVE)
-        assert outstanding(redis_client) == [b"job-1/1"]
+        assert store.outstanding() == ["job-1/1"]
 
     async def test_a_second_finish_of_a_shard_is_stale(self, ledger: Ledger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission(shards=2))
@@ -246,7 +291,7 @@ class TestFinish:
         assert worker.finish(make_lease(), make_scores(0.8, 0.9), INTERACTIVE) is FinishVerdict.STALE
         _, shards = await ledger.read_finished(JOB)
         assert shards == [make_scores(0.1, 0.2)]
-        assert (await read(ledger)).left == 1
+        assert (await read_record(ledger)).left == 1
 
     async def test_a_finish_after_the_end_is_too_late(self, ledger: Ledger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission())
@@ -261,46 +306,103 @@ class TestFinish:
         await ledger.submit(make_submission())
         assert worker.finish(make_lease(), make_scores(), INTERACTIVE) is FinishVerdict.STALE
 
-    async def test_a_lease_that_ran_out_fences_its_first_owner_off(
-        self, ledger: Ledger, forgetful_worker: WorkerLedger, worker: WorkerLedger
+    async def test_a_shard_that_was_taken_away_is_its_first_owners_no_longer(
+        self, ledger: Ledger, worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission())
         first, second = make_lease(token="first"), make_lease(token="second")
-        forgetful_worker.claim(first)
-        await asyncio.sleep(0.01)
-        assert worker.claim(second).verdict is ClaimVerdict.HELD
+        worker.claim(first)
+        store.end_lease()
         await ledger.reconcile(MODEL)
-        assert worker.claim(second).verdict is ClaimVerdict.RUN
-        assert worker.finish(first, make_scores(0.1, 0.1), INTERACTIVE) is FinishVerdict.STALE
-        assert worker.fail(first, FAILURE) is FinishVerdict.STALE
+        for _ in range(2):
+            assert worker.finish(first, make_scores(0.1, 0.1), INTERACTIVE) is FinishVerdict.STALE
+            assert worker.fail(first, FAILURE) is FinishVerdict.STALE
+            assert worker.give_back(first, INTERACTIVE) is FinishVerdict.STALE
+            assert worker.retry_later(first, 1.0, FAILURE) is FinishVerdict.STALE
+            worker.claim(second)
         assert worker.finish(second, make_scores(0.9, 0.9), INTERACTIVE) is FinishVerdict.ACCEPTED
         _, shards = await ledger.read_finished(JOB)
         assert shards == [make_scores(0.9, 0.9)]
 
-    async def test_an_owner_whose_lease_ran_out_may_finish_while_nobody_else_has_claimed(
-        self, ledger: Ledger, forgetful_worker: WorkerLedger
+    async def test_an_owner_whose_lease_ran_out_may_finish_while_nobody_has_taken_it_away(
+        self, ledger: Ledger, worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission())
-        forgetful_worker.claim(make_lease())
-        assert forgetful_worker.finish(make_lease(), make_scores(), INTERACTIVE) is FinishVerdict.ACCEPTED
+        worker.claim(make_lease())
+        store.end_lease()
+        assert worker.finish(make_lease(), make_scores(), INTERACTIVE) is FinishVerdict.ACCEPTED
+
+    async def test_every_shard_is_accepted_exactly_once(
+        self, ledger: Ledger, worker: WorkerLedger, store: StoreView
+    ) -> None:
+        await ledger.submit(make_submission(shards=3))
+        for shard in (2, 0, 1):
+            worker.claim(make_lease(shard))
+            for _ in range(2):
+                worker.finish(make_lease(shard), make_scores(), INTERACTIVE)
+        assert [store.shard(shard)["accepted"] for shard in range(3)] == ["1", "1", "1"]
+
+    async def test_every_shard_that_is_done_rings_for_the_next_one(
+        self, ledger: Ledger, ringing_worker: WorkerLedger, store: StoreView
+    ) -> None:
+        await ledger.submit(make_submission(shards=4, rung=2))
+        store.take_doorbells()
+        rung: list[list[tuple[str, int]]] = []
+        for shard in (1, 0, 2, 3):
+            ringing_worker.claim(make_lease(shard))
+            ringing_worker.finish(make_lease(shard), make_scores(), INTERACTIVE)
+            rung.append([read_doorbell(message) for message in store.doorbells()])
+            store.take_doorbells()
+        assert rung == [[(JOB, 2)], [(JOB, 3)], [], []]
+        assert (await read_record(ledger)).state is JobState.SUCCEEDED
+
+    async def test_the_next_shard_is_looked_after_even_if_nobody_rang(
+        self, ledger: Ledger, worker: WorkerLedger, store: StoreView
+    ) -> None:
+        await ledger.submit(make_submission(shards=3, rung=1))
+        store.take_doorbells()
+        worker.claim(make_lease())
+        worker.finish(make_lease(), make_scores(), INTERACTIVE)
+        assert [store.shard(shard)["state"] for shard in (1, 2)] == ["queued", "waiting"]
+        assert 0 < store.due_in_seconds(1) <= REPEAT_RING_SECONDS
+        store.make_due(1)
+        assert await ledger.reconcile(MODEL) == [Ring(JOB, 1, INTERACTIVE)]
+
+    async def test_the_next_shard_of_batch_work_is_rung_for_in_the_queue_of_batch_work(
+        self, ledger: Ledger, ringing_worker: WorkerLedger, store: StoreView
+    ) -> None:
+        await ledger.submit(replace(make_submission(shards=2, rung=1), work_class=WorkClass.BATCH))
+        store.take_doorbells()
+        ringing_worker.claim(make_lease())
+        ringing_worker.finish(make_lease(), make_scores(), WorkClass.BATCH)
+        assert store.doorbells() == []
+        assert [read_doorbell(message) for message in store.doorbells(WorkClass.BATCH)] == [(JOB, 1)]
+
+    async def test_a_shard_that_was_claimed_before_its_turn_is_not_scored_twice(
+        self, ledger: Ledger, worker: WorkerLedger, store: StoreView
+    ) -> None:
+        await ledger.submit(make_submission(shards=3, rung=1))
+        for shard in (1, 0):
+            worker.claim(make_lease(shard))
+            worker.finish(make_lease(shard), make_scores(), INTERACTIVE)
+        assert store.outstanding() == ["job-1/2"]
+        assert worker.claim(make_lease(1, "another")).verdict is ClaimVerdict.DONE
 
 
 class TestFail:
-    async def test_one_failed_shard_fails_the_job(
-        self, ledger: Ledger, worker: WorkerLedger, redis_client: redis.Redis
-    ) -> None:
+    async def test_one_failed_shard_fails_the_job(self, ledger: Ledger, worker: WorkerLedger, store: StoreView) -> None:
         await ledger.submit(make_submission(shards=2))
         worker.claim(make_lease(1))
         assert worker.fail(make_lease(1), FAILURE) is FinishVerdict.ACCEPTED
-        record = await read(ledger)
+        record = await read_record(ledger)
         assert (record.state, record.failure) == (JobState.FAILED, FAILURE)
-        assert outstanding(redis_client) == []
+        assert store.outstanding() == []
 
     async def test_a_failure_under_a_foreign_token_is_stale(self, ledger: Ledger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission())
         worker.claim(make_lease())
         assert worker.fail(make_lease(token="another"), FAILURE) is FinishVerdict.STALE
-        assert (await read(ledger)).state is JobState.RUNNING
+        assert (await read_record(ledger)).state is JobState.RUNNING
 
     async def test_a_failure_after_the_end_is_too_late(self, ledger: Ledger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission())
@@ -308,26 +410,26 @@ class TestFail:
         worker.finish(make_lease(), make_scores(), INTERACTIVE)
         assert worker.fail(make_lease(), FAILURE) is FinishVerdict.ENDED
         assert worker.fail(make_lease(job_id="job-x"), FAILURE) is FinishVerdict.ENDED
-        record = await read(ledger)
+        record = await read_record(ledger)
         assert (record.state, record.failure) == (JobState.SUCCEEDED, None)
 
 
 class TestCancel:
-    async def test_a_canceled_job_stays_canceled(self, ledger: Ledger, redis_client: redis.Redis) -> None:
+    async def test_a_canceled_job_stays_canceled(self, ledger: Ledger, store: StoreView) -> None:
         await ledger.submit(make_submission())
-        record = await read(ledger)
+        record = await read_record(ledger)
         assert await ledger.cancel(record) is JobState.CANCELED
-        canceled = await read(ledger)
+        canceled = await read_record(ledger)
         assert await ledger.cancel(record) is JobState.CANCELED
-        assert await read(ledger) == canceled
-        assert outstanding(redis_client) == []
+        assert await read_record(ledger) == canceled
+        assert store.outstanding() == []
 
     async def test_a_job_that_succeeded_stays_as_it_is(self, ledger: Ledger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission())
         worker.claim(make_lease())
         worker.finish(make_lease(), make_scores(), INTERACTIVE)
         succeeded = await ledger.read_finished(JOB)
-        assert await ledger.cancel(await read(ledger)) is JobState.SUCCEEDED
+        assert await ledger.cancel(await read_record(ledger)) is JobState.SUCCEEDED
         assert await ledger.read_finished(JOB) == succeeded
 
     async def test_a_running_shard_of_a_canceled_job_is_not_accepted(
@@ -335,14 +437,14 @@ class TestCancel:
     ) -> None:
         await ledger.submit(make_submission())
         worker.claim(make_lease())
-        await ledger.cancel(await read(ledger))
+        await ledger.cancel(await read_record(ledger))
         assert worker.finish(make_lease(), make_scores(), INTERACTIVE) is FinishVerdict.ENDED
         _, shards = await ledger.read_finished(JOB)
         assert shards == []
 
     async def test_a_job_that_is_gone_has_no_state(self, ledger: Ledger) -> None:
         await ledger.submit(make_submission())
-        record = await read(ledger)
+        record = await read_record(ledger)
         await ledger.delete(record)
         assert await ledger.cancel(record) is None
 
@@ -356,46 +458,39 @@ class TestDelete:
         if finished:
             worker.claim(make_lease())
             worker.finish(make_lease(), make_scores(), INTERACTIVE)
-        record = await read(ledger)
+        record = await read_record(ledger)
         assert await ledger.delete(record)
-        assert redis_client.keys() == [QUEUE.encode()]
+        assert redis_client.keys() == [keys.queue(MODEL, INTERACTIVE).encode()]
         assert not await ledger.delete(record)
 
 
 class TestLifetimes:
     async def test_every_key_of_an_unfinished_job_has_a_ceiling(
-        self, ledger: Ledger, worker: WorkerLedger, redis_client: redis.Redis
+        self, ledger: Ledger, worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission(shards=2))
         worker.claim(make_lease())
         for key in (keys.job(JOB), keys.request(JOB), keys.documents(JOB), keys.shards(JOB)):
-            assert LIFETIMES.result < remaining_seconds(redis_client, key) <= LIFETIMES.unfinished
+            assert LIFETIMES.result < store.remaining_seconds(key) <= LIFETIMES.unfinished
         worker.finish(make_lease(), make_scores(), INTERACTIVE)
-        assert remaining_seconds(redis_client, keys.results(JOB)) > LIFETIMES.result
+        assert store.remaining_seconds(keys.results(JOB)) > LIFETIMES.result
 
-    @pytest.mark.parametrize("end", ["finish", "fail", "cancel", "expire"])
+    @pytest.mark.parametrize("end", ENDS)
     async def test_every_key_of_an_ended_job_goes_when_its_result_does(
-        self, ledger: Ledger, worker: WorkerLedger, redis_client: Any, end: str
+        self, ledger: Ledger, worker: WorkerLedger, store: StoreView, redis_client: Any, end: End
     ) -> None:
-        await ledger.submit(make_submission(shards=2, deadline_seconds=0.05 if end == "expire" else 60))
-        if end == "expire":
-            await asyncio.sleep(0.06)
-        else:
-            worker.claim(make_lease())
-            worker.finish(make_lease(), make_scores(), INTERACTIVE)
+        await ledger.submit(make_submission(shards=2, idempotency="mine"))
+        worker.claim(make_lease())
+        worker.finish(make_lease(), make_scores(), INTERACTIVE)
         worker.claim(make_lease(1))
-        if end == "finish":
-            worker.finish(make_lease(1), make_scores(), INTERACTIVE)
-        elif end == "fail":
-            worker.fail(make_lease(1), FAILURE)
-        elif end == "cancel":
-            await ledger.cancel(await read(ledger))
-        assert (await read(ledger)).state.final
+        await end(ledger, worker, store)
+        assert (await read_record(ledger)).state.final
 
-        left = redis_client.keys("rerankq:job:*")
-        assert len(left) == (4 if end == "expire" else 5)
-        for key in left:
-            assert 0 < remaining_seconds(redis_client, key) <= LIFETIMES.result
+        names = [keys.job(JOB), keys.request(JOB), keys.documents(JOB), keys.shards(JOB), keys.results(JOB)]
+        assert {key.decode() for key in redis_client.keys("rerankq:job:*")} == set(names)
+        for key in (*names, keys.idempotency(OWNER, "mine")):
+            assert 0 < store.remaining_seconds(key) <= LIFETIMES.result
+        assert (store.outstanding(), store.deadlines()) == ([], [])
 
 
 class TestAnnouncements:
@@ -420,21 +515,50 @@ class TestAnnouncements:
         worker.fail(make_lease(), FAILURE)
         worker.finish(make_lease(), make_scores(), INTERACTIVE)
         worker.claim(make_lease())
-        record = await read(ledger)
+        record = await read_record(ledger)
         await ledger.cancel(record)
         await ledger.delete(record)
         assert announced() == []
 
-    @pytest.mark.parametrize("end", [Ledger.cancel, Ledger.delete])
-    async def test_canceling_and_deleting_wake_those_who_wait(
+    @pytest.mark.parametrize("end", ENDS)
+    async def test_every_end_wakes_those_who_wait_once(
         self,
         ledger: Ledger,
+        worker: WorkerLedger,
+        store: StoreView,
         announced: Callable[[], list[str]],
-        end: Callable[[Ledger, JobRecord], Awaitable[object]],
+        end: End,
     ) -> None:
-        await ledger.submit(make_submission())
-        await end(ledger, await read(ledger))
+        await ledger.submit(make_submission(shards=2))
+        worker.claim(make_lease())
+        worker.finish(make_lease(), make_scores(), INTERACTIVE)
+        worker.claim(make_lease(1))
+        await end(ledger, worker, store)
         assert announced() == [JOB]
+
+    async def test_deleting_wakes_those_who_wait(self, ledger: Ledger, announced: Callable[[], list[str]]) -> None:
+        await ledger.submit(make_submission())
+        await ledger.delete(await read_record(ledger))
+        assert announced() == [JOB]
+
+
+class TestRing:
+    async def test_what_is_rung_for_again_comes_before_what_is_new(self, ledger: Ledger, store: StoreView) -> None:
+        await ledger.submit(make_submission())
+        await ledger.ring(keys.queue(MODEL, INTERACTIVE), [b"one", b"other"])
+        *again, new = store.doorbells()
+        assert (set(again), new) == ({b"one", b"other"}, b"doorbell job-1/0")
+
+    async def test_without_a_doorbell_nothing_is_rung(self, ledger: Ledger, redis_client: Any) -> None:
+        await ledger.ring(keys.queue(MODEL, INTERACTIVE), [])
+        assert redis_client.keys() == []
+
+    async def test_so_many_doorbells_as_a_job_may_have_shards_are_rung_at_once(
+        self, ledger: Ledger, store: StoreView
+    ) -> None:
+        messages = [b"doorbell %d" % number for number in range(10_000)]
+        await ledger.ring(keys.queue(MODEL, INTERACTIVE), messages)
+        assert set(store.doorbells()) == set(messages)
 
 
 class TestWithoutAStore:
@@ -447,6 +571,9 @@ class TestWithoutAStore:
             ledger.read_request(JOB),
             ledger.read_finished(JOB),
             ledger.states([JOB]),
+            ledger.reconcile(MODEL),
+            ledger.expire(MODEL),
+            ledger.ring("queue", [b"doorbell"]),
         ]
         for call in calls:
             with pytest.raises(StoreUnavailable, match="cannot be reached") as caught:
@@ -463,24 +590,13 @@ class TestWithoutAStore:
                 worker.finish(make_lease(), make_scores(), INTERACTIVE)
             with pytest.raises(StoreUnavailable, match="cannot be reached"):
                 worker.fail(make_lease(), FAILURE)
-
-    async def test_a_full_store_takes_no_job_and_no_part_of_one(
-        self, ledger: Ledger, redis_client: redis.Redis
-    ) -> None:
-        with out_of_memory(redis_client), pytest.raises(StoreUnavailable, match="out of memory"):
-            await ledger.submit(make_submission())
-        assert redis_client.keys() == []
-
-    async def test_a_full_store_brings_an_accepted_job_to_its_end(
-        self, ledger: Ledger, worker: WorkerLedger, redis_client: redis.Redis
-    ) -> None:
-        await ledger.submit(make_submission(shards=2))
-        worker.claim(make_lease())
-        with out_of_memory(redis_client):
-            assert worker.claim(make_lease(1)).verdict is ClaimVerdict.RUN
-            for shard in (0, 1):
-                assert worker.finish(make_lease(shard), make_scores(), INTERACTIVE) is FinishVerdict.ACCEPTED
-        assert (await read(ledger)).state is JobState.SUCCEEDED
+            for call in (
+                lambda: worker.renew([make_lease()]),
+                lambda: worker.give_back(make_lease(), INTERACTIVE),
+                lambda: worker.retry_later(make_lease(), 1.0, FAILURE),
+            ):
+                with pytest.raises(StoreUnavailable, match="cannot be reached"):
+                    call()
 
     async def test_scripts_come_back_after_redis_forgot_them(self, ledger: Ledger, redis_client: redis.Redis) -> None:
         await ledger.submit(make_submission("job-1"))

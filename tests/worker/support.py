@@ -1,11 +1,17 @@
-"""What the tests of the worker share: an engine whose answers and failures are told beforehand."""
+"""What the tests of the worker share: engines that do as they are told, and threads that end."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 
 import redis
 
 from shared.contracts import ScoreScale
 from shared.worker_ledger import WorkerLedger
 from tests.shared.support import MODEL
-from worker.engines.base import BatchScores, Cancellation, ScoringBatch, ScoringEngine
+from worker.engines.base import BatchScores, Cancellation, ScoringAborted, ScoringBatch, ScoringEngine
 from worker.executor import Executor
 from worker.leases import Leases
 
@@ -33,3 +39,33 @@ class ToldEngine:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+class PatientEngine(ToldEngine):
+    """Scores until it is cancelled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = threading.Event()
+
+    def score(self, batch: ScoringBatch, cancellation: Cancellation) -> BatchScores:
+        self.begun.set()
+        if not cancellation.wait(20):
+            raise AssertionError("nobody cancelled it")
+        raise ScoringAborted
+
+
+@contextmanager
+def in_thread(call: Callable[[], None]) -> Iterator["Future[None]"]:
+    """Run it beside the block; in the end it must be over, and well."""
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(call)
+        yield running
+        running.result(timeout=20)
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come to hold"
+        time.sleep(0.005)

@@ -1,23 +1,43 @@
 import logging
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+import worker.executor
 from shared import keys
 from shared.contracts import RerankRequest, ScoreScale, ShardScores, WorkClass
 from shared.errors import StoreUnavailable
 from shared.jobs import JobFailure, JobRecord, JobState
 from shared.ledger import Ledger
 from shared.redis_client import connect
-from shared.worker_ledger import WorkerLedger
-from tests.shared.support import MODEL, dead_redis_url, make_lease, make_request, make_submission
-from tests.worker.support import ToldEngine, make_executor
-from worker.engines.base import BatchScores, Cancellation, EngineError, ScoringBatch, ScoringEngine
+from shared.worker_ledger import TRANSIENT_ERRORS_ALLOWED, FinishVerdict, ShardLease, WorkerLedger
+from tests.shared.support import (
+    JOB,
+    MODEL,
+    StoreView,
+    dead_redis_url,
+    make_lease,
+    make_request,
+    make_submission,
+    read_doorbell,
+)
+from tests.worker.support import PatientEngine, ToldEngine, in_thread, make_executor, wait_until
+from worker.engines.base import (
+    BatchScores,
+    Cancellation,
+    EngineDied,
+    EngineError,
+    ScoringBatch,
+    ScoringEngine,
+    TransientEngineError,
+)
 from worker.engines.lexical import LexicalEngine
-from worker.executor import BATCH_PRIORITY_OFFSET, EMPTY_DOCUMENT
+from worker.executor import BATCH_PRIORITY_OFFSET, EMPTY_DOCUMENT, RETRY_AFTER_SECONDS, Executor
+from worker.leases import Leases
 
-JOB = "job-1"
 INTERACTIVE, BATCH = WorkClass.INTERACTIVE, WorkClass.BATCH
 
 
@@ -32,8 +52,8 @@ class Bench:
     async def submit(self, request: RerankRequest | None = None, *, shards: int = 1) -> None:
         await self._ledger.submit(make_submission(request=request, shards=shards))
 
-    def run(self, engine: ScoringEngine, work_class: WorkClass = INTERACTIVE) -> None:
-        make_executor(self._client, engine).run(JOB, 0, work_class)
+    def run(self, engine: ScoringEngine, work_class: WorkClass = INTERACTIVE, *, shard: int = 0) -> None:
+        make_executor(self._client, engine).run(JOB, shard, work_class)
 
     async def record(self) -> JobRecord:
         record = await self._ledger.read(JOB)
@@ -143,6 +163,177 @@ class TestFailing:
                 executor.run(JOB, 0, INTERACTIVE)
 
 
+class TestStopping:
+    async def test_a_shard_that_is_taken_from_this_worker_is_given_back_and_rung_for(
+        self, bench: Bench, leases: Leases, ringing_worker: WorkerLedger, store: StoreView
+    ) -> None:
+        await bench.submit()
+        store.take_doorbells()
+        engine = PatientEngine()
+        executor = Executor(ringing_worker, engine, leases, "host-1")
+        with in_thread(lambda: executor.run(JOB, 0, INTERACTIVE)):
+            assert engine.begun.wait(10)
+            assert leases.give_back_all() == 1
+        assert (store.shard()["state"], store.lease()) == ("queued", None)
+        assert [read_doorbell(message) for message in store.doorbells()] == [(JOB, 0)]
+        assert (await bench.record()).state is JobState.RUNNING
+
+    async def test_a_job_that_is_canceled_is_not_scored_to_its_end(
+        self, bench: Bench, leases: Leases, ringing_worker: WorkerLedger, store: StoreView
+    ) -> None:
+        await bench.submit()
+        store.take_doorbells()
+        engine = PatientEngine()
+        executor = Executor(ringing_worker, engine, leases, "host-1")
+        with in_thread(lambda: executor.run(JOB, 0, INTERACTIVE)):
+            assert engine.begun.wait(10)
+            await bench.cancel()
+        assert (await bench.record()).state is JobState.CANCELED
+        assert store.doorbells() == []
+
+    async def test_a_shard_that_was_lost_meanwhile_is_left_to_its_new_owner(
+        self, bench: Bench, leases: Leases, ringing_worker: WorkerLedger, store: StoreView, redis_client: Any
+    ) -> None:
+        await bench.submit()
+        engine = PatientEngine()
+        executor = Executor(ringing_worker, engine, leases, "host-1")
+        with in_thread(lambda: executor.run(JOB, 0, INTERACTIVE)):
+            assert engine.begun.wait(10)
+            redis_client.hset(keys.shards(JOB), "0:token", "somebody else")
+        assert store.shard()["state"] == "leased"
+
+    async def test_what_was_cancelled_before_its_turn_never_reaches_the_engine(
+        self, bench: Bench, leases: Leases, ringing_worker: WorkerLedger, store: StoreView, redis_client: Any
+    ) -> None:
+        """Two shards that must run alone: the second one waits for the first."""
+        await bench.submit(shards=2)
+        redis_client.hset(keys.shards(JOB), mapping={"0:alone": 1, "1:alone": 1})
+        engine = PatientEngine()
+        executor = Executor(ringing_worker, engine, leases, "host-1")
+        with in_thread(lambda: executor.run(JOB, 0, INTERACTIVE)):
+            assert engine.begun.wait(10)
+            with in_thread(lambda: executor.run(JOB, 1, INTERACTIVE)):
+                wait_until(lambda: store.lease(1) is not None)
+                engine.begun.clear()
+                wait_until(lambda: len(leases._held) == 2)
+                leases.give_back_all()
+        assert not engine.begun.is_set()
+        assert [store.shard(shard)["state"] for shard in (0, 1)] == ["queued", "queued"]
+
+    async def test_a_worker_that_leaves_takes_nothing_more(self, bench: Bench, redis_client: Any) -> None:
+        await bench.submit()
+        engine = ToldEngine()
+        executor = make_executor(redis_client, engine)
+        executor.leave()
+        executor.run(JOB, 0, INTERACTIVE)
+        assert engine.batches == []
+        assert (await bench.record()).state is JobState.QUEUED
+
+
+class TestTryingAgain:
+    async def test_what_the_engine_cannot_score_now_is_tried_again_later(self, bench: Bench, store: StoreView) -> None:
+        await bench.submit()
+        store.take_doorbells()
+        bench.run(ToldEngine(TransientEngineError("the engine is busy")))
+        shard = store.shard()
+        assert (shard["state"], shard["retries"]) == ("queued", "1")
+        assert 0 < store.due_in_seconds() <= RETRY_AFTER_SECONDS
+        assert store.doorbells() == []
+        bench.run(LexicalEngine())
+        await bench.scores()
+
+    async def test_but_not_for_ever(self, bench: Bench, store: StoreView) -> None:
+        await bench.submit()
+        for _ in range(TRANSIENT_ERRORS_ALLOWED):
+            bench.run(ToldEngine(TransientEngineError("the engine is busy")))
+        assert (await bench.record()).state is JobState.RUNNING
+        bench.run(ToldEngine(TransientEngineError("the engine is busy still")))
+        record = await bench.record()
+        assert record.failure == JobFailure("scoring_failed", "the engine is busy still")
+        assert len(store.dead()) == 1
+
+    async def test_an_engine_that_died_costs_the_worker_and_not_the_job(
+        self, bench: Bench, ringing_worker: WorkerLedger, store: StoreView
+    ) -> None:
+        await bench.submit()
+        store.take_doorbells()
+        executor = Executor(ringing_worker, ToldEngine(EngineDied("the engine is gone")), Leases(ringing_worker), "h")
+        told: list[str] = []
+        executor.on_engine_death = lambda: told.append("the engine died")
+        executor.run(JOB, 0, INTERACTIVE)
+        assert told == ["the engine died"]
+        assert (await bench.record()).state is JobState.RUNNING
+        assert not {"retries", "crashes"} & set(store.shard())
+        assert [read_doorbell(message) for message in store.doorbells()] == [(JOB, 0)]
+
+
+class AwayForAWhile(WorkerLedger):
+    """Claims; then Redis is away for so many calls."""
+
+    def __init__(self, client: Any, calls: int) -> None:
+        super().__init__(client, MODEL)
+        self.calls = calls
+
+    def finish(self, lease: ShardLease, scores: ShardScores, work_class: WorkClass) -> FinishVerdict:
+        if self.calls:
+            self.calls -= 1
+            raise StoreUnavailable("away")
+        return super().finish(lease, scores, work_class)
+
+
+class TestAStoreThatIsAway:
+    async def test_scores_are_handed_in_when_it_is_back(
+        self, bench: Bench, redis_client: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(worker.executor, "_STORE_RETRY_SECONDS", (0.001, 0.002))
+        await bench.submit()
+        away = AwayForAWhile(redis_client, 20)
+        Executor(away, LexicalEngine(), Leases(away), "host-1").run(JOB, 0, INTERACTIVE)
+        await bench.scores()
+
+    async def test_a_worker_that_leaves_does_not_wait_for_it(self, bench: Bench, redis_client: Any) -> None:
+        """Its lease runs out, and somebody else scores the shard."""
+        await bench.submit()
+        away = AwayForAWhile(redis_client, 10**9)
+        executor = Executor(away, LexicalEngine(), Leases(away), "host-1")
+        with in_thread(lambda: executor.run(JOB, 0, INTERACTIVE)) as running:
+            wait_until(lambda: away.calls < 10**9)
+            assert not running.done()
+            executor.leave()
+        assert (await bench.record()).state is JobState.RUNNING
+
+
+async def test_a_shard_that_may_bring_the_worker_down_is_scored_without_company(
+    bench: Bench, redis_client: Any
+) -> None:
+    class Crowd(ToldEngine):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lock = threading.Lock()
+            self.inside = 0
+            self.seen: list[tuple[str, int]] = []
+
+        def score(self, batch: ScoringBatch, cancellation: Cancellation) -> BatchScores:
+            with self.lock:
+                self.inside += 1
+            time.sleep(0.03)
+            with self.lock:
+                self.seen.append((batch.documents[0], self.inside))
+            time.sleep(0.03)
+            with self.lock:
+                self.inside -= 1
+            return super().score(batch, cancellation)
+
+    await bench.submit(make_request("zero", "one", "the suspect", "three"), shards=4)
+    redis_client.hset(keys.shards(JOB), "2:alone", 1)
+    engine = Crowd()
+    executor = make_executor(redis_client, engine)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda shard: executor.run(JOB, shard, INTERACTIVE), range(4)))
+    assert dict(engine.seen)["the suspect"] == 1
+    await bench.scores()
+
+
 class TestNothingToDo:
     def test_a_job_that_is_gone(self, bench: Bench) -> None:
         engine = ToldEngine()
@@ -195,8 +386,6 @@ async def test_every_claim_has_a_token_of_its_own(bench: Bench, redis_client: An
 
 
 async def test_many_threads_may_run_one_executor(ledger: Ledger, redis_client: Any) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
     jobs = [f"job-{number}" for number in range(40)]
     for job_id in jobs:
         await ledger.submit(make_submission(job_id))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from worker.engines.base import EngineError
+from worker.engines.base import EngineError, ScoringAborted
 from worker.engines.loop import Abort, EngineLoop, Inbox, Work
 
 
@@ -102,3 +102,70 @@ def test_when_the_engine_breaks_everybody_who_waits_is_told() -> None:
     for batch in (running, waiting):
         with pytest.raises(EngineError, match="the engine broke"):
             batch.done.result(timeout=1)
+
+
+class TestAbort:
+    def test_a_batch_that_nobody_wants_leaves_the_engine_and_the_others_go_on(self) -> None:
+        engine, inbox = EchoEngine(), queue.SimpleQueue[Work | Abort | None]()
+        unwanted, wanted = work("a", "b", "c"), work("d", priority=1)
+        for arrival in (unwanted, wanted, Abort(unwanted)):
+            inbox.put(arrival)
+        wanted.done.add_done_callback(lambda _: inbox.put(None))
+        EngineLoop(engine, inbox).run()
+        with pytest.raises(ScoringAborted):
+            unwanted.done.result(timeout=1)
+        assert texts(wanted) == ["d!"]
+        assert engine.waiting == []
+
+    def test_what_is_left_of_a_batch_is_aborted_when_some_of_it_is_done(self) -> None:
+        class Interrupted(EchoEngine):
+            def step(self) -> list[Output]:
+                outputs = super().step()
+                if outputs[-1:] and outputs[-1].text == "a!":
+                    inbox.put(Abort(unwanted))
+                    inbox.put(None)
+                return outputs
+
+        engine, inbox = Interrupted(), queue.SimpleQueue[Work | Abort | None]()
+        unwanted = work("a", "b", "c")
+        inbox.put(unwanted)
+        EngineLoop(engine, inbox).run()
+        with pytest.raises(ScoringAborted):
+            unwanted.done.result(timeout=1)
+        assert engine.waiting == []
+
+    @pytest.mark.usefixtures("engine")
+    def test_a_batch_that_is_done_already_stays_done(self, inbox: Inbox) -> None:
+        done, later = work("a"), work("b")
+        inbox.put(done)
+        assert texts(done) == ["a!"]
+        inbox.put(Abort(done))
+        inbox.put(later)
+        assert texts(later) == ["b!"]
+        assert texts(done) == ["a!"]
+
+    @pytest.mark.usefixtures("engine")
+    def test_aborting_twice_is_aborting_once(self, inbox: Inbox) -> None:
+        unwanted, later = work("a"), work("b")
+        inbox.put(Abort(unwanted))
+        inbox.put(Abort(unwanted))
+        inbox.put(later)
+        assert texts(later) == ["b!"]
+        with pytest.raises(ScoringAborted):
+            unwanted.done.result(timeout=1)
+
+    def test_when_the_engine_breaks_what_was_aborted_is_told_nothing_else(self) -> None:
+        engine, inbox = EchoEngine(), queue.SimpleQueue[Work | Abort | None]()
+        unwanted, waiting = work("a"), work("b")
+        for arrival in (unwanted, Abort(unwanted), waiting):
+            inbox.put(arrival)
+        loop = EngineLoop(engine, inbox)
+        engine.broken = True
+        with pytest.raises(RuntimeError):
+            loop.run()
+        inbox.put(Abort(waiting))
+        loop.fail_all(EngineError("the engine broke"))
+        with pytest.raises(ScoringAborted):
+            unwanted.done.result(timeout=1)
+        with pytest.raises(EngineError, match="the engine broke"):
+            waiting.done.result(timeout=1)

@@ -1,0 +1,175 @@
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+import worker.leases
+from shared import keys
+from shared.errors import StoreUnavailable
+from shared.ledger import Ledger
+from shared.redis_client import connect
+from shared.worker_ledger import RenewVerdict, ShardLease, WorkerLedger
+from tests.shared.support import (
+    JOB,
+    MODEL,
+    StoreView,
+    dead_redis_url,
+    make_lease,
+    make_submission,
+    out_of_memory,
+    read_record,
+)
+from tests.worker.support import wait_until
+from worker.leases import Leases
+
+
+async def test_a_shard_is_held_longer_than_a_lease_lasts(
+    ledger: Ledger, store: StoreView, redis_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker.leases, "RENEW_SECONDS", 0.05)
+    brief = WorkerLedger(redis_client, MODEL, lease_seconds=0.6)
+    await ledger.submit(make_submission())
+    brief.claim(make_lease())
+    leases = Leases(brief)
+    leases.start()
+    try:
+        with leases.holding(make_lease()) as held:
+            until = time.monotonic() + 1.5
+            while time.monotonic() < until:
+                assert store.lease() == "token"
+                store.make_due()
+                assert await ledger.reconcile(MODEL) == []
+                await asyncio.sleep(0.02)
+            assert not held.cancellation.cancelled
+        # Nobody holds it any more: the lease runs out.
+        wait_until(lambda: store.lease() is None, seconds=5)
+    finally:
+        leases.stop()
+
+
+async def test_a_canceled_job_is_noticed_within_a_second(
+    ledger: Ledger, ringing_worker: WorkerLedger, leases: Leases
+) -> None:
+    for job_id in ("job-1", "job-2"):
+        await ledger.submit(make_submission(job_id))
+        ringing_worker.claim(make_lease(job_id=job_id))
+    with leases.holding(make_lease()) as held, leases.holding(make_lease(job_id="job-2")) as other:
+        await ledger.cancel(await read_record(ledger))
+        assert held.cancellation.wait(1.0)
+        assert not held.given_back
+        assert not other.cancellation.cancelled
+
+
+async def test_a_shard_that_somebody_else_has_is_stopped(
+    ledger: Ledger, ringing_worker: WorkerLedger, leases: Leases, store: StoreView
+) -> None:
+    await ledger.submit(make_submission())
+    ringing_worker.claim(make_lease(token="somebody else"))
+    with leases.holding(make_lease()) as held:
+        assert held.cancellation.wait(5)
+    assert store.lease() == "somebody else"
+
+
+async def test_a_job_past_its_deadline_is_stopped(
+    ledger: Ledger, ringing_worker: WorkerLedger, leases: Leases, store: StoreView
+) -> None:
+    await ledger.submit(make_submission())
+    ringing_worker.claim(make_lease())
+    with leases.holding(make_lease()) as held:
+        store.pass_deadline()
+        assert held.cancellation.wait(5)
+
+
+def test_giving_back_stops_everything_that_is_held_and_nothing_else(ringing_worker: WorkerLedger) -> None:
+    leases = Leases(ringing_worker)
+    with leases.holding(make_lease(2)) as done:
+        pass
+    with leases.holding(make_lease(0)) as first, leases.holding(make_lease(1)) as second:
+        assert leases.give_back_all() == 2
+        assert [held.given_back for held in (first, second, done)] == [True, True, False]
+        assert [held.cancellation.cancelled for held in (first, second, done)] == [True, True, False]
+    assert leases.give_back_all() == 0
+
+
+def test_what_fails_while_it_is_held_is_held_no_longer(ringing_worker: WorkerLedger) -> None:
+    leases = Leases(ringing_worker)
+    with pytest.raises(ZeroDivisionError), leases.holding(make_lease()):
+        raise ZeroDivisionError
+    assert leases.give_back_all() == 0
+
+
+class CountingLedger(WorkerLedger):
+    """Counts what it renews; Redis is away while it is told so."""
+
+    def __init__(self, client: Any) -> None:
+        super().__init__(client, MODEL)
+        self.rounds = 0
+        self.away = False
+
+    def renew(self, leases: Sequence[ShardLease]) -> list[RenewVerdict]:
+        self.rounds += 1
+        if self.away:
+            raise StoreUnavailable("the job store cannot be reached")
+        return super().renew(leases)
+
+
+class TestAStoreThatIsAway:
+    async def test_scoring_goes_on_and_leases_are_renewed_when_it_is_back(
+        self,
+        ledger: Ledger,
+        store: StoreView,
+        redis_client: Any,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        monkeypatch.setattr(worker.leases, "RENEW_SECONDS", 0.01)
+        counting = CountingLedger(redis_client)
+        await ledger.submit(make_submission())
+        counting.claim(make_lease())
+        leases = Leases(counting)
+        counting.away = True
+        leases.start()
+        try:
+            with caplog.at_level(logging.WARNING), leases.holding(make_lease()) as held:
+                wait_until(lambda: counting.rounds >= 10)
+                assert not held.cancellation.cancelled
+                assert len(caplog.records) == 1
+                redis_client.pexpire(keys.lease(JOB, 0), 2000)
+                counting.away = False
+                wait_until(lambda: store.remaining_seconds(keys.lease(JOB, 0)) > 2)
+                assert not held.cancellation.cancelled
+        finally:
+            leases.stop()
+
+    def test_one_that_is_not_there_at_all_cancels_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(worker.leases, "RENEW_SECONDS", 0.01)
+        with connect(dead_redis_url()) as client:
+            leases = Leases(WorkerLedger(client, MODEL))
+            leases.start()
+            try:
+                with leases.holding(make_lease()) as held:
+                    assert not held.cancellation.wait(0.3)
+            finally:
+                leases.stop()
+
+    async def test_a_full_one_renews(
+        self, ledger: Ledger, ringing_worker: WorkerLedger, leases: Leases, store: StoreView, redis_client: Any
+    ) -> None:
+        await ledger.submit(make_submission())
+        ringing_worker.claim(make_lease())
+        redis_client.pexpire(keys.lease(JOB, 0), 3000)
+        with out_of_memory(redis_client), leases.holding(make_lease()):
+            wait_until(lambda: store.remaining_seconds(keys.lease(JOB, 0)) > 3)
+
+
+def test_without_anything_to_renew_redis_is_left_alone(redis_client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker.leases, "RENEW_SECONDS", 0.01)
+    counting = CountingLedger(redis_client)
+    leases = Leases(counting)
+    leases.start()
+    time.sleep(0.1)
+    leases.stop()
+    assert counting.rounds == 0
