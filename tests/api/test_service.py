@@ -387,6 +387,16 @@ class TestJobs:
         with pytest.raises(JobNotFinished, match="is queued"):
             await service.result(await submit(service))
 
+    @pytest.mark.parametrize("part", [keys.results, keys.documents, keys.request])
+    async def test_what_is_deleted_while_it_is_read_is_gone_and_never_half_an_answer(
+        self, service: RerankService, worker: Worker, redis_client: Any, part: Callable[[str], str]
+    ) -> None:
+        record = await submit(service)
+        await worker.answer_one()
+        redis_client.delete(part(record.id))
+        with pytest.raises(JobNotFound):
+            await service.result(record)
+
     async def test_a_canceled_job_has_no_result(self, service: RerankService) -> None:
         record = await service.cancel((await submit(service)).id, OWNER)
         with pytest.raises(JobCanceled):
