@@ -71,13 +71,14 @@ def skew_clocks(stage: Stage, count: int) -> None:
     stage.pause(2.0)
     for _ in range(count):
         stage.pause(stage.rng.uniform(0.5, 1.5))
+        stage.wait_for_workers(2)
         stage.kill(stage.victims(1))
 
 
 def kill_apis(stage: Stage, count: int) -> None:
     """One API process after the other, its waiting callers with it."""
     for _ in range(count):
-        stage.pause(stage.rng.uniform(0.8, 1.6))
+        stage.pause(stage.rng.uniform(1.0, 2.5))
         stage.everything_held()
         stage.rng.choice(stage.cluster.apis).strike(signal.SIGKILL)
         stage.row.faults += 1
@@ -222,7 +223,7 @@ KILL_WORKERS = Fault("worker SIGKILL", kill_workers, RECOVERY_SECONDS)
 DRAIN = Fault("worker SIGTERM", drain_workers)
 POISON = Fault("poison document", poison)
 PAUSE = Fault("worker SIGSTOP past its lease", pause_workers)
-SKEW = Fault("clocks an hour wrong", skew_clocks)
+SKEW = Fault("clocks an hour wrong", skew_clocks, RECOVERY_SECONDS)
 KILL_APIS = Fault("API SIGKILL", kill_apis)
 RECONCILERS = Fault("two reconcilers", two_reconcilers)
 RESET = Fault("connections reset", reset_connections)

@@ -4,12 +4,14 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from rich.box import MARKDOWN
 from rich.console import Console
 from rich.table import Table
 
 RECOVERY_SECONDS = 10.0
 """The promise: so long after a SIGKILL its victim's work has ended or is in other hands."""
 _SHOWN = 12
+_WIDTH = 120
 
 
 @dataclass(slots=True)
@@ -51,7 +53,7 @@ class Row:
 
 def print_table(rows: Sequence[Row], console: Console) -> None:
     """The table, then what was not right."""
-    table = Table(title="chaos", title_justify="left")
+    table = Table(box=MARKDOWN)
     table.add_column("fault")
     for name in ("faults", "jobs", "lost", "duplicated", "wrong", "worst recovery s"):
         table.add_column(name, justify="right")
@@ -59,7 +61,8 @@ def print_table(rows: Sequence[Row], console: Console) -> None:
         recovery = "-" if row.worst_recovery is None else f"{row.worst_recovery:.1f}"
         counts = (row.faults, row.jobs, len(row.lost), len(row.duplicated), len(row.wrong))
         table.add_row(row.kind, *map(str, counts), recovery)
-    console.print(table)
+    # Never broken into a terminal's width, so that it can be copied.
+    Console(file=console.file, width=_WIDTH).print(table)
     for row in rows:
         _print_some([f"note: {row.kind}: {note}" for note in row.notes], console)
     for row in rows:
