@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     console = Console()
     stopped = threading.Event()
     started = time.monotonic()
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
 
     def say(text: str) -> None:
