@@ -223,6 +223,13 @@ class TestShards:
             (0, 0.1, "a"),
         ]
 
+    async def test_what_will_not_be_read_of_a_document_makes_no_shards(self, make_service: ServiceMaker) -> None:
+        service = make_service(replace(LIMITS, shard_tokens=60))
+        documents = ["long " * 100] * 3
+        whole = await submit(service, make_request(*documents))
+        part = await submit(service, make_request(*documents, max_tokens_per_doc=10))
+        assert (whole.shards, part.shards) == (3, 1)
+
     async def test_whoever_waits_has_every_shard_rung_for_at_once(
         self, make_service: ServiceMaker, store: StoreView
     ) -> None:
@@ -267,7 +274,9 @@ class TestIdempotency:
         self, service: RerankService, worker: Worker, store: StoreView
     ) -> None:
         result, _ = await asyncio.gather(rerank(service, idempotency="mine"), worker.answer_one())
-        assert await rerank(service, idempotency="mine") == result
+        # At once: nobody waits for what is there.
+        async with asyncio.timeout(LIMITS.wait_seconds / 2):
+            assert await rerank(service, idempotency="mine") == result
         assert store.doorbells() == []
 
     async def test_two_who_ask_at_once_share_the_job(

@@ -49,15 +49,15 @@ class LaneRun:
         self._say = say
         self._numbers = Numbers()
         self._hits: Counter[tuple[str, int]] = Counter()
+        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"lane-{lane.name}", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def join(self, seconds: float) -> bool:
-        """Whether it has ended within the time."""
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
+        """Whether it has ended within the time. A Ctrl-C amid Thread.join would leave the thread looking ended."""
+        return self._ended.wait(seconds)
 
     def _run(self) -> None:
         try:
@@ -68,6 +68,8 @@ class LaneRun:
         except BaseException as error:
             self.error = error
             self._stopped.set()
+        finally:
+            self._ended.set()
 
     def _play(self, cluster: Cluster) -> None:
         behind = Row(f"left behind ({self.lane.name})")
@@ -175,7 +177,10 @@ def run_lanes(lanes: Sequence[Lane], seed: int, say: Callable[[str], None], stop
     finally:
         stopped.set()
         for run in runs:
-            run.join(60.0)
+            if not run.join(60.0):
+                say(f"{run.lane.name}: does not stop")
+            elif run.error is not None:
+                say(f"{run.lane.name}: {run.error!r}")
     for run in runs:
         if run.error is not None:
             raise run.error

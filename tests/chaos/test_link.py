@@ -9,8 +9,6 @@ import pytest
 
 from tests.chaos.link import Link
 
-pytestmark = pytest.mark.chaos
-
 
 class _Echo(socketserver.BaseRequestHandler):
     def handle(self) -> None:

@@ -11,8 +11,6 @@ from tests.chaos.ledger_view import Job, Lease, LedgerView, Shard
 from tests.chaos.observer import Observer
 from tests.chaos.report import Row
 
-pytestmark = pytest.mark.chaos
-
 CASE = make_case(1, 7, Kind.JOB)
 DONE = Shard("done", "host-12:a", accepted=1)
 HELD = Shard("leased", "host-12:a", accepted=0)
