@@ -56,6 +56,7 @@ def _rows(request: RerankRequest, shards: Sequence[ShardScores]) -> list[tuple[f
                 score=0.0,
                 document=request.documents[index],
                 truncated=position in truncated,
+                window=shard.windows.get(position),
                 error=shard.errors.get(position),
             )
             rows.append((score, row))

@@ -35,11 +35,15 @@ def _finite(value: Any) -> Any:
 
 
 class Document(BaseModel):
-    """One passage; `id` and `meta` are the caller's and come back untouched."""
+    """One passage; `text` is what is scored. `id`, `meta` and `fields` are the caller's and come back untouched.
+
+    `fields` is the object as it came, where the text was rendered from fields of it; else None.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     text: str
+    fields: Annotated[dict[str, Any], AfterValidator(_finite)] | None = None
     id: StrictStr | StrictInt | None = None
     meta: Annotated[Any, AfterValidator(_finite)] = None
 
@@ -48,7 +52,9 @@ class RerankRequest(BaseModel):
     """One query against its documents, whatever dialect it came in.
 
     `model` is the name the caller used (an alias counts), None for the default one. `top_n` None means all.
-    `priority` is 0 (most urgent) to 999.
+    `priority` is 0 (most urgent) to 999. `instruction` goes into the model's score template. The limits in tokens
+    are the caller's own, below the model's. A document too long for one window is cut into at most
+    `max_chunks_per_doc` windows, each sharing `overlap_tokens` with the one before (None: the worker's choice).
     """
 
     model_config = ConfigDict(frozen=True)
@@ -59,7 +65,11 @@ class RerankRequest(BaseModel):
     top_n: Annotated[int, Field(ge=1)] | None = None
     return_documents: bool = True
     raw_scores: bool = False
+    instruction: str | None = None
+    max_tokens_per_query: Annotated[int, Field(ge=1)] | None = None
     max_tokens_per_doc: Annotated[int, Field(ge=1)] | None = None
+    max_chunks_per_doc: Annotated[int, Field(ge=1)] = 1
+    overlap_tokens: Annotated[int, Field(ge=0)] | None = None
     priority: Annotated[int, Field(ge=0, le=MAX_PRIORITY)] = 0
 
 
@@ -67,20 +77,23 @@ class ShardScores(BaseModel):
     """What a worker writes back for one shard: one entry a pair, in input order.
 
     `scores` are the model's own (None where the document failed alone; `errors` then says why, by position);
-    `truncated` lists positions that were cut to fit. `queue_ms` and `inference_ms` are milliseconds.
+    `truncated` lists positions of which something was never read; `windows` has, where a document was cut into
+    windows, the best one's first and last + 1 character. `prompt_tokens` counts what went into the model.
+    `queue_ms` and `inference_ms` are milliseconds.
     """
 
     scores: list[float | None]
     scale: ScoreScale
     prompt_tokens: int = 0
     truncated: list[int] = []
+    windows: dict[int, tuple[int, int]] = {}
     errors: dict[int, str] = {}
     queue_ms: float = 0.0
     inference_ms: float = 0.0
 
 
 class RankedRow(BaseModel):
-    """One document's place; `index` is its position in the request."""
+    """One document's place; `index` is its position in the request, `window` the characters that won."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -88,6 +101,7 @@ class RankedRow(BaseModel):
     score: float
     document: Document
     truncated: bool = False
+    window: tuple[int, int] | None = None
     error: str | None = None
 
 

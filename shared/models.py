@@ -18,7 +18,9 @@ ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/@+-]*$", max
 class ModelSpec(BaseModel):
     """One model. `source` is a hub id, a folder, or `package:NAME/FOLDER` inside an installed Python package.
 
-    `engine` picks what scores it; `engine_args` go to that engine as they are.
+    `engine` picks what scores it; `engine_args` go to that engine as they are. `score_template` is how a pair becomes
+    a prompt, for language models that rerank: a shipped template's name, or a file. `listwise`: a document's score
+    depends on its neighbours, so that a request is never cut, and its scores are never remembered.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -29,6 +31,8 @@ class ModelSpec(BaseModel):
     aliases: list[ModelName] = []
     engine: str = "vllm"
     engine_args: dict[str, Any] = {}
+    score_template: str | None = None
+    listwise: bool = False
 
     def location(self) -> str:
         """Where the weights are, for a loader: a folder, or a hub id. Raises ConfigurationError."""

@@ -131,7 +131,11 @@ class Executor:
         batch = ScoringBatch(
             query=request.query,
             documents=[texts[position] for position in kept],
+            instruction=request.instruction,
+            max_tokens_per_query=request.max_tokens_per_query,
             max_tokens_per_doc=request.max_tokens_per_doc,
+            max_chunks_per_doc=request.max_chunks_per_doc,
+            overlap_tokens=request.overlap_tokens,
             priority=request.priority + offset,
         )
         started = time.perf_counter()
@@ -141,5 +145,6 @@ class Executor:
             result.scores[position] = scored.scores[place]
         result.errors.update({kept[place]: error for place, error in scored.errors.items()})
         result.truncated = [kept[place] for place in scored.truncated]
+        result.windows = {kept[place]: window for place, window in scored.windows.items()}
         result.prompt_tokens = scored.prompt_tokens
         return result

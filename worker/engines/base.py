@@ -63,14 +63,18 @@ class EngineStartError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ScoringBatch:
-    """One query against documents. `max_tokens_per_doc` None means the model's own limit.
+    """One query against documents; the fields are those of shared.contracts.RerankRequest.
 
-    A lower `priority` is scored sooner, across all batches in the engine.
+    None means the model's own limit. A lower `priority` is scored sooner, across all batches in the engine.
     """
 
     query: str
     documents: list[str]
+    instruction: str | None = None
+    max_tokens_per_query: int | None = None
     max_tokens_per_doc: int | None = None
+    max_chunks_per_doc: int = 1
+    overlap_tokens: int | None = None
     priority: int = 0
 
 
@@ -78,12 +82,13 @@ class ScoringBatch:
 class BatchScores:
     """The model's own score for each document, in order; None where it failed alone, `errors` saying why.
 
-    `prompt_tokens` counts the tokens that went into the model.
+    `prompt_tokens` counts the tokens that went into the model. `truncated` and `windows` as in ShardScores.
     """
 
     scores: list[float | None]
     prompt_tokens: int
     truncated: list[int] = field(default_factory=list)
+    windows: dict[int, tuple[int, int]] = field(default_factory=dict)
     errors: dict[int, str] = field(default_factory=dict)
 
 
