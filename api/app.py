@@ -18,16 +18,18 @@ from api.errors import headers_of, status_of
 from api.exchange import json_response
 from api.middleware import RequestEnvelope
 from api.pools import PoolWatch
+from api.preparation import Limits, Preparation
 from api.reconciler import Reconciler
 from api.replies import ReplyWaiter
 from api.routes import jobs, models, ops, rerank
-from api.service import Limits, RerankService
+from api.service import RerankService
 from api.settings import ApiSettings
 from shared.celery_app import Envelopes, make_celery
 from shared.errors import InternalError, InvalidRequest, MethodNotAllowed, RerankqError, RouteNotFound
 from shared.ledger import Ledger, Lifetimes
 from shared.models import ModelRegistry
 from shared.redis_client import connect_async
+from shared.score_cache import ScoreReader
 
 logger = logging.getLogger("api")
 
@@ -46,22 +48,22 @@ def create_app(settings: ApiSettings, registry: ModelRegistry, *, keys_required:
         pools = PoolWatch(client, names)
         envelopes = Envelopes(make_celery(settings.redis_url))
         reconciler = Reconciler(client, ledger, envelopes, names)
+        preparation = Preparation(
+            pools=pools,
+            models=registry,
+            envelopes=envelopes,
+            limits=Limits(
+                max_documents=settings.max_documents,
+                wait_seconds=settings.wait_seconds,
+                job_deadline_seconds=settings.job_deadline_seconds,
+                shard_tokens=settings.shard_tokens,
+                batch_window=settings.batch_window,
+            ),
+            scores=ScoreReader(client) if settings.score_cache else None,
+        )
         app.state.parts = Parts(
             settings=settings,
-            service=RerankService(
-                ledger=ledger,
-                replies=replies,
-                pools=pools,
-                models=registry,
-                envelopes=envelopes,
-                limits=Limits(
-                    max_documents=settings.max_documents,
-                    wait_seconds=settings.wait_seconds,
-                    job_deadline_seconds=settings.job_deadline_seconds,
-                    shard_tokens=settings.shard_tokens,
-                    batch_window=settings.batch_window,
-                ),
-            ),
+            service=RerankService(ledger=ledger, replies=replies, preparation=preparation),
             pools=pools,
             authenticator=Authenticator(KeyStore(client), always_required=keys_required),
         )

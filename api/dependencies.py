@@ -21,7 +21,8 @@ class Parts:
     authenticator: Authenticator
 
 
-def get_parts(request: Request) -> Parts:
+async def get_parts(request: Request) -> Parts:
+    # async, though it waits for nothing: FastAPI would run it in a thread otherwise, for every request.
     parts: Parts = request.app.state.parts
     return parts
 

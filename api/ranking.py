@@ -3,13 +3,19 @@
 import math
 from collections.abc import Sequence
 
+from shared.assembly import PairScore, Rest, assemble
 from shared.contracts import RankedRow, RerankRequest, RerankResult, ScoreScale, ShardScores
 from shared.jobs import JobRecord
 
 
-def rank(record: JobRecord, request: RerankRequest, shards: Sequence[ShardScores]) -> RerankResult:
-    """The ranked result of a finished job. Equal scores keep the request's order; failed documents come last."""
-    rows = _rows(request, shards)
+def rank(
+    record: JobRecord, request: RerankRequest, shards: Sequence[ShardScores], rest: Rest | None = None
+) -> RerankResult:
+    """The ranked result of a finished job; `rest` is what no shard of it holds.
+
+    Equal scores keep the request's order; failed documents come last.
+    """
+    rows = _rows(request, assemble(shards, rest))
     # A failed document has no score; clients need a number, and one that leaves it last if they sort again.
     floor = min([0.0, *(score for score, _ in rows if score is not None)])
     order = sorted(range(len(rows)), key=lambda index: _sort_key(rows[index][0]))
@@ -24,6 +30,7 @@ def rank(record: JobRecord, request: RerankRequest, shards: Sequence[ShardScores
         return_documents=request.return_documents,
         rows=ranked,
         prompt_tokens=sum(shard.prompt_tokens for shard in shards),
+        cached_pairs=len(rest.known) if rest else 0,
         queue_ms=max((shard.queue_ms for shard in shards), default=0.0),
         inference_ms=sum(shard.inference_ms for shard in shards),
     )
@@ -43,21 +50,19 @@ def _sort_key(score: float | None) -> tuple[bool, float]:
     return (score is None, -(score or 0.0))
 
 
-def _rows(request: RerankRequest, shards: Sequence[ShardScores]) -> list[tuple[float | None, RankedRow]]:
+def _rows(request: RerankRequest, pairs: Sequence[PairScore]) -> list[tuple[float | None, RankedRow]]:
     """Each document's score, None where it failed alone, beside its row; in the request's order."""
     rows: list[tuple[float | None, RankedRow]] = []
-    for shard in shards:
-        truncated = set(shard.truncated)
-        for position, raw in enumerate(shard.scores):
-            index = len(rows)
-            score = raw if raw is None or request.raw_scores else normalize(raw, shard.scale)
-            row = RankedRow.model_construct(
-                index=index,
-                score=0.0,
-                document=request.documents[index],
-                truncated=position in truncated,
-                window=shard.windows.get(position),
-                error=shard.errors.get(position),
-            )
-            rows.append((score, row))
+    for index, pair in enumerate(pairs):
+        raw = pair.score
+        score = raw if raw is None or request.raw_scores else normalize(raw, pair.scale)
+        row = RankedRow.model_construct(
+            index=index,
+            score=0.0,
+            document=request.documents[index],
+            truncated=pair.truncated,
+            window=pair.window,
+            error=pair.error,
+        )
+        rows.append((score, row))
     return rows

@@ -5,17 +5,13 @@ Knows jobs and models; knows nothing of HTTP or of a dialect's shapes.
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass
 
 from api.errors import error_of
-from api.pools import PoolWatch
+from api.preparation import Preparation
 from api.ranking import rank
 from api.replies import ReplyWaiter
-from shared import keys
-from shared.celery_app import Envelopes
 from shared.contracts import RerankRequest, RerankResult, WorkClass
 from shared.errors import (
-    InvalidRequest,
     JobCanceled,
     JobExpired,
     JobNotFinished,
@@ -24,49 +20,22 @@ from shared.errors import (
     StoreUnavailable,
     WaitTimedOut,
 )
-from shared.jobs import JobRecord, JobState, new_job_id
-from shared.ledger import Ledger, Submission
-from shared.models import ModelRegistry
-from shared.sharding import cut
+from shared.jobs import JobRecord, JobState
+from shared.ledger import Acceptance, Ledger, Submission
 
 _RETRY_AFTER_WAIT_SECONDS = 1
-_RETRY_AFTER_MODEL_SECONDS = 10
 _POOL_CHECK_SECONDS = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """`wait_seconds`: the longest wait for a result. `job_deadline_seconds`: then an unscored job expires.
-
-    `shard_tokens`: estimated tokens in one shard. `batch_window`: shards of one batch job in the queue at once.
-    """
-
-    max_documents: int
-    wait_seconds: float
-    job_deadline_seconds: float
-    shard_tokens: int
-    batch_window: int
 
 
 class RerankService:
     """Jobs in, results out."""
 
-    def __init__(
-        self,
-        *,
-        ledger: Ledger,
-        replies: ReplyWaiter,
-        pools: PoolWatch,
-        models: ModelRegistry,
-        envelopes: Envelopes,
-        limits: Limits,
-    ) -> None:
-        self.models = models
-        self.limits = limits
+    def __init__(self, *, ledger: Ledger, replies: ReplyWaiter, preparation: Preparation) -> None:
+        self.models = preparation.models
+        self.limits = preparation.limits
         self._ledger = ledger
         self._replies = replies
-        self._pools = pools
-        self._envelopes = envelopes
+        self._preparation = preparation
 
     async def rerank(
         self,
@@ -85,24 +54,25 @@ class RerankService:
         """
         limit = self.limits.wait_seconds
         seconds = limit if wait_seconds is None else min(wait_seconds, limit)
-        submission = self._prepare(request, dialect, owner, WorkClass.INTERACTIVE, idempotency)
+        submission = await self._preparation.prepare(request, dialect, owner, WorkClass.INTERACTIVE, idempotency)
         try:
-            job_id = await self._run(submission, seconds)
+            acceptance = await self._run(submission, seconds)
         except (asyncio.CancelledError, ModelUnavailable):
             if idempotency is None:
                 await asyncio.shield(self._abandon(submission.job_id))
             raise
-        return await self._outcome(job_id, submission.request)
+        # Another submission's job may know other scores: it is read as it was accepted.
+        return await self._outcome(acceptance.job_id, None if acceptance.existing else submission)
 
-    async def _run(self, submission: Submission, seconds: float) -> str:
-        """Submit and wait; answers the id of the job that ended. Raises WaitTimedOut or ModelUnavailable."""
+    async def _run(self, submission: Submission, seconds: float) -> Acceptance:
+        """Submit and wait; answers which job ended. Raises WaitTimedOut or ModelUnavailable."""
         with self._replies.expect(submission.job_id) as ended:
             acceptance = await self._ledger.submit(submission)
-            if not acceptance.existing and await self._wait(ended, submission.model, seconds):
-                return acceptance.job_id
+            if not acceptance.existing and await self._wait(ended, submission, seconds):
+                return acceptance
         job_id = acceptance.job_id
         if acceptance.existing and (await self.job(job_id, submission.owner, wait_seconds=seconds)).state.final:
-            return job_id
+            return acceptance
         raise WaitTimedOut(
             f"no result within {seconds:g} s; the job goes on at /v1/jobs/{job_id}",
             job_id=job_id,
@@ -116,7 +86,7 @@ class RerankService:
 
         Raises ModelNotFound, ModelUnavailable, InvalidRequest, IdempotencyConflict.
         """
-        submission = self._prepare(request, dialect, owner, WorkClass.BATCH, idempotency)
+        submission = await self._preparation.prepare(request, dialect, owner, WorkClass.BATCH, idempotency)
         acceptance = await self._ledger.submit(submission)
         return await self.job(acceptance.job_id, owner)
 
@@ -148,52 +118,17 @@ class RerankService:
         if not await self._ledger.delete(await self._read(job_id, owner)):
             raise _not_found(job_id)
 
-    def _prepare(
-        self, request: RerankRequest, dialect: str, owner: str, work_class: WorkClass, idempotency: str | None
-    ) -> Submission:
-        spec = self.models.resolve(request.model)
-        if len(request.documents) > self.limits.max_documents:
-            raise InvalidRequest(
-                f"documents: at most {self.limits.max_documents} in one request, got {len(request.documents)}",
-                param="documents",
-            )
-        self._refuse_if_down(spec.name)
-        job_id = new_job_id()
-        texts = [document.text for document in request.documents]
-        sizes = cut(request.query, texts, self.limits.shard_tokens, request.max_tokens_per_doc)
-        # Whoever waits gets every worker at once; a job that nobody waits for leaves room for others.
-        rung = len(sizes) if work_class is WorkClass.INTERACTIVE else min(len(sizes), self.limits.batch_window)
-        queue = keys.queue_name(spec.name, work_class)
-        return Submission(
-            job_id=job_id,
-            request=request,
-            model=spec.name,
-            dialect=dialect,
-            owner=owner,
-            work_class=work_class,
-            sizes=sizes,
-            envelopes=[self._envelopes.build(queue, job_id, shard) for shard in range(rung)],
-            deadline_seconds=self.limits.job_deadline_seconds,
-            idempotency=idempotency,
-        )
-
-    def _refuse_if_down(self, model: str) -> None:
-        health = self._pools.health(model)
-        if health.down:
-            raise ModelUnavailable(
-                f"model {model!r} failed to start: {health.failure}",
-                param="model",
-                retry_after=_RETRY_AFTER_MODEL_SECONDS,
-            )
-
-    async def _wait(self, ended: asyncio.Event, model: str, seconds: float) -> bool:
+    async def _wait(self, ended: asyncio.Event, submission: Submission, seconds: float) -> bool:
         """Whether the job ended in time. Raises ModelUnavailable when its pool fails to start meanwhile."""
+        if not submission.sizes:
+            # It had ended when it was accepted.
+            return True
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         while (left := deadline - loop.time()) > 0:
             if await self._ring(ended, min(left, _POOL_CHECK_SECONDS)):
                 return True
-            self._refuse_if_down(model)
+            self._preparation.refuse_if_down(submission.model)
         return ended.is_set()
 
     @staticmethod
@@ -217,20 +152,20 @@ class RerankService:
             raise _not_found(job_id)
         return record
 
-    async def _outcome(self, job_id: str, request: RerankRequest | None) -> RerankResult:
-        """The result of a job that has ended; `request` when the caller still has it at hand."""
+    async def _outcome(self, job_id: str, submission: Submission | None) -> RerankResult:
+        """The result of a job that has ended; `submission` when the caller still has it at hand."""
         record, shards = await self._ledger.read_finished(job_id)
-        if request is None:
-            request = await self._ledger.read_request(job_id)
-        if record is None or request is None:
+        accepted = (submission.request, submission.rest) if submission else await self._ledger.read_request(job_id)
+        if record is None or accepted is None:
             raise _not_found(job_id)
+        request, rest = accepted
         is_whole = len(request.documents) == record.pairs and len(shards) == record.shards
         if record.state is JobState.SUCCEEDED and not is_whole:
             # Deleted while it was read.
             raise _not_found(job_id)
         match record.state:
             case JobState.SUCCEEDED:
-                return rank(record, request, shards)
+                return rank(record, request, shards, rest)
             case JobState.FAILED:
                 raise error_of(record.failure)
             case JobState.CANCELED:

@@ -4,11 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from shared.settings import Settings
-
-YEAR_SECONDS = 365 * 86_400.0
-
-Seconds = Annotated[float, Field(gt=0, le=YEAR_SECONDS, allow_inf_nan=False)]
+from shared.settings import Seconds, Settings
 
 
 class ApiSettings(Settings):

@@ -9,9 +9,14 @@ command -v uv >/dev/null || { echo "make lock needs uv (https://docs.astral.sh/u
 all=$(mktemp -d)/all.txt
 trap 'rm -rf "$(dirname "$all")"' EXIT
 
+# vLLM's own server, measured beside ours, needs some of what no other lock may hold: what its list names.
+sed -n 's/^\([a-z0-9._-]*\).*/\1/p' requirements/vllm-server.in | grep . >"$all.server"
+grep -vxF -f "$all.server" requirements/excludes.txt >"$all.server-excludes"
+excludes=requirements/excludes.txt
+
 compile() {
   uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest \
-    --excludes requirements/excludes.txt --overrides requirements/overrides.txt \
+    --excludes "$excludes" --overrides requirements/overrides.txt \
     --no-emit-package torch --annotation-style line --custom-compile-command "make lock" "$@"
 }
 
@@ -22,8 +27,12 @@ not_in() {
 
 # What is pinned now stays pinned, unless --upgrade is given.
 sed -n 's/^\([a-z0-9._-]*==[^ ]*\).*/\1/p' requirements/api.txt requirements/worker-cpu.txt \
-  requirements/local.txt requirements/model.txt requirements/dev.txt 2>/dev/null | sort -u >"$all" || true
-compile "$@" --extra local --extra model --extra dev --output-file "$all" pyproject.toml requirements/worker-cpu.in
+  requirements/local.txt requirements/model.txt requirements/dev.txt requirements/vllm-server.txt \
+  2>/dev/null | sort -u >"$all" || true
+excludes=$all.server-excludes
+compile "$@" --extra local --extra model --extra dev --output-file "$all" \
+  pyproject.toml requirements/worker-cpu.in requirements/vllm-server.in
+excludes=requirements/excludes.txt
 
 lock() {
   name=$1
@@ -43,3 +52,6 @@ lock local $(not_in api) --extra local pyproject.toml
 lock model $(not_in api) --extra model pyproject.toml
 # shellcheck disable=SC2046
 lock dev $(not_in api) --extra dev pyproject.toml
+excludes=$all.server-excludes
+# shellcheck disable=SC2046
+lock vllm-server $(not_in worker-cpu) requirements/vllm-server.in

@@ -20,6 +20,8 @@ TASK_NAME = "rerankq.score_shard"
 VISIBILITY_TIMEOUT_SECONDS = 15
 """A message that was neither acknowledged nor renewed for this long is delivered again: it costs a claim."""
 
+_BLANK = "<blank>"
+
 
 def make_celery(redis_url: str) -> Celery:
     """The Celery app for the Redis at `redis_url`. Results are off: the ledger holds them."""
@@ -81,29 +83,36 @@ class Envelopes:
     def __init__(self, app: Celery) -> None:
         self._template: Any = app.amqp.as_task_v2("", TASK_NAME, args=(), kwargs={}, ignore_result=True)
         self._reply_to: str = app.thread_oid
+        self._parts: dict[str, list[str]] = {}
 
     def build(self, queue_name: str, job_id: str, shard: int) -> bytes:
         """The message that tells a worker of the queue to look at one shard."""
+        if (parts := self._parts.get(queue_name)) is None:
+            parts = self._parts[queue_name] = self._message(queue_name).split(_BLANK)
+        body = base64.b64encode(json.dumps([[job_id, shard], {}, self._template.body[2]]).encode()).decode()
         task_id = f"{job_id}/{shard}"
-        args = [job_id, shard]
-        body = json.dumps([args, {}, self._template.body[2]]).encode()
+        # kombu acks by the tag: it must be new for every message, also for a shard that is sent again.
+        blanks = (body, task_id, task_id, repr((job_id, shard)), task_id, str(uuid.uuid4()), "")
+        return "".join([text for pair in zip(parts, blanks, strict=True) for text in pair]).encode()
+
+    def _message(self, queue_name: str) -> str:
+        """A message of the queue, blank where messages differ: none of that needs escaping in JSON."""
         headers = dict(self._template.headers)
-        headers.update(id=task_id, root_id=task_id, argsrepr=repr(tuple(args)))
+        headers.update(id=_BLANK, root_id=_BLANK, argsrepr=_BLANK)
         properties = {
-            "correlation_id": task_id,
+            "correlation_id": _BLANK,
             "reply_to": self._reply_to,
             "delivery_mode": 2,
             "delivery_info": {"exchange": "", "routing_key": queue_name},
             "priority": 0,
             "body_encoding": "base64",
-            # kombu acks by this tag: it must be new for every message, also for a shard that is sent again.
-            "delivery_tag": str(uuid.uuid4()),
+            "delivery_tag": _BLANK,
         }
         message = {
-            "body": base64.b64encode(body).decode(),
+            "body": _BLANK,
             "content-encoding": "utf-8",
             "content-type": "application/json",
             "headers": headers,
             "properties": properties,
         }
-        return json.dumps(message).encode()
+        return json.dumps(message)

@@ -106,7 +106,11 @@ class RankedRow(BaseModel):
 
 
 class RerankResult(BaseModel):
-    """The ranked answer, best first, before a dialect gives it its shape. `created` is Unix seconds."""
+    """The ranked answer, best first, before a dialect gives it its shape. `created` is Unix seconds.
+
+    `prompt_tokens` counts what this request put into the model, and so nothing for `cached_pairs`: pairs whose scores
+    were known before.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -116,5 +120,6 @@ class RerankResult(BaseModel):
     return_documents: bool
     rows: list[RankedRow]
     prompt_tokens: int
+    cached_pairs: int = 0
     queue_ms: float = 0.0
     inference_ms: float = 0.0

@@ -4,7 +4,7 @@
 |---|---|---|---|
 | rerankq:job:ID | hash | the job's record | result lifetime after its end; a ceiling before |
 | rerankq:job:ID:request | string | the canonical request without its documents, JSON | as its job |
-| rerankq:job:ID:documents | hash | N -> the shard's documents, JSON | as its job |
+| rerankq:job:ID:documents | hash | N -> the shard's documents, "rest" -> those of no shard, JSON | as its job |
 | rerankq:job:ID:shards | hash | N:state, N:token, N:crashes ... for each shard, see lua/_common.lua | as its job |
 | rerankq:job:ID:results | hash | N -> the shard's scores, JSON | as its job |
 | rerankq:job:ID:lease:N | string | the token of the worker that holds the shard | a lease, renewed |
@@ -12,6 +12,8 @@
 | rerankq:pool:MODEL:outstanding | zset | ID/N -> when to look after it, ms; every shard not done | until it is done |
 | rerankq:pool:MODEL:deadlines | zset | ID -> the job's deadline, ms | until the job ends |
 | rerankq:pool:MODEL:workers | hash | worker -> its last heartbeat, JSON | an hour after the last heartbeat |
+| rerankq:score:DIGEST | string | a pair's score as a model gave it | RERANKQ_SCORE_CACHE_SECONDS, see below |
+| rerankq:scores | zset | DIGEST -> when its score was written, ms | as long after the last score was written |
 | rerankq:dead | list | shards that failed over their budget, newest first, JSON | the newest 1,000 |
 | rerankq:reconciler | string | the API process that reconciles | a few seconds, renewed |
 | rerankq:keys | hash | key id -> the API key's record, its secret hashed | until revoked |
@@ -19,6 +21,9 @@
 | rerankq:queue:MODEL:CLASS | list | Celery messages, the doorbells (kombu's) | popped |
 | rerankq:unacked* | hash, zset | kombu's own bookkeeping of messages in work | kombu's |
 | rerankq:_kombu.binding.* | set | kombu's own bookkeeping of queues | kombu's |
+
+Of known scores there are RERANKQ_SCORE_CACHE_ENTRIES at most: whoever writes some drops the oldest over that number
+with their keys, and what has run out from the zset (lua/remember.lua). Nothing ever scans for them.
 
 The scripts get a job's first key and add the endings themselves (`job_keys` in lua/_common.lua); a test holds the two
 lists equal.
@@ -35,6 +40,9 @@ FINISHED_CHANNEL = f"{PREFIX}finished"
 API_KEYS = f"{PREFIX}keys"
 DEAD = f"{PREFIX}dead"
 RECONCILER = f"{PREFIX}reconciler"
+SCORES = f"{PREFIX}scores"
+REST_FIELD = b"rest"
+"""Beside the shards' numbers in the hash of a job's documents."""
 UNACKED_INDEX = f"{PREFIX}unacked_index"
 """kombu's: when each message in work was delivered."""
 
@@ -66,6 +74,11 @@ def lease(job_id: str, shard: int) -> str:
 def idempotency(owner: str, key: str) -> str:
     """The caller's key is hashed: it may be long, and it may say more than a name of ours should."""
     return f"{PREFIX}idempotency:{owner}:{hashlib.sha256(key.encode()).hexdigest()}"
+
+
+def score(digest: str) -> str:
+    """A known score; the empty digest gives the start of every such key."""
+    return f"{PREFIX}score:{digest}"
 
 
 def outstanding(model: str) -> str:

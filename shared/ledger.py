@@ -11,6 +11,7 @@ from typing import Any
 import redis.asyncio
 
 from shared import codec, keys
+from shared.assembly import Rest
 from shared.contracts import RerankRequest, ShardScores, WorkClass
 from shared.errors import IdempotencyConflict
 from shared.jobs import JobFailure, JobRecord, JobState
@@ -42,8 +43,10 @@ class Lifetimes:
 class Submission:
     """What the ledger needs to accept a job.
 
-    `sizes` are the numbers of documents in each shard, in order. `envelopes` are the Celery messages of the shards that
-    are rung for at once, the first ones; the others follow as these are done. `idempotency` is the caller's key.
+    `rest` is what of the request no shard holds, None when the shards hold all of it. `sizes` are the numbers of
+    documents in each shard, in order; without any shard the job has succeeded at once. `envelopes` are the Celery
+    messages of the shards that are rung for at once, the first ones; the others follow as these are done.
+    `idempotency` is the caller's key.
     """
 
     job_id: str
@@ -56,6 +59,7 @@ class Submission:
     envelopes: list[bytes]
     deadline_seconds: float
     idempotency: str | None = None
+    rest: Rest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,8 @@ class Ledger:
             len(slices),
             _fingerprint(submission, head, slices) if submission.idempotency is not None else "",
             int(REPEAT_RING_SECONDS * 1000),
+            b"" if submission.rest is None else codec.encode_rest(submission.rest, submission.request.documents),
+            keys.FINISHED_CHANNEL,
             *slices,
             *submission.envelopes,
         ]
@@ -135,14 +141,20 @@ class Ledger:
         record = JobRecord.from_hash(job_id, fields) if fields else None
         return record, [codec.decode_scores(payload) for payload in _in_order(results)]
 
-    async def read_request(self, job_id: str) -> RerankRequest | None:
-        """The request as it was accepted, None when it is gone; of a job that is deleted meanwhile perhaps a part."""
+    async def read_request(self, job_id: str) -> tuple[RerankRequest, Rest | None] | None:
+        """The request as it was accepted, and what of it no shard holds; None when it is gone.
+
+        Of a job that is deleted meanwhile perhaps a part.
+        """
         with store_errors():
             async with self._client.pipeline(transaction=False) as pipe:
                 pipe.get(keys.request(job_id))
                 pipe.hgetall(keys.documents(job_id))
-                head, slices = await pipe.execute()
-        return codec.decode_request(head, _in_order(slices)) if head else None
+                head, parts = await pipe.execute()
+        if not head:
+            return None
+        rest = parts.pop(keys.REST_FIELD, None)
+        return codec.decode_whole(head, _in_order(parts), rest)
 
     async def states(self, job_ids: list[str]) -> dict[str, JobState | None]:
         """The states of many jobs in one round trip; None for a job that is gone."""
@@ -214,18 +226,23 @@ class Ledger:
 
 def _slices(submission: Submission) -> list[bytes]:
     """Each shard's documents."""
+    documents = submission.request.documents
+    if submission.rest is not None:
+        documents = submission.rest.scored(documents)
     slices: list[bytes] = []
     start = 0
     for size in submission.sizes:
-        slices.append(codec.encode_documents(submission.request.documents[start : start + size]))
+        slices.append(codec.encode_documents(documents[start : start + size]))
         start += size
     return slices
 
 
 def _fingerprint(submission: Submission, head: bytes, slices: list[bytes]) -> str:
-    """What makes two requests the same: all that was asked, and how it was asked."""
+    """What makes two requests the same: all that was asked, and how; not how it is cut, or what is known of it."""
+    is_one_piece = submission.rest is None and len(slices) == 1
+    documents = slices[0] if is_one_piece else codec.encode_documents(submission.request.documents)
     digest = hashlib.sha256(f"{submission.dialect}\n".encode())
-    for part in (head, *slices):
+    for part in (head, documents):
         digest.update(b"%d:" % len(part) + part)
     return digest.hexdigest()
 

@@ -10,6 +10,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from shared.errors import ConfigurationError
 
 PREFIX = "RERANKQ_"
+YEAR_SECONDS = 365 * 86_400.0
+
+Seconds = Annotated[float, Field(gt=0, le=YEAR_SECONDS, allow_inf_nan=False)]
 
 
 def _upper(value: object) -> object:
@@ -20,6 +23,9 @@ class Settings(BaseModel):
     """What the API and the workers both need. A field NAME is read from RERANKQ_NAME; REDIS_URL needs no prefix.
 
     An empty variable is an absent one: that is how compose files pass on what is not set.
+
+    `score_cache`: known scores are read, by the API, and written, by the workers. `score_cache_seconds`: how long one
+    is known. `score_cache_entries`: how many at most, in Redis; the oldest go first.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -27,6 +33,9 @@ class Settings(BaseModel):
     redis_url: Annotated[str, Field(pattern=r"^(rediss?|unix)://")] = "redis://127.0.0.1:6379/0"
     models_file: Path = Path("infra/models.yaml")
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = "INFO"
+    score_cache: bool = True
+    score_cache_seconds: Seconds = 86_400.0
+    score_cache_entries: Annotated[int, Field(ge=1, le=100_000_000)] = 100_000
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None, **overrides: object) -> Self:

@@ -16,22 +16,33 @@ def estimate_tokens(text: str) -> int:
     return size // _BYTES_PER_TOKEN + 1
 
 
-def cut(query: str, documents: Sequence[str], max_tokens: int, max_tokens_per_doc: int | None = None) -> list[int]:
+def cut(
+    query: str,
+    documents: Sequence[str],
+    max_tokens: int,
+    max_tokens_per_doc: int | None = None,
+    *,
+    max_tokens_per_query: int | None = None,
+    max_chunks_per_doc: int = 1,
+) -> list[int]:
     """The number of documents in each shard, in order; their sum is all of them.
 
-    A shard holds pairs of at most `max_tokens` estimated tokens together, but at least one pair.
+    A shard holds pairs of at most `max_tokens` estimated tokens together, but at least one pair. What will not be
+    read of a text (see RerankRequest) does not count.
     """
-    query_tokens = estimate_tokens(query) + _SPECIAL_TOKENS
+    query_tokens = _at_most(estimate_tokens(query), max_tokens_per_query) + _SPECIAL_TOKENS
+    read_of_a_document = None if max_tokens_per_doc is None else max_tokens_per_doc * max_chunks_per_doc
     sizes: list[int] = []
     tokens = count = 0
     for document in documents:
-        pair = estimate_tokens(document)
-        if max_tokens_per_doc is not None:
-            pair = min(pair, max_tokens_per_doc)
-        pair += query_tokens
+        pair = _at_most(estimate_tokens(document), read_of_a_document) + query_tokens
         if count and tokens + pair > max_tokens:
             sizes.append(count)
             tokens = count = 0
         tokens += pair
         count += 1
     return [*sizes, count] if count else sizes
+
+
+def _at_most(tokens: int, limit: int | None) -> int:
+    return tokens if limit is None else min(tokens, limit)

@@ -3,6 +3,8 @@
 Raises StoreUnavailable when Redis cannot be reached or refuses to write.
 """
 
+import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,20 +15,30 @@ import redis
 from shared import codec, keys
 from shared.celery_app import Envelopes
 from shared.contracts import RerankRequest, ShardScores, WorkClass
+from shared.errors import StoreUnavailable
 from shared.jobs import JobFailure
 from shared.ledger import DEAD_LIST_LENGTH, REPEAT_RING_SECONDS, Lifetimes
 from shared.redis_client import store_errors
-from shared.scripts import job_script_keys, script_source
+from shared.scripts import Call, call_all, job_script_keys, script_source
+
+logger = logging.getLogger(__name__)
 
 LEASE_SECONDS = 4.0
 """A worker that is silent for this long has lost its shards. Recovery from a kill takes this and a round more."""
 TRANSIENT_ERRORS_ALLOWED = 5
+_LISTEN_AT_LEAST_SECONDS = 0.01
+"""Redis takes less than a millisecond for no limit at all."""
 
 
 class ClaimVerdict(StrEnum):
-    """What claim.lua answers."""
+    """What claim.lua answers. ALONE: it must run without company, and was not taken.
+
+    UNREADABLE, which is said here: it was taken, and what it asks makes no sense to this worker.
+    """
 
     RUN = "run"
+    UNREADABLE = "unreadable"
+    ALONE = "alone"
     GONE = "gone"
     ENDED = "ended"
     DONE = "done"
@@ -60,16 +72,41 @@ class ShardLease:
 
 
 @dataclass(frozen=True, slots=True)
+class Doorbell:
+    """What a message says: look at this shard."""
+
+    job_id: str
+    shard: int
+    work_class: WorkClass
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How many shards may come, and how many of them of batch work."""
+
+    shards: int
+    batch: int
+
+    def without(self, doorbells: Sequence[Doorbell]) -> "Room":
+        """What is left when these have come."""
+        batch = sum(bell.work_class is WorkClass.BATCH for bell in doorbells)
+        shards = max(0, self.shards - len(doorbells))
+        return Room(shards, max(0, min(shards, self.batch - batch)))
+
+
+NO_ROOM = Room(0, 0)
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """A claim's answer; `request`, with this shard's documents alone, is there when the verdict is RUN.
 
-    `queue_ms` is the wait since the job was accepted. `alone`: it may bring a worker down, and must have no company.
+    `queue_ms` is the wait since the job was accepted.
     """
 
     verdict: ClaimVerdict
     request: RerankRequest | None = None
     queue_ms: float = 0.0
-    alone: bool = False
 
 
 class WorkerLedger:
@@ -90,35 +127,72 @@ class WorkerLedger:
         self._lease_ms = int(lease_seconds * 1000)
         self._ceiling_ms = int(Lifetimes().unfinished * 1000)
         self._repeat_ms = int(REPEAT_RING_SECONDS * 1000)
-        names = ("claim", "renew", "finish", "fail", "requeue", "ring")
+        names = ("claim", "renew", "finish", "fail", "requeue", "ring", "take")
         self._scripts: dict[str, Any] = {name: client.register_script(script_source(name)) for name in names}
 
-    def claim(self, lease: ShardLease) -> Claim:
-        """Take a shard."""
+    def claim(self, lease: ShardLease, *, alone: bool = True) -> Claim:
+        """Take a shard. `alone`: it would have no company, so that one that may not have any can be taken too."""
+        return self.claim_all([lease], alone=alone)[0]
+
+    def claim_all(self, leases: Sequence[ShardLease], *, alone: bool) -> list[Claim]:
+        """Take several shards, all in one round trip; see `claim`."""
+        args = (self._lease_ms, keys.FINISHED_CHANNEL, int(alone))
         with store_errors():
-            verdict, *rest = self._call("claim", lease, self._lease_ms, keys.FINISHED_CHANNEL)
-        if verdict != b"run":
-            return Claim(ClaimVerdict(verdict.decode()))
-        head, documents, queue_ms, alone = rest
-        return Claim(ClaimVerdict.RUN, codec.decode_request(head, [documents]), float(queue_ms), bool(alone))
+            answers = call_all(self._client, [self._of("claim", lease, *args) for lease in leases])
+        return [_read_claim(answer) for answer in answers]
 
     def renew(self, leases: Sequence[ShardLease]) -> list[RenewVerdict]:
         """Keep the shards, all in one round trip; answers for each what is to be done with it."""
-        with store_errors(), self._client.pipeline(transaction=False) as pipe:
-            for lease in leases:
-                self._call("renew", lease, self._lease_ms, keys.FINISHED_CHANNEL, client=pipe)
-            return [RenewVerdict(answer.decode()) for answer in pipe.execute()]
+        args = (self._lease_ms, keys.FINISHED_CHANNEL)
+        with store_errors():
+            answers = call_all(self._client, [self._of("renew", lease, *args) for lease in leases])
+        return [RenewVerdict(answer.decode()) for answer in answers]
 
     def finish(self, lease: ShardLease, scores: ShardScores, work_class: WorkClass) -> FinishVerdict:
         """Hand in a shard's scores and ring for the job's next one. Not ACCEPTED means that they were dropped."""
-        payload = codec.encode_scores(scores)
-        with store_errors():
-            verdict, next_shard = self._call(
-                "finish", lease, payload, keys.FINISHED_CHANNEL, self._ceiling_ms, self._repeat_ms
+        return self.exchange([(lease, scores, work_class)], NO_ROOM)[0][0]
+
+    def exchange(
+        self, finishes: Sequence[tuple[ShardLease, ShardScores, WorkClass]], room: Room
+    ) -> tuple[list[FinishVerdict], list[Doorbell]]:
+        """Hand in scores as `finish` does, and take as many doorbells as there is room for, in one round trip.
+
+        Interactive work comes first. A message that cannot be read is logged, and left out.
+        """
+        calls = [
+            self._of(
+                "finish", lease, codec.encode_scores(scores), keys.FINISHED_CHANNEL, self._ceiling_ms, self._repeat_ms
             )
-            if next_shard >= 0:
-                self._ring(lease.job_id, next_shard, work_class, "back")
-        return FinishVerdict(verdict.decode())
+            for lease, scores, _ in finishes
+        ]
+        if room.shards:
+            queues = [keys.queue(self._model, work_class) for work_class in WorkClass]
+            calls.append(Call(self._scripts["take"], queues, (room.shards, room.batch)))
+        with store_errors():
+            answers = call_all(self._client, calls) if calls else []
+        finished, taken = answers[: len(finishes)], answers[len(finishes) :]
+        following = [
+            Doorbell(lease.job_id, next_shard, work_class)
+            for (lease, _, work_class), (_, next_shard) in zip(finishes, finished, strict=True)
+            if next_shard >= 0
+        ]
+        self.ring(following, "back")
+        doorbells = [
+            self._read_doorbell(message, work_class)
+            for by_class in taken
+            for work_class, messages in zip(WorkClass, by_class, strict=True)
+            for message in messages
+        ]
+        verdicts = [FinishVerdict(verdict.decode()) for verdict, _ in finished]
+        return verdicts, [doorbell for doorbell in doorbells if doorbell is not None]
+
+    def listen(self, seconds: float, *, batch: bool) -> Doorbell | None:
+        """Wait for one doorbell, interactive work first; batch work only if it is wanted."""
+        classes = list(WorkClass) if batch else [WorkClass.INTERACTIVE]
+        queues = {keys.queue(self._model, work_class).encode(): work_class for work_class in classes}
+        with store_errors():
+            heard: Any = self._client.brpop(list(queues), timeout=max(seconds, _LISTEN_AT_LEAST_SECONDS))
+        return self._read_doorbell(heard[1], queues[heard[0]]) if heard else None
 
     def fail(self, lease: ShardLease, failure: JobFailure) -> FinishVerdict:
         """End the job: this shard can never be scored."""
@@ -130,8 +204,8 @@ class WorkerLedger:
         """Somebody else shall score it, at once and free of charge."""
         with store_errors():
             answer = self._requeue(lease, "drain", REPEAT_RING_SECONDS, JobFailure("", ""))
-            if answer is FinishVerdict.ACCEPTED:
-                self._ring(lease.job_id, lease.shard, work_class, "front")
+        if answer is FinishVerdict.ACCEPTED:
+            self.ring([Doorbell(lease.job_id, lease.shard, work_class)])
         return answer
 
     def retry_later(self, lease: ShardLease, after_seconds: float, failure: JobFailure) -> FinishVerdict:
@@ -150,10 +224,37 @@ class WorkerLedger:
         )
         return FinishVerdict(self._call("requeue", lease, *args, more_keys=(keys.DEAD,)).decode())
 
-    def _ring(self, job_id: str, shard: int, work_class: WorkClass, end: Literal["front", "back"]) -> None:
-        if self._envelopes is not None:
-            envelope = self._envelopes.build(keys.queue_name(self._model, work_class), job_id, shard)
-            self._scripts["ring"](keys=[keys.queue(self._model, work_class)], args=[end, envelope])
+    def ring(self, doorbells: Sequence[Doorbell], end: Literal["front", "back"] = "front") -> None:
+        """Ring: in front, for what has waited its time. Raises nothing: what cannot be rung now costs seconds.
+
+        The ledger knows of the shard, and the reconciler rings.
+        """
+        if self._envelopes is None or not doorbells:
+            return
+        calls = []
+        for bell in doorbells:
+            envelope = self._envelopes.build(keys.queue_name(self._model, bell.work_class), bell.job_id, bell.shard)
+            calls.append(Call(self._scripts["ring"], [keys.queue(self._model, bell.work_class)], (end, envelope)))
+        try:
+            with store_errors():
+                call_all(self._client, calls)
+        except StoreUnavailable as error:
+            logger.warning("%d doorbells could not be rung, the reconciler will: %s", len(calls), error)
+
+    def _read_doorbell(self, message: bytes, work_class: WorkClass) -> Doorbell | None:
+        """What a Celery message of ours says; see shared.celery_app.Envelopes."""
+        try:
+            job_id, _, shard = json.loads(message)["headers"]["id"].rpartition("/")
+            return Doorbell(job_id, int(shard), work_class)
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            # Without its text: what is no message of ours may say anything.
+            queue = keys.queue(self._model, work_class)
+            logger.warning("a message in %s cannot be read, it is left out: %s", queue, type(error).__name__)
+            return None
+
+    def _of(self, script: str, lease: ShardLease, *args: object) -> Call:
+        job_keys = job_script_keys(lease.job_id, self._model)
+        return Call(self._scripts[script], job_keys, (lease.job_id, lease.shard, lease.token, *args))
 
     def _call(
         self,
@@ -161,10 +262,21 @@ class WorkerLedger:
         lease: ShardLease,
         *args: object,
         more_keys: Sequence[str] = (),
-        client: Any = None,
     ) -> Any:
         return self._scripts[script](
             keys=job_script_keys(lease.job_id, self._model, *more_keys),
             args=[lease.job_id, lease.shard, lease.token, *args],
-            client=client,
         )
+
+
+def _read_claim(answer: Sequence[Any]) -> Claim:
+    verdict, *rest = answer
+    if verdict != b"run":
+        return Claim(ClaimVerdict(verdict.decode()))
+    head, documents, queue_ms = rest
+    try:
+        return Claim(ClaimVerdict.RUN, codec.decode_request(head, [documents]), float(queue_ms))
+    except (ValueError, TypeError) as error:
+        # No more than the kind: pydantic's text has the caller's in it. Not raised: the neighbours are leased too.
+        logger.error("a shard was claimed whose request cannot be read: %s", type(error).__name__)
+        return Claim(ClaimVerdict.UNREADABLE)

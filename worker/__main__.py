@@ -20,16 +20,18 @@ from shared.errors import RerankqError
 from shared.heartbeats import HeartbeatWriter
 from shared.models import ModelSpec, load_models
 from shared.redis_client import connect
+from shared.score_cache import ScoreWriter
 from shared.worker_ledger import WorkerLedger
 from worker import dead, tasks
+from worker.dispatcher import Dispatcher
 from worker.drain import Drain
 from worker.engines.base import EngineStartError, ScoringEngine
 from worker.engines.registry import ENGINES, build_engine
 from worker.executor import Executor
 from worker.health import Heart
 from worker.leases import Leases
+from worker.queue_order import InteractiveFirst
 from worker.settings import WorkerSettings
-from worker.slots import Slots, queue_order
 from worker.transport import MessageRenewer, live_through_full_memory
 
 logger = logging.getLogger("worker")
@@ -111,21 +113,31 @@ def work(
 ) -> int:
     """Take work until told to stop. Answers the exit status."""
     app = make_celery(settings.redis_url)
-    slots = Slots(settings.concurrency, settings.reserved)
     app.conf.task_queues = pool_queues(spec.name)
-    app.conf.broker_transport_options |= {"queue_order_strategy": queue_order(slots)}
+    app.conf.broker_transport_options |= {"queue_order_strategy": InteractiveFirst}
     live_through_full_memory()
 
     ledger = WorkerLedger(client, spec.name, Envelopes(app))
     leases = Leases(ledger)
-    executor = Executor(ledger, engine, leases, worker)
-    drain = Drain(executor, leases, settings.drain_seconds)
+    executor = Executor(engine)
+    writer = ScoreWriter(client, spec, seconds=settings.score_cache_seconds, entries=settings.score_cache_entries)
+    dispatcher = Dispatcher(
+        ledger,
+        executor,
+        leases,
+        worker,
+        concurrency=settings.concurrency,
+        reserved=settings.reserved,
+        remember=writer.write_all if settings.score_cache else None,
+    )
+    drain = Drain(dispatcher, leases, settings.drain_seconds)
     executor.on_engine_death = drain.on_engine_death
-    tasks.register(app, executor, slots)
+    tasks.register(app, dispatcher)
 
     celery_worker = app.Worker(
         hostname=f"worker@{worker}",
-        concurrency=settings.concurrency,
+        # One task at a time: it is the dispatcher, which takes the other shards itself.
+        concurrency=1,
         without_gossip=True,
         without_mingle=True,
         without_heartbeat=True,

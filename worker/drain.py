@@ -14,7 +14,7 @@ from types import FrameType
 
 import celery.worker.state
 
-from worker.executor import Executor
+from worker.dispatcher import Dispatcher
 from worker.leases import Leases
 
 logger = logging.getLogger(__name__)
@@ -29,12 +29,12 @@ class Drain:
 
     def __init__(
         self,
-        executor: Executor,
+        dispatcher: Dispatcher,
         leases: Leases,
         deadline_seconds: float,
         end_process: Callable[[int], None] = os._exit,
     ) -> None:
-        self._executor = executor
+        self._dispatcher = dispatcher
         self._leases = leases
         self._deadline_seconds = deadline_seconds
         self._end_process = end_process
@@ -54,6 +54,7 @@ class Drain:
                 return False
             self._begun = True
         self.exit_status = exit_status
+        self._dispatcher.close()
         celery.worker.state.should_stop = exit_status  # type: ignore[assignment]
         seconds = self._deadline_seconds if deadline_seconds is None else deadline_seconds
         logger.info("stopping: what runs may take %g s more, then it is given back", seconds)
@@ -71,7 +72,7 @@ class Drain:
     def _see_to_the_end(self, seconds: float) -> None:
         finished = threading.Event()
         finished.wait(seconds)
-        self._executor.leave()
+        self._dispatcher.leave()
         if count := self._leases.give_back_all():
             logger.info("%d shards are given back", count)
         finished.wait(_LAST_WORD_SECONDS)

@@ -1,150 +1,202 @@
-"""One shard, from claim to finish. The only place where the ledger and the engine meet.
+"""One claimed shard, from its request to what is to be told the ledger. The only place where shards meet the engine.
 
-Messages are doorbells: whatever a message says, the claim decides. Nothing here is retried by Celery.
+Talks to no store: the dispatcher claims before, and reports after.
 """
 
 import logging
-import threading
 import time
 from collections.abc import Callable
-from uuid import uuid4
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
 
-from shared.contracts import RerankRequest, ShardScores, WorkClass
-from shared.errors import ScoringFailed, StoreUnavailable
+from shared.contracts import RerankRequest, ScoreScale, ShardScores, WorkClass
+from shared.errors import ScoringFailed
 from shared.jobs import JobFailure
-from shared.worker_ledger import Claim, ClaimVerdict, FinishVerdict, ShardLease, WorkerLedger
+from shared.worker_ledger import Claim, ShardLease
 from worker.engines.base import (
+    BatchScores,
+    Cancellation,
     EngineDied,
     EngineError,
+    Pending,
     ScoringAborted,
     ScoringBatch,
     ScoringEngine,
     TransientEngineError,
 )
-from worker.gate import Gate
-from worker.leases import HeldShard, Leases
+from worker.leases import HeldShard
 
 logger = logging.getLogger(__name__)
 
 EMPTY_DOCUMENT = "the document is empty"
 BATCH_PRIORITY_OFFSET = 1000
 """Above every caller's priority (0..999): batch work runs in the engine when nothing interactive waits."""
-RETRY_AFTER_SECONDS = 2.0
-"""How long a shard rests after its engine asked for another try."""
-_STORE_RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
+SMALL_CHARACTERS = 20_000
+"""About two milliseconds of a tokenizer."""
+
+
+class Outcome(StrEnum):
+    """What became of a shard: scored, never to be scored, to be tried later, to be tried elsewhere, not wanted."""
+
+    SCORED = "scored"
+    FAILED = "failed"
+    RETRY = "retry"
+    GIVEN_BACK = "given back"
+    DROPPED = "dropped"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What is to be told the ledger of one shard; `scores` with SCORED, `failure` with FAILED and RETRY.
+
+    `request` is the claim's, with this shard's documents.
+    """
+
+    lease: ShardLease
+    work_class: WorkClass
+    outcome: Outcome
+    scores: ShardScores | None = None
+    failure: JobFailure | None = None
+    request: RerankRequest | None = None
+
+
+Begin = Callable[[ScoringBatch, Cancellation], Pending]
+Ended = Callable[[Callable[[], Report]], None]
 
 
 class Executor:
-    """Runs shards of one model. Called from many threads at once."""
+    """Scores shards of one model. Owns the threads on which an engine that blocks is waited for."""
 
-    def __init__(
-        self,
-        ledger: WorkerLedger,
-        engine: ScoringEngine,
-        leases: Leases,
-        worker: str,
-    ) -> None:
-        self._ledger = ledger
+    def __init__(self, engine: ScoringEngine, threads: int = 64) -> None:
         self._engine = engine
-        self._leases = leases
-        self._worker = worker
+        self._begin: Begin | None = getattr(engine, "begin", None)
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="shard")
         self.on_engine_death: Callable[[], None] = lambda: None
         """Called, perhaps more than once, when the engine can do no more."""
-        self._gate = Gate()
-        self._leaving = threading.Event()
 
-    def leave(self) -> None:
-        """From now on claim nothing, and do not wait for a Redis that is away."""
-        self._leaving.set()
+    def begin(self, claim: Claim, held: HeldShard, work_class: WorkClass, ended: Ended) -> None:
+        """Start scoring a claimed shard. Raises nothing: whatever goes wrong is the report.
 
-    def run(self, job_id: str, shard: int, work_class: WorkClass) -> None:
-        """Claim the shard, score it, hand the scores in. Raises StoreUnavailable when it could not be claimed."""
-        if self._leaving.is_set():
-            # Unheard: the reconciler rings again.
-            return
-        lease = ShardLease(job_id, shard, f"{self._worker}:{uuid4().hex}")
-        claim = self._ledger.claim(lease)
-        if claim.verdict is not ClaimVerdict.RUN or claim.request is None:
-            logger.debug("shard %s/%d: %s, nothing to do", job_id, shard, claim.verdict)
-            return
-        with self._leases.holding(lease) as held:
-            report = self._attempt(claim, claim.request, held, work_class)
-            verdict = self._report(report)
-        if verdict is not FinishVerdict.ACCEPTED:
-            logger.info("shard %s/%d: %s", job_id, shard, verdict or "unreported, its lease will run out")
+        `ended` is called once, from any thread, with a function that makes the report. That is cheap, but not free:
+        to be called where it delays nobody, and never on the engine's thread.
+        """
+        if self._begin is not None and work_class is WorkClass.INTERACTIVE and _is_small(claim):
+            self._feed(self._begin, claim, held, work_class, ended)
+        elif self._begin is not None:
+            self._threads.submit(self._feed, self._begin, claim, held, work_class, ended)
+        else:
+            self._threads.submit(self._block, claim, held, work_class, ended)
 
-    def _attempt(
-        self, claim: Claim, request: RerankRequest, held: HeldShard, work_class: WorkClass
-    ) -> Callable[[], FinishVerdict]:
-        """Score; answers what is to be told the ledger."""
-        lease = held.lease
+    def _block(self, claim: Claim, held: HeldShard, work_class: WorkClass, ended: Ended) -> None:
+        """Score on this thread."""
+
+        def score() -> ShardScores:
+            shard = _Shard(claim, work_class, self._engine.scale)
+            return shard.scores(self._engine.score(shard.batch(held), held.cancellation) if shard.kept else None)
+
+        report = self._report(claim, held, work_class, score)
+        ended(lambda: report)
+
+    def _feed(self, begin: Begin, claim: Claim, held: HeldShard, work_class: WorkClass, ended: Ended) -> None:
+        """Hand the shard to an engine that calls back."""
         try:
-            with self._gate.passing(alone=claim.alone):
-                scores = self._score(request, claim.queue_ms, work_class, held)
+            shard = _Shard(claim, work_class, self._engine.scale)
+            pending = begin(shard.batch(held), held.cancellation) if shard.kept else None
+        except Exception as error:
+            failure = error
+            ended(lambda: self._report(claim, held, work_class, partial(_raise, failure)))
+            return
+
+        def score() -> ShardScores:
+            return shard.scores(pending.result() if pending else None)
+
+        if pending is None:
+            ended(lambda: self._report(claim, held, work_class, score))
+        else:
+            pending.add_done_callback(lambda _: ended(lambda: self._report(claim, held, work_class, score)))
+
+    def _report(self, claim: Claim, held: HeldShard, work_class: WorkClass, score: Callable[[], ShardScores]) -> Report:
+        """What `score` answers or raises, as it is to be told the ledger."""
+        lease = held.lease
+
+        def report(outcome: Outcome, reason: str | None = None, scores: ShardScores | None = None) -> Report:
+            failure = None if reason is None else JobFailure(ScoringFailed.code, reason)
+            return Report(lease, work_class, outcome, scores, failure, claim.request)
+
+        try:
+            return report(Outcome.SCORED, scores=score())
         except ScoringAborted:
-            if held.given_back:
-                return lambda: self._ledger.give_back(lease, work_class)
-            return lambda: FinishVerdict.ENDED
+            return report(Outcome.GIVEN_BACK if held.given_back else Outcome.DROPPED)
         except EngineDied as error:
             logger.error("shard %s/%d is given back: %s", lease.job_id, lease.shard, error)
             self.on_engine_death()
-            return lambda: self._ledger.give_back(lease, work_class)
+            return report(Outcome.GIVEN_BACK)
         except TransientEngineError as error:
-            failure = JobFailure(ScoringFailed.code, str(error))
-            return lambda: self._ledger.retry_later(lease, RETRY_AFTER_SECONDS, failure)
+            return report(Outcome.RETRY, str(error))
         except EngineError as error:
-            failure = JobFailure(ScoringFailed.code, str(error))
-            return lambda: self._ledger.fail(lease, failure)
+            return report(Outcome.FAILED, str(error))
         except Exception:
             logger.exception("shard %s/%d failed", lease.job_id, lease.shard)
-            failure = JobFailure(ScoringFailed.code, "the worker failed on this job; its log says why")
-            return lambda: self._ledger.fail(lease, failure)
-        return lambda: self._ledger.finish(lease, scores, work_class)
+            return report(Outcome.FAILED, "the worker failed on this job; its log says why")
 
-    def _report(self, report: Callable[[], FinishVerdict]) -> FinishVerdict | None:
-        """Tell the ledger, however long Redis is away; None when this worker leaves before it is back."""
-        attempt = 0
-        while True:
-            try:
-                return report()
-            except StoreUnavailable:
-                pause = _STORE_RETRY_SECONDS[min(attempt, len(_STORE_RETRY_SECONDS) - 1)]
-                attempt += 1
-                if self._leaving.wait(pause) and attempt > len(_STORE_RETRY_SECONDS):
-                    return None
 
-    def _score(self, request: RerankRequest, queue_ms: float, work_class: WorkClass, held: HeldShard) -> ShardScores:
-        """Score what can be scored; an empty document gets its own error and never reaches the engine."""
-        texts = [document.text for document in request.documents]
-        kept = [position for position, text in enumerate(texts) if text.strip()]
-        result = ShardScores(
-            scores=[None] * len(texts),
-            scale=self._engine.scale,
-            errors=dict.fromkeys(set(range(len(texts))) - set(kept), EMPTY_DOCUMENT),
-            queue_ms=queue_ms,
-        )
-        if not kept:
-            return result
+class _Shard:
+    """One shard between its request and its scores. An empty document gets its own error, and is never scored."""
+
+    def __init__(self, claim: Claim, work_class: WorkClass, scale: ScoreScale) -> None:
+        assert claim.request is not None
+        self._request = claim.request
+        self._queue_ms = claim.queue_ms
+        self._offset = BATCH_PRIORITY_OFFSET if work_class is WorkClass.BATCH else 0
+        self._scale = scale
+        self._texts = [document.text for document in claim.request.documents]
+        self.kept = [position for position, text in enumerate(self._texts) if text.strip()]
+        self._started = time.perf_counter()
+
+    def batch(self, held: HeldShard) -> ScoringBatch:
+        """What the engine is asked. Raises ScoringAborted when nobody wants it any more."""
         if held.cancellation.cancelled:
             raise ScoringAborted
-        offset = BATCH_PRIORITY_OFFSET if work_class is WorkClass.BATCH else 0
-        batch = ScoringBatch(
+        request = self._request
+        return ScoringBatch(
             query=request.query,
-            documents=[texts[position] for position in kept],
+            documents=[self._texts[position] for position in self.kept],
             instruction=request.instruction,
             max_tokens_per_query=request.max_tokens_per_query,
             max_tokens_per_doc=request.max_tokens_per_doc,
             max_chunks_per_doc=request.max_chunks_per_doc,
             overlap_tokens=request.overlap_tokens,
-            priority=request.priority + offset,
+            priority=request.priority + self._offset,
         )
-        started = time.perf_counter()
-        scored = self._engine.score(batch, held.cancellation)
-        result.inference_ms = round((time.perf_counter() - started) * 1000, 3)
+
+    def scores(self, scored: BatchScores | None) -> ShardScores:
+        """The shard's scores, from those of its batch; None when there was nothing to score."""
+        result = ShardScores(
+            scores=[None] * len(self._texts),
+            scale=self._scale,
+            errors=dict.fromkeys(set(range(len(self._texts))) - set(self.kept), EMPTY_DOCUMENT),
+            queue_ms=self._queue_ms,
+        )
+        if scored is None:
+            return result
+        kept = self.kept
         for place, position in enumerate(kept):
             result.scores[position] = scored.scores[place]
         result.errors.update({kept[place]: error for place, error in scored.errors.items()})
         result.truncated = [kept[place] for place in scored.truncated]
         result.windows = {kept[place]: window for place, window in scored.windows.items()}
         result.prompt_tokens = scored.prompt_tokens
+        result.inference_ms = round((time.perf_counter() - self._started) * 1000, 3)
         return result
+
+
+def _is_small(claim: Claim) -> bool:
+    """Whether it is turned into tokens sooner than it would be handed to a thread."""
+    documents = claim.request.documents if claim.request else []
+    return sum(len(document.text) for document in documents) <= SMALL_CHARACTERS
+
+
+def _raise(error: Exception) -> ShardScores:
+    raise error

@@ -6,8 +6,6 @@ there again.
 
 import logging
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from shared.errors import StoreUnavailable
 from shared.worker_ledger import RenewVerdict, ShardLease, WorkerLedger
@@ -39,7 +37,7 @@ class Leases:
     def __init__(self, ledger: WorkerLedger) -> None:
         self._ledger = ledger
         self._lock = threading.Lock()
-        self._held: set[HeldShard] = set()
+        self._held: dict[ShardLease, HeldShard] = {}
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
 
@@ -51,17 +49,17 @@ class Leases:
         self._stopped.set()
         self._thread.join(timeout=5)
 
-    @contextmanager
-    def holding(self, lease: ShardLease) -> Iterator[HeldShard]:
-        """Keep the shard while the block runs; its cancellation is called when it is lost or unwanted."""
+    def hold(self, lease: ShardLease) -> HeldShard:
+        """Keep the shard until it is dropped; its cancellation is called when it is lost or unwanted."""
         held = HeldShard(lease)
         with self._lock:
-            self._held.add(held)
-        try:
-            yield held
-        finally:
-            with self._lock:
-                self._held.discard(held)
+            self._held[lease] = held
+        return held
+
+    def drop(self, lease: ShardLease) -> None:
+        """Keep the shard no longer."""
+        with self._lock:
+            self._held.pop(lease, None)
 
     def give_back_all(self) -> int:
         """Stop scoring everything that is held; answers how much that was."""
@@ -72,7 +70,7 @@ class Leases:
 
     def _snapshot(self) -> list[HeldShard]:
         with self._lock:
-            return list(self._held)
+            return list(self._held.values())
 
     def _run(self) -> None:
         reachable = True

@@ -7,9 +7,10 @@ The rules that real clients force on every dialect: an explicit null is an absen
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Protocol
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
+from api.dialects.rank_fields import RankFields
 from shared.contracts import MAX_PRIORITY, Document, RerankRequest, RerankResult
 from shared.errors import InvalidRequest, RerankqError
 
@@ -61,7 +62,13 @@ class CommonFields(BaseModel):
     top_n: Number | None = None
     return_documents: bool = True
     raw_scores: bool = False
+    instruction: Annotated[str, Field(min_length=1)] | None = None
+    max_tokens_per_query: Annotated[Number, Field(ge=1)] | None = None
     max_tokens_per_doc: Annotated[Number, Field(ge=1)] | None = None
+    max_chunks_per_doc: Annotated[
+        Number, Field(ge=1, validation_alias=AliasChoices("max_chunks_per_doc", "max_chunk_per_doc"))
+    ] = 1
+    overlap_tokens: Annotated[Number, Field(ge=0)] | None = None
     priority: Annotated[Number, Field(ge=0, le=MAX_PRIORITY)] = 0
 
 
@@ -80,24 +87,33 @@ def read_query(body: JsonObject) -> str:
 
 
 def read_documents(body: JsonObject, *, objects: bool = True) -> list[Document]:
-    """The documents, strings or (with `objects`) objects with `text`, `id`, `meta`. Raises InvalidRequest."""
+    """The documents, strings or (with `objects`) objects. Raises InvalidRequest.
+
+    An object has `text`, or fields that the body's `rank_fields` picks; and the caller's own `id` and `meta`.
+    """
     documents = body.get("documents")
     if documents is None or documents == []:
         raise InvalidRequest(DOCUMENTS_REQUIRED, param="documents")
     if not isinstance(documents, list):
         raise InvalidRequest("documents must be a list", param="documents")
-    return [_read_document(index, document, objects) for index, document in enumerate(documents)]
+    rank_fields = RankFields.read(body, documents) if objects else None
+    return [_read_document(index, document, objects, rank_fields) for index, document in enumerate(documents)]
 
 
-def _read_document(index: int, document: Any, objects: bool) -> Document:
+def _read_document(index: int, document: Any, objects: bool, rank_fields: RankFields | None) -> Document:
     if isinstance(document, str):
         return Document.model_construct(text=document)
     param = f"documents[{index}]"
     if not objects or not isinstance(document, dict):
         allowed = "a string or an object with text" if objects else "a string"
         raise InvalidRequest(f"{param} must be {allowed}", param=param)
-    if document.get("text") is None:
+    if rank_fields is not None:
+        own = {"text": rank_fields.render(index, document), "fields": document}
+        document = own | {name: document[name] for name in ("id", "meta") if name in document}
+    elif document.get("text") is None:
         raise InvalidRequest(TEXT_REQUIRED.format(index), param=f"{param}.text")
+    else:
+        document = {name: document[name] for name in ("text", "id", "meta") if name in document}
     try:
         return Document.model_validate(document)
     except ValidationError as error:

@@ -1,6 +1,7 @@
 """The root's dialect: one answer that Jina's, Cohere's, vLLM's, GPUStack's and Bifrost's clients all read.
 
-Takes documents as strings or as objects with `text`, `id` and `meta`; echoes them as objects.
+Takes documents as strings, as objects with `text`, `id` and `meta`, or as objects among whose fields `rank_fields`
+picks; echoes them as objects.
 """
 
 from typing import Any
@@ -28,6 +29,7 @@ class SupersetDialect:
         if result.return_documents:
             results = [base | {"document": _document(row)} for base, row in zip(rows, result.rows, strict=True)]
         tokens = result.prompt_tokens
+        cached = {"cached_pairs": result.cached_pairs} if result.cached_pairs else {}
         return {
             "id": result.id,
             "object": "rerank",
@@ -35,7 +37,7 @@ class SupersetDialect:
             "model": result.model,
             "results": results,
             "data": rows,
-            "usage": {"prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens},
+            "usage": {"prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens} | cached,
             "meta": {
                 "api_version": {"version": "2"},
                 "billed_units": {"search_units": 1},
@@ -51,11 +53,15 @@ def _row(row: RankedRow) -> dict[str, Any]:
     rendered: dict[str, Any] = {"index": row.index, "relevance_score": row.score}
     if row.truncated:
         rendered["truncated"] = True
+    if row.window is not None:
+        rendered["window"] = {"start": row.window[0], "end": row.window[1]}
     if row.error is not None:
         rendered["error"] = row.error
     return rendered
 
 
 def _document(row: RankedRow) -> dict[str, Any]:
-    """The text, and what else the caller gave: never a null, which some clients reject."""
+    """What the caller gave: an object as it came, otherwise never a null, which some clients reject."""
+    if row.document.fields is not None:
+        return row.document.fields
     return row.document.model_dump(exclude_none=True)

@@ -146,10 +146,20 @@ class Stack:
         self._supervisor.start(name, lambda: Child(name, command, log, environment))
 
     def _models_file(self) -> Path:
-        """The models file to use: the shipped one, or one made for the model that was asked for."""
-        if self._options.model is None and (configured := self._environment.get("RERANKQ_MODELS_FILE")):
+        """The models file to use: the shipped one, or one made for the model or the engine that was asked for.
+
+        The engine stands in it too: API and worker must agree on what computed a score.
+        """
+        configured = self._environment.get("RERANKQ_MODELS_FILE")
+        asked = self._options
+        if asked.model is None and configured and asked.engine is None:
             return Path(configured)
-        entry = self._model_entry(self._options.model)
+        if asked.model is None and configured:
+            entry = load_models(Path(configured)).default.model_dump()
+        else:
+            entry = self._model_entry(asked.model)
+        if asked.engine is not None:
+            entry["engine"] = asked.engine
         path = self._folder / "models.yaml"
         path.write_text(yaml.safe_dump({"models": [entry]}))
         return path

@@ -1,13 +1,14 @@
 -- Accepts a job: its record, its request and its doorbells appear together or not at all.
 -- writes  KEYS[1] job and its request, documents, shards; KEYS[2] outstanding, KEYS[3] deadlines, KEYS[4] queue (list),
---         KEYS[5] idempotency (string), when there is one
+--         KEYS[5] idempotency (string), when there is one; without any shard whatever ends a job
 -- args    1 job id, 2 request JSON, 3 lifetime of the result in ms, 4 ceiling on the life of an unfinished job in ms,
 --         5 ms until the deadline, 6 model, 7 dialect, 8 owner, 9 class, 10 pairs, 11 number of shards,
 --         12 fingerprint of the request (with KEYS[5]), 13 ms until an unheard doorbell is rung again,
+--         14 JSON of the documents that no shard holds, empty when there are none, 15 channel,
 --         then the documents JSON of each shard, then one Celery message for each shard that is rung for at once
 -- answers {accepted | existing | conflict, the job's id}: existing and conflict when KEYS[5] stands for a job already,
 --         of the same request or of another one
-local HEAD = 13
+local HEAD = 15
 local keys = job_keys(KEYS[1])
 
 -- A second submit of the same job is the first one's repetition after a lost answer: it changes nothing.
@@ -37,9 +38,12 @@ for shard = 0, shards - 1 do
   redis.call('ZADD', keys.outstanding, is_rung and now + ARGV[13] or FAR_FUTURE_MS, ARGV[1] .. '/' .. shard)
   if is_rung then redis.call('LPUSH', KEYS[4], ARGV[HEAD + shards + 1 + shard]) end
 end
+if ARGV[14] ~= '' then redis.call('HSET', keys.documents, 'rest', ARGV[14]) end
 for _, key in ipairs({keys.job, keys.documents, keys.shards}) do redis.call('PEXPIRE', key, ARGV[4]) end
 if KEYS[5] then
   redis.call('SET', KEYS[5], ARGV[1] .. ' ' .. ARGV[12], 'PX', ARGV[4])
   redis.call('HSET', keys.job, 'idempotency', KEYS[5])
 end
+-- Nothing is left to score.
+if shards == 0 then end_job(keys, ARGV[1], 'succeeded', ARGV[15]) end
 return {'accepted', ARGV[1]}

@@ -30,12 +30,13 @@ from shared.errors import (
 from shared.heartbeats import HeartbeatWriter, WorkerState
 from shared.jobs import JobFailure
 from shared.models import ModelRegistry, ModelSpec
+from shared.score_cache import ScoreWriter
 from tests.api.conftest import until_subscribed
 from tests.api.support import Worker, http
-from tests.shared.support import MODEL, dead_redis_url
+from tests.shared.support import MODEL, dead_redis_url, make_request, make_scores
 from tests.shared.test_errors import LEAVES
 
-BODY = {"query": "q", "documents": ["one", "two"]}
+BODY: dict[str, Any] = {"query": "q", "documents": ["one", "two"]}
 STATUS = {
     "invalid_request": 400,
     "unauthorized": 401,
@@ -89,6 +90,16 @@ def open_api(redis_url: str, async_client: redis.asyncio.Redis) -> Opener:
             yield client
 
     return open_one
+
+
+@pytest.mark.parametrize(("switched", "status"), [({}, 200), ({"score_cache": False}, 504)])
+async def test_known_scores_are_read_unless_they_are_switched_off(
+    open_api: Opener, redis_client: Any, switched: dict[str, Any], status: int
+) -> None:
+    cache = ScoreWriter(redis_client, ModelSpec(name=MODEL), seconds=60, entries=10)
+    cache.write(make_request(*BODY["documents"], query="q"), make_scores())
+    async with open_api(wait_seconds=0.1, **switched) as client:
+        assert (await client.post("/v1/rerank", json=BODY)).status_code == status
 
 
 class TestErrors:

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from api.pools import PoolWatch
+from api.preparation import Limits, Preparation
 from api.replies import ReplyWaiter
-from api.service import Limits, RerankService
+from api.service import RerankService
 from shared import keys
 from shared.celery_app import Envelopes, make_celery
 from shared.contracts import RerankRequest, RerankResult, WorkClass
@@ -28,12 +29,13 @@ from shared.heartbeats import HeartbeatWriter, WorkerState
 from shared.jobs import JobFailure, JobRecord, JobState
 from shared.ledger import Ledger
 from shared.models import ModelRegistry, ModelSpec
+from shared.score_cache import ScoreReader, ScoreWriter
 from shared.worker_ledger import ClaimVerdict
 from tests.api.support import Worker
 from tests.shared.support import MODEL, OWNER, StoreView, make_request, make_scores, read_doorbell
 
 LIMITS = Limits(max_documents=3, wait_seconds=10.0, job_deadline_seconds=60.0, shard_tokens=16_384, batch_window=32)
-ServiceMaker = Callable[[Limits], RerankService]
+ServiceMaker = Callable[..., RerankService]
 
 
 @pytest.fixture
@@ -42,16 +44,18 @@ def pools(async_client: Any) -> PoolWatch:
 
 
 @pytest.fixture
-def make_service(ledger: Ledger, replies: ReplyWaiter, pools: PoolWatch, redis_url: str) -> ServiceMaker:
-    def make(limits: Limits) -> RerankService:
-        return RerankService(
-            ledger=ledger,
-            replies=replies,
+def make_service(
+    ledger: Ledger, replies: ReplyWaiter, pools: PoolWatch, redis_url: str, async_client: Any
+) -> ServiceMaker:
+    def make(limits: Limits, *, cached: bool = False) -> RerankService:
+        preparation = Preparation(
             pools=pools,
             models=ModelRegistry([ModelSpec(name=MODEL, aliases=["alias"])]),
             envelopes=Envelopes(make_celery(redis_url)),
             limits=limits,
+            scores=ScoreReader(async_client) if cached else None,
         )
+        return RerankService(ledger=ledger, replies=replies, preparation=preparation)
 
     return make
 
@@ -225,7 +229,7 @@ class TestShards:
 
     async def test_what_will_not_be_read_of_a_document_makes_no_shards(self, make_service: ServiceMaker) -> None:
         service = make_service(replace(LIMITS, shard_tokens=60))
-        documents = ["long " * 100] * 3
+        documents = ["long " * (100 + number) for number in range(3)]
         whole = await submit(service, make_request(*documents))
         part = await submit(service, make_request(*documents, max_tokens_per_doc=10))
         assert (whole.shards, part.shards) == (3, 1)
@@ -415,4 +419,96 @@ class TestJobs:
         record = await submit(service)
         await Worker(redis_url, JobFailure("scoring_failed", "the engine gave up")).answer_one()
         with pytest.raises(RerankqError, match="the engine gave up"):
+            await service.result(record)
+
+
+class TestKnownScores:
+    @pytest.fixture
+    async def service(self, make_service: ServiceMaker, pools: PoolWatch) -> RerankService:
+        """Reads what is known."""
+        await pools.refresh()
+        return make_service(LIMITS, cached=True)
+
+    @pytest.fixture
+    def remember(self, redis_client: Any) -> Callable[..., None]:
+        def remember(request: RerankRequest, *scores: float) -> None:
+            cache = ScoreWriter(redis_client, ModelSpec(name=MODEL), seconds=60, entries=1000)
+            cache.write(request, make_scores(*scores))
+
+        return remember
+
+    async def test_what_is_known_is_answered_without_a_worker(
+        self, service: RerankService, remember: Callable[..., None], store: StoreView
+    ) -> None:
+        remember(make_request("one", "two"), 0.25, 0.75)
+        result = await rerank(service)
+        assert [(row.index, row.score) for row in result.rows] == [(1, 0.75), (0, 0.25)]
+        assert (result.prompt_tokens, result.cached_pairs) == (0, 2)
+        assert store.doorbells() == []
+
+    async def test_it_can_be_read_again_like_any_other(
+        self, service: RerankService, remember: Callable[..., None]
+    ) -> None:
+        remember(make_request("one", "two"), 0.25, 0.75)
+        result = await rerank(service)
+        assert await service.result(await service.job(result.id, OWNER)) == result
+
+    async def test_a_job_of_it_has_succeeded_when_it_is_taken(
+        self, service: RerankService, remember: Callable[..., None]
+    ) -> None:
+        remember(make_request("one", "two"), 0.25, 0.75)
+        record = await submit(service)
+        assert (record.state, record.pairs) == (JobState.SUCCEEDED, 2)
+        assert [row.score for row in (await service.result(record)).rows] == [0.75, 0.25]
+
+    async def test_a_pool_that_failed_to_start_is_not_needed(
+        self, service: RerankService, remember: Callable[..., None], pools: PoolWatch, redis_client: Any
+    ) -> None:
+        remember(make_request("one", "two"), 0.25, 0.75)
+        await fail_to_start(redis_client, pools)
+        assert len((await rerank(service)).rows) == 2
+        assert (await submit(service)).state is JobState.SUCCEEDED
+
+    async def test_the_rest_is_scored_and_the_whole_answered_now_and_later(
+        self, service: RerankService, worker: Worker, remember: Callable[..., None]
+    ) -> None:
+        remember(make_request("known"), 0.5)
+        result, _ = await asyncio.gather(rerank(service, make_request("one", "known", "two")), worker.answer_one())
+        assert [(row.index, row.document.text, row.score) for row in result.rows] == [
+            (2, "two", 0.75),
+            (1, "known", 0.5),
+            (0, "one", 0.25),
+        ]
+        assert result.cached_pairs == 1
+        assert await service.result(await service.job(result.id, OWNER)) == result
+
+    async def test_what_is_known_by_now_changes_no_job_that_was_there_before(
+        self, service: RerankService, worker: Worker, remember: Callable[..., None]
+    ) -> None:
+        """Asked again under its key, it is the first answer, whatever became known meanwhile."""
+        first, _ = await asyncio.gather(rerank(service, idempotency="mine"), worker.answer_one())
+        remember(make_request("one", "two"), 0.5, 0.5)
+        assert await rerank(service, idempotency="mine") == first
+
+    async def test_what_is_forgotten_by_now_neither(
+        self, service: RerankService, remember: Callable[..., None], redis_client: Any
+    ) -> None:
+        remember(make_request("one", "two"), 0.25, 0.75)
+        first = await rerank(service, idempotency="mine")
+        redis_client.delete(*redis_client.keys(keys.score("") + "*"))
+        assert await rerank(service, idempotency="mine") == first
+
+    async def test_equal_documents_are_scored_once_and_all_ranked(self, service: RerankService, worker: Worker) -> None:
+        result, _ = await asyncio.gather(rerank(service, make_request("a", "b", "a")), worker.answer_one())
+        assert [(row.index, row.score) for row in result.rows] == [(1, 0.75), (0, 0.25), (2, 0.25)]
+        assert result.cached_pairs == 0
+        assert await service.result(await service.job(result.id, OWNER)) == result
+
+    async def test_what_is_deleted_while_it_is_read_is_gone(
+        self, service: RerankService, remember: Callable[..., None], redis_client: Any
+    ) -> None:
+        remember(make_request("one", "two"), 0.25, 0.75)
+        record = await submit(service)
+        redis_client.delete(keys.documents(record.id))
+        with pytest.raises(JobNotFound):
             await service.result(record)

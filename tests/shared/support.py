@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 
 from infra.local.redis_server import free_port
 from shared import keys
+from shared.assembly import Rest
 from shared.contracts import Document, RerankRequest, ScoreScale, ShardScores, WorkClass
 from shared.jobs import JobRecord
 from shared.ledger import Ledger, Submission
@@ -38,9 +39,14 @@ def make_submission(
     request: RerankRequest | None = None,
     work_class: WorkClass = WorkClass.INTERACTIVE,
     idempotency: str | None = None,
+    rest: Rest | None = None,
 ) -> Submission:
-    """A job of so many shards, cut evenly; the first `rung` of them, or all, are rung for at once."""
+    """A job of so many shards, cut evenly; the first `rung` of them, or all, are rung for at once.
+
+    `rest` is what of the request is in none of them.
+    """
     request = request or make_request(*(f"text {number}" for number in range(max(2, shards))))
+    scored = rest.scored(request.documents) if rest else request.documents
     return Submission(
         job_id=job_id,
         request=request,
@@ -48,10 +54,11 @@ def make_submission(
         dialect="superset",
         owner=OWNER,
         work_class=work_class,
-        sizes=[len(range(shard, len(request.documents), shards)) for shard in range(shards)],
+        sizes=[len(range(shard, len(scored), shards)) for shard in range(shards)],
         envelopes=[f"doorbell {job_id}/{shard}".encode() for shard in range(shards if rung is None else rung)],
         deadline_seconds=deadline_seconds,
         idempotency=idempotency,
+        rest=rest,
     )
 
 

@@ -16,7 +16,13 @@ json_values = st.recursive(
     lambda values: st.lists(values, max_size=3) | st.dictionaries(texts, values, max_size=3),
     max_leaves=5,
 )
-documents = st.builds(Document, text=texts, id=st.none() | texts | st.integers(-(2**63), 2**63), meta=json_values)
+documents = st.builds(
+    Document,
+    text=texts,
+    fields=st.none() | st.dictionaries(texts, json_values, max_size=3),
+    id=st.none() | texts | st.integers(-(2**63), 2**63),
+    meta=json_values,
+)
 requests = st.builds(
     RerankRequest,
     model=st.none() | texts,
@@ -25,7 +31,11 @@ requests = st.builds(
     top_n=st.none() | st.integers(1, 10**6),
     return_documents=st.booleans(),
     raw_scores=st.booleans(),
+    instruction=st.none() | texts,
+    max_tokens_per_query=st.none() | st.integers(1, 10**6),
     max_tokens_per_doc=st.none() | st.integers(1, 10**6),
+    max_chunks_per_doc=st.integers(1, 10**6),
+    overlap_tokens=st.none() | st.integers(0, 10**6),
     priority=st.integers(0, MAX_PRIORITY),
 )
 shard_scores = st.builds(
@@ -34,6 +44,7 @@ shard_scores = st.builds(
     scale=st.sampled_from(ScoreScale),
     prompt_tokens=st.integers(0, 10**9),
     truncated=st.lists(st.integers(0, 10**4), max_size=3),
+    windows=st.dictionaries(st.integers(0, 10**4), st.tuples(st.integers(0, 10**6), st.integers(0, 10**6)), max_size=3),
     errors=st.dictionaries(st.integers(0, 10**4), texts, max_size=3),
     queue_ms=finite,
     inference_ms=finite,

@@ -71,7 +71,7 @@ async def test_reading_what_is_done(ledger: Ledger, worker: WorkerLedger) -> Non
 
 @pytest.mark.usefixtures("full")
 async def test_reading_the_request(ledger: Ledger) -> None:
-    assert await ledger.read_request(JOB) == make_submission(shards=2).request
+    assert await ledger.read_request(JOB) == (make_submission(shards=2).request, None)
 
 
 @pytest.mark.usefixtures("full")

@@ -111,7 +111,7 @@ class TestSubmit:
             deadline_ms=record.created_ms + 30_000,
             failure=None,
         )
-        assert await ledger.read_request(JOB) == make_submission(shards=2).request
+        assert await ledger.read_request(JOB) == (make_submission(shards=2).request, None)
         assert redis_client.hgetall(keys.shards(JOB)) == {b"0:state": b"queued", b"1:state": b"queued"}
         assert store.outstanding() == ["job-1/0", "job-1/1"]
         assert store.deadlines() == [JOB]
@@ -212,13 +212,11 @@ class TestClaim:
             request.model_copy(update={"documents": request.documents[:3]}),
             request.model_copy(update={"documents": request.documents[3:]}),
         ]
-        assert await ledger.read_request(JOB) == request
+        assert await ledger.read_request(JOB) == (request, None)
 
-    async def test_a_claim_is_leased_and_told_to_run_in_company(
-        self, ledger: Ledger, worker: WorkerLedger, store: StoreView
-    ) -> None:
+    async def test_a_claim_is_leased(self, ledger: Ledger, worker: WorkerLedger, store: StoreView) -> None:
         await ledger.submit(make_submission())
-        assert not worker.claim(make_lease()).alone
+        worker.claim(make_lease())
         assert store.lease() == "token"
         assert 0 < store.remaining_seconds(keys.lease(JOB, 0)) <= LEASE_SECONDS
         assert 0 < store.due_in_seconds() <= LEASE_SECONDS
@@ -232,6 +230,46 @@ class TestClaim:
         assert worker.claim(make_lease(token="second")).verdict is ClaimVerdict.HELD
         await ledger.reconcile(MODEL)
         assert worker.claim(make_lease(token="second")).verdict is ClaimVerdict.RUN
+
+    async def test_what_must_have_no_company_is_not_given_to_a_worker_that_has_some(
+        self, ledger: Ledger, worker: WorkerLedger, store: StoreView, redis_client: Any
+    ) -> None:
+        await ledger.submit(make_submission())
+        redis_client.hset(keys.shards(JOB), "0:alone", 1)
+        assert worker.claim(make_lease(), alone=False).verdict is ClaimVerdict.ALONE
+        # Not leased: while it waits, whatever happens to the worker is not its crash.
+        assert (store.shard()["state"], store.lease()) == ("queued", None)
+        assert (await read_record(ledger)).state is JobState.QUEUED
+        assert worker.claim(make_lease(), alone=True).verdict is ClaimVerdict.RUN
+
+    async def test_that_it_must_have_no_company_is_said_only_of_what_could_be_taken(
+        self, ledger: Ledger, worker: WorkerLedger, redis_client: Any
+    ) -> None:
+        await ledger.submit(make_submission(shards=2))
+        redis_client.hset(keys.shards(JOB), "0:alone", 1)
+        worker.claim(make_lease(token="somebody else"))
+        assert worker.claim(make_lease(), alone=False).verdict is ClaimVerdict.HELD
+        worker.finish(make_lease(token="somebody else"), make_scores(), INTERACTIVE)
+        assert worker.claim(make_lease(), alone=False).verdict is ClaimVerdict.DONE
+
+    async def test_many_are_claimed_at_once_each_with_its_own_answer(
+        self, ledger: Ledger, worker: WorkerLedger, redis_client: Any
+    ) -> None:
+        await ledger.submit(make_submission(shards=4, request=make_request("a", "b", "c", "d")))
+        worker.claim(make_lease(1, "somebody else"))
+        redis_client.hset(keys.shards(JOB), "2:alone", 1)
+        redis_client.hset(keys.documents(JOB), "3", "not JSON")
+        leases = [make_lease(shard) for shard in range(4)] + [make_lease(job_id="job-x")]
+        claims = worker.claim_all(leases, alone=False)
+        assert [claim.verdict for claim in claims] == [
+            ClaimVerdict.RUN,
+            ClaimVerdict.HELD,
+            ClaimVerdict.ALONE,
+            ClaimVerdict.UNREADABLE,
+            ClaimVerdict.GONE,
+        ]
+        assert [claim.request is not None for claim in claims] == [True, False, False, False, False]
+        assert worker.claim_all([], alone=False) == []
 
     async def test_a_scored_shard_of_a_job_that_goes_on_is_done(self, ledger: Ledger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission(shards=2))

@@ -188,12 +188,12 @@ class TestCrashes:
         self, ledger: Ledger, worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission(shards=2))
-        alone = []
+        verdicts = []
         for _ in range(ALONE_AFTER_CRASHES + 1):
-            alone.append(worker.claim(make_lease()).alone)
+            verdicts.append(worker.claim(make_lease(), alone=False).verdict)
             await crash(ledger, worker, store)
-        assert alone == [False] * ALONE_AFTER_CRASHES + [True]
-        assert not worker.claim(make_lease(1)).alone
+        assert verdicts == [ClaimVerdict.RUN] * ALONE_AFTER_CRASHES + [ClaimVerdict.ALONE]
+        assert worker.claim(make_lease(1), alone=False).verdict is ClaimVerdict.RUN
 
     async def test_over_its_budget_the_job_fails_and_leaves_a_note(
         self, ledger: Ledger, worker: WorkerLedger, store: StoreView

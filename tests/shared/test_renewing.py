@@ -119,7 +119,7 @@ class TestGiveBack:
         assert not {"crashes", "retries", "token", "alone"} & set(shard)
         assert store.lease(1) is None
         assert 0 < store.due_in_seconds(1) <= REPEAT_RING_SECONDS
-        assert not ringing_worker.claim(make_lease(1, "another")).alone
+        assert ringing_worker.claim(make_lease(1, "another"), alone=False).verdict is ClaimVerdict.RUN
 
     async def test_it_may_be_given_back_for_ever(self, ledger: Ledger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission())

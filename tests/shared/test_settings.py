@@ -52,6 +52,9 @@ def test_the_processs_own_environment_is_the_default(monkeypatch: pytest.MonkeyP
         ("RERANKQ_LOG_LEVEL", "loud"),
         ("RERANKQ_REDIS_URL", "localhost:6379"),
         ("RERANKQ_RESULT_SECONDS", "inf"),
+        ("RERANKQ_SCORE_CACHE", "sometimes"),
+        ("RERANKQ_SCORE_CACHE_SECONDS", "0"),
+        ("RERANKQ_SCORE_CACHE_ENTRIES", "0"),
     ],
 )
 def test_a_mistake_is_named_by_its_variable(variable: str, value: str) -> None:

@@ -62,6 +62,18 @@ def test_a_document_counts_for_no_more_than_will_be_read_of_it() -> None:
     assert cut("q", documents, 50, max_tokens_per_doc=10) == [3, 1]
 
 
+def test_a_document_that_is_read_in_windows_counts_for_all_of_them() -> None:
+    documents = ["long " * 20] * 4
+    assert cut("q", documents, 50, max_tokens_per_doc=10) == [3, 1]
+    assert cut("q", documents, 50, max_tokens_per_doc=10, max_chunks_per_doc=2) == [2, 2]
+    assert cut("q", documents, 50, max_tokens_per_doc=10, max_chunks_per_doc=99) == [1, 1, 1, 1]
+
+
+def test_a_query_counts_for_no_more_than_will_be_read_of_it() -> None:
+    assert cut("long " * 1000, ["one"] * 4, 50) == [1, 1, 1, 1]
+    assert cut("long " * 1000, ["one"] * 4, 50, max_tokens_per_query=10) == [3, 1]
+
+
 @pytest.mark.parametrize("text", ["", "word", "a few words", "日本語の文章", "Здравствуйте", "🐼", "\ud800", "ü" * 100])
 def test_an_estimate_is_a_token_for_every_four_bytes(text: str) -> None:
     assert estimate_tokens(text) == len(text.encode(errors="replace")) // 4 + 1

@@ -1,12 +1,17 @@
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from shared.celery_app import Envelopes, make_celery
+from shared.ledger import Ledger
 from shared.worker_ledger import WorkerLedger
 from tests.shared.conftest import async_client, ledger, ringing_worker, store
+from tests.shared.support import StoreView
+from tests.worker.support import Bells, Pool, ShakyLedger
 from worker.leases import Leases
 
-__all__ = ["async_client", "leases", "ledger", "ringing_worker", "store"]
+__all__ = ["async_client", "bells", "leases", "ledger", "pool", "ringing_worker", "shaky", "store"]
 
 
 @pytest.fixture
@@ -16,3 +21,18 @@ def leases(ringing_worker: WorkerLedger) -> Iterator[Leases]:
     leases.start()
     yield leases
     leases.stop()
+
+
+@pytest.fixture
+def bells(redis_client: Any, redis_url: str) -> Bells:
+    return Bells(redis_client, Envelopes(make_celery(redis_url)))
+
+
+@pytest.fixture
+def shaky(redis_client: Any, redis_url: str) -> ShakyLedger:
+    return ShakyLedger(redis_client, Envelopes(make_celery(redis_url)))
+
+
+@pytest.fixture
+def pool(ledger: Ledger, store: StoreView, ringing_worker: WorkerLedger) -> Pool:
+    return Pool(ledger, store, ringing_worker)

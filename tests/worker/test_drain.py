@@ -12,10 +12,11 @@ from shared.contracts import WorkClass
 from shared.jobs import JobState
 from shared.ledger import Ledger
 from shared.worker_ledger import WorkerLedger
-from tests.shared.support import JOB, StoreView, make_submission, read_doorbell, read_record
-from tests.worker.support import PatientEngine, ToldEngine, in_thread, wait_until
+from tests.shared.support import JOB, StoreView, make_request, make_submission, read_doorbell, read_record
+from tests.worker.support import Bells, PatientEngine, ToldEngine, in_thread, make_dispatcher, wait_until
+from worker.dispatcher import Dispatcher
 from worker.drain import EXIT_ENGINE_DIED, Drain
-from worker.engines.base import EngineDied, ScoringEngine
+from worker.engines.base import BatchScores, Cancellation, EngineDied, ScoringBatch
 from worker.executor import Executor
 from worker.leases import Leases
 
@@ -59,25 +60,21 @@ def own_handlers() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-def make_executor(ledger: WorkerLedger, leases: Leases, engine: ScoringEngine) -> Executor:
-    return Executor(ledger, engine, leases, "host-1")
-
-
 @pytest.fixture
-def executor(ringing_worker: WorkerLedger, leases: Leases) -> Executor:
-    return make_executor(ringing_worker, leases, ToldEngine())
+def dispatcher(ringing_worker: WorkerLedger, leases: Leases) -> Dispatcher:
+    return make_dispatcher(ringing_worker, ToldEngine(), leases)
 
 
-def test_nothing_new_is_taken_at_once(executor: Executor, leases: Leases, ends: Ends, told: Any) -> None:
-    drain = Drain(executor, leases, A_LONG_TIME, ends)
+def test_nothing_new_is_taken_at_once(dispatcher: Dispatcher, leases: Leases, ends: Ends, told: Any) -> None:
+    drain = Drain(dispatcher, leases, A_LONG_TIME, ends)
     assert drain.begin()
     # A status to go with; None would be going on, and False too.
     assert [type(told.should_stop), told.should_stop] == [int, 0]
     assert ends.statuses == []
 
 
-def test_it_begins_once(executor: Executor, leases: Leases, ends: Ends, told: Any) -> None:
-    drain = Drain(executor, leases, A_LONG_TIME, ends)
+def test_it_begins_once(dispatcher: Dispatcher, leases: Leases, ends: Ends, told: Any) -> None:
+    drain = Drain(dispatcher, leases, A_LONG_TIME, ends)
     assert drain.begin()
     assert not drain.begin(exit_status=7)
     assert (drain.exit_status, told.should_stop) == (0, 0)
@@ -89,9 +86,9 @@ async def test_until_the_deadline_what_runs_goes_on_and_then_it_is_given_back(
     await ledger.submit(make_submission())
     store.take_doorbells()
     engine = PatientEngine()
-    executor = make_executor(ringing_worker, leases, engine)
-    drain = Drain(executor, leases, 0.3, ends)
-    with in_thread(lambda: executor.run(JOB, 0, INTERACTIVE)) as running:
+    dispatcher = make_dispatcher(ringing_worker, engine, leases)
+    drain = Drain(dispatcher, leases, 0.3, ends)
+    with in_thread(lambda: dispatcher.run(JOB, 0, INTERACTIVE)) as running:
         assert engine.begun.wait(10)
         drain.begin()
         assert not running.done()
@@ -101,35 +98,43 @@ async def test_until_the_deadline_what_runs_goes_on_and_then_it_is_given_back(
     assert not {"crashes", "retries"} & set(store.shard())
 
 
-async def test_after_the_deadline_nothing_is_claimed(
-    ledger: Ledger, executor: Executor, leases: Leases, ends: Ends
-) -> None:
+async def test_nothing_is_claimed_any_more(ledger: Ledger, dispatcher: Dispatcher, leases: Leases, ends: Ends) -> None:
     await ledger.submit(make_submission())
-    Drain(executor, leases, 0.0, ends).begin()
-    assert ends.wait()
-    executor.run(JOB, 0, INTERACTIVE)
+    Drain(dispatcher, leases, A_LONG_TIME, ends).begin()
+    dispatcher.run(JOB, 0, INTERACTIVE)
     assert (await read_record(ledger)).state is JobState.QUEUED
 
 
-def test_a_process_that_hangs_after_everything_is_ended(executor: Executor, leases: Leases, ends: Ends) -> None:
-    Drain(executor, leases, 0.0, ends).begin()
+def test_a_process_that_hangs_after_everything_is_ended(dispatcher: Dispatcher, leases: Leases, ends: Ends) -> None:
+    Drain(dispatcher, leases, 0.0, ends).begin()
     assert ends.wait()
     assert ends.statuses == [1]
 
 
+class DyingEngine(PatientEngine):
+    """Scores for ever, until it is asked to score `the last straw`; then it is dead, and says so."""
+
+    def score(self, batch: ScoringBatch, cancellation: Cancellation) -> BatchScores:
+        if batch.documents == ["the last straw"]:
+            assert self.begun.wait(10)
+            raise EngineDied("the engine is gone")
+        return super().score(batch, cancellation)
+
+
 async def test_a_dead_engine_gives_everything_back_now_and_the_process_says_why_it_went(
-    ledger: Ledger, ringing_worker: WorkerLedger, leases: Leases, store: StoreView, ends: Ends, told: Any
+    ledger: Ledger, ringing_worker: WorkerLedger, leases: Leases, store: StoreView, bells: Bells, ends: Ends, told: Any
 ) -> None:
-    await ledger.submit(make_submission(shards=2))
-    engine = PatientEngine()
-    busy = make_executor(ringing_worker, leases, engine)
-    dying = make_executor(ringing_worker, leases, ToldEngine(EngineDied("the engine is gone")))
-    drain = Drain(busy, leases, A_LONG_TIME, ends)
-    dying.on_engine_death = drain.on_engine_death
-    with in_thread(lambda: busy.run(JOB, 0, INTERACTIVE)):
-        assert engine.begun.wait(10)
-        dying.run(JOB, 1, INTERACTIVE)
+    await ledger.submit(make_submission(request=make_request("patience", "the last straw"), shards=2))
+    store.take_doorbells()
+    executor = Executor(DyingEngine())
+    dispatcher = Dispatcher(ringing_worker, executor, leases, "host-1", concurrency=4)
+    drain = Drain(dispatcher, leases, A_LONG_TIME, ends)
+    executor.on_engine_death = drain.on_engine_death
+    bells.ring(1)
+    dispatcher.run(JOB, 0, INTERACTIVE)
     assert [store.shard(shard)["state"] for shard in (0, 1)] == ["queued", "queued"]
+    assert {read_doorbell(message) for message in store.doorbells()} == {(JOB, 0), (JOB, 1)}
+    assert not {"crashes", "retries"} & (set(store.shard(0)) | set(store.shard(1)))
     assert drain.exit_status == told.should_stop == EXIT_ENGINE_DIED
     assert ends.wait()
     assert ends.statuses == [EXIT_ENGINE_DIED]
@@ -138,9 +143,9 @@ async def test_a_dead_engine_gives_everything_back_now_and_the_process_says_why_
 @pytest.mark.usefixtures("own_handlers")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_first_signal_begins_and_the_second_one_ends_the_process(
-    executor: Executor, leases: Leases, ends: Ends, told: Any, number: signal.Signals
+    dispatcher: Dispatcher, leases: Leases, ends: Ends, told: Any, number: signal.Signals
 ) -> None:
-    drain = Drain(executor, leases, A_LONG_TIME, ends)
+    drain = Drain(dispatcher, leases, A_LONG_TIME, ends)
     drain.install()
     os.kill(os.getpid(), number)
     wait_until(lambda: told.should_stop is not None)

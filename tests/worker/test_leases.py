@@ -36,14 +36,15 @@ async def test_a_shard_is_held_longer_than_a_lease_lasts(
     leases = Leases(brief)
     leases.start()
     try:
-        with leases.holding(make_lease()) as held:
-            until = time.monotonic() + 1.5
-            while time.monotonic() < until:
-                assert store.lease() == "token"
-                store.make_due()
-                assert await ledger.reconcile(MODEL) == []
-                await asyncio.sleep(0.02)
-            assert not held.cancellation.cancelled
+        held = leases.hold(make_lease())
+        until = time.monotonic() + 1.5
+        while time.monotonic() < until:
+            assert store.lease() == "token"
+            store.make_due()
+            assert await ledger.reconcile(MODEL) == []
+            await asyncio.sleep(0.02)
+        assert not held.cancellation.cancelled
+        leases.drop(make_lease())
         # Nobody holds it any more: the lease runs out.
         wait_until(lambda: store.lease() is None, seconds=5)
     finally:
@@ -56,11 +57,11 @@ async def test_a_canceled_job_is_noticed_within_a_second(
     for job_id in ("job-1", "job-2"):
         await ledger.submit(make_submission(job_id))
         ringing_worker.claim(make_lease(job_id=job_id))
-    with leases.holding(make_lease()) as held, leases.holding(make_lease(job_id="job-2")) as other:
-        await ledger.cancel(await read_record(ledger))
-        assert held.cancellation.wait(1.0)
-        assert not held.given_back
-        assert not other.cancellation.cancelled
+    held, other = leases.hold(make_lease()), leases.hold(make_lease(job_id="job-2"))
+    await ledger.cancel(await read_record(ledger))
+    assert held.cancellation.wait(1.0)
+    assert not held.given_back
+    assert not other.cancellation.cancelled
 
 
 async def test_a_shard_that_somebody_else_has_is_stopped(
@@ -68,8 +69,7 @@ async def test_a_shard_that_somebody_else_has_is_stopped(
 ) -> None:
     await ledger.submit(make_submission())
     ringing_worker.claim(make_lease(token="somebody else"))
-    with leases.holding(make_lease()) as held:
-        assert held.cancellation.wait(5)
+    assert leases.hold(make_lease()).cancellation.wait(5)
     assert store.lease() == "somebody else"
 
 
@@ -78,27 +78,28 @@ async def test_a_job_past_its_deadline_is_stopped(
 ) -> None:
     await ledger.submit(make_submission())
     ringing_worker.claim(make_lease())
-    with leases.holding(make_lease()) as held:
-        store.pass_deadline()
-        assert held.cancellation.wait(5)
+    held = leases.hold(make_lease())
+    store.pass_deadline()
+    assert held.cancellation.wait(5)
 
 
 def test_giving_back_stops_everything_that_is_held_and_nothing_else(ringing_worker: WorkerLedger) -> None:
     leases = Leases(ringing_worker)
-    with leases.holding(make_lease(2)) as done:
-        pass
-    with leases.holding(make_lease(0)) as first, leases.holding(make_lease(1)) as second:
-        assert leases.give_back_all() == 2
-        assert [held.given_back for held in (first, second, done)] == [True, True, False]
-        assert [held.cancellation.cancelled for held in (first, second, done)] == [True, True, False]
+    first, second, done = (leases.hold(make_lease(shard)) for shard in range(3))
+    leases.drop(make_lease(2))
+    assert leases.give_back_all() == 2
+    assert [held.given_back for held in (first, second, done)] == [True, True, False]
+    assert [held.cancellation.cancelled for held in (first, second, done)] == [True, True, False]
+    for shard in range(2):
+        leases.drop(make_lease(shard))
     assert leases.give_back_all() == 0
 
 
-def test_what_fails_while_it_is_held_is_held_no_longer(ringing_worker: WorkerLedger) -> None:
+def test_dropping_what_is_not_held_is_no_matter(ringing_worker: WorkerLedger) -> None:
     leases = Leases(ringing_worker)
-    with pytest.raises(ZeroDivisionError), leases.holding(make_lease()):
-        raise ZeroDivisionError
-    assert leases.give_back_all() == 0
+    leases.hold(make_lease(token="mine"))
+    leases.drop(make_lease(token="somebody else's"))
+    assert leases.give_back_all() == 1
 
 
 class CountingLedger(WorkerLedger):
@@ -133,7 +134,8 @@ class TestAStoreThatIsAway:
         counting.away = True
         leases.start()
         try:
-            with caplog.at_level(logging.WARNING), leases.holding(make_lease()) as held:
+            with caplog.at_level(logging.WARNING):
+                held = leases.hold(make_lease())
                 wait_until(lambda: counting.rounds >= 10)
                 assert not held.cancellation.cancelled
                 assert len(caplog.records) == 1
@@ -150,8 +152,7 @@ class TestAStoreThatIsAway:
             leases = Leases(WorkerLedger(client, MODEL))
             leases.start()
             try:
-                with leases.holding(make_lease()) as held:
-                    assert not held.cancellation.wait(0.3)
+                assert not leases.hold(make_lease()).cancellation.wait(0.3)
             finally:
                 leases.stop()
 
@@ -161,7 +162,8 @@ class TestAStoreThatIsAway:
         await ledger.submit(make_submission())
         ringing_worker.claim(make_lease())
         redis_client.pexpire(keys.lease(JOB, 0), 3000)
-        with out_of_memory(redis_client), leases.holding(make_lease()):
+        leases.hold(make_lease())
+        with out_of_memory(redis_client):
             wait_until(lambda: store.remaining_seconds(keys.lease(JOB, 0)) > 3)
 
 

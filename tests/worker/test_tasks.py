@@ -12,10 +12,10 @@ from shared.errors import StoreUnavailable
 from shared.jobs import JobState
 from shared.ledger import Ledger
 from shared.redis_client import connect
+from shared.worker_ledger import WorkerLedger
 from tests.shared.support import MODEL, dead_redis_url, make_submission
-from tests.worker.support import ToldEngine, make_executor
+from tests.worker.support import ToldEngine, make_dispatcher
 from worker.executor import BATCH_PRIORITY_OFFSET
-from worker.slots import Slots
 from worker.tasks import register
 
 
@@ -40,7 +40,7 @@ async def test_the_task_runs_the_shard_at_its_queues_priority(
     app: Celery, ledger: Ledger, redis_client: Any, work_class: str, priority: int
 ) -> None:
     engine = ToldEngine()
-    register(app, make_executor(redis_client, engine), Slots(2, 0))
+    register(app, make_dispatcher(WorkerLedger(redis_client, MODEL), engine))
     await ledger.submit(make_submission())
     ring(app, WorkClass(work_class))
     assert [batch.priority for batch in engine.batches] == [priority]
@@ -49,13 +49,13 @@ async def test_the_task_runs_the_shard_at_its_queues_priority(
 
 def test_without_redis_the_task_fails(app: Celery) -> None:
     with connect(dead_redis_url()) as client:
-        register(app, make_executor(client, ToldEngine()), Slots(2, 0))
+        register(app, make_dispatcher(WorkerLedger(client, MODEL), ToldEngine()))
         with pytest.raises(StoreUnavailable):
             ring(app, WorkClass.BATCH)
 
 
 def test_the_task_belongs_to_its_app_alone(app: Celery, redis_client: Any, redis_url: str) -> None:
-    register(app, make_executor(redis_client, ToldEngine()), Slots(2, 0))
+    register(app, make_dispatcher(WorkerLedger(redis_client, MODEL), ToldEngine()))
     other = make_celery(redis_url)
     assert TASK_NAME in app.tasks
     assert TASK_NAME not in other.tasks

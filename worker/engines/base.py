@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from shared.contracts import ScoreScale
 
@@ -92,8 +92,22 @@ class BatchScores:
     errors: dict[int, str] = field(default_factory=dict)
 
 
+class Pending(Protocol):
+    """A batch that an engine has taken in."""
+
+    def add_done_callback(self, callback: Callable[[Any], object]) -> None:
+        """Call back once, from any thread, when `result` would not wait."""
+
+    def result(self) -> BatchScores:
+        """The scores. Raises what `score` raises."""
+
+
 class ScoringEngine(Protocol):
-    """Scores batches. `score` blocks, and is called from many threads at once."""
+    """Scores batches. `score` blocks, and is called from many threads at once.
+
+    An engine that batches continuously also has `begin(batch, cancellation) -> Pending`, which takes a batch in and
+    waits for nothing.
+    """
 
     @property
     def scale(self) -> ScoreScale:

@@ -79,11 +79,12 @@ class EngineLoop:
                 self._resolve(output)
 
     def fail_all(self, reason: EngineError) -> None:
-        """Tell everybody who still waits why there will be no score."""
+        """Tell everybody who still waits why there will be no score. For when `run` has ended; from any thread then."""
         waiting = {id(work): work for work, _ in self._running.values()}
         while not self._inbox.empty():
             if isinstance(work := self._inbox.get(), Work):
                 waiting[id(work)] = work
+        self._running.clear()
         for work in waiting.values():
             work.done.set_exception(reason)
 
@@ -100,18 +101,28 @@ class EngineLoop:
     def _add(self, work: Work) -> None:
         for position, rendered in enumerate(work.inputs):
             request_id = str(next(self._ids))
+            try:
+                self._engine.add_request(request_id, rendered["prompts"], rendered["params"], priority=work.priority)
+            except Exception as error:
+                # It refuses this prompt, and works on: nobody else's batch may suffer.
+                self._drop(work)
+                work.done.set_exception(EngineError(f"the engine refuses this batch: {' '.join(str(error).split())}"))
+                return
             self._running[request_id] = (work, position)
-            self._engine.add_request(request_id, rendered["prompts"], rendered["params"], priority=work.priority)
 
     def _abort(self, work: Work) -> None:
         """Free the engine of what is left of a batch; one that is done already stays done."""
         if work.done.done():
             return
+        self._drop(work)
+        work.done.set_exception(ScoringAborted())
+
+    def _drop(self, work: Work) -> None:
         ids = [request_id for request_id, (owner, _) in self._running.items() if owner is work]
-        self._engine.abort_request(ids)
+        if ids:
+            self._engine.abort_request(ids)
         for request_id in ids:
             del self._running[request_id]
-        work.done.set_exception(ScoringAborted())
 
     def _resolve(self, output: Any) -> None:
         work, position = self._running.pop(output.request_id)

@@ -8,6 +8,7 @@ from pydantic import NonNegativeFloat, TypeAdapter, ValidationError
 from shared.models import ModelSpec
 from worker.engines.base import EngineStartError, ScoringEngine
 from worker.engines.lexical import LexicalEngine
+from worker.engines.openmp import use_intel_runtime
 from worker.engines.vllm_settings import prepare_environment
 
 ENGINES = ("vllm", "lexical")
@@ -20,6 +21,7 @@ def build_engine(spec: ModelSpec) -> ScoringEngine:
     if spec.engine == "vllm":
         # Importing vLLM takes seconds and gigabytes: never before it is known to be needed.
         prepare_environment(os.environ)
+        use_intel_runtime(os.environ)
         try:
             from worker.engines.vllm_engine import VllmEngine
         except ImportError as error:

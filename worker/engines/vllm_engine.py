@@ -2,31 +2,36 @@
 
 One thread builds the engine and steps it for as long as the worker lives: OpenMP's threads belong to the thread
 that first used them, so an engine that is built here and stepped there would compute on one core. Many worker
-threads render their pairs (with vLLM's own scoring processors) and hand them over; vLLM batches continuously
-across all of them.
+threads prepare their prompts and hand them over; vLLM batches continuously across all of them.
 """
 
 import logging
-import math
 import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 from vllm import EngineArgs, PoolingParams
 from vllm.entrypoints.pooling.factories import init_pooling_io_processors
-from vllm.entrypoints.pooling.scoring.utils import truncate_text_to_tokens
-from vllm.entrypoints.pooling.typing import OfflineOutputsContext, OfflineScoringInputsContext
+from vllm.entrypoints.pooling.scoring.utils import compress_token_type_ids
+from vllm.entrypoints.pooling.typing import OfflineOutputsContext
+from vllm.inputs.engine import tokens_input
 from vllm.platforms import current_platform
 from vllm.renderers.chat_utils import ChatTemplateConfig
+from vllm.renderers.inputs.preprocess import parse_model_prompt
 from vllm.tasks import SCORE_TYPE_MAP
 from vllm.v1.engine.llm_engine import LLMEngine
 
-from shared.contracts import ScoreScale
 from shared.models import ModelSpec
 from worker.engines.base import BatchScores, Cancellation, EngineDied, EngineStartError, ScoringBatch
+from worker.engines.kinds import choose_scoring, take_cache_bytes
+from worker.engines.layouts import Built
 from worker.engines.loop import Abort, EngineLoop, Inbox, Work
+from worker.engines.scoring import Prepared
+from worker.engines.templates import load_template
+from worker.engines.tokens import TextTokens
 from worker.engines.vllm_settings import engine_settings
 
 logger = logging.getLogger(__name__)
@@ -35,20 +40,22 @@ _WARM_UP = ScoringBatch(query="warm up", documents=["one small pair", "and anoth
 
 
 class VllmEngine:
-    """A `ScoringEngine` on vLLM's `LLMEngine`. Cross-encoders give logits, bi-encoders cosines."""
+    """A `ScoringEngine` on vLLM's `LLMEngine`."""
 
     def __init__(self, spec: ModelSpec) -> None:
         """Load the model and score once. Raises EngineStartError with one clear sentence."""
-        self._name = spec.name
         self._inbox: Inbox = queue.SimpleQueue()
-        # vLLM's tokenizer keeps the truncation it was last asked for: one caller at a time.
-        self._rendering = threading.Lock()
         self._closed = False
+        self._over: Callable[[], None] | None = None
+        spec, cache_bytes = take_cache_bytes(spec)
+        template = load_template(spec.score_template)
         started: Future[LLMEngine] = Future()
         self._thread = threading.Thread(target=self._run, args=(spec, started), name="engine", daemon=True)
         self._thread.start()
         try:
-            self._attach(started.result())
+            side = VllmSide(spec, started.result(), template)
+            self._scoring = choose_scoring(spec, side, cache_bytes)
+            self.scale = self._scoring.scale
             self.score(_WARM_UP, Cancellation())
         except EngineStartError:
             self.close()
@@ -57,93 +64,30 @@ class VllmEngine:
             self.close()
             raise EngineStartError(f"model {spec.name!r} could not be loaded: {_one_line(error)}") from error
 
-    def _attach(self, engine: LLMEngine) -> None:
-        """Find out what kind of scoring the loaded model does, and keep vLLM's processor for it."""
-        config = engine.model_config
-        tasks = engine.get_supported_tasks()
-        kind = SCORE_TYPE_MAP.get(config.get_pooling_task(tasks))
-        labels = getattr(config.hf_config, "num_labels", 1)
-        if kind == "cross-encoder" and labels != 1:
-            raise EngineStartError(
-                f"model {self._name!r} has {labels} labels; a reranker must have exactly one (num_labels: 1)"
-            )
-        processors = init_pooling_io_processors(
-            supported_tasks=tasks,
-            vllm_config=engine.vllm_config,
-            renderer=engine.renderer,
-            chat_template_config=ChatTemplateConfig(),
-        )
-        if kind is None or kind not in processors:
-            raise EngineStartError(f"model {self._name!r} cannot score pairs (vLLM offers: {', '.join(tasks)})")
-        self.scale = ScoreScale.LOGIT if kind == "cross-encoder" else ScoreScale.SIMILARITY
-        self._max_tokens = config.max_model_len
-        self._processor: Any = processors[kind]
-        self._tokenizer = self._processor.tokenizer
-        self._params = PoolingParams(
-            task=self._processor.pooling_task,
-            # Logits out, the sigmoid ours: raw and normalized callers share one batch.
-            use_activation=False if kind == "cross-encoder" else None,
-        )
-
     def score(self, batch: ScoringBatch, cancellation: Cancellation) -> BatchScores:
-        with self._rendering:
-            documents, truncated = self._shorten(batch)
-            work = Work(self._render(batch.query, documents), batch.priority)
+        return self.begin(batch, cancellation).result()
+
+    def begin(self, batch: ScoringBatch, cancellation: Cancellation) -> "PendingScores":
+        """Turn the batch into prompts, and leave them with the engine. Raises EngineError."""
+        prepared = self._scoring.prepare(batch)
         if self._closed:
             raise EngineDied("the engine is closed")
-        self._inbox.put(work)
-        cancellation.on_cancel(lambda: self._inbox.put(Abort(work)))
-        outputs = work.done.result()
-        prompt_tokens = sum(len(output.prompt_token_ids) for output in outputs)
-        truncated |= self._cut_by_vllm(batch.query, documents, outputs)
-        context = OfflineOutputsContext(outputs=outputs, n_queries=1)
-        scored = self._processor.post_process_offline(ctx=context)
-        scores, errors = _collect(scored)
-        return BatchScores(scores, prompt_tokens, sorted(truncated), errors)
+        work = Work(prepared.inputs, batch.priority)
+        if prepared.inputs:
+            self._inbox.put(work)
+            cancellation.on_cancel(lambda: self._inbox.put(Abort(work)))
+        else:
+            work.done.set_result([])
+        if self._over is not None:
+            # It came after everybody else had been told.
+            self._over()
+        return PendingScores(work, prepared)
 
     def close(self) -> None:
         self._closed = True
         self._inbox.put(None)
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout=30)
-
-    def _shorten(self, batch: ScoringBatch) -> tuple[list[str], set[int]]:
-        """Cut documents to the caller's limit; also say which were cut."""
-        limit = batch.max_tokens_per_doc
-        if limit is None or limit >= self._max_tokens:
-            return batch.documents, set()
-        documents = [truncate_text_to_tokens(text, self._tokenizer, limit) for text in batch.documents]
-        cut = {i for i, text in enumerate(documents) if len(text) != len(batch.documents[i])}
-        return documents, cut
-
-    def _render(self, query: str, documents: list[str]) -> list[Any]:
-        """Turn pairs into vLLM's engine inputs, over-long ones truncated to the model's limit."""
-        context = OfflineScoringInputsContext(
-            pooling_task=self._processor.pooling_task,
-            tokenization_kwargs={"truncate_prompt_tokens": -1},
-            lora_request=None,
-            priorities=None,
-            scoring_data=self._processor.valid_inputs(query, documents),
-            chat_template=None,
-            pooling_params=self._params,
-        )
-        factory, _ = self._processor.get_request_factory_offline(context)
-        return [self._processor.render(params) for params in factory()]
-
-    def _cut_by_vllm(self, query: str, documents: list[str], outputs: list[Any]) -> set[int]:
-        """Positions whose prompt filled the model's limit, and would have been longer."""
-        offset = len(outputs) - len(documents)
-        lengths = [len(output.prompt_token_ids) for output in outputs[offset:]]
-        full = [i for i, length in enumerate(lengths) if length >= self._max_tokens]
-        if not full:
-            return set()
-        pairs = offset == 0
-        with self._rendering:
-            return {i for i in full if self._length(query if pairs else None, documents[i]) > self._max_tokens}
-
-    def _length(self, query: str | None, document: str) -> int:
-        texts = (document,) if query is None else (query, document)
-        return len(self._tokenizer(*texts, truncation=False)["input_ids"])
 
     def _run(self, spec: ModelSpec, started: Future[LLMEngine]) -> None:
         """The engine's thread: build, then add and step until closed or broken."""
@@ -162,8 +106,107 @@ class VllmEngine:
             reason = EngineDied(f"the engine broke: {_one_line(error)}")
         self._closed = True
         loop.fail_all(reason)
+        self._over = partial(loop.fail_all, reason)
+        self._over()
         engine.renderer.shutdown()
         engine.engine_core.shutdown()
+
+
+class PendingScores:
+    """A batch in the engine; its scores are made from vLLM's outputs by whoever asks for them."""
+
+    def __init__(self, work: Work, prepared: Prepared) -> None:
+        self._work = work
+        self._prepared = prepared
+
+    def add_done_callback(self, callback: Callable[[Any], object]) -> None:
+        self._work.done.add_done_callback(callback)
+
+    def result(self) -> BatchScores:
+        return self._prepared.scores(self._work.done.result())
+
+
+class VllmSide:
+    """The loaded model as the kinds of scoring see it; a `ModelSide`. Everything asked of vLLM's processors is here."""
+
+    def __init__(self, spec: ModelSpec, engine: LLMEngine, template: str | None) -> None:
+        """Raises EngineStartError when vLLM cannot score with this model."""
+        self._config = engine.model_config
+        tasks = engine.get_supported_tasks()
+        task = self._config.get_pooling_task(tasks)
+        kind = SCORE_TYPE_MAP.get(task)
+        labels = getattr(self._config.hf_config, "num_labels", 1)
+        if kind == "cross-encoder" and labels != 1:
+            raise EngineStartError(
+                f"model {spec.name!r} has {labels} labels; a reranker must have exactly one (num_labels: 1)"
+            )
+        if template is None and getattr(self._config.hf_config, "is_original_qwen3_reranker", False):
+            # Without its prompt this model ranks at random, and there is no other prompt that it could want.
+            template = load_template("qwen3-reranker")
+        processors = init_pooling_io_processors(
+            supported_tasks=tasks,
+            vllm_config=engine.vllm_config,
+            renderer=engine.renderer,
+            chat_template_config=ChatTemplateConfig(chat_template=template),
+        )
+        if kind is None or kind not in processors:
+            raise EngineStartError(f"model {spec.name!r} cannot score pairs (vLLM offers: {', '.join(tasks)})")
+        self._processor: Any = processors[kind]
+        self._tokenize = engine.renderer.default_cmpl_tok_params.with_kwargs(truncate_prompt_tokens=-1)
+        # vLLM makes a whole new copy of its tokenizer for every caller that comes while another one is served.
+        self._building = threading.Lock()
+        self._params: dict[int | None, PoolingParams] = {}
+        self.kind = kind
+        self.listwise = self._config.architecture == "JinaForRanking"
+        self.template = template
+        self.reads_pairs = kind == "cross-encoder" and template is None and self._builds_pairs()
+        self.max_tokens: int = self._config.max_model_len
+        self.tokens = TextTokens(
+            self._processor.tokenizer,
+            vocabulary=self._config.get_vocab_size(),
+            lower_case=kind != "cross-encoder" and self._tokenize.do_lower_case,
+        )
+
+    def engine_input(self, ids: list[int], first_typed: int | None = None) -> Any:
+        if (params := self._params.get(first_typed)) is None:
+            params = self._params[first_typed] = PoolingParams(
+                task=self._processor.pooling_task,
+                # Logits out, the sigmoid ours: raw and normalized callers share one batch.
+                use_activation=False if self.kind == "cross-encoder" else None,
+                extra_kwargs=None if first_typed is None else {"compressed_token_type_ids": first_typed},
+            )
+        return {"prompts": tokens_input(ids), "params": params}
+
+    def build_single(self, text: str) -> list[int]:
+        with self._building:
+            (prompt,) = self._processor.renderer.render_cmpl([parse_model_prompt(self._config, text)], self._tokenize)
+        return list(prompt["prompt_token_ids"])
+
+    def build_pair(self, query: str, document: str, instruction: str | None = None) -> Built:
+        with self._building:
+            _, prompt = self._processor.get_score_prompt(
+                query,
+                document,
+                encode_kwargs={"add_special_tokens": True, "truncation": False},
+                chat_template=self.template,
+                chat_template_kwargs=None if instruction is None else {"instruction": instruction},
+            )
+        types = prompt.get("token_type_ids")
+        return list(prompt["prompt_token_ids"]), compress_token_type_ids(types) if types else None
+
+    def build_list(self, query: str, documents: list[str], instruction: str | None) -> list[int]:
+        text = self._processor.format_docs_prompts_func(query=query, docs=documents, instruction=instruction)
+        with self._building:
+            encoded = self._processor.tokenizer(text, add_special_tokens=True, truncation=False)
+        return list(encoded["input_ids"])
+
+    def post_process(self, outputs: list[Any]) -> list[Any]:
+        scored: list[Any] = self._processor.post_process_offline(OfflineOutputsContext(outputs=outputs, n_queries=1))
+        return scored
+
+    def _builds_pairs(self) -> bool:
+        """Whether the tokenizer joins two texts, rather than the model's own template or plain concatenation."""
+        return self._processor.use_sep_token and not self._processor.supports_score_template
 
 
 def _engine_args(spec: ModelSpec) -> EngineArgs:
@@ -171,26 +214,6 @@ def _engine_args(spec: ModelSpec) -> EngineArgs:
         return EngineArgs(**engine_settings(spec, on_cpu=current_platform.is_cpu()))
     except TypeError as error:
         raise EngineStartError(f"model {spec.name!r}: engine_args: {_one_line(error)}") from error
-
-
-def _collect(scored: list[Any]) -> tuple[list[float | None], dict[int, str]]:
-    scores: list[float | None] = []
-    errors: dict[int, str] = {}
-    for position, output in enumerate(scored):
-        value = math.nan if output.error is not None else _scalar(output)
-        if math.isfinite(value):
-            scores.append(value)
-        else:
-            scores.append(None)
-            errors[position] = "the model gave no finite score for this document"
-    return scores, errors
-
-
-def _scalar(output: Any) -> float:
-    """The one number in a scored output: a pooled tensor for a cross-encoder, a bare one otherwise."""
-    data = getattr(output.outputs, "data", output.outputs)
-    extract: Callable[[], Any] = data.item
-    return float(extract())
 
 
 def _one_line(error: BaseException) -> str:

@@ -25,6 +25,8 @@ bodies = st.fixed_dictionaries(
         "query": st.just("q") | anything,
         "documents": st.lists(st.just("t") | anything, max_size=3) | anything,
         **dict.fromkeys(["model", "top_n", "return_documents", "raw_scores", "priority"], anything),
+        **dict.fromkeys(["instruction", "max_tokens_per_query", "max_chunk_per_doc", "overlap_tokens"], anything),
+        "rank_fields": st.lists(st.sampled_from(["text", "id", "meta", ""]), max_size=2) | anything,
     },
 )
 
@@ -49,7 +51,8 @@ class TestWhatIsTaken:
         assert (parsed.raw_scores, parsed.priority) == (False, 0)
 
     def test_an_explicit_null_is_an_absent_field(self, dialect: Dialect) -> None:
-        optional = ["model", "top_n", "return_documents", "raw_scores", "max_tokens_per_doc", "priority"]
+        optional = ["model", "top_n", "return_documents", "raw_scores", "max_tokens_per_doc", "priority", "instruction"]
+        optional += ["max_tokens_per_query", "max_chunks_per_doc", "max_chunk_per_doc", "overlap_tokens", "rank_fields"]
         assert dialect.parse(BODY | dict.fromkeys(optional)) == dialect.parse(BODY)
 
     def test_an_unknown_field_is_ignored(self, dialect: Dialect) -> None:
@@ -74,10 +77,18 @@ class TestWhatIsTaken:
             ("max_tokens_per_doc", "128", 128),
             ("priority", 999, 999),
             ("priority", "0", 0),
+            ("instruction", "Find the law", "Find the law"),
+            ("max_tokens_per_query", "64", 64),
+            ("max_chunks_per_doc", "10", 10),
+            ("overlap_tokens", 0, 0),
         ],
     )
     def test_a_field_is_read_leniently(self, dialect: Dialect, field: str, value: object, expected: object) -> None:
         assert getattr(dialect.parse(BODY | {field: value}), field) == expected
+
+    def test_one_document_is_cut_into_one_window_unless_the_caller_says_more(self, dialect: Dialect) -> None:
+        assert dialect.parse(BODY).max_chunks_per_doc == 1
+        assert dialect.parse(BODY | {"max_chunk_per_doc": 3}).max_chunks_per_doc == 3
 
     def test_an_empty_document_is_a_document(self, dialect: Dialect) -> None:
         assert dialect.parse(BODY | {"documents": ["", " "]}).documents == [Document(text=""), Document(text=" ")]
@@ -116,6 +127,11 @@ class TestWhatIsRefused:
             ("raw_scores", [2, "maybe", 0.5, [], {}]),
             ("max_tokens_per_doc", [0, -1, "many", 1.5, [], {}]),
             ("priority", [-1, 1000, "high", 0.5, [], {}]),
+            ("instruction", ["", 3, True, ["i"], {}]),
+            ("max_tokens_per_query", [0, -1, "many", 1.5, [], {}]),
+            ("max_chunks_per_doc", [0, -1, "many", 1.5, [], {}]),
+            ("max_chunk_per_doc", [0, "many", []]),
+            ("overlap_tokens", [-1, "many", 1.5, [], {}]),
         ],
     )
     def test_a_field_of_a_wrong_type_or_out_of_range(self, dialect: Dialect, field: str, values: list[object]) -> None:

@@ -126,6 +126,17 @@ class TestRendering:
             },
         }
 
+    def test_the_window_that_won_is_named(self) -> None:
+        row = RankedRow(index=0, score=0.5, document=Document(text="a long one"), window=(2, 6))
+        answer = SUPERSET.render(make_result(row, return_documents=False))
+        expected = {"index": 0, "relevance_score": 0.5, "window": {"start": 2, "end": 6}}
+        assert answer["results"] == answer["data"] == [expected]
+
+    def test_pairs_whose_scores_were_known_are_counted_when_there_are_any(self) -> None:
+        result = make_result(*ROWS).model_copy(update={"cached_pairs": 2})
+        assert SUPERSET.render(result)["usage"]["cached_pairs"] == 2
+        assert "cached_pairs" not in SUPERSET.render(make_result(*ROWS))["usage"]
+
     def test_a_document_that_is_not_wanted_is_absent_not_null(self) -> None:
         answer = SUPERSET.render(make_result(*ROWS, return_documents=False))
         assert answer["results"] == answer["data"]

@@ -25,6 +25,8 @@ class EchoEngine:
         self.broken = False
 
     def add_request(self, request_id: str, prompt: Any, params: Any, *, priority: int) -> None:
+        if prompt == "nonsense":
+            raise ValueError("this prompt\nmakes no sense")
         self.waiting.append((priority, int(request_id), request_id, prompt + params))
 
     def abort_request(self, request_ids: list[str]) -> None:
@@ -169,3 +171,22 @@ class TestAbort:
             unwanted.done.result(timeout=1)
         with pytest.raises(EngineError, match="the engine broke"):
             waiting.done.result(timeout=1)
+
+
+def test_a_prompt_that_the_engine_refuses_fails_its_own_batch_and_no_other(engine: EchoEngine, inbox: Inbox) -> None:
+    refused, good = work("one", "nonsense", "two"), work("three")
+    inbox.put(refused)
+    inbox.put(good)
+    with pytest.raises(EngineError, match=r"^the engine refuses this batch: this prompt makes no sense$"):
+        refused.done.result(timeout=5)
+    assert texts(good) == ["three!"]
+    # Nothing of the refused batch is computed, and whoever cancels it late changes nothing.
+    inbox.put(Abort(refused))
+    assert texts_of_new(inbox) == ["four!"]
+    assert engine.waiting == []
+
+
+def texts_of_new(inbox: Inbox) -> list[str]:
+    new = work("four")
+    inbox.put(new)
+    return texts(new)

@@ -1,0 +1,75 @@
+"""Objects as documents: which of an object's fields are scored, and how they become one text.
+
+The text is YAML, as Cohere renders it: block style, one field after the other in the order of `rank_fields`. A field
+that is absent or null is skipped. A document that is a string has no fields and is scored as it is.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from shared.errors import InvalidRequest
+
+# The one in C is ten times as fast; it is missing where PyYAML was built without libyaml.
+_Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+_NO_WRAPPING = 2**31 - 1
+_BEYOND_16_BITS = re.compile("[\U00010000-\U0010ffff]")
+_PRIVATE_USE = range(0xE000, 0xF900)
+
+
+@dataclass(frozen=True, slots=True)
+class RankFields:
+    """The fields to score, each with its place."""
+
+    places: Mapping[str, int]
+
+    @classmethod
+    def read(cls, body: Mapping[str, Any], documents: Sequence[Any]) -> "RankFields | None":
+        """The body's `rank_fields`; None when it has none, or no document has fields. Raises InvalidRequest."""
+        names = body.get("rank_fields")
+        if names is None or names == []:
+            return None
+        if not isinstance(names, list):
+            raise InvalidRequest("rank_fields must be a list of strings", param="rank_fields")
+        objects = [document for document in documents if isinstance(document, dict)]
+        there = {name for document in objects for name, value in document.items() if value is not None}
+        for place, name in enumerate(names):
+            param = f"rank_fields[{place}]"
+            if not isinstance(name, str) or not name:
+                raise InvalidRequest(f"{param} must be a string, and not empty", param=param)
+            if objects and name not in there:
+                raise InvalidRequest(f"{param}: no document has a field {name[:100]!r}", param=param)
+        return cls({name: place for place, name in enumerate(dict.fromkeys(names))}) if objects else None
+
+    def render(self, index: int, document: Mapping[str, Any]) -> str:
+        """The text to score of one object. Raises InvalidRequest when it has none of the fields."""
+        # Neither many rank_fields nor many fields make this slow: no text is looked for in a list.
+        found = [name for name, value in document.items() if value is not None and name in self.places]
+        picked = {name: document[name] for name in sorted(found, key=self.places.__getitem__)}
+        if not picked:
+            param = f"documents[{index}]"
+            raise InvalidRequest(f"{param} has none of the rank_fields", param=param)
+        text = _dump(picked)
+        # What libyaml cannot print, it escapes: letters beyond 16 bits above all. Such text is dumped with stand-ins.
+        return _dump_with_stand_ins(picked) if "\\U" in text else text
+
+
+def _dump(fields: Mapping[str, Any]) -> str:
+    dumped: str = yaml.dump(
+        fields, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False, width=_NO_WRAPPING
+    )
+    return dumped
+
+
+def _dump_with_stand_ins(fields: Mapping[str, Any]) -> str:
+    """Each letter beyond 16 bits is dumped as a private one that the fields do not have, and put back afterwards."""
+    source = json.dumps(fields, ensure_ascii=False)
+    letters = sorted(set(_BEYOND_16_BITS.findall(source)))
+    free = (code for code in _PRIVATE_USE if chr(code) not in source)
+    stand_ins = {ord(letter): code for letter, code in zip(letters, free, strict=False)}
+    dumped = _dump(json.loads(source.translate(stand_ins)))
+    return dumped.translate({code: letter for letter, code in stand_ins.items()})

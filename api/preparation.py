@@ -1,0 +1,126 @@
+"""Turns a request into what the ledger accepts: its model, what of it is to be scored, its shards and doorbells.
+
+Refuses what cannot be served: an unknown model, too many documents, an instruction that the model has no place for, a
+model that failed to start. Stores nothing.
+"""
+
+from dataclasses import dataclass
+
+from api.pools import PoolWatch
+from shared import keys
+from shared.assembly import Rest, set_apart
+from shared.celery_app import Envelopes
+from shared.contracts import RerankRequest, WorkClass
+from shared.errors import InvalidRequest, ModelUnavailable
+from shared.jobs import new_job_id
+from shared.ledger import Submission
+from shared.models import ModelRegistry, ModelSpec
+from shared.score_cache import ScoreReader
+from shared.sharding import cut
+
+_RETRY_AFTER_MODEL_SECONDS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`wait_seconds`: the longest wait for a result. `job_deadline_seconds`: then an unscored job expires.
+
+    `shard_tokens`: estimated tokens in one shard. `batch_window`: shards of one batch job in the queue at once.
+    """
+
+    max_documents: int
+    wait_seconds: float
+    job_deadline_seconds: float
+    shard_tokens: int
+    batch_window: int
+
+
+class Preparation:
+    """Prepares submissions; `scores` None: no score is known before it is asked for."""
+
+    def __init__(
+        self,
+        *,
+        pools: PoolWatch,
+        models: ModelRegistry,
+        envelopes: Envelopes,
+        limits: Limits,
+        scores: ScoreReader | None = None,
+    ) -> None:
+        self.models = models
+        self.limits = limits
+        self._pools = pools
+        self._envelopes = envelopes
+        self._scores = scores
+
+    async def prepare(
+        self, request: RerankRequest, dialect: str, owner: str, work_class: WorkClass, idempotency: str | None
+    ) -> Submission:
+        """A job with a fresh id. Raises ModelNotFound, InvalidRequest, ModelUnavailable."""
+        spec = self.models.resolve(request.model)
+        self._refuse(request, spec)
+        rest = await self._set_apart(request, spec)
+        sizes = self._cut(request, spec, rest)
+        if sizes:
+            self.refuse_if_down(spec.name)
+        job_id = new_job_id()
+        # Whoever waits gets every worker at once; a job that nobody waits for leaves room for others.
+        rung = len(sizes) if work_class is WorkClass.INTERACTIVE else min(len(sizes), self.limits.batch_window)
+        queue = keys.queue_name(spec.name, work_class)
+        return Submission(
+            job_id=job_id,
+            request=request,
+            model=spec.name,
+            dialect=dialect,
+            owner=owner,
+            work_class=work_class,
+            sizes=sizes,
+            envelopes=[self._envelopes.build(queue, job_id, shard) for shard in range(rung)],
+            deadline_seconds=self.limits.job_deadline_seconds,
+            idempotency=idempotency,
+            rest=rest,
+        )
+
+    def refuse_if_down(self, model: str) -> None:
+        """Raises ModelUnavailable when the model's pool failed to start."""
+        health = self._pools.health(model)
+        if health.down:
+            raise ModelUnavailable(
+                f"model {model!r} failed to start: {health.failure}",
+                param="model",
+                retry_after=_RETRY_AFTER_MODEL_SECONDS,
+            )
+
+    def _refuse(self, request: RerankRequest, spec: ModelSpec) -> None:
+        if len(request.documents) > self.limits.max_documents:
+            raise InvalidRequest(
+                f"documents: at most {self.limits.max_documents} in one request, got {len(request.documents)}",
+                param="documents",
+            )
+        if request.instruction is not None and spec.score_template is None:
+            raise InvalidRequest(
+                f"instruction: model {spec.name!r} has no score template to put it into", param="instruction"
+            )
+
+    async def _set_apart(self, request: RerankRequest, spec: ModelSpec) -> Rest | None:
+        """What of the request needs no worker; None when all of it does."""
+        # Of a listwise model a score depends on all that was asked together.
+        if spec.listwise:
+            return None
+        texts = [document.text for document in request.documents]
+        if self._scores is None or not self._pools.store_reachable:
+            return set_apart(texts, {}) if len(texts) > 1 else None
+        return set_apart(texts, await self._scores.read(spec, request, list(dict.fromkeys(texts))))
+
+    def _cut(self, request: RerankRequest, spec: ModelSpec, rest: Rest | None) -> list[int]:
+        documents = request.documents if rest is None else rest.scored(request.documents)
+        if spec.listwise:
+            return [len(documents)]
+        return cut(
+            request.query,
+            [document.text for document in documents],
+            self.limits.shard_tokens,
+            request.max_tokens_per_doc,
+            max_tokens_per_query=request.max_tokens_per_query,
+            max_chunks_per_doc=request.max_chunks_per_doc,
+        )

@@ -1,0 +1,126 @@
+"""What is compared, what counts as met, and what a set of rounds says about it. Pure: runs nothing.
+
+Every case has the same load for both servers. A value is one number per round and side; the verdict is on the means.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+from bench.servers import OURS, THEIRS
+
+ENGINE = "engine"
+"""The third side: vLLM's engine without any server."""
+SWEEP_CONNECTIONS = (1, 2, 4, 8, 16, 32, 64)
+BACKLOG_DOCUMENTS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One line of the table. `bound` is for ours / `against`, or for ours itself where `against` is empty.
+
+    `shape` is connections, documents a request, words a document; `value` names what of an outcome counts: a rate, or
+    a percentile of the latency. Cases without a `value` are measured in their own way. `needs` is the case whose
+    measurement this one is read from.
+    """
+
+    title: str
+    unit: str
+    at_least: bool
+    bound: float
+    against: str = THEIRS
+    shape: tuple[int, int, int] | None = None
+    value: str = ""
+    needs: str = ""
+
+
+CASES: Mapping[str, Case] = {
+    "a": Case("32 connections, 20 documents of 100 words", "pairs/s", True, 1.00, shape=(32, 20, 100), value="pairs"),
+    "a-engine": Case("the same, against vLLM's engine without a server", "pairs/s", True, 0.95, ENGINE, needs="a"),
+    "b": Case("32 connections, 20 documents of 5 words", "pairs/s", True, 1.10, shape=(32, 20, 5), value="pairs"),
+    "c": Case(
+        "64 connections, 1 document of 100 words", "requests/s", True, 1.00, shape=(64, 1, 100), value="requests"
+    ),
+    "d": Case("64 connections, 1 document of 5 words", "requests/s", True, 1.00, shape=(64, 1, 5), value="requests"),
+    "e": Case("1 connection, 1 document of 100 words, p50", "ms", False, 0.85, shape=(1, 1, 100), value="p50"),
+    "f": Case("1 connection, 20 documents of 100 words, p50", "ms", False, 0.90, shape=(1, 20, 100), value="p50"),
+    "g": Case("the same as e, worst, behind a backlog of batch work", "ms", False, 0.01),
+    "h": Case("process start to first score", "s", False, 0.40),
+    "i": Case("bi-encoder, 100 documents of 100 words seen before, new query, p50", "ms", False, 0.10),
+    "j": Case("the same request again, no worker running, p50", "ms", False, 5.0, ""),
+    "k": Case("e without the engine's own time, p50", "ms", False, 3.0, "", needs="e"),
+    "l": Case("latency against load (the picture)", "ms", False, 0.0, ""),
+}
+
+
+@dataclass(slots=True)
+class Measured:
+    """Every round of every case: `values[case][side]` in the case's unit, `curves[side]` connections to latencies.
+
+    `misses` has the cases that were missed without a number, and why; `failures` is what could not be measured.
+    """
+
+    values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    curves: dict[str, dict[int, list[dict[str, float]]]] = field(default_factory=dict)
+    misses: dict[str, str] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+    loads: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, case: str, side: str, value: float) -> None:
+        self.values.setdefault(case, {}).setdefault(side, []).append(value)
+
+    def of(self, case: str, side: str) -> Sequence[float]:
+        return self.values.get(case, {}).get(side, ())
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One case's line. None stands for a number that there is not; `spread` is the widest side's range / mean."""
+
+    case: str
+    title: str
+    unit: str
+    reference: float | None
+    ours: float | None
+    ratio: float | None
+    target: str
+    result: str
+    spread: float
+
+
+def wanted(only: Sequence[str]) -> list[str]:
+    """The cases to measure, in the table's order: all, or those named and what they are read from."""
+    names = set(only or CASES)
+    names |= {CASES[name].needs for name in names} - {""}
+    return [name for name in CASES if name in names]
+
+
+def judge(measured: Measured, names: Sequence[str]) -> list[Verdict]:
+    """The verdict on each of the cases; the picture has none."""
+    return [_judge(name, CASES[name], measured) for name in names if name != "l"]
+
+
+def _judge(name: str, case: Case, measured: Measured) -> Verdict:
+    ours = measured.of(case.needs if case.against == ENGINE else name, OURS)
+    reference = measured.of(name, case.against) if case.against else ()
+    ratio = fmean(ours) / fmean(reference) if ours and reference else None
+    judged = ratio if case.against else (fmean(ours) if ours else None)
+    met = judged is not None and (judged >= case.bound if case.at_least else judged <= case.bound)
+    sign = "≥" if case.at_least else "≤"
+    return Verdict(
+        case=name,
+        title=case.title,
+        unit=case.unit,
+        reference=fmean(reference) if reference else None,
+        ours=fmean(ours) if ours else None,
+        ratio=ratio,
+        target=f"{sign} {case.bound:.2f}" if case.against else f"{sign} {case.bound:g} {case.unit}",
+        result="met" if met else "missed" if judged is not None or name in measured.misses else "not measured",
+        spread=max(spread(ours), spread(reference)),
+    )
+
+
+def spread(values: Sequence[float]) -> float:
+    """How far the rounds lie apart, as a share of their mean; 0 for fewer than two."""
+    return (max(values) - min(values)) / fmean(values) if len(values) > 1 else 0.0

@@ -1,0 +1,75 @@
+"""The verdict on a set of rounds."""
+
+import pytest
+
+from bench.cases import CASES, ENGINE, Measured, judge, spread, wanted
+from bench.servers import OURS, THEIRS
+
+
+def measured(case: str, **sides: list[float]) -> Measured:
+    found = Measured()
+    for side, values in sides.items():
+        for value in values:
+            found.add(case, side, value)
+    return found
+
+
+def test_a_rate_is_met_at_its_bound_and_missed_below() -> None:
+    at, below = (judge(measured("b", theirs=[100.0], ours=[ours]), ["b"])[0] for ours in (110.0, 109.0))
+    assert at.ratio == pytest.approx(1.1)
+    assert at.result == "met"
+    assert below.result == "missed"
+
+
+def test_a_latency_is_met_at_or_below_its_bound() -> None:
+    below, above = (judge(measured("e", theirs=[20.0], ours=[ours]), ["e"])[0] for ours in (16.0, 18.0))
+    assert (below.result, above.result) == ("met", "missed")
+
+
+def test_the_verdict_is_on_the_mean_of_the_rounds_and_says_how_far_they_lie_apart() -> None:
+    verdict = judge(measured("a", theirs=[100.0, 120.0], ours=[110.0, 112.0]), ["a"])[0]
+    assert (verdict.reference, verdict.ours) == (110.0, 111.0)
+    assert verdict.spread == pytest.approx(20 / 110)
+
+
+def test_the_bare_engine_is_compared_with_what_the_service_reached_in_case_a() -> None:
+    found = measured("a", theirs=[130.0], ours=[95.0])
+    found.add("a-engine", ENGINE, 100.0)
+    verdict = judge(found, ["a-engine"])[0]
+    assert (verdict.reference, verdict.ours, verdict.result) == (100.0, 95.0, "met")
+
+
+def test_an_absolute_target_needs_no_other_server() -> None:
+    verdict = judge(measured("j", ours=[4.0]), ["j"])[0]
+    assert (verdict.target, verdict.ratio, verdict.result) == ("≤ 5 ms", None, "met")
+
+
+def test_what_was_not_measured_is_neither_met_nor_missed() -> None:
+    verdict = judge(Measured(), ["c"])[0]
+    assert (verdict.reference, verdict.ours, verdict.result) == (None, None, "not measured")
+
+
+def test_a_case_can_be_missed_without_a_number() -> None:
+    found = Measured(misses={"j": "no answer"})
+    assert judge(found, ["j"])[0].result == "missed"
+
+
+def test_a_start_that_compiles_first_counts_for_nothing() -> None:
+    found = measured("h", ours=[10.0], theirs=[25.0])
+    found.add("h", "theirs, first start", 60.0)
+    assert judge(found, ["h"])[0].reference == 25.0
+
+
+def test_one_round_has_no_spread() -> None:
+    assert spread([5.0]) == 0.0
+
+
+def test_a_case_brings_the_one_that_it_is_read_from() -> None:
+    assert wanted(["k"]) == ["e", "k"]
+    assert wanted([]) == list(CASES)
+
+
+def test_every_case_is_measured_on_both_servers_or_has_a_target_of_its_own() -> None:
+    assert {case.against for case in CASES.values()} == {THEIRS, ENGINE, ""}
+    assert {name for name, case in CASES.items() if case.needs and case.needs not in CASES} == set()
+    assert OURS not in {case.against for case in CASES.values()}

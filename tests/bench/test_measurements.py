@@ -1,0 +1,97 @@
+"""The cases on our own service as it runs, with the lexical engine in the model's place: real processes throughout."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench import models, servers
+from bench.cases import CASES
+from bench.generator import MeasurementFailed
+from bench.measurements import Measurements, Plan
+from bench.servers import OURS, Server
+from infra.local.stack import StackError
+from tests.stacks import write_models
+
+pytestmark = pytest.mark.slow
+
+
+def lexical(folder: Path, delay_seconds: float = 0.0) -> dict[str, str]:
+    """Settings of a service that needs no model; four shards at once, so that work can queue up."""
+    models_file = write_models(folder, engine_args={"delay_seconds": delay_seconds})
+    return {"RERANKQ_MODELS_FILE": models_file, "RERANKQ_CONCURRENCY": "4", "RERANKQ_LOG_LEVEL": "WARNING"}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with servers.ours(None, lexical(tmp_path_factory.mktemp("lexical"))) as running:
+        yield running
+
+
+@pytest.fixture
+def measurements() -> Measurements:
+    plan = Plan(list(CASES), rounds=1, seconds=0.5, backlog=1000, seed=1)
+    return Measurements(plan, models.bundled(), tell=lambda _: None)
+
+
+def test_a_server_is_yielded_once_it_has_scored_and_says_how_long_that_took(server: Server) -> None:
+    assert 0.2 < server.first_score_seconds < 60
+    assert servers.get(server.port, "/health")[0] == 200
+    server.check()
+
+
+def test_a_rate_and_a_latency_are_measured(server: Server, measurements: Measurements) -> None:
+    measurements.plain(server, "b")
+    measurements.plain(server, "e")
+    rate, latency = measurements.measured.of("b", OURS)[0], measurements.measured.of("e", OURS)[0]
+    assert rate > 20
+    assert 0 < latency < 1000
+    outside = measurements.measured.of("k", OURS)[0]
+    assert 0 < outside <= latency
+    assert {load["case"] for load in measurements.measured.loads} == {"b", "e"}
+
+
+def test_the_sweep_has_every_number_of_connections(server: Server, measurements: Measurements) -> None:
+    measurements.sweep(server)
+    assert list(measurements.measured.curves[OURS]) == [1, 2, 4, 8, 16, 32, 64]
+
+
+def test_known_documents_are_measured(server: Server, measurements: Measurements) -> None:
+    measurements.known_documents(server)
+    assert measurements.measured.of("i", OURS)[0] > 0
+
+
+def test_callers_are_measured_while_batch_work_waits(tmp_path: Path, measurements: Measurements) -> None:
+    with servers.ours(None, lexical(tmp_path, delay_seconds=0.2)) as slow:
+        measurements.behind_backlog(slow)
+    assert measurements.measured.of("g", OURS)[0] >= 200
+
+
+def test_a_repeated_request_without_a_worker_is_a_number_or_a_miss_and_never_a_failure(
+    tmp_path: Path, measurements: Measurements
+) -> None:
+    with servers.ours(None, lexical(tmp_path)) as running:
+        measurements.repeated_request(running)
+    assert bool(measurements.measured.of("j", OURS)) != ("j" in measurements.measured.misses)
+
+
+def test_a_backlog_that_is_gone_too_early_fails_the_case(server: Server, measurements: Measurements) -> None:
+    with pytest.raises(MeasurementFailed, match="the backlog was gone"):
+        measurements.behind_backlog(server)
+
+
+def test_a_case_fails_when_its_server_has_ended(tmp_path: Path, measurements: Measurements) -> None:
+    with servers.ours(None, lexical(tmp_path)) as running:
+        running.stop_worker()
+        with pytest.raises(StackError, match="worker-1"):
+            measurements.plain(running, "e")
+
+
+def test_vllms_server_runs_on_every_core_and_leaves_no_trace_outside_its_folder(tmp_path: Path) -> None:
+    command = servers.command(tmp_path / "model", 8001)
+    assert command[1:3] == ["-m", "vllm.entrypoints.openai.api_server"]
+    assert command[command.index("--port") + 1] == "8001"
+    environment = servers.environment(tmp_path)
+    assert environment["TMPDIR"] == str(tmp_path)
+    assert environment["VLLM_CACHE_ROOT"].startswith(str(tmp_path))
+    assert "0" in environment["VLLM_CPU_OMP_THREADS_BIND"].split(",")

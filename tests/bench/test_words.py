@@ -1,0 +1,65 @@
+"""Texts of the benchmark: as long as they were asked for, and never twice the same."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.words import LARGEST_NUMBER, QUERY_WORDS, VOCABULARY_SIZE, Words, vocabulary
+
+VOCABULARY = [f"w{number}" for number in range(VOCABULARY_SIZE)]
+WORDS = Words(VOCABULARY, seed=1)
+numbers = st.integers(0, LARGEST_NUMBER)
+
+
+@given(number=numbers, words=st.integers(4, 200))
+def test_a_text_has_exactly_the_words_that_were_asked_for_all_from_the_vocabulary(number: int, words: int) -> None:
+    parts = WORDS.text(number, words).decode().split(" ")
+    assert len(parts) == words
+    assert set(parts) <= set(VOCABULARY)
+
+
+@given(one=numbers, other=numbers)
+def test_two_numbers_never_give_the_same_text_even_at_four_words(one: int, other: int) -> None:
+    assert (WORDS.text(one, 4) == WORDS.text(other, 4)) == (one == other)
+
+
+def test_neighbouring_requests_share_no_query_and_no_document() -> None:
+    queries = {WORDS.query(serial) for serial in range(500)}
+    documents = [text for serial in range(500) for text in WORDS.documents(serial, 20, 5)]
+    assert len(queries) == 500
+    assert len(set(documents)) == 500 * 20
+
+
+def test_the_same_seed_gives_the_same_texts_and_another_seed_others() -> None:
+    assert Words(VOCABULARY, 1).text(7, 100) == WORDS.text(7, 100)
+    assert Words(VOCABULARY, 2).text(7, 100) != WORDS.text(7, 100)
+
+
+@pytest.mark.parametrize(("number", "words"), [(-1, 5), (LARGEST_NUMBER + 1, 5), (0, 3)])
+def test_a_text_that_cannot_spell_its_number_is_refused(number: int, words: int) -> None:
+    with pytest.raises(ValueError, match="no text of"):
+        WORDS.text(number, words)
+
+
+def test_the_vocabulary_is_drawn_from_the_models_own_whole_words(tmp_path: Path) -> None:
+    plain = [f"word{chr(97 + a)}{chr(97 + b)}{chr(97 + c)}" for a in range(14) for b in range(14) for c in range(14)]
+    unfit = ["##ing", "[CLS]", "a", "1999", "über"]
+    tokenizer = {"model": {"vocab": {word: number for number, word in enumerate(unfit + plain)}}}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    drawn = vocabulary(tmp_path, seed=3)
+    assert len(drawn) == len(set(drawn)) == VOCABULARY_SIZE
+    assert set(drawn) <= set(plain)
+    assert drawn != vocabulary(tmp_path, seed=4)
+
+
+def test_a_model_with_too_few_words_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {"only": 0}}}))
+    with pytest.raises(ValueError, match="has 1 plain words"):
+        vocabulary(tmp_path, seed=1)
+
+
+def test_a_query_is_as_long_in_every_case() -> None:
+    assert len(WORDS.query(12).split()) == QUERY_WORDS

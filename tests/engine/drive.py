@@ -1,0 +1,67 @@
+"""Loads one model after another into the real engine, and scores batches with each. Run as a program of its own.
+
+A process of its own, so that torch stays out of the test runner. vLLM is imported once, and then a child is forked for
+each model: two engines in one process break it. Reads
+[{"spec": a model's entry, "batches": [a ScoringBatch's fields, ...]}, ...] from standard input, and writes a list into
+the file that is its argument: {"scale", "results": [a BatchScores' fields with "seconds", or {"error"}]} for each, or
+{"start_error"}.
+"""
+
+import dataclasses
+import importlib
+import json
+import multiprocessing
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from shared.models import ModelSpec
+from worker.engines.base import Cancellation, EngineError, EngineStartError, ScoringBatch, ScoringEngine
+from worker.engines.registry import build_engine
+from worker.engines.vllm_settings import prepare_environment
+
+
+def score(engine: ScoringEngine, batch: dict[str, Any]) -> dict[str, Any]:
+    started = time.perf_counter()
+    try:
+        scores = engine.score(ScoringBatch(**batch), Cancellation())
+    except EngineError as error:
+        return {"error": str(error)}
+    return dataclasses.asdict(scores) | {"seconds": time.perf_counter() - started}
+
+
+def drive(spec: dict[str, Any], batches: list[dict[str, Any]]) -> dict[str, Any]:
+    try:
+        engine = build_engine(ModelSpec.model_validate(spec))
+    except EngineStartError as error:
+        return {"start_error": str(error)}
+    try:
+        return {"scale": engine.scale, "results": [score(engine, batch) for batch in batches]}
+    finally:
+        engine.close()
+
+
+def drive_all(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One child after another, so that each has the machine to itself."""
+    prepare_environment(os.environ)
+    importlib.import_module("worker.engines.vllm_engine")
+    context = multiprocessing.get_context("fork")
+    outcomes = []
+    for case in cases:
+        receiver, sender = context.Pipe(duplex=False)
+        child = context.Process(target=lambda case=case, sender=sender: sender.send(drive(**case)))
+        child.start()
+        sender.close()
+        try:
+            outcomes.append(receiver.recv())
+        except EOFError:
+            outcomes.append({"start_error": "the process died"})
+        child.join()
+    return outcomes
+
+
+if __name__ == "__main__":
+    # Not to standard output: vLLM logs there.
+    Path(sys.argv[1]).write_text(json.dumps(drive_all(json.load(sys.stdin))))

@@ -1,0 +1,261 @@
+"""Small models of every kind with seeded weights, and their scores computed without vLLM. Run as a program of its own.
+
+A process of its own keeps torch out of the test runner. `tiny.py OUT` reads {"query", "documents", "instruction"} from
+standard input, saves a model a kind under OUT, and prints {kind: {"spec": a model's entry, "expected": its scores}}.
+The weights mean nothing; the arithmetic and the way of putting a pair are what is compared.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import processors
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    BertModel,
+    GemmaConfig,
+    GemmaForCausalLM,
+    ModernBertConfig,
+    ModernBertForSequenceClassification,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3Model,
+    XLMRobertaConfig,
+    XLMRobertaForSequenceClassification,
+)
+
+from tests.engine import prompts
+from tests.engine.gte_new import GteNew
+from tests.engine.tiny_tokenizers import byte_pairs, sentence_pieces, word_pieces
+
+SMALL: dict[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,  # of 32 numbers each, the least that vLLM computes on a CPU
+    "max_position_embeddings": 256,
+}
+CAUSAL: dict[str, Any] = SMALL | {"num_key_value_heads": 1, "head_dim": 32, "max_position_embeddings": 512}
+OVERRIDES: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "qwen3-reranker": (
+        {
+            "architectures": ["Qwen3ForSequenceClassification"],
+            "classifier_from_token": ["no", "yes"],
+            "is_original_qwen3_reranker": True,
+        },
+        ["yes", "no"],
+    ),
+    "mxbai-rerank-v2": (
+        {
+            "architectures": ["Qwen2ForSequenceClassification"],
+            "classifier_from_token": ["0", "1"],
+            "method": "from_2_way_softmax",
+        },
+        ["1", "0"],
+    ),
+    "bge-reranker-v2-gemma": (
+        {
+            "architectures": ["GemmaForSequenceClassification"],
+            "classifier_from_token": ["Yes"],
+            "method": "no_post_processing",
+        },
+        ["Yes"],
+    ),
+}
+"""How a published checkpoint becomes a reranker of one label, and the answers whose logits make its score."""
+JINA_EMBED_TOKEN = 151670
+"""Where vLLM looks for the mark behind each passage; the mark behind the query follows it."""
+JINA_DIMENSIONS = 512
+"""What vLLM takes for granted of this model."""
+
+
+def spread(model: Any, *, head: str | None = None) -> Any:
+    """Weights large enough that scores differ: near zero, every wrong score looks right."""
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 2:
+            torch.nn.init.normal_(parameter, std=1.0 if head is not None and head in name else 0.15)
+    return model.eval()
+
+
+def logits(model: Any, tokenizer: Any, query: str, documents: list[str]) -> list[float]:
+    """A sequence classifier's own scores for pairs."""
+    return [model(**tokenizer(query, document, return_tensors="pt")).logits.item() for document in documents]
+
+
+def last_logits(model: Any, tokenizer: Any, prompts: list[str]) -> list[torch.Tensor]:
+    """What a language model says next, after each prompt."""
+    return [model(**tokenizer(prompt, return_tensors="pt")).logits[0, -1] for prompt in prompts]
+
+
+class Maker:
+    """Makes one kind after another in a folder."""
+
+    def __init__(self, folder: Path, query: str, documents: list[str], instruction: str) -> None:
+        self.folder = folder
+        self.query = query
+        self.documents = documents
+        self.instruction = instruction
+        self.made: dict[str, dict[str, Any]] = {}
+
+    def save(
+        self,
+        kind: str,
+        model: Any,
+        tokenizer: Any,
+        expected: Any,
+        *,
+        config: Any = None,
+        backbone: str | None = None,
+        head: str = "",
+        **entry: Any,
+    ) -> None:
+        """Save a model as its published checkpoints are: with the config's words, and the backbone's weights renamed
+        to begin with `backbone`, all but those that begin with `head`."""
+        path = self.folder / kind
+        model.save_pretrained(path)
+        tokenizer.save_pretrained(path)
+        settings = json.loads((path / "config.json").read_text()) | (config or {})
+        (path / "config.json").write_text(json.dumps(settings))
+        if backbone is not None:
+            weights = load_file(path / "model.safetensors")
+            renamed = {name if name.startswith(head) else backbone + name: value for name, value in weights.items()}
+            save_file(renamed, path / "model.safetensors", metadata={"format": "pt"})
+        self.made[kind] = {"spec": {"name": kind, "source": str(path)} | entry, "expected": expected}
+
+    def classifiers(self) -> None:
+        words, pieces = word_pieces(), sentence_pieces()
+        pairs = byte_pairs(["[PAD]", "[CLS]", "[SEP]"])
+        pairs.backend_tokenizer.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]",
+            pair="[CLS] $A [SEP] $B [SEP]",
+            special_tokens=[("[CLS]", 1), ("[SEP]", 2)],
+        )
+        pairs.model_input_names = ["input_ids", "attention_mask"]
+        bert = BertForSequenceClassification(BertConfig(vocab_size=len(words), num_labels=1, **SMALL))
+        xlm_config = XLMRobertaConfig(vocab_size=len(pieces), num_labels=1, **SMALL, pad_token_id=1, type_vocab_size=1)
+        modern_config = ModernBertConfig(
+            vocab_size=len(pairs), num_labels=1, **SMALL, pad_token_id=0, cls_token_id=1, sep_token_id=2,
+            bos_token_id=1, eos_token_id=2, classifier_pooling="mean", local_attention=16,
+        )  # fmt: skip
+        for kind, model, tokenizer in (
+            ("bert", bert, words),
+            ("xlm-roberta", XLMRobertaForSequenceClassification(xlm_config), pieces),
+            ("modernbert", ModernBertForSequenceClassification(modern_config), pairs),
+        ):
+            spread(model, head="classifier")
+            self.save(kind, model, tokenizer, logits(model, tokenizer, self.query, self.documents))
+        activations = {
+            "st-identity": {"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}},
+            "st-sigmoid": {"sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Sigmoid"}},
+            "sbert-identity": {"sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity"},
+            "sbert-sigmoid": {"sbert_ce_default_activation_function": "torch.nn.modules.activation.Sigmoid"},
+        }
+        for kind, config in activations.items():
+            self.save(kind, bert, words, self.made["bert"]["expected"], config=config)
+        bert.bert.embeddings.word_embeddings.weight[words.convert_tokens_to_ids("bamboo")] = float("nan")
+        self.save("bert-without-bamboo", bert, words, None)
+        three = BertForSequenceClassification(BertConfig(vocab_size=len(words), num_labels=3, **SMALL))
+        self.save("three-labels", three, words, None)
+        labels = BertForTokenClassification(BertConfig(vocab_size=len(words), num_labels=2, **SMALL))
+        self.save("token-labels", labels, words, None)
+
+    def rotary(self) -> None:
+        tokenizer = sentence_pieces()
+        model = spread(GteNew(len(tokenizer)), head="classifier")
+        encoded = [tokenizer(self.query, document, return_tensors="pt") for document in self.documents]
+        expected = [model(inputs["input_ids"][0]).item() for inputs in encoded]
+        self.save("gte-new", model, tokenizer, expected, engine_args={"trust_remote_code": True})
+
+    def late_interaction(self) -> None:
+        tokenizer = word_pieces()
+        model = BertModel(BertConfig(vocab_size=len(tokenizer), **SMALL), add_pooling_layer=False)
+        spread(model)
+        projection = torch.randn(32, SMALL["hidden_size"])
+
+        def embed(text: str) -> torch.Tensor:
+            hidden = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0]
+            return torch.nn.functional.normalize(hidden @ projection.T, dim=-1)
+
+        query = embed(self.query)
+        expected = [(query @ embed(document).T).amax(dim=1).sum().item() for document in self.documents]
+        model.linear = torch.nn.Linear(SMALL["hidden_size"], 32, bias=False)
+        model.linear.weight.data = projection
+        self.save(
+            "colbert",
+            model,
+            tokenizer,
+            expected,
+            config={"architectures": ["HF_ColBERT"]},
+            backbone="bert.",
+            head="linear",
+        )
+
+    def language_models(self) -> None:
+        qwen = byte_pairs(["<|endoftext|>", "<|im_start|>", "<|im_end|>", "yes", "no", "0", "1"])
+        gemma = byte_pairs(["<pad>", "<bos>", "Yes"], first="<bos>")
+        vocabulary = {"vocab_size": len(qwen), "tie_word_embeddings": True}
+        made: dict[str, tuple[Any, Any, Callable[[str, str, str], str]]] = {
+            "qwen3-reranker": (Qwen3ForCausalLM(Qwen3Config(**CAUSAL, **vocabulary)), qwen, prompts.qwen3),
+            "mxbai-rerank-v2": (Qwen2ForCausalLM(Qwen2Config(**CAUSAL, **vocabulary)), qwen, prompts.mxbai),
+            "bge-reranker-v2-gemma": (
+                GemmaForCausalLM(GemmaConfig(**CAUSAL, vocab_size=len(gemma))),
+                gemma,
+                prompts.gemma,
+            ),
+        }
+        for kind, (model, tokenizer, prompt) in made.items():
+            overrides, answers = OVERRIDES[kind]
+            spread(model)
+            ids = tokenizer.convert_tokens_to_ids(answers)
+            expected = {}
+            for name, instruction in (("default", ""), ("instructed", self.instruction)):
+                ends = last_logits(
+                    model, tokenizer, [prompt(self.query, document, instruction) for document in self.documents]
+                )
+                scores = [(end[ids[0]] - (end[ids[1]] if len(ids) > 1 else 0)).item() for end in ends]
+                expected[name] = scores
+            arguments = {"hf_overrides": overrides, "max_model_len": CAUSAL["max_position_embeddings"]}
+            self.save(kind, model, tokenizer, expected, engine_args=arguments, score_template=kind)
+
+    def listwise(self) -> None:
+        marks = ["<|embed_token|>", "<|rerank_token|>"]
+        tokenizer = byte_pairs(marks, fill_to=JINA_EMBED_TOKEN)
+        size = CAUSAL | {"hidden_size": 32, "max_position_embeddings": 1024}
+        model = spread(Qwen3Model(Qwen3Config(**size, vocab_size=len(tokenizer), tie_word_embeddings=False)))
+        model.projector = torch.nn.Sequential(
+            torch.nn.Linear(32, 16, bias=False), torch.nn.ReLU(), torch.nn.Linear(16, JINA_DIMENSIONS, bias=False)
+        )
+        torch.nn.init.normal_(model.projector[0].weight)
+        torch.nn.init.normal_(model.projector[2].weight)
+        expected = {}
+        for name, instruction in (("default", ""), ("instructed", self.instruction)):
+            ids = tokenizer(prompts.jina(self.query, self.documents, instruction), return_tensors="pt")["input_ids"]
+            hidden = model(input_ids=ids).last_hidden_state[0]
+            documents = model.projector(hidden[ids[0] == JINA_EMBED_TOKEN])
+            query = model.projector(hidden[ids[0] == JINA_EMBED_TOKEN + 1])
+            expected[name] = torch.cosine_similarity(query, documents).tolist()
+        config = {"architectures": ["JinaForRanking"]}
+        self.save(
+            "jina-reranker-v3", model, tokenizer, expected,
+            config=config, backbone="model.", head="projector", listwise=True,
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    torch.manual_seed(7)
+    torch.set_grad_enabled(False)
+    maker = Maker(Path(sys.argv[1]), **json.load(sys.stdin))
+    maker.classifiers()
+    maker.rotary()
+    maker.late_interaction()
+    maker.language_models()
+    maker.listwise()
+    print(json.dumps(maker.made))

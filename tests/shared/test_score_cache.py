@@ -1,0 +1,277 @@
+import asyncio
+import struct
+from typing import Any
+
+import pytest
+import redis.asyncio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared import keys, score_cache
+from shared.assembly import PairScore
+from shared.contracts import RerankRequest, ScoreScale, ShardScores
+from shared.models import ModelSpec
+from shared.redis_client import connect, connect_async
+from shared.score_cache import ScoreReader, ScoreWriter
+from tests.shared.support import (
+    MODEL,
+    StoreView,
+    dead_redis_url,
+    make_request,
+    make_scores,
+    out_of_memory,
+    properties,
+)
+
+LOGIT, SIMILARITY = ScoreScale.LOGIT, ScoreScale.SIMILARITY
+SPEC = ModelSpec(name=MODEL, source="org/model")
+REQUEST = make_request("a", "b")
+DAY = 86_400.0
+
+
+@pytest.fixture
+def reader(async_client: redis.asyncio.Redis) -> ScoreReader:
+    return ScoreReader(async_client)
+
+
+def writer(client: Any, spec: ModelSpec = SPEC, *, seconds: float = DAY, entries: int = 1000) -> ScoreWriter:
+    return ScoreWriter(client, spec, seconds=seconds, entries=entries)
+
+
+async def read(reader: ScoreReader, *texts: str, spec: ModelSpec = SPEC, **fields: Any) -> dict[str, PairScore]:
+    return await reader.read(spec, make_request(**fields), texts)
+
+
+class TestWhatIsKnown:
+    async def test_a_score_that_was_written_is_read_and_another_one_is_not(
+        self, reader: ScoreReader, redis_client: Any
+    ) -> None:
+        writer(redis_client).write(REQUEST, make_scores(0.25, 0.75))
+        assert await read(reader, "c", "b", "a") == {
+            "a": PairScore(0.25, SIMILARITY),
+            "b": PairScore(0.75, SIMILARITY),
+        }
+
+    async def test_the_scores_of_several_shards_are_written_in_one_command(
+        self, reader: ScoreReader, redis_client: Any
+    ) -> None:
+        cache = writer(redis_client)
+        cache.write(make_request("x"), make_scores(0.5))
+        redis_client.config_resetstat()
+        cache.write_all([(REQUEST, make_scores()), (make_request("a", query="other"), make_scores(0.125))])
+        assert redis_client.info("commandstats")["cmdstat_evalsha"]["calls"] == 1
+        assert len(await read(reader, "a", "b")) == 2
+        assert await read(reader, "a", query="other") == {"a": PairScore(0.125, SIMILARITY)}
+
+    async def test_truncation_and_the_winning_window_are_known_with_it(
+        self, reader: ScoreReader, redis_client: Any
+    ) -> None:
+        scores = ShardScores(scores=[-3.5, 1e-300], scale=LOGIT, truncated=[1], windows={1: (10, 100_000)})
+        writer(redis_client).write(REQUEST, scores)
+        assert await read(reader, "a", "b") == {
+            "a": PairScore(-3.5, LOGIT),
+            "b": PairScore(1e-300, LOGIT, truncated=True, window=(10, 100_000)),
+        }
+
+    async def test_a_document_that_failed_is_not_known(self, reader: ScoreReader, redis_client: Any) -> None:
+        scores = ShardScores(scores=[None, 0.5], scale=SIMILARITY, errors={0: "empty", 1: "strange"})
+        writer(redis_client).write(REQUEST, scores)
+        assert await read(reader, "a", "b") == {}
+
+    @pytest.mark.parametrize("score", [float("nan"), float("inf")])
+    async def test_what_is_no_number_is_not_known(self, reader: ScoreReader, redis_client: Any, score: float) -> None:
+        writer(redis_client).write(REQUEST, make_scores(score, 0.5))
+        assert set(await read(reader, "a", "b")) == {"b"}
+
+    async def test_no_score_of_a_listwise_model_is_known(self, reader: ScoreReader, redis_client: Any) -> None:
+        spec = SPEC.model_copy(update={"listwise": True})
+        writer(redis_client, spec).write(REQUEST, make_scores())
+        assert redis_client.keys() == []
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"query": "another query"},
+            {"instruction": "find the law"},
+            {"max_tokens_per_query": 8},
+            {"max_tokens_per_doc": 8},
+            {"max_chunks_per_doc": 2},
+            {"overlap_tokens": 8},
+        ],
+        ids=lambda fields: next(iter(fields)),
+    )
+    async def test_whatever_a_score_depends_on_makes_it_another_one(
+        self, reader: ScoreReader, redis_client: Any, fields: dict[str, Any]
+    ) -> None:
+        writer(redis_client).write(REQUEST, make_scores())
+        assert await read(reader, "a", "b", **fields) == {}
+
+    @pytest.mark.parametrize("fields", [{"top_n": 1}, {"raw_scores": True}, {"priority": 9}, {"model": "alias"}])
+    async def test_what_a_score_does_not_depend_on_leaves_it_known(
+        self, reader: ScoreReader, redis_client: Any, fields: dict[str, Any]
+    ) -> None:
+        writer(redis_client).write(REQUEST, make_scores())
+        assert len(await read(reader, "a", "b", **fields)) == 2
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"source": "org/other"},
+            {"revision": "v2"},
+            {"engine": "lexical"},
+            {"engine_args": {"dtype": "bfloat16"}},
+            {"score_template": "qwen3"},
+        ],
+        ids=lambda change: next(iter(change)),
+    )
+    async def test_another_model_has_other_scores(
+        self, reader: ScoreReader, redis_client: Any, change: dict[str, object]
+    ) -> None:
+        writer(redis_client).write(REQUEST, make_scores())
+        assert await read(reader, "a", "b", spec=SPEC.model_copy(update=change)) == {}
+
+    async def test_a_models_name_is_no_part_of_it_unless_the_name_says_where_it_is(
+        self, reader: ScoreReader, redis_client: Any
+    ) -> None:
+        writer(redis_client).write(REQUEST, make_scores())
+        assert len(await read(reader, "a", "b", spec=SPEC.model_copy(update={"name": "other"}))) == 2
+        assert len(await read(reader, "a", "b", spec=ModelSpec(name="org/model"))) == 2
+        assert await read(reader, "a", "b", spec=ModelSpec(name="other")) == {}
+
+    async def test_texts_and_queries_cannot_be_taken_for_each_other(
+        self, reader: ScoreReader, redis_client: Any
+    ) -> None:
+        writer(redis_client).write(make_request("bc", query="a"), make_scores(0.5))
+        assert await read(reader, "c", query="ab") == {}
+        assert await read(reader, "", query="abc") == {}
+        assert len(await read(reader, "bc", query="a")) == 1
+
+
+@properties
+@given(
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.sampled_from(ScoreScale),
+    st.booleans(),
+    st.none() | st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)),
+)
+def test_a_score_comes_back_to_the_last_bit(
+    score: float, scale: ScoreScale, truncated: bool, window: tuple[int, int] | None
+) -> None:
+    pair = PairScore(score, scale, truncated, window)
+    packed = score_cache._pack(pair)
+    assert packed is not None
+    assert repr(score_cache._unpack(packed)) == repr(pair)
+
+
+class TestLimits:
+    async def test_a_score_is_known_for_its_lifetime(
+        self, reader: ScoreReader, redis_client: Any, store: StoreView
+    ) -> None:
+        writer(redis_client, seconds=0.15).write(REQUEST, make_scores())
+        assert len(await read(reader, "a", "b")) == 2
+        await asyncio.sleep(0.2)
+        assert await read(reader, "a", "b") == {}
+        assert redis_client.keys() == []
+
+    async def test_every_key_ends_by_itself(self, redis_client: Any, store: StoreView) -> None:
+        writer(redis_client, seconds=100).write(REQUEST, make_scores())
+        names = redis_client.keys()
+        assert len(names) == 3
+        assert all(90 < store.remaining_seconds(name) <= 100 for name in names)
+
+    async def test_the_oldest_scores_make_room_for_the_newest(self, reader: ScoreReader, redis_client: Any) -> None:
+        cache = writer(redis_client, entries=3)
+        for text in "abcde":
+            cache.write(make_request(text), make_scores(0.5))
+            # Two within a millisecond are of one age.
+            await asyncio.sleep(0.002)
+        assert sorted(await read(reader, *"abcde")) == ["c", "d", "e"]
+        assert redis_client.zcard(keys.SCORES) == 3
+        assert len(redis_client.keys(keys.score("") + "*")) == 3
+
+    async def test_a_score_that_is_written_again_is_young_again(self, reader: ScoreReader, redis_client: Any) -> None:
+        cache = writer(redis_client, entries=2)
+        for text in "abac":
+            cache.write(make_request(text), make_scores(0.5))
+            await asyncio.sleep(0.002)
+        assert sorted(await read(reader, *"abc")) == ["a", "c"]
+
+    async def test_what_ran_out_leaves_the_index_when_the_next_score_is_written(self, redis_client: Any) -> None:
+        writer(redis_client).write(REQUEST, make_scores())
+        await asyncio.sleep(0.06)
+        writer(redis_client, seconds=0.05).write(make_request("c"), make_scores(0.5))
+        assert redis_client.zcard(keys.SCORES) == 1
+
+    async def test_a_lower_limit_is_reached_step_by_step(self, redis_client: Any) -> None:
+        """Each write drops twice what it brings: Redis is never kept from everything else."""
+        texts = [str(number) for number in range(20)]
+        writer(redis_client).write(make_request(*texts), make_scores(*[0.5] * 20))
+        left = []
+        for text in ("x", "y"):
+            writer(redis_client, entries=5).write(make_request(text), make_scores(0.5))
+            left.append(redis_client.zcard(keys.SCORES))
+        assert left == [19, 18]
+
+    async def test_more_scores_than_go_into_one_command_are_written_and_read(
+        self, reader: ScoreReader, redis_client: Any
+    ) -> None:
+        texts = [str(number) for number in range(1201)]
+        scores = ShardScores(scores=[float(number) for number in range(1201)], scale=LOGIT)
+        writer(redis_client, entries=10_000).write(make_request(*texts), scores)
+        found = await read(reader, *texts)
+        assert [found[text].score for text in texts] == scores.scores
+
+
+class TestFaults:
+    def test_a_redis_that_is_away_is_no_fault_of_the_worker(self) -> None:
+        with connect(dead_redis_url()) as client:
+            writer(client).write(REQUEST, make_scores())
+
+    def test_a_full_redis_is_no_fault_of_the_worker_and_keeps_nothing(self, redis_client: Any) -> None:
+        with out_of_memory(redis_client):
+            writer(redis_client).write(REQUEST, make_scores())
+        assert redis_client.keys() == []
+
+    async def test_a_redis_that_is_away_knows_nothing(self) -> None:
+        client = connect_async(dead_redis_url())
+        assert await read(ScoreReader(client), "a", "b") == {}
+        await client.aclose()
+
+    async def test_a_full_redis_is_read_all_the_same(self, reader: ScoreReader, redis_client: Any) -> None:
+        writer(redis_client).write(REQUEST, make_scores())
+        with out_of_memory(redis_client):
+            assert len(await read(reader, "a", "b")) == 2
+
+    @pytest.mark.parametrize("value", [b"", b"garbage", struct.pack("<d", 0.5), b"x" * 18])
+    async def test_what_is_no_score_is_not_known(self, reader: ScoreReader, redis_client: Any, value: bytes) -> None:
+        writer(redis_client).write(REQUEST, make_scores())
+        for key in redis_client.keys(keys.score("") + "*"):
+            redis_client.set(key, value)
+        assert await read(reader, "a", "b") == {}
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        [f"{number} " + "word " * 20 for number in range(10_000)],
+        [f"{number} " + "word " * 20_000 for number in range(100)],
+        ["word " * 2_000_000],
+    ],
+    ids=["many documents", "long documents", "one very long document"],
+)
+async def test_others_get_their_turn_while_a_large_request_is_looked_up(texts: list[str]) -> None:
+    """Counted, not timed: a busy machine is slow for other reasons."""
+    turns = 0
+
+    async def somebody_else() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    request = RerankRequest(query="q")
+    other = asyncio.create_task(somebody_else())
+    names = await score_cache._names(SPEC, request, texts)
+    other.cancel()
+    assert len(set(names)) == len(texts)
+    assert turns >= 5

@@ -1,0 +1,97 @@
+"""Embeddings that were computed before, and the cosines between them. Knows texts by a digest, never by their words."""
+
+import hashlib
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+_ENTRY_OVERHEAD = 400
+"""Bytes that an entry costs beside its numbers: the objects around them, and its place in the cache."""
+_SMALLEST_NORM = 1e-8
+
+Vectors = Any
+"""A numpy array of float32, one unit vector a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A text's unit vectors, [windows, dimensions]. `windows` are its characters where it was cut, else None."""
+
+    vectors: Vectors
+    windows: list[tuple[int, int]] | None = None
+    truncated: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes in memory, about."""
+        return int(self.vectors.nbytes) + _ENTRY_OVERHEAD + 120 * len(self.windows or ())
+
+
+class EmbeddingCache:
+    """Keeps what was used last, at most `limit` bytes of it (0 keeps nothing). Safe from many threads."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._entries: OrderedDict[bytes, Embedded] = OrderedDict()
+        self._size = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes kept, about."""
+        return self._size
+
+    def find(self, keys: list[bytes]) -> dict[bytes, Embedded]:
+        """Those that are kept."""
+        found: dict[bytes, Embedded] = {}
+        with self._lock:
+            for key in keys:
+                if (entry := self._entries.get(key)) is not None:
+                    self._entries.move_to_end(key)
+                    found[key] = entry
+        return found
+
+    def keep(self, key: bytes, entry: Embedded) -> None:
+        """Keep an entry, and forget those that were not used for the longest time."""
+        if entry.size > self._limit:
+            return
+        with self._lock:
+            if (replaced := self._entries.pop(key, None)) is not None:
+                self._size -= replaced.size
+            self._entries[key] = entry
+            self._size += entry.size
+            while self._size > self._limit:
+                _, oldest = self._entries.popitem(last=False)
+                self._size -= oldest.size
+
+
+def text_key(text: str, *cuts: int | None) -> bytes:
+    """A digest of a text and of all that decides where it is cut."""
+    return hashlib.blake2b(f"{cuts}{text}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def unit_vectors(rows: list[Any]) -> Vectors:
+    """Numbers to unit vectors: a list of [dimensions] to [rows, dimensions]. A vector of zeros stays one."""
+    matrix = np.asarray(rows, dtype=np.float32)
+    norms = np.linalg.norm(matrix, axis=1, keepdims=True)
+    return matrix / np.maximum(norms, _SMALLEST_NORM)
+
+
+def cosines(query: Vectors, documents: list[Embedded]) -> list[tuple[float, int]]:
+    """Each document's best cosine with the query ([1, dimensions]), and in which of its windows it is."""
+    if not documents:
+        return []
+    every = np.concatenate([document.vectors for document in documents]) @ query[0]
+    if len(every) == len(documents):
+        return [(score, 0) for score in every.tolist()]
+    best: list[tuple[float, int]] = []
+    start = 0
+    for document in documents:
+        scores = every[start : start + len(document.vectors)]
+        place = int(scores.argmax())
+        best.append((float(scores[place]), place))
+        start += len(scores)
+    return best
