@@ -24,8 +24,12 @@ def running(
     ready: bool = True,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Stack]:
-    """A stack that answers `/ready` (or, without `ready`, whose API does)."""
-    options = Options(port=0, model=model, engine=engine, environment=environment or {})
+    """A stack that answers `/ready` (or, without `ready`, whose API does).
+
+    It remembers no scores unless the environment says so: a test that asks twice wants to be scored twice.
+    """
+    environment = {"RERANKQ_SCORE_CACHE": "false"} | dict(environment or {})
+    options = Options(port=0, model=model, engine=engine, environment=environment)
     with Stack(options) as stack:
         stack.start_redis()
         stack.start_service()

@@ -119,7 +119,7 @@ def work(
 
     ledger = WorkerLedger(client, spec.name, Envelopes(app))
     leases = Leases(ledger)
-    executor = Executor(engine)
+    executor = Executor(engine, threads=settings.concurrency)
     writer = ScoreWriter(client, spec, seconds=settings.score_cache_seconds, entries=settings.score_cache_entries)
     dispatcher = Dispatcher(
         ledger,

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
 
 import httpx
 import psutil
@@ -108,12 +109,12 @@ def temporary_folder(process: psutil.Process) -> str:
 
 
 def wait_for_answer(url: str, seconds: float) -> None:
-    """Until a waiting call gets its ranking."""
+    """Until a waiting call gets its ranking, of a query that was never asked before."""
     deadline = time.monotonic() + seconds
     while True:
         with suppress(httpx.HTTPError):
             left = max(deadline - time.monotonic(), 0.1)
-            if httpx.post(f"{url}/v1/rerank", json=PANDA, timeout=left).status_code == 200:
+            if httpx.post(f"{url}/v1/rerank", json=PANDA | {"query": uuid4().hex}, timeout=left).status_code == 200:
                 return
         assert time.monotonic() < deadline
         time.sleep(0.1)

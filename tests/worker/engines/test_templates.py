@@ -16,7 +16,7 @@ def render(name: str, **variables: str) -> str:
     template = load_template(name)
     assert template is not None
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(template).render(messages=PAIR, **variables)
+    return str(environment.from_string(template).render(messages=PAIR, **variables))
 
 
 def test_these_templates_are_shipped() -> None:
