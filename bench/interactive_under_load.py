@@ -56,6 +56,8 @@ def running(folder: Path) -> Stack:
     entry = {"name": MODEL, "engine": "lexical", "engine_args": {"delay_seconds": SHARD_SECONDS}}
     models.write_text(yaml.safe_dump({"models": [entry]}))
     environment = {
+        # It asks the same again and again.
+        "RERANKQ_SCORE_CACHE": "false",
         "RERANKQ_MODELS_FILE": str(models),
         "RERANKQ_SHARD_TOKENS": "100",
         "RERANKQ_DRAIN_SECONDS": "0",
