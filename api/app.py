@@ -1,6 +1,7 @@
 """Puts the API together: its parts, its routes, its error handling. Nothing is connected before the app starts."""
 
 import asyncio
+import gc
 import logging
 import signal
 from collections.abc import AsyncIterator
@@ -68,6 +69,8 @@ def create_app(settings: ApiSettings, registry: ModelRegistry, *, keys_required:
             authenticator=Authenticator(KeyStore(client), always_required=keys_required),
         )
         await pools.refresh()
+        # What is there by now stays: the collector need not go through it again and again, amid somebody's answer.
+        gc.freeze()
         background = [asyncio.create_task(part.run()) for part in (replies, pools, reconciler)]
         for task in background:
             task.add_done_callback(_end_with)

@@ -66,17 +66,27 @@ async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T]) ->
 
     The body must have been read.
     """
-    working = asyncio.ensure_future(work)
+    # One task that listens, and none for the work: every request pays for what is made here.
+    task = asyncio.current_task()
+    assert task is not None
+    has_left = False
+
+    def leave(_: asyncio.Future[None]) -> None:
+        nonlocal has_left
+        has_left = True
+        task.cancel()
+
     leaving = asyncio.ensure_future(_disconnect(request))
+    leaving.add_done_callback(leave)
     try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            working.cancel()
-            await asyncio.gather(working, return_exceptions=True)
-            raise ClientDisconnect
-        return working.result()
+        return await work
+    except asyncio.CancelledError:
+        # Perhaps somebody else cancels too: then it is theirs.
+        if has_left and not task.uncancel():
+            raise ClientDisconnect from None
+        raise
     finally:
-        working.cancel()
+        leaving.remove_done_callback(leave)
         leaving.cancel()
 
 

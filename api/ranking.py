@@ -2,14 +2,26 @@
 
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 from shared.assembly import PairScore, Rest, assemble
 from shared.contracts import RankedRow, RerankRequest, RerankResult, ScoreScale, ShardScores
-from shared.jobs import JobRecord
+
+
+class RankedJob(Protocol):
+    """What an answer says of its job; a JobRecord says more."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def created_ms(self) -> int:
+        """Unix milliseconds."""
 
 
 def rank(
-    record: JobRecord, request: RerankRequest, shards: Sequence[ShardScores], rest: Rest | None = None
+    job: RankedJob, request: RerankRequest, shards: Sequence[ShardScores], rest: Rest | None = None
 ) -> RerankResult:
     """The ranked result of a finished job; `rest` is what no shard of it holds.
 
@@ -24,9 +36,9 @@ def rank(
         for index in order[: request.top_n]
     ]
     return RerankResult(
-        id=record.id,
-        model=request.model or record.model,
-        created=record.created_ms // 1000,
+        id=job.id,
+        model=request.model or job.model,
+        created=job.created_ms // 1000,
         return_documents=request.return_documents,
         rows=ranked,
         prompt_tokens=sum(shard.prompt_tokens for shard in shards),

@@ -1,7 +1,8 @@
 """The way back: one pub/sub connection, and the callers that wait for a job to end.
 
 A message on the channel is a doorbell and may be lost without a trace. So everybody who waits is swept: all of them
-after every (re)connection, and in one pipeline every second. A lost doorbell costs a second, never an answer.
+after every (re)connection, and in one pipeline every second. A lost doorbell costs a second, never an answer. A small
+result comes with its doorbell: whoever hears that one need not read it.
 """
 
 import asyncio
@@ -24,6 +25,12 @@ SWEEP_SECONDS = 1.0
 _RECONNECT_SECONDS = 0.5
 
 
+class Ending(asyncio.Event):
+    """Set when a job has ended. `scores` is its only shard's accepted scores as the worker wrote them, if they came."""
+
+    scores: bytes | None = None
+
+
 class ReplyWaiter:
     """Wakes those who wait for jobs. `run` must be running."""
 
@@ -31,12 +38,12 @@ class ReplyWaiter:
         self._client = client
         self._ledger = ledger
         self._connected = True
-        self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._waiting: defaultdict[str, set[Ending]] = defaultdict(set)
 
     @contextmanager
-    def expect(self, job_id: str) -> Iterator[asyncio.Event]:
+    def expect(self, job_id: str) -> Iterator[Ending]:
         """An event that is set when the job has ended. Enter before the job is submitted or its state read."""
-        event = asyncio.Event()
+        event = Ending()
         self._waiting[job_id].add(event)
         try:
             yield event
@@ -64,7 +71,7 @@ class ReplyWaiter:
                     while True:
                         message = await channel.get_message(ignore_subscribe_messages=True, timeout=SWEEP_SECONDS)
                         if message is not None:
-                            self._ring(message["data"].decode())
+                            self._ring(*read_news(message["data"]))
             except (RedisError, OSError) as error:
                 self._set_connected(False, str(error))
                 await asyncio.sleep(_RECONNECT_SECONDS)
@@ -96,6 +103,13 @@ class ReplyWaiter:
             if state is not None and state.final:
                 self._ring(job_id)
 
-    def _ring(self, job_id: str) -> None:
+    def _ring(self, job_id: str, scores: bytes | None = None) -> None:
         for event in self._waiting.get(job_id, ()):
+            event.scores = scores
             event.set()
+
+
+def read_news(message: bytes) -> tuple[str, bytes | None]:
+    """The job that has ended, and its result where it was told too; see lua/_common.lua."""
+    job_id, _, scores = message.partition(b" ")
+    return job_id.decode(), scores or None

@@ -5,11 +5,13 @@ Knows jobs and models; knows nothing of HTTP or of a dialect's shapes.
 
 import asyncio
 from contextlib import suppress
+from typing import NamedTuple
 
 from api.errors import error_of
 from api.preparation import Preparation
 from api.ranking import rank
 from api.replies import ReplyWaiter
+from shared import codec
 from shared.contracts import RerankRequest, RerankResult, WorkClass
 from shared.errors import (
     JobCanceled,
@@ -25,6 +27,14 @@ from shared.ledger import Acceptance, Ledger, Submission
 
 _RETRY_AFTER_WAIT_SECONDS = 1
 _POOL_CHECK_SECONDS = 1.0
+
+
+class _Answered(NamedTuple):
+    """Of a job that is known to have succeeded, what its answer says of it."""
+
+    id: str
+    model: str
+    created_ms: int
 
 
 class RerankService:
@@ -56,23 +66,29 @@ class RerankService:
         seconds = limit if wait_seconds is None else min(wait_seconds, limit)
         submission = await self._preparation.prepare(request, dialect, owner, WorkClass.INTERACTIVE, idempotency)
         try:
-            acceptance = await self._run(submission, seconds)
+            acceptance, scores = await self._run(submission, seconds)
         except (asyncio.CancelledError, ModelUnavailable):
             if idempotency is None:
                 await asyncio.shield(self._abandon(submission.job_id))
             raise
+        if scores is not None:
+            job = _Answered(submission.job_id, submission.model, acceptance.created_ms)
+            return rank(job, submission.request, [codec.decode_scores(scores)], submission.rest)
         # Another submission's job may know other scores: it is read as it was accepted.
         return await self._outcome(acceptance.job_id, None if acceptance.existing else submission)
 
-    async def _run(self, submission: Submission, seconds: float) -> Acceptance:
-        """Submit and wait; answers which job ended. Raises WaitTimedOut or ModelUnavailable."""
+    async def _run(self, submission: Submission, seconds: float) -> tuple[Acceptance, bytes | None]:
+        """Submit and wait; answers which job ended, and its scores where they came with the news.
+
+        Raises WaitTimedOut or ModelUnavailable.
+        """
         with self._replies.expect(submission.job_id) as ended:
             acceptance = await self._ledger.submit(submission)
             if not acceptance.existing and await self._wait(ended, submission, seconds):
-                return acceptance
+                return acceptance, ended.scores
         job_id = acceptance.job_id
         if acceptance.existing and (await self.job(job_id, submission.owner, wait_seconds=seconds)).state.final:
-            return acceptance
+            return acceptance, None
         raise WaitTimedOut(
             f"no result within {seconds:g} s; the job goes on at /v1/jobs/{job_id}",
             job_id=job_id,

@@ -17,7 +17,7 @@
 | rerankq:dead | list | shards that failed over their budget, newest first, JSON | the newest 1,000 |
 | rerankq:reconciler | string | the API process that reconciles | a few seconds, renewed |
 | rerankq:keys | hash | key id -> the API key's record, its secret hashed | until revoked |
-| rerankq:finished | channel | ids of jobs that reached a final state | - |
+| rerankq:finished | channel | ids of jobs that ended, a small result behind its id | - |
 | rerankq:queue:MODEL:CLASS | list | Celery messages, the doorbells (kombu's) | popped |
 | rerankq:unacked* | hash, zset | kombu's own bookkeeping of messages in work | kombu's |
 | rerankq:_kombu.binding.* | set | kombu's own bookkeeping of queues | kombu's |

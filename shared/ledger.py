@@ -5,7 +5,7 @@ worker_ledger.py. Raises StoreUnavailable when Redis cannot be reached or refuse
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import redis.asyncio
@@ -16,7 +16,7 @@ from shared.contracts import RerankRequest, ShardScores, WorkClass
 from shared.errors import IdempotencyConflict
 from shared.jobs import JobFailure, JobRecord, JobState
 from shared.redis_client import store_errors
-from shared.scripts import job_script_keys, script_source
+from shared.scripts import Call, ScriptPipe, job_script_keys, script_source
 
 REPEAT_RING_SECONDS = 5.0
 """How long a doorbell may go unheard before it is rung again; doubled for every further time."""
@@ -64,10 +64,14 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """The job that stands for a submission; `existing` when its Idempotency-Key was known."""
+    """The job that stands for a submission; `existing` when its Idempotency-Key was known.
+
+    `created_ms` is when it was accepted, Unix milliseconds of Redis's clock; 0 for an existing one.
+    """
 
     job_id: str
     existing: bool
+    created_ms: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,7 @@ class Ledger:
 
     def __init__(self, client: redis.asyncio.Redis, lifetimes: Lifetimes | None = None) -> None:
         self._client = client
+        self._pipe = ScriptPipe(client)
         self._lifetimes = lifetimes or Lifetimes()
         names = ("submit", "cancel", "delete", "reconcile", "expire", "revive", "ring")
         self._scripts: dict[str, Any] = {name: client.register_script(script_source(name)) for name in names}
@@ -115,12 +120,12 @@ class Ledger:
             *submission.envelopes,
         ]
         with store_errors():
-            verdict, job_id = await self._scripts["submit"](
-                keys=job_script_keys(submission.job_id, submission.model, *more), args=args
+            verdict, job_id, *created = await self._pipe.call(
+                Call(self._scripts["submit"], job_script_keys(submission.job_id, submission.model, *more), args)
             )
         if verdict == b"conflict":
             raise IdempotencyConflict("this Idempotency-Key stands for another request", param="Idempotency-Key")
-        return Acceptance(job_id.decode(), existing=verdict == b"existing")
+        return Acceptance(job_id.decode(), verdict == b"existing", int(created[0]) if created else 0)
 
     async def read(self, job_id: str) -> JobRecord | None:
         """The job's record, None when there is none."""

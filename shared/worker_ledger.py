@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 LEASE_SECONDS = 4.0
 """A worker that is silent for this long has lost its shards. Recovery from a kill takes this and a round more."""
 TRANSIENT_ERRORS_ALLOWED = 5
+TOLD_BYTES = 4096
+"""A result of a single shard up to this size goes out with the news of it, to every API process: a hundred scores."""
 _LISTEN_AT_LEAST_SECONDS = 0.01
 """Redis takes less than a millisecond for no limit at all."""
 
@@ -159,12 +161,8 @@ class WorkerLedger:
 
         Interactive work comes first. A message that cannot be read is logged, and left out.
         """
-        calls = [
-            self._of(
-                "finish", lease, codec.encode_scores(scores), keys.FINISHED_CHANNEL, self._ceiling_ms, self._repeat_ms
-            )
-            for lease, scores, _ in finishes
-        ]
+        limits = (keys.FINISHED_CHANNEL, self._ceiling_ms, self._repeat_ms, TOLD_BYTES)
+        calls = [self._of("finish", lease, codec.encode_scores(scores), *limits) for lease, scores, _ in finishes]
         if room.shards:
             queues = [keys.queue(self._model, work_class) for work_class in WorkClass]
             calls.append(Call(self._scripts["take"], queues, (room.shards, room.batch)))

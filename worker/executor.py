@@ -16,6 +16,7 @@ from shared.errors import ScoringFailed
 from shared.jobs import JobFailure
 from shared.worker_ledger import Claim, ShardLease
 from worker.engines.base import (
+    BACKGROUND,
     BatchScores,
     Cancellation,
     EngineDied,
@@ -31,8 +32,6 @@ from worker.leases import HeldShard
 logger = logging.getLogger(__name__)
 
 EMPTY_DOCUMENT = "the document is empty"
-BATCH_PRIORITY_OFFSET = 1000
-"""Above every caller's priority (0..999): batch work runs in the engine when nothing interactive waits."""
 SMALL_CHARACTERS = 20_000
 """About two milliseconds of a tokenizer."""
 
@@ -149,7 +148,7 @@ class _Shard:
         assert claim.request is not None
         self._request = claim.request
         self._queue_ms = claim.queue_ms
-        self._offset = BATCH_PRIORITY_OFFSET if work_class is WorkClass.BATCH else 0
+        self._offset = BACKGROUND if work_class is WorkClass.BATCH else 0
         self._scale = scale
         self._texts = [document.text for document in claim.request.documents]
         self.kept = [position for position, text in enumerate(self._texts) if text.strip()]

@@ -40,8 +40,9 @@ local function despite_full_memory(keys)
 end
 
 -- Brings a job to a final state: its shards leave the pool, its keys get the lifetime that the job was submitted with,
--- and everybody who waits is told to look.
-local function end_job(keys, job_id, state, channel)
+-- and everybody who waits is told to look. `result` is what they would find, where that is known and small: told with
+-- the news, it saves them the look.
+local function end_job(keys, job_id, state, channel, result)
   local job = redis.call('HMGET', keys.job, 'shards', 'ttl_ms', 'idempotency')
   redis.call('HSET', keys.job, 'state', state, 'finished_ms', now_ms())
   for shard = 0, tonumber(job[1]) - 1 do
@@ -53,7 +54,7 @@ local function end_job(keys, job_id, state, channel)
     redis.call('PEXPIRE', key, job[2])
   end
   if job[3] then redis.call('PEXPIRE', job[3], job[2]) end
-  redis.call('PUBLISH', channel, job_id)
+  redis.call('PUBLISH', channel, result and job_id .. ' ' .. result or job_id)
 end
 
 -- Ends the job because a shard is over its budget, and leaves a note for the operator.

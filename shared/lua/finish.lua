@@ -1,7 +1,7 @@
 -- Accepts a shard's scores, once: the first finish under the live token wins, every other one is dropped.
 -- writes  KEYS[1] job, its shards, results and lease; KEYS[2] outstanding; with the last shard whatever ends a job
 -- args    1 job id, 2 shard, 3 fencing token, 4 scores JSON, 5 channel, 6 ceiling on the life of the results in ms,
---         7 ms until an unheard doorbell is rung again
+--         7 ms until an unheard doorbell is rung again, 8 bytes of a result that are told with the news of it
 -- answers {verdict, the next shard of the job to ring for or -1}; verdict is
 --         accepted | stale (the token is not the live one) | ended (the job is final or gone)
 local keys = job_keys(KEYS[1])
@@ -20,7 +20,8 @@ redis.call('PEXPIRE', keys.results, ARGV[6])
 redis.call('DEL', lease_key(keys, shard))
 redis.call('ZREM', keys.outstanding, ARGV[1] .. '/' .. shard)
 if redis.call('HINCRBY', keys.job, 'left', -1) == 0 then
-  end_job(keys, ARGV[1], 'succeeded', ARGV[5])
+  local is_whole = tonumber(job[3]) == 1 and #ARGV[4] <= tonumber(ARGV[8])
+  end_job(keys, ARGV[1], 'succeeded', ARGV[5], is_whole and ARGV[4] or nil)
   return {'accepted', -1}
 end
 

@@ -6,13 +6,14 @@
 --         12 fingerprint of the request (with KEYS[5]), 13 ms until an unheard doorbell is rung again,
 --         14 JSON of the documents that no shard holds, empty when there are none, 15 channel,
 --         then the documents JSON of each shard, then one Celery message for each shard that is rung for at once
--- answers {accepted | existing | conflict, the job's id}: existing and conflict when KEYS[5] stands for a job already,
---         of the same request or of another one
+-- answers {accepted | existing | conflict, the job's id, when it was created in ms}: existing and conflict, without a
+--         time, when KEYS[5] stands for a job already, of the same request or of another one
 local HEAD = 15
 local keys = job_keys(KEYS[1])
 
 -- A second submit of the same job is the first one's repetition after a lost answer: it changes nothing.
-if redis.call('EXISTS', keys.job) == 1 then return {'accepted', ARGV[1]} end
+local created = redis.call('HGET', keys.job, 'created_ms')
+if created then return {'accepted', ARGV[1], created} end
 if KEYS[5] then
   local known = redis.call('GET', KEYS[5])
   if known then
@@ -46,4 +47,4 @@ if KEYS[5] then
 end
 -- Nothing is left to score.
 if shards == 0 then end_job(keys, ARGV[1], 'succeeded', ARGV[15]) end
-return {'accepted', ARGV[1]}
+return {'accepted', ARGV[1], now}

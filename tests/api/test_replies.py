@@ -9,7 +9,7 @@ import redis.asyncio
 import api.replies
 from api.replies import SWEEP_SECONDS, ReplyWaiter
 from shared import keys
-from shared.contracts import WorkClass
+from shared.contracts import ScoreScale, ShardScores, WorkClass
 from shared.ledger import Ledger
 from shared.redis_client import connect_async
 from shared.worker_ledger import WorkerLedger
@@ -66,6 +66,43 @@ async def test_everybody_who_waits_for_a_job_is_woken_and_nobody_else(
         finish(redis_client, "job-1")
         await seconds_until(asyncio.gather(one.wait(), two.wait()))
         assert not other.is_set()
+
+
+@pytest.mark.usefixtures("without_sweeps")
+async def test_a_small_result_comes_with_its_doorbell(replies: ReplyWaiter, ledger: Ledger, redis_client: Any) -> None:
+    with replies.expect("job-1") as ended:
+        await submit(ledger, "job-1")
+        finish(redis_client, "job-1")
+        await seconds_until(ended.wait())
+        assert ended.scores == redis_client.hget(keys.results("job-1"), 0)
+
+
+@pytest.mark.usefixtures("without_sweeps")
+@pytest.mark.parametrize(
+    ("shards", "scores"), [(2, make_scores()), (1, ShardScores(scores=[0.123456789] * 1000, scale=ScoreScale.LOGIT))]
+)
+async def test_a_large_result_and_one_in_parts_are_left_to_be_read(
+    replies: ReplyWaiter, ledger: Ledger, redis_client: Any, shards: int, scores: ShardScores
+) -> None:
+    worker = WorkerLedger(redis_client, MODEL)
+    with replies.expect("job-1") as ended:
+        await ledger.submit(make_submission("job-1", shards=shards))
+        for shard in range(shards):
+            worker.claim(make_lease(shard, job_id="job-1"))
+            worker.finish(make_lease(shard, job_id="job-1"), scores, WorkClass.INTERACTIVE)
+        await seconds_until(ended.wait())
+        assert ended.scores is None
+
+
+@pytest.mark.usefixtures("without_sweeps")
+async def test_an_end_without_a_result_has_none_to_tell(replies: ReplyWaiter, ledger: Ledger) -> None:
+    with replies.expect("job-1") as ended:
+        await submit(ledger, "job-1")
+        record = await ledger.read("job-1")
+        assert record is not None
+        await ledger.cancel(record)
+        await seconds_until(ended.wait())
+        assert ended.scores is None
 
 
 async def test_a_lost_doorbell_costs_a_second_not_the_answer(

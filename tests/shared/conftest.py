@@ -56,7 +56,7 @@ def announced(redis_client: Any) -> Iterator[Callable[[], list[str]]]:
                 if message["data"] == b"that is all":
                     return ids
                 if message["type"] == "message":
-                    ids.append(message["data"].decode())
+                    ids.append(message["data"].decode().partition(" ")[0])
             raise AssertionError("the channel went quiet")
 
         yield read

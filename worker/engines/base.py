@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from shared.contracts import ScoreScale
+from shared.contracts import MAX_PRIORITY, ScoreScale
 
 
 class EngineError(Exception):
@@ -59,6 +59,10 @@ class Cancellation:
 
 class EngineStartError(Exception):
     """The engine cannot serve this model; the message is one clear sentence for the operator and the caller."""
+
+
+BACKGROUND = MAX_PRIORITY + 1
+"""A priority from here on says that nobody waits: such work is scored when there is nothing more urgent to do."""
 
 
 @dataclass(frozen=True, slots=True)

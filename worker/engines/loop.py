@@ -2,16 +2,24 @@
 
 Names no library: anything that can add a request and step will do. Lives on one thread; `Work` is how other threads
 reach it.
+
+A step cannot be interrupted, and one that is filled up takes long. So background work never rides along with work that
+somebody waits for, and stands in the engine with no more than one step can take: what is urgent waits for the step in
+progress and for nothing else. Background work that was kept out for a second gets a step all the same.
 """
 
+import heapq
 import itertools
 import queue
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from worker.engines.base import EngineError, ScoringAborted
+from worker.engines.base import BACKGROUND, EngineError, ScoringAborted
+
+KEPT_OUT_SECONDS = 1.0
 
 
 class SteppingEngine(Protocol):
@@ -31,7 +39,7 @@ class SteppingEngine(Protocol):
 class Work:
     """One batch on its way through the engine: rendered inputs in, one output a prompt back, in order.
 
-    Each input has `prompts` and `params`, as vLLM's processors render them.
+    Each input has `prompts` and `params`, as vLLM's processors render them, and `tokens`, the number of them.
     """
 
     inputs: list[Any]
@@ -56,13 +64,27 @@ Inbox = queue.SimpleQueue[Work | Abort | None]
 
 
 class EngineLoop:
-    """Runs one engine until a None arrives in the inbox."""
+    """Runs one engine until a None arrives in the inbox. `step_tokens` is what one step of it takes."""
 
-    def __init__(self, engine: SteppingEngine, inbox: Inbox) -> None:
+    def __init__(
+        self,
+        engine: SteppingEngine,
+        inbox: Inbox,
+        step_tokens: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._engine = engine
         self._inbox = inbox
+        self._step_tokens = step_tokens
+        self._clock = clock
         self._ids = itertools.count()
         self._running: dict[str, tuple[Work, int]] = {}
+        self._running_tokens = 0
+        self._urgent = 0
+        """So many of the running prompts are somebody's who waits."""
+        self._background: list[tuple[int, int, Work, int]] = []
+        """A heap of what is kept out: priority, age, batch, position."""
+        self._let_in_at = clock()
 
     def run(self) -> None:
         """Raises whatever breaks the engine."""
@@ -73,24 +95,29 @@ class EngineLoop:
                         return
                     case Abort(work):
                         self._abort(work)
+                    case work if work.priority < BACKGROUND:
+                        self._add_all(work)
                     case work:
-                        self._add(work)
+                        self._keep_out(work)
+            self._let_in()
             for output in self._engine.step():
                 self._resolve(output)
 
     def fail_all(self, reason: EngineError) -> None:
         """Tell everybody who still waits why there will be no score. For when `run` has ended; from any thread then."""
         waiting = {id(work): work for work, _ in self._running.values()}
+        waiting |= {id(work): work for _, _, work, _ in self._background}
         while not self._inbox.empty():
             if isinstance(work := self._inbox.get(), Work):
                 waiting[id(work)] = work
         self._running.clear()
+        self._background.clear()
         for work in waiting.values():
             work.done.set_exception(reason)
 
     def _arrivals(self) -> Iterator[Work | Abort | None]:
         """All that waits; when the engine has nothing to do, at least one."""
-        if not self._running:
+        if not self._running and not self._background:
             yield self._inbox.get()
         while True:
             try:
@@ -98,17 +125,45 @@ class EngineLoop:
             except queue.Empty:
                 return
 
-    def _add(self, work: Work) -> None:
-        for position, rendered in enumerate(work.inputs):
-            request_id = str(next(self._ids))
-            try:
-                self._engine.add_request(request_id, rendered["prompts"], rendered["params"], priority=work.priority)
-            except Exception as error:
-                # It refuses this prompt, and works on: nobody else's batch may suffer.
-                self._drop(work)
-                work.done.set_exception(EngineError(f"the engine refuses this batch: {' '.join(str(error).split())}"))
+    def _add_all(self, work: Work) -> None:
+        for position in range(len(work.inputs)):
+            if not self._add(work, position):
                 return
-            self._running[request_id] = (work, position)
+
+    def _keep_out(self, work: Work) -> None:
+        if not self._background and not self._running:
+            self._let_in_at = self._clock()
+        for position in range(len(work.inputs)):
+            heapq.heappush(self._background, (work.priority, next(self._ids), work, position))
+
+    def _let_in(self) -> None:
+        """A step's worth of background work, unless something urgent is in the engine."""
+        if not self._background or (self._urgent and self._clock() - self._let_in_at < KEPT_OUT_SECONDS):
+            return
+        while self._background and self._running_tokens < self._step_tokens:
+            *_, work, position = heapq.heappop(self._background)
+            self._add(work, position)
+        self._let_in_at = self._clock()
+
+    def _add(self, work: Work, position: int) -> bool:
+        """False when the engine refuses the prompt, and so its batch."""
+        given = work.inputs[position]
+        request_id = str(next(self._ids))
+        try:
+            self._engine.add_request(request_id, given["prompts"], given["params"], priority=work.priority)
+        except Exception as error:
+            # It refuses this prompt, and works on: nobody else's batch may suffer.
+            self._drop(work)
+            work.done.set_exception(EngineError(f"the engine refuses this batch: {' '.join(str(error).split())}"))
+            return False
+        self._running[request_id] = (work, position)
+        self._count(work, position, 1)
+        return True
+
+    def _count(self, work: Work, position: int, sign: int) -> None:
+        self._running_tokens += sign * work.inputs[position]["tokens"]
+        if work.priority < BACKGROUND:
+            self._urgent += sign
 
     def _abort(self, work: Work) -> None:
         """Free the engine of what is left of a batch; one that is done already stays done."""
@@ -122,10 +177,14 @@ class EngineLoop:
         if ids:
             self._engine.abort_request(ids)
         for request_id in ids:
-            del self._running[request_id]
+            self._count(*self._running.pop(request_id), -1)
+        if any(entry[2] is work for entry in self._background):
+            self._background = [entry for entry in self._background if entry[2] is not work]
+            heapq.heapify(self._background)
 
     def _resolve(self, output: Any) -> None:
         work, position = self._running.pop(output.request_id)
+        self._count(work, position, -1)
         work.outputs[position] = output
         work.left -= 1
         if work.left == 0:

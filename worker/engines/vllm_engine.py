@@ -97,7 +97,7 @@ class VllmEngine:
             started.set_exception(error)
             return
         started.set_result(engine)
-        loop = EngineLoop(engine, self._inbox)
+        loop = EngineLoop(engine, self._inbox, engine.vllm_config.scheduler_config.max_num_batched_tokens)
         try:
             loop.run()
             reason = EngineDied("the engine is closed")
@@ -175,7 +175,7 @@ class VllmSide:
                 use_activation=False if self.kind == "cross-encoder" else None,
                 extra_kwargs=None if first_typed is None else {"compressed_token_type_ids": first_typed},
             )
-        return {"prompts": tokens_input(ids), "params": params}
+        return {"prompts": tokens_input(ids), "params": params, "tokens": len(ids)}
 
     def build_single(self, text: str) -> list[int]:
         with self._building:

@@ -1,14 +1,16 @@
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import pytest
 
-from worker.engines.base import EngineError, ScoringAborted
+from worker.engines.base import BACKGROUND, EngineError, ScoringAborted
 from worker.engines.loop import Abort, EngineLoop, Inbox, Work
+
+STEP_TOKENS = 4
 
 
 @dataclass
@@ -43,7 +45,7 @@ class EchoEngine:
 
 
 def work(*prompts: str, priority: int = 0) -> Work:
-    return Work([{"prompts": prompt, "params": "!"} for prompt in prompts], priority)
+    return Work([{"prompts": prompt, "params": "!", "tokens": 1} for prompt in prompts], priority)
 
 
 def texts(done: Work) -> list[str]:
@@ -59,7 +61,7 @@ def inbox() -> Inbox:
 def engine(inbox: Inbox) -> Iterator[EchoEngine]:
     """An engine whose loop runs on a thread of its own until the test is over."""
     engine = EchoEngine()
-    thread = threading.Thread(target=EngineLoop(engine, inbox).run, daemon=True)
+    thread = threading.Thread(target=EngineLoop(engine, inbox, STEP_TOKENS).run, daemon=True)
     thread.start()
     yield engine
     inbox.put(None)
@@ -87,7 +89,7 @@ def test_a_lower_priority_number_is_computed_sooner() -> None:
     for batch, name in ((late, "late"), (soon, "soon")):
         batch.done.add_done_callback(partial(note, name))
         inbox.put(batch)
-    EngineLoop(engine, inbox).run()
+    EngineLoop(engine, inbox, STEP_TOKENS).run()
     assert order[0] == "soon"
 
 
@@ -95,7 +97,7 @@ def test_when_the_engine_breaks_everybody_who_waits_is_told() -> None:
     engine, inbox = EchoEngine(), queue.SimpleQueue[Work | Abort | None]()
     running, waiting = work("a", "b"), work("c")
     inbox.put(running)
-    loop = EngineLoop(engine, inbox)
+    loop = EngineLoop(engine, inbox, STEP_TOKENS)
     engine.broken = True
     with pytest.raises(RuntimeError):
         loop.run()
@@ -113,7 +115,7 @@ class TestAbort:
         for arrival in (unwanted, wanted, Abort(unwanted)):
             inbox.put(arrival)
         wanted.done.add_done_callback(lambda _: inbox.put(None))
-        EngineLoop(engine, inbox).run()
+        EngineLoop(engine, inbox, STEP_TOKENS).run()
         with pytest.raises(ScoringAborted):
             unwanted.done.result(timeout=1)
         assert texts(wanted) == ["d!"]
@@ -131,7 +133,7 @@ class TestAbort:
         engine, inbox = Interrupted(), queue.SimpleQueue[Work | Abort | None]()
         unwanted = work("a", "b", "c")
         inbox.put(unwanted)
-        EngineLoop(engine, inbox).run()
+        EngineLoop(engine, inbox, STEP_TOKENS).run()
         with pytest.raises(ScoringAborted):
             unwanted.done.result(timeout=1)
         assert engine.waiting == []
@@ -161,7 +163,7 @@ class TestAbort:
         unwanted, waiting = work("a"), work("b")
         for arrival in (unwanted, Abort(unwanted), waiting):
             inbox.put(arrival)
-        loop = EngineLoop(engine, inbox)
+        loop = EngineLoop(engine, inbox, STEP_TOKENS)
         engine.broken = True
         with pytest.raises(RuntimeError):
             loop.run()
@@ -171,6 +173,82 @@ class TestAbort:
             unwanted.done.result(timeout=1)
         with pytest.raises(EngineError, match="the engine broke"):
             waiting.done.result(timeout=1)
+
+
+class SteppedEngine(EchoEngine):
+    """Computes all that it has in one step, calls `during` then, and notes what each step had."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: list[str] = []
+        self.during: dict[int, Callable[[], object]] = {}
+
+    def step(self) -> list[Output]:
+        taken, self.waiting = sorted(self.waiting), []
+        self.steps.append("".join(text.removesuffix("!") for *_, text in taken))
+        self.during.get(len(self.steps), lambda: None)()
+        return [Output(request_id, text) for _, _, request_id, text in taken]
+
+
+class TestBackground:
+    def steps(
+        self, arrivals: list[Work], then: dict[int, Work], *, clock: Callable[[], float] = lambda: 0.0
+    ) -> list[str]:
+        """What each step had when these had arrived, and `then` during the step of that number."""
+        engine, inbox = SteppedEngine(), queue.SimpleQueue[Work | Abort | None]()
+        engine.during = {number: partial(inbox.put, batch) for number, batch in then.items()}
+        everything = [*arrivals, *then.values()]
+        for batch in everything:
+            batch.done.add_done_callback(lambda _: all(one.done.done() for one in everything) and inbox.put(None))
+        for batch in arrivals:
+            inbox.put(batch)
+        EngineLoop(engine, inbox, STEP_TOKENS, clock).run()
+        return engine.steps
+
+    def test_it_stands_in_the_engine_with_no_more_than_a_step_takes(self) -> None:
+        assert self.steps([background("abcdefghi")], {}) == ["abcd", "efgh", "i"]
+
+    def test_what_is_urgent_waits_for_the_step_in_progress_and_shares_none(self) -> None:
+        assert self.steps([background("abcdefgh")], {1: work("X")}) == ["abcd", "X", "efgh"]
+
+    def test_it_does_not_wait_for_ever(self) -> None:
+        now = iter(tenths / 10 for tenths in range(1000))
+        steps = self.steps(
+            [background("ab"), work("0")], {step: work(str(step)) for step in range(1, 30)}, clock=lambda: next(now)
+        )
+        assert 2 <= next(number for number, step in enumerate(steps) if "a" in step) <= 11
+
+    def test_the_more_important_of_it_comes_first(self) -> None:
+        assert self.steps([background("abcd", 7), background("efgh", 3)], {}) == ["efgh", "abcd"]
+
+    def test_what_nobody_wants_any_more_is_never_let_in(self) -> None:
+        engine, inbox = SteppedEngine(), queue.SimpleQueue[Work | Abort | None]()
+        unwanted, wanted = background("abcdefgh"), background("X")
+        engine.during = {1: lambda: inbox.put(Abort(unwanted))}
+        wanted.done.add_done_callback(lambda _: inbox.put(None))
+        for batch in (unwanted, wanted):
+            inbox.put(batch)
+        EngineLoop(engine, inbox, STEP_TOKENS).run()
+        assert engine.steps == ["abcd", "X"]
+        with pytest.raises(ScoringAborted):
+            unwanted.done.result(timeout=1)
+
+    def test_what_was_never_let_in_is_told_that_the_engine_broke(self) -> None:
+        engine, inbox = EchoEngine(), queue.SimpleQueue[Work | Abort | None]()
+        kept_out = background("abc")
+        for batch in (work("X"), kept_out):
+            inbox.put(batch)
+        loop = EngineLoop(engine, inbox, STEP_TOKENS)
+        engine.broken = True
+        with pytest.raises(RuntimeError):
+            loop.run()
+        loop.fail_all(EngineError("the engine broke"))
+        with pytest.raises(EngineError, match="the engine broke"):
+            kept_out.done.result(timeout=1)
+
+
+def background(prompts: str, priority: int = 0) -> Work:
+    return work(*prompts, priority=BACKGROUND + priority)
 
 
 def test_a_prompt_that_the_engine_refuses_fails_its_own_batch_and_no_other(engine: EchoEngine, inbox: Inbox) -> None:
