@@ -1,7 +1,8 @@
 """vLLM's engine alone, in process and kept full: the most that any server around it can reach on this machine.
 
 `python -m bench.bare_engine` reads {"model", "seconds", "words", "first", "seed"} as JSON from standard input and
-prints {"pairs", "seconds"}. The engine's settings are those of our worker. Only vLLM's public `LLM.score` is used.
+prints {"pairs", "seconds", "start_seconds"}. The engine's settings are those of our worker, but for `engine_args` and
+`openmp` ("gnu") where the order has them. Only vLLM's public `LLM.score` is used.
 """
 
 import json
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from bench.words import Words, vocabulary
 from shared.models import ModelSpec
+from worker.engines.openmp import use_intel_runtime
 from worker.engines.vllm_settings import engine_settings, prepare_environment
 
 _PAIRS_AT_ONCE = 640
@@ -22,11 +24,16 @@ def main() -> int:
     # What vLLM prints belongs to the log; the answer alone goes to the real standard output.
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    started = time.perf_counter()
     prepare_environment(os.environ)
+    if order.get("openmp") != "gnu":
+        use_intel_runtime(os.environ)
     from vllm import LLM
 
     model = Path(order["model"])
-    engine = LLM(**engine_settings(ModelSpec(name=model.name, source=str(model)), on_cpu=True))
+    spec = ModelSpec(name=model.name, source=str(model), engine_args=order.get("engine_args", {}))
+    engine = LLM(**engine_settings(spec, on_cpu=True))
+    start_seconds = time.perf_counter() - started
     words = Words(vocabulary(model, order["seed"]), order["seed"])
     pairs, serial, count = 0, order["first"], _PAIRS_AT_ONCE // 10
     began = time.perf_counter()
@@ -38,7 +45,8 @@ def main() -> int:
             count, began = _PAIRS_AT_ONCE, time.perf_counter()
         else:
             pairs += count
-    print(json.dumps({"pairs": pairs, "seconds": elapsed}), file=answer, flush=True)
+    found = {"pairs": pairs, "seconds": elapsed, "start_seconds": start_seconds}
+    print(json.dumps(found), file=answer, flush=True)
     # Nothing is left to be tidied up, and an orderly end of torch takes seconds.
     os._exit(0)
 

@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,14 @@ from bench.spec import Load, Outcome
 
 ROOT = Path(__file__).resolve().parents[1]
 _BEGIN_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpeed:
+    """What the bare engine reached, and how long it took until it was there."""
+
+    pairs_per_second: float
+    start_seconds: float
 
 
 class MeasurementFailed(Exception):
@@ -72,8 +80,8 @@ def outcome(process: "subprocess.Popen[str]") -> Outcome:
     return found
 
 
-def bare_engine(order: dict[str, Any], variables: dict[str, str], log: Path) -> float:
-    """Pairs per second of vLLM's engine in a process of its own. Raises MeasurementFailed."""
+def bare_engine(order: dict[str, Any], variables: dict[str, str], log: Path) -> EngineSpeed:
+    """vLLM's engine in a process of its own. Raises MeasurementFailed."""
     limit = order["seconds"] + 180
     with log.open("w") as complaints:
         try:
@@ -94,4 +102,4 @@ def bare_engine(order: dict[str, Any], variables: dict[str, str], log: Path) -> 
     if process.returncode:
         raise MeasurementFailed(f"the bare engine ended with {process.returncode}: {log.read_text()[-1000:]}")
     found = json.loads(process.stdout)
-    return float(found["pairs"] / found["seconds"])
+    return EngineSpeed(found["pairs"] / found["seconds"], found["start_seconds"])

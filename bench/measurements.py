@@ -126,8 +126,8 @@ class Measurements:
             "first": next(self._serials),
             "seed": self._plan.seed,
         }
-        rate = bare_engine(order, servers.environment(folder), folder / "engine.log")
-        self.record("a-engine", ENGINE, rate)
+        found = bare_engine(order, servers.environment(folder), folder / "engine.log")
+        self.record("a-engine", ENGINE, found.pairs_per_second)
 
     def record(self, case: str, side: str, value: float) -> None:
         """Keep one round's number, and say it."""

@@ -100,8 +100,10 @@ class EngineLoop:
                     case work:
                         self._keep_out(work)
             self._let_in()
-            for output in self._engine.step():
-                self._resolve(output)
+            if self._running:
+                # Not for nothing: an engine in a process of its own would wait for an output that never comes.
+                for output in self._engine.step():
+                    self._resolve(output)
 
     def fail_all(self, reason: EngineError) -> None:
         """Tell everybody who still waits why there will be no score. For when `run` has ended; from any thread then."""

@@ -6,6 +6,7 @@ threads prepare their prompts and hand them over; vLLM batches continuously acro
 """
 
 import logging
+import os
 import queue
 import threading
 from collections.abc import Callable
@@ -210,8 +211,12 @@ class VllmSide:
 
 
 def _engine_args(spec: ModelSpec) -> EngineArgs:
+    settings = engine_settings(spec, on_cpu=current_platform.is_cpu())
+    cores = f" on cores {os.environ['VLLM_CPU_OMP_THREADS_BIND']}" if current_platform.is_cpu() else ""
+    chosen = ", ".join(f"{name}={value}" for name, value in settings.items() if value is not None)
+    logger.info("vLLM on %s%s: %s", current_platform.device_type, cores, chosen)
     try:
-        return EngineArgs(**engine_settings(spec, on_cpu=current_platform.is_cpu()))
+        return EngineArgs(**settings)
     except TypeError as error:
         raise EngineStartError(f"model {spec.name!r}: engine_args: {_one_line(error)}") from error
 

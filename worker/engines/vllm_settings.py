@@ -15,9 +15,9 @@ from shared.models import ModelSpec
 
 def prepare_environment(environment: MutableMapping[str, str]) -> None:
     """Set what vLLM reads when it is imported."""
-    # The engine core lives in this process: a pair costs no hop between processes, and the model is loaded without
-    # importing vLLM three times.
-    environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    # The engine core lives in this process, unless the operator says 1: a pair costs no hop between processes, and the
+    # model is loaded without importing vLLM three times.
+    environment.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     environment.setdefault("VLLM_NO_USAGE_STATS", "1")
     environment.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     # "auto" leaves half of a small machine idle: it takes hyper-threads for granted.

@@ -1,0 +1,80 @@
+"""`python -m bench.engine_choices`: vLLM's engine on this CPU, alone in a process, under one setting after another.
+
+Says what each of the worker's choices is worth (worker/engines/vllm_settings.py): seconds until the engine is there,
+pairs a second of long and of short documents. One round; every line has a process of its own. About six minutes.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench import machine
+from bench.__main__ import forget_settings
+from bench.generator import MeasurementFailed, bare_engine
+from bench.models import make_cross_encoder
+from bench.servers import environment
+
+_SHAPES = (100, 5)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Arguments of the engine and environment variables, beside what the worker chooses."""
+
+    title: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
+    openmp: str = ""
+
+
+CHOICES = (
+    Choice("as shipped"),
+    Choice("compiled", {"enforce_eager": False}),
+    Choice("1,024 tokens a step", {"max_num_batched_tokens": 1024}),
+    Choice("4,096 tokens a step", {"max_num_batched_tokens": 4096}),
+    Choice("256 sequences", {"max_num_seqs": 256}),
+    Choice("bfloat16", {"dtype": "bfloat16"}),
+    Choice("a process of its own", {}, {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}),
+    Choice("cores as vLLM binds them", {}, {"VLLM_CPU_OMP_THREADS_BIND": "auto"}),
+    Choice("GNU's OpenMP", openmp="gnu"),
+    Choice("as shipped, again"),
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.engine_choices", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=8.0, help="length of one measurement; default: %(default)s")
+    options = parser.parse_args(arguments)
+    forget_settings(os.environ)
+    print(f"{machine.describe()}\n\n| setting | ready after | {' | '.join(f'{n} words' for n in _SHAPES)} |")
+    print("|---|---:|---:|---:|", flush=True)
+    failed = False
+    with tempfile.TemporaryDirectory(prefix="rerankq-bench-") as folder:
+        model = Path(folder) / "cross-encoder"
+        make_cross_encoder(model, Path(folder) / "model.log")
+        for choice in CHOICES:
+            try:
+                print(_line(choice, model, Path(folder), options.seconds), flush=True)
+            except MeasurementFailed as error:
+                failed = True
+                print(f"| {choice.title} | {error} | | |", flush=True)
+    return 1 if failed else 0
+
+
+def _line(choice: Choice, model: Path, folder: Path, seconds: float) -> str:
+    """One row. Raises MeasurementFailed."""
+    variables = environment(folder) | dict(choice.variables)
+    order = {"model": str(model), "seconds": seconds, "first": 0, "seed": 1, "openmp": choice.openmp}
+    order["engine_args"] = dict(choice.arguments)
+    found = [bare_engine(order | {"words": words}, variables, folder / "engine.log") for words in _SHAPES]
+    rates = " | ".join(f"{outcome.pairs_per_second:.0f} pairs/s" for outcome in found)
+    return f"| {choice.title} | {min(outcome.start_seconds for outcome in found):.1f} s | {rates} |"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
