@@ -11,6 +11,7 @@ from shared.worker_ledger import Claim, ClaimVerdict
 from tests.shared.support import JOB, make_lease, make_request
 from tests.worker.support import PatientEngine, ToldEngine, in_thread
 from worker.engines.base import (
+    BACKGROUND,
     BatchScores,
     Cancellation,
     EngineDied,
@@ -21,7 +22,7 @@ from worker.engines.base import (
     TransientEngineError,
 )
 from worker.engines.lexical import LexicalEngine
-from worker.executor import BATCH_PRIORITY_OFFSET, EMPTY_DOCUMENT, Executor, Outcome, Report
+from worker.executor import EMPTY_DOCUMENT, Executor, Outcome, Report
 from worker.leases import HeldShard
 
 INTERACTIVE, BATCH = WorkClass.INTERACTIVE, WorkClass.BATCH
@@ -106,8 +107,8 @@ class TestScoring:
     def test_batch_work_comes_after_every_interactive_pair(self) -> None:
         engine = ToldEngine()
         attempt(engine, make_request("one", priority=3), BATCH)
-        assert [batch.priority for batch in engine.batches] == [BATCH_PRIORITY_OFFSET + 3]
-        assert BATCH_PRIORITY_OFFSET > 999
+        assert [batch.priority for batch in engine.batches] == [BACKGROUND + 3]
+        assert BACKGROUND > 999
 
     def test_an_empty_document_fails_alone_and_never_reaches_the_engine(self) -> None:
         engine = ToldEngine()

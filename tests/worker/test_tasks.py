@@ -15,7 +15,7 @@ from shared.redis_client import connect
 from shared.worker_ledger import WorkerLedger
 from tests.shared.support import MODEL, dead_redis_url, make_submission
 from tests.worker.support import ToldEngine, make_dispatcher
-from worker.executor import BATCH_PRIORITY_OFFSET
+from worker.engines.base import BACKGROUND
 from worker.tasks import register
 
 
@@ -35,7 +35,7 @@ def ring(app: Celery, work_class: WorkClass) -> None:
     done.get(disable_sync_subtasks=False)
 
 
-@pytest.mark.parametrize(("work_class", "priority"), [("interactive", 0), ("batch", BATCH_PRIORITY_OFFSET)])
+@pytest.mark.parametrize(("work_class", "priority"), [("interactive", 0), ("batch", BACKGROUND)])
 async def test_the_task_runs_the_shard_at_its_queues_priority(
     app: Celery, ledger: Ledger, redis_client: Any, work_class: str, priority: int
 ) -> None:

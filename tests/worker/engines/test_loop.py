@@ -198,8 +198,13 @@ class TestBackground:
         engine, inbox = SteppedEngine(), queue.SimpleQueue[Work | Abort | None]()
         engine.during = {number: partial(inbox.put, batch) for number, batch in then.items()}
         everything = [*arrivals, *then.values()]
+
+        def stop_after_all(_: object) -> None:
+            if all(batch.done.done() for batch in everything):
+                inbox.put(None)
+
         for batch in everything:
-            batch.done.add_done_callback(lambda _: all(one.done.done() for one in everything) and inbox.put(None))
+            batch.done.add_done_callback(stop_after_all)
         for batch in arrivals:
             inbox.put(batch)
         EngineLoop(engine, inbox, STEP_TOKENS, clock).run()
