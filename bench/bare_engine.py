@@ -47,7 +47,8 @@ def main() -> int:
             pairs += count
     found = {"pairs": pairs, "seconds": elapsed, "start_seconds": start_seconds}
     print(json.dumps(found), file=answer, flush=True)
-    # Nothing is left to be tidied up, and an orderly end of torch takes seconds.
+    # Nothing else is left to be tidied up, and an orderly end of torch takes seconds.
+    engine.llm_engine.engine_core.shutdown()
     os._exit(0)
 
 
