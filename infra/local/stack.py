@@ -20,10 +20,10 @@ from typing import Any
 import yaml
 
 from infra.local.redis_server import free_port, spawn_redis, url_of, wait_until_it_accepts
-from infra.local.supervisor import Supervisor, how_it_ended
+from infra.local.supervisor import Supervisor
 from shared.errors import ConfigurationError
 from shared.models import ModelSpec, load_models
-from shared.processes import Child, stop_all
+from shared.processes import Child, how_it_ended, stop_all
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS_FILE = ROOT / "infra" / "models.yaml"

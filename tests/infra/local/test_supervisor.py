@@ -12,9 +12,9 @@ import pytest
 import redis
 
 from infra.local.redis_server import start_redis
-from infra.local.supervisor import HEALTHY_SECONDS, LONGEST_DELAY_SECONDS, Supervisor, how_it_ended
+from infra.local.supervisor import HEALTHY_SECONDS, LONGEST_DELAY_SECONDS, Supervisor
 from shared.errors import ConfigurationError
-from shared.processes import Child, stop_all
+from shared.processes import Child, how_it_ended, stop_all
 
 
 class Clock:
