@@ -13,13 +13,10 @@ is asked once a minute would be loaded anew each time, beside a job that takes a
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from shared.models import PoolSettings
+from shared.pool_signals import PoolSignals
 from shared.scaling import is_outstanding, somebody_waits
-
-if TYPE_CHECKING:
-    from shared.pool_signals import PoolSignals
 
 _PROMISED, _FIRST_INTERACTIVE, _IN_WORK, _MORE_INTERACTIVE, _IDLE, _FIRST_BATCH, _MORE_BATCH, _LONG_IDLE = range(8)
 
@@ -47,7 +44,7 @@ class Wish:
         return self.alive + self.draining
 
 
-def wish(signals: "PoolSignals", pool: PoolSettings, desired: int) -> Wish:
+def wish(signals: PoolSignals, pool: PoolSettings, desired: int) -> Wish:
     """The wish of a pool that `shared.scaling.decide` wants to have `desired` workers."""
     return Wish(
         desired=desired,

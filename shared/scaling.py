@@ -16,12 +16,9 @@ The rules, in the order in which they count:
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from shared.models import MAX_WORKERS, PoolSettings
-
-if TYPE_CHECKING:
-    from shared.pool_signals import Load, PoolSignals
+from shared.pool_signals import Load, PoolSignals
 
 FIRST_BACKOFF_SECONDS = 1.0
 LONGEST_BACKOFF_SECONDS = 300.0
@@ -59,7 +56,7 @@ class Decision:
     memory: Memory
 
 
-def decide(signals: "PoolSignals", pool: PoolSettings, memory: Memory, now: float) -> Decision:
+def decide(signals: PoolSignals, pool: PoolSettings, memory: Memory, now: float) -> Decision:
     """How many workers the pool should have at `now` (Unix seconds)."""
     memory = _remember_use(memory, signals, pool, now)
     wanted, reason, memory = _wanted(signals, pool, memory, now)
@@ -74,7 +71,7 @@ def decide(signals: "PoolSignals", pool: PoolSettings, memory: Memory, now: floa
     return Decision(wanted, reason, retry_at, memory)
 
 
-def backing_off_until(signals: "PoolSignals", now: float) -> float | None:
+def backing_off_until(signals: PoolSignals, now: float) -> float | None:
     """When (Unix seconds) a start is tried again after failed ones; None when one may be tried now."""
     if not signals.failures or signals.failed_at is None:
         return None
@@ -85,17 +82,17 @@ def backing_off_until(signals: "PoolSignals", now: float) -> float | None:
     return retry_at if retry_at > now else None
 
 
-def somebody_waits(signals: "PoolSignals") -> bool:
+def somebody_waits(signals: PoolSignals) -> bool:
     """Whether interactive work is outstanding. Shards that no count knows of are taken for such."""
     return is_outstanding(signals.interactive) or (signals.shards > 0 and not is_outstanding(signals.batch))
 
 
-def is_outstanding(load: "Load") -> bool:
+def is_outstanding(load: Load) -> bool:
     """Whether there is work of one class that has not ended."""
     return load.jobs > 0 or load.queued_pairs + load.running_pairs > 0
 
 
-def _wanted(signals: "PoolSignals", pool: PoolSettings, memory: Memory, now: float) -> tuple[int, str, Memory]:
+def _wanted(signals: PoolSignals, pool: PoolSettings, memory: Memory, now: float) -> tuple[int, str, Memory]:
     """What settings and work ask for, not yet between `min` and `max`."""
     if not _outstanding(signals):
         return _quiet(signals, pool, memory, now)
@@ -105,7 +102,7 @@ def _wanted(signals: "PoolSignals", pool: PoolSettings, memory: Memory, now: flo
     return (held, holding, memory) if held > need else (need, reason, memory)
 
 
-def _quiet(signals: "PoolSignals", pool: PoolSettings, memory: Memory, now: float) -> tuple[int, str, Memory]:
+def _quiet(signals: PoolSignals, pool: PoolSettings, memory: Memory, now: float) -> tuple[int, str, Memory]:
     """Nothing is outstanding: the last worker stays until the pool has been idle for long enough."""
     since = memory.quiet_since if memory.quiet_since is not None else now
     idle = signals.idle_seconds if signals.idle_seconds is not None else max(now - since, 0.0)
@@ -119,7 +116,7 @@ def _quiet(signals: "PoolSignals", pool: PoolSettings, memory: Memory, now: floa
     return 1, f"quiet for {idle:.0f} s: one worker stays until {pool.idle_seconds:.0f} s", memory
 
 
-def _need(signals: "PoolSignals", pool: PoolSettings) -> tuple[int, str]:
+def _need(signals: PoolSignals, pool: PoolSettings) -> tuple[int, str]:
     """What the outstanding work needs now. Batch work may keep workers where it starts none."""
     alive = _alive(signals)
     total, reason = _size(signals, _tokens(signals.interactive) + _tokens(signals.batch), pool)
@@ -129,13 +126,13 @@ def _need(signals: "PoolSignals", pool: PoolSettings) -> tuple[int, str]:
     if alone > alive:
         return alone, reason
     if alive:
-        return alive, f"{_work(signals)} are outstanding: batch work keeps {alive} and starts none"
-    return 0, f"{_work(signals)} wait for a warm worker: batch work does not wake this pool"
+        return alive, f"{_work(signals, 'is outstanding', 'are outstanding')}: batch work keeps {alive} and starts none"
+    return 0, f"{_work(signals, 'waits', 'wait')} for a warm worker: batch work does not wake this pool"
 
 
-def _size(signals: "PoolSignals", tokens: int, pool: PoolSettings) -> tuple[int, str]:
+def _size(signals: PoolSignals, tokens: int, pool: PoolSettings) -> tuple[int, str]:
     """How many workers finish so many estimated tokens in time."""
-    what = f"{_work(signals)} {'are outstanding' if _alive(signals) else 'wait'}"
+    what = _work(signals, "is outstanding", "are outstanding") if _alive(signals) else _work(signals, "waits", "wait")
     rate = signals.tokens_per_second
     if rate is None or rate <= 0:
         return 1, f"{what}: one worker until its rate is measured"
@@ -146,7 +143,7 @@ def _size(signals: "PoolSignals", tokens: int, pool: PoolSettings) -> tuple[int,
     return size, f"{what}, {tokens:,} tokens: {size:,} workers finish them in {pool.target_drain_seconds:.0f} s"
 
 
-def _held(signals: "PoolSignals", pool: PoolSettings, memory: Memory) -> tuple[int, str]:
+def _held(signals: PoolSignals, pool: PoolSettings, memory: Memory) -> tuple[int, str]:
     """What the last minutes ask for."""
     peak = memory.needs[0][1] if memory.needs else 0
     # The small difference keeps 17 / 0.85 from being a hair more than 20.
@@ -163,7 +160,7 @@ def _with(needs: tuple[tuple[float, int], ...], need: int, window: float, now: f
     return (*kept, (now, need))
 
 
-def _remember_use(memory: Memory, signals: "PoolSignals", pool: PoolSettings, now: float) -> Memory:
+def _remember_use(memory: Memory, signals: PoolSignals, pool: PoolSettings, now: float) -> Memory:
     """Average the number of busy workers over about the cooldown."""
     busy = float(len(signals.busy_workers))
     if memory.seen_at is not None and pool.cooldown_seconds:
@@ -173,36 +170,36 @@ def _remember_use(memory: Memory, signals: "PoolSignals", pool: PoolSettings, no
     return replace(memory, busy=busy, seen_at=now, quiet_since=since)
 
 
-def _possible(signals: "PoolSignals", retry_at: float | None) -> int:
+def _possible(signals: PoolSignals, retry_at: float | None) -> int:
     """How many workers there may be after failed starts: those that live, and one more when it is time to try."""
     if not signals.failures:
         return MAX_WORKERS
     return _alive(signals) if retry_at is not None else max(_alive(signals), signals.ready + 1)
 
 
-def _failure(signals: "PoolSignals", retry_at: float | None, now: float) -> str:
+def _failure(signals: PoolSignals, retry_at: float | None, now: float) -> str:
     count = "the last start" if signals.failures == 1 else f"{signals.failures} starts in a row"
     then = "one worker is tried" if retry_at is None else f"next try in {math.ceil(retry_at - now)} s"
     return f"{count} failed ({signals.failure or 'no reason was given'}): {then}"
 
 
-def _work(signals: "PoolSignals") -> str:
-    """What is outstanding, in words."""
-    parts = []
-    for name, load in (("interactive", signals.interactive), ("batch", signals.batch)):
-        if is_outstanding(load):
-            pairs = load.queued_pairs + load.running_pairs
-            parts.append(f"{pairs:,} {name} {'pair' if pairs == 1 else 'pairs'}")
-    return " and ".join(parts) or f"{signals.shards:,} shards"
+def _work(signals: PoolSignals, one: str, many: str) -> str:
+    """What is outstanding, in words, with a verb that goes with it."""
+    loads = {"interactive": signals.interactive, "batch": signals.batch}
+    pairs = {name: load.queued_pairs + load.running_pairs for name, load in loads.items() if is_outstanding(load)}
+    if not pairs:
+        return f"{signals.shards:,} {f'shard {one}' if signals.shards == 1 else f'shards {many}'}"
+    subject = " and ".join(f"{count:,} {name}" for name, count in pairs.items())
+    return f"{subject} {f'pair {one}' if list(pairs.values()) == [1] else f'pairs {many}'}"
 
 
-def _outstanding(signals: "PoolSignals") -> bool:
+def _outstanding(signals: PoolSignals) -> bool:
     return somebody_waits(signals) or is_outstanding(signals.batch)
 
 
-def _tokens(load: "Load") -> int:
+def _tokens(load: Load) -> int:
     return load.queued_tokens + load.running_tokens
 
 
-def _alive(signals: "PoolSignals") -> int:
+def _alive(signals: PoolSignals) -> int:
     return signals.starting + signals.ready
