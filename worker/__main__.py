@@ -6,18 +6,17 @@ the worker would go on without an engine.
 
 import argparse
 import logging
-import os
 import signal
-import socket
 import sys
 import time
+from types import FrameType
 
 import redis
 from celery.signals import setup_logging, worker_ready
 
 from shared.celery_app import Envelopes, make_celery, pool_queues
 from shared.errors import RerankqError
-from shared.heartbeats import HeartbeatWriter
+from shared.heartbeats import HeartbeatWriter, worker_name
 from shared.models import ModelSpec, load_models
 from shared.redis_client import connect
 from shared.score_cache import ScoreWriter
@@ -26,12 +25,13 @@ from worker import dead, tasks
 from worker.dispatcher import Dispatcher
 from worker.drain import Drain
 from worker.engines.base import EngineStartError, ScoringEngine
-from worker.engines.registry import ENGINES, build_engine
+from worker.engines.registry import ENGINES, build_engine, import_engine
 from worker.executor import Executor
 from worker.health import Heart
 from worker.leases import Leases
 from worker.queue_order import InteractiveFirst
 from worker.settings import WorkerSettings
+from worker.startup import Stages, collecting_later, read_ahead
 from worker.transport import MessageRenewer, live_through_full_memory
 
 logger = logging.getLogger("worker")
@@ -83,16 +83,27 @@ def _keep_logging(**_: object) -> None:
 
 def serve(settings: WorkerSettings, spec: ModelSpec) -> int:
     """Load the model, then take work until told to stop. Answers the exit status."""
-    worker = f"{socket.gethostname()}-{os.getpid()}"
+    stages = Stages()
+    read_ahead(spec)
+    worker = worker_name()
     client = connect(settings.redis_url)
-    heart = Heart(HeartbeatWriter(client, spec.name, worker))
+    heart = Heart(HeartbeatWriter(client, spec.name, worker, started_at=time.time() - stages.age))
+    stopped: list[int] = []
+
+    def stop_early(number: int, _frame: FrameType | None) -> None:
+        # Some library may catch the exception that the second line raises: the first one is looked at afterwards.
+        stopped.append(number)
+        sys.exit(0)
+
     # Until Celery has its own handlers: a worker that is stopped while it loads ends like any other.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, stop_early)
     heart.start()
-    started = time.monotonic()
     try:
-        engine = build_engine(spec)
-        logger.info("model %s imported and loaded in %.1f s", spec.name, time.monotonic() - started)
+        with collecting_later():
+            import_engine(spec.engine)
+            stages.mark("import")
+        with collecting_later():
+            engine = build_engine(spec, stages.mark)
     except (EngineStartError, RerankqError) as error:
         logger.error("%s", error)
         heart.fail(str(error))
@@ -101,7 +112,8 @@ def serve(settings: WorkerSettings, spec: ModelSpec) -> int:
         heart.leave()
         raise
     try:
-        return work(settings, spec, engine, client, heart, worker)
+        logger.info("model %s on engine %s, ready after %s", spec.name, spec.engine, stages)
+        return 0 if stopped else work(settings, spec, engine, client, heart, worker)
     finally:
         heart.leave()
         engine.close()
@@ -149,7 +161,6 @@ def work(
     leases.start()
     messages.start()
     heart.ready()
-    logger.info("ready: model %s on engine %s", spec.name, spec.engine)
     try:
         celery_worker.start()
     finally:
