@@ -76,7 +76,7 @@ def run(settings: AutoscalerSettings, specs: Sequence[ModelSpec]) -> int:
         start_seconds=settings.start_seconds,
         drain_seconds=settings.drain_seconds,
     )
-    logger.info("watching %s", ", ".join(spec.name for spec in specs))
+    logging.getLogger(__name__).info("watching %s", ", ".join(spec.name for spec in specs))
     while not asked:
         autoscaler.round()
         time.sleep(LOOK_SECONDS)

@@ -140,7 +140,7 @@ class Autoscaler:
                 self._start(pool.spec)
         elif share < alive:
             why = _cause(decision) if decision.desired < alive else "another model needs the place"
-            self._tell_once(pool, ("stop", share), f"{why}: {self._do('stop', alive - share)}")
+            self._tell_once(pool, ("stop", share), f"{why}: {self._do('stop', alive - share, alive)}")
             self._stop(pool.spec.name, signals, alive - share)
         elif decision.desired > share:
             self._tell_once(pool, ("full",), f"{_cause(decision)}: no more than {self._capacity} have room here")
@@ -189,9 +189,9 @@ class Autoscaler:
             writer.leave()
             self._tell(worker.model, f"the worker {'has stopped' if end.status == 0 else how}")
 
-    def _do(self, what: str, count: int) -> str:
+    def _do(self, what: str, count: int, alive: int) -> str:
         """`starting a worker`, or what would be done by who acts."""
-        workers = "a worker" if count == 1 else f"{count} workers"
+        workers = f"{count} workers" if count > 1 else "the worker" if alive == 1 and what == "stop" else "a worker"
         doing = {"start": "starting", "stop": "stopping"}[what]
         return f"{doing} {workers}" if self._launcher.acts else f"would {what} {workers}"
 
