@@ -134,7 +134,9 @@ class Autoscaler:
         alive = signals.starting + signals.ready
         if share > alive:
             self._tell_once(
-                pool, ("start", share), f"{_why_start(pool, signals, decision)}: {self._do('start', share - alive)}"
+                pool,
+                ("start", share),
+                f"{_why_start(pool, signals, decision)}: {self._do('start', share - alive, alive)}",
             )
             for _ in range(share - alive):
                 self._start(pool.spec)
