@@ -10,7 +10,7 @@ VENV := .venv/bin
 unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check fix bench bench-quick bench-interactive lock clean
+.PHONY: help run demo test check fix bench bench-quick bench-interactive simulate lock clean
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z-]*\): ## \(.*\)/  make \1\t\2/p' Makefile
@@ -39,6 +39,9 @@ fix: ## Formats, and repairs what the linter can; the only target that changes s
 
 bench-interactive: ## Measures interactive calls while batch work saturates the worker
 	@$(INSTALL) --with test && exec $(VENV)/python -m bench.interactive_under_load $(ARGS)
+
+simulate: ## Simulates scaling: waits and costs under several kinds of traffic, a minute (options: ARGS="--help")
+	@$(INSTALL) --with check && exec $(VENV)/python -m bench.simulate_scaling $(ARGS)
 
 bench: ## Measures this service against vLLM's own server, 15 minutes (options: ARGS="--help")
 	@$(INSTALL) --with bench && exec $(VENV)/python -m bench $(ARGS)

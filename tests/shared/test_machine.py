@@ -12,9 +12,9 @@ from shared.pool_signals import Load, PoolSignals
 from tests.shared.support import properties
 
 
-def asleep(**fields: int) -> Wish:
-    """Has no worker; with `desired`, interactive work waits for one."""
-    return replace(Wish(desired=1, interactive=True, waiting_seconds=1.0), **fields)
+def asleep(desired: int = 1) -> Wish:
+    """Has no worker, and interactive work waits for some."""
+    return Wish(desired=desired, interactive=True, waiting_seconds=1.0)
 
 
 def idle(seconds: float, workers: int = 1) -> Wish:

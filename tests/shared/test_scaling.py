@@ -369,17 +369,21 @@ def test_more_work_never_means_fewer_workers(
     classes: tuple[str, ...],
 ) -> None:
     memory = remembered(history, pool)
-    loaded = signals
-    for name in classes:
-        load: Load = getattr(signals, name)
-        larger = Load(
+
+    def larger(load: Load) -> Load:
+        return Load(
             jobs=load.jobs + 1,
             queued_pairs=load.queued_pairs + more[0],
             queued_tokens=load.queued_tokens + more[1],
             running_pairs=load.running_pairs + more[2],
             running_tokens=load.running_tokens + more[3],
         )
-        loaded = replace(loaded, **{name: larger})
+
+    loaded = signals
+    if "interactive" in classes:
+        loaded = replace(loaded, interactive=larger(loaded.interactive))
+    if "batch" in classes:
+        loaded = replace(loaded, batch=larger(loaded.batch))
     assert decide(loaded, pool, memory, NOW).desired >= decide(signals, pool, memory, NOW).desired
 
 
