@@ -15,6 +15,7 @@ from shared.assembly import Rest
 from shared.contracts import Document, RerankRequest, ScoreScale, ShardScores, WorkClass
 from shared.jobs import JobRecord
 from shared.ledger import Ledger, Submission
+from shared.sharding import ShardSize
 from shared.worker_ledger import ShardLease
 
 JOB = "job-1"
@@ -28,6 +29,11 @@ properties = settings(max_examples=100, deadline=None, derandomize=True, suppres
 def make_request(*texts: str, **fields: object) -> RerankRequest:
     documents = [Document(text=text) for text in texts or ("one", "two")]
     return RerankRequest.model_validate({"query": "a query", "documents": documents} | fields)
+
+
+def make_size(pairs: int, shard: int = 0) -> ShardSize:
+    """Some other number of tokens for every shard of a job."""
+    return ShardSize(pairs, 10 * pairs + shard)
 
 
 def make_submission(
@@ -54,7 +60,7 @@ def make_submission(
         dialect="superset",
         owner=OWNER,
         work_class=work_class,
-        sizes=[len(range(shard, len(scored), shards)) for shard in range(shards)],
+        sizes=[make_size(len(range(shard, len(scored), shards)), shard) for shard in range(shards)],
         envelopes=[f"doorbell {job_id}/{shard}".encode() for shard in range(shards if rung is None else rung)],
         deadline_seconds=deadline_seconds,
         idempotency=idempotency,
