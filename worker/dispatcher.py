@@ -85,6 +85,10 @@ class Dispatcher:
         self._closing.set()
         self._reporter.leave()
 
+    def finish(self) -> None:
+        """When nothing is in hand any more: wait for what is done beside it."""
+        self._reporter.close()
+
     def run(self, job_id: str, shard: int, work_class: WorkClass) -> None:
         """Score the shard, and what else waits, until nothing is left. Raises StoreUnavailable when it was not claimed.
 

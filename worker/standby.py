@@ -23,7 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from shared.processes import die_with_parent
-from worker.__main__ import main as run_worker
+from worker.__main__ import end as end_as_worker
 from worker.engines.base import EngineStartError
 from worker.engines.registry import ENGINES, holds_device, import_engine
 from worker.startup import collecting_later, process_age
@@ -49,9 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _tell(launcher, {"refused": str(error)})
         return 1
     _tell(launcher, {"ready": round(process_age(), 3), "bytes": resident_bytes()})
-    worker = serve(launcher)
-    # From here on it is a forked child, or the end.
-    return 0 if worker is None else run_worker(worker)
+    if (worker := serve(launcher)) is not None:
+        # This is a forked child.
+        end_as_worker(worker)
+    return 0
 
 
 def check_that_it_can_be_forked() -> None:
