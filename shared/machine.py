@@ -18,7 +18,7 @@ from shared.models import PoolSettings
 from shared.pool_signals import PoolSignals
 from shared.scaling import is_outstanding, somebody_waits
 
-_PROMISED, _FIRST_INTERACTIVE, _IN_WORK, _MORE_INTERACTIVE, _IDLE, _FIRST_BATCH, _MORE_BATCH, _LONG_IDLE = range(8)
+_PROMISED, _FIRST_INTERACTIVE, _IN_WORK, _MORE_INTERACTIVE, _IDLE, _MORE_BATCH, _LONG_IDLE = range(7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def share_machine(wanted: Mapping[str, Wish], capacity: int) -> dict[str, int]:
     """
     asked = sorted(request for name, pool in wanted.items() for request in _requests(name, pool))
     granted = dict.fromkeys(wanted, 0)
-    for *_, name in asked[: max(capacity, 0)]:
+    for *_, name in asked[:capacity]:
         granted[name] += 1
     free = capacity - sum(pool.occupied for pool in wanted.values())
     shares = {name: min(granted[name], pool.alive) for name, pool in wanted.items()}
@@ -103,6 +103,4 @@ def _rank(pool: Wish, number: int) -> int:
         return _LONG_IDLE if pool.idle_seconds >= pool.cooldown_seconds else _IDLE
     if number <= pool.alive:
         return _IN_WORK
-    if pool.interactive:
-        return _MORE_INTERACTIVE
-    return _FIRST_BATCH if number == 1 else _MORE_BATCH
+    return _MORE_INTERACTIVE if pool.interactive else _MORE_BATCH

@@ -49,6 +49,18 @@ def batch(desired: int = 1, alive: int = 0) -> Wish:
             id="the odd one goes to who has waited longer",
         ),
         pytest.param(
+            {"a": asleep(desired=3), "b": replace(asleep(desired=3), waiting_seconds=9.0)},
+            4,
+            {"a": 2, "b": 2},
+            id="but waiting does not make a pool's turn come twice",
+        ),
+        pytest.param(
+            {"a": replace(batch(3, alive=1), waiting_seconds=9.0), "b": batch()},
+            2,
+            {"a": 1, "b": 1},
+            id="a first worker before another pool's second",
+        ),
+        pytest.param(
             {"a": Wish(desired=2, promised=2), "b": asleep()},
             2,
             {"a": 2, "b": 0},
@@ -70,9 +82,7 @@ class TestGivingWay:
     @pytest.mark.parametrize(
         ("wanted", "capacity", "victim"),
         [
-            pytest.param(
-                {"new": asleep(), "old": idle(100), "recent": idle(1)}, 2, "old", id="the least recently used"
-            ),
+            pytest.param({"new": asleep(), "old": idle(30), "recent": idle(1)}, 2, "old", id="the least recently used"),
             pytest.param({"new": asleep(), "only": idle(0)}, 1, "only", id="however short its quiet is"),
             pytest.param({"new": asleep(), "long": batch(alive=1)}, 1, "long", id="batch work gives its shards back"),
             pytest.param({"new": asleep(), "two": batch(2, alive=2)}, 2, "two", id="one of several workers"),

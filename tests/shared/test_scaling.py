@@ -66,6 +66,8 @@ def run(rounds: list[tuple[float, PoolSignals]], pool: PoolSettings = POOL) -> l
         (seen(interactive=work(50)), 1, "1 interactive pair waits: wake one worker"),
         (seen(batch=work(1200)), 1, "12 batch pairs wait: wake one worker"),
         (seen(shards=3), 1, "3 shards wait: wake one worker"),
+        (seen(interactive=Load(jobs=1)), 1, "0 interactive pairs wait: wake one worker"),
+        (seen(interactive=Load(running_pairs=1)), 1, "1 interactive pair waits: wake one worker"),
         (seen(interactive=work(30_000)), 1, "300 interactive pairs wait: wake one worker"),
         (
             seen(interactive=work(30_001)),
@@ -81,6 +83,11 @@ def run(rounds: list[tuple[float, PoolSignals]], pool: PoolSettings = POOL) -> l
             seen(batch=work(900_000)),
             10,
             "9,000 batch pairs wait, 900,000 tokens: 30 workers finish them in 30 s, 10 at most",
+        ),
+        (
+            seen(batch=work(300_100)),
+            10,
+            "3,001 batch pairs wait, 300,100 tokens: 11 workers finish them in 30 s, 10 at most",
         ),
         (
             seen(batch=work(900_000), tokens_per_second=None),
@@ -125,7 +132,11 @@ class TestBatchThatWaits:
     @pytest.mark.parametrize(
         ("signals", "count", "reason"),
         [
-            (seen(batch=work(900)), 0, "9 batch pairs wait for a warm worker: batch work does not wake this pool"),
+            (
+                seen(batch=work(900), shards=1),
+                0,
+                "9 batch pairs wait for a warm worker: batch work does not wake this pool",
+            ),
             (seen(batch=work(900), ready=1), 1, "9 batch pairs are outstanding: one worker is enough"),
             (seen(batch=work(900), starting=1), 1, "9 batch pairs are outstanding: one worker is enough"),
             (
@@ -177,8 +188,12 @@ class TestFewer:
         assert [decision.desired for decision in run(rounds, pool)] == [3, 0, 1]
 
     def test_a_need_of_the_past_starts_nothing_when_nothing_is_outstanding(self) -> None:
-        rounds = [(0.0, seen(interactive=work(90_000))), (1.0, seen(idle_seconds=0.5))]
-        assert [decision.desired for decision in run(rounds)] == [3, 0]
+        rounds = [
+            (0.0, seen(interactive=work(90_000))),
+            (1.0, seen(idle_seconds=0.5, starting=2)),
+            (2.0, seen(idle_seconds=1.5)),
+        ]
+        assert [decision.desired for decision in run(rounds)] == [3, 2, 0]
 
     def test_busy_workers_stay_though_the_backlog_would_do_with_fewer(self) -> None:
         """Steady work that is kept up with leaves no backlog: three of four workers are busy at any moment."""
@@ -240,6 +255,7 @@ class TestFailedStarts:
         signals = seen(interactive=work(90_000), failures=2, failed_at=NOW - 10, failure="no GPU")
         assert desired(signals) == 1
         assert desired(replace(signals, starting=1)) == 1
+        assert desired(replace(signals, starting=2)) == 2, "those that are on their way are not called back"
         assert desired(replace(signals, ready=1)) == 2
         assert desired(replace(signals, ready=1, failures=0)) == 3
 
@@ -257,6 +273,11 @@ class TestFailedStarts:
     def test_a_clock_that_is_ahead_does_not_lengthen_the_pause(self, failed_at: float) -> None:
         signals = seen(failures=3, failed_at=failed_at)
         assert backing_off_until(signals, NOW) == NOW + 4
+
+
+def test_needs_beyond_max_are_remembered_as_max() -> None:
+    rounds = [(float(at), seen(batch=work(900_000 - at * 30_000), ready=10)) for at in range(15)]
+    assert run(rounds)[-1].memory.needs == ((NOW + 14, 10),)
 
 
 def test_a_clock_that_is_set_back_keeps_a_need_no_longer_than_the_cooldown() -> None:
