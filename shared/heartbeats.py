@@ -135,7 +135,7 @@ class HeartbeatWriter:
             pipe.hset(self._key, beat.worker, json.dumps(asdict(beat)))
             pipe.expire(self._key, _HASH_SECONDS)
             if measured:
-                pipe.hset(self._measured_key, mapping=measured)
+                pipe.hset(self._measured_key, mapping=measured)  # type: ignore[arg-type]
                 pipe.expire(self._measured_key, _MEASURED_SECONDS)
             pipe.execute()
         # Only now: a first word that was not heard is said again.
@@ -147,22 +147,23 @@ class HeartbeatWriter:
         now = time.time()
         self._remove(lambda beat: beat is None or (beat.state is WorkerState.FAILED and now - beat.at >= _HASH_SECONDS))
 
-    def others(self) -> list[Heartbeat]:
-        """What the other workers have said, those long gone too."""
-        fields: Mapping[bytes, bytes] = self._client.hgetall(self._key)  # type: ignore[assignment]
-        return [beat for beat in read_heartbeats(fields) if beat.worker != self._beat.worker]
+    def forget_others(self) -> list[Heartbeat]:
+        """Remove what nobody needs any more: silent workers, and failures that a ready worker has outlived.
 
-    def forget_others(self) -> None:
-        """Remove what nobody needs any more: silent workers, and failures that a ready worker has outlived."""
+        Answers the other workers' heartbeats that are left.
+        """
         now = time.time()
-        self._remove(lambda beat: beat is None or not beat.alive(now))
+        left = self._remove(lambda beat: beat is None or not beat.alive(now))
+        return [beat for beat in left if beat.worker != self._beat.worker]
 
     def leave(self) -> None:
         """Remove this worker."""
         self._client.hdel(self._key, self._beat.worker)
 
-    def _remove(self, unwanted: Callable[[Heartbeat | None], bool]) -> None:
+    def _remove(self, unwanted: Callable[[Heartbeat | None], bool]) -> list[Heartbeat]:
         fields: Mapping[bytes, bytes] = self._client.hgetall(self._key)  # type: ignore[assignment]
-        names = [name for name, payload in fields.items() if unwanted(_decode(payload))]
+        beats = {name: _decode(payload) for name, payload in fields.items()}
+        names = [name for name, beat in beats.items() if unwanted(beat)]
         if names:
             self._client.hdel(self._key, *names)
+        return [beat for name, beat in beats.items() if beat is not None and name not in names]

@@ -114,15 +114,20 @@ def serve(settings: WorkerSettings, spec: ModelSpec) -> int:
         heart.leave()
         raise
     try:
-        logger.info("model %s on engine %s, ready after %s", spec.name, spec.engine, stages)
-        return 0 if stopped else work(settings, spec, engine, client, heart, worker)
+        return 0 if stopped else work(settings, spec, engine, client, heart, worker, stages)
     finally:
         heart.leave()
         client.close()
 
 
 def work(
-    settings: WorkerSettings, spec: ModelSpec, engine: ScoringEngine, client: redis.Redis, heart: Heart, worker: str
+    settings: WorkerSettings,
+    spec: ModelSpec,
+    engine: ScoringEngine,
+    client: redis.Redis,
+    heart: Heart,
+    worker: str,
+    stages: Stages,
 ) -> int:
     """Take work until told to stop. Answers the exit status."""
     app = make_celery(settings.redis_url)
@@ -132,7 +137,7 @@ def work(
 
     ledger = WorkerLedger(client, spec.name, Envelopes(app))
     leases = Leases(ledger)
-    executor = Executor(engine, threads=settings.concurrency)
+    executor = Executor(engine, settings.concurrency, heart.start_ms)
     writer = ScoreWriter(client, spec, seconds=settings.score_cache_seconds, entries=settings.score_cache_entries)
     dispatcher = Dispatcher(
         ledger,
@@ -142,8 +147,9 @@ def work(
         concurrency=settings.concurrency,
         reserved=settings.reserved,
         remember=writer.write_all if settings.score_cache else None,
+        pace=heart.pace,
     )
-    drain = Drain(dispatcher, leases, settings.drain_seconds)
+    drain = Drain(dispatcher, leases, settings.drain_seconds, tell=heart.drain)
     executor.on_engine_death = drain.on_engine_death
     tasks.register(app, dispatcher)
 
@@ -156,12 +162,18 @@ def work(
         without_heartbeat=True,
         quiet=True,
     )
-    # Celery sets its own signal handlers when it starts; ours come after them.
-    worker_ready.connect(lambda **_: drain.install(), weak=False)
+
+    def begin(**_: object) -> None:
+        # Celery sets its own signal handlers when it starts; ours come after them.
+        drain.install()
+        heart.ready()
+        stages.mark("connect")
+        logger.info("model %s on engine %s, ready after %s", spec.name, spec.engine, stages)
+
+    worker_ready.connect(begin, weak=False)
     messages = MessageRenewer(client)
     leases.start()
     messages.start()
-    heart.ready()
     try:
         celery_worker.start()
     finally:

@@ -89,14 +89,20 @@ class StoreView:
         return [member.decode() for member in self._client.zrange(keys.deadlines(MODEL), 0, -1)]
 
     def shard(self, shard: int = 0, *, job_id: str = JOB) -> dict[str, str]:
-        """The shard's fields, without its number."""
+        """How the shard stands: its fields, without its number and its size."""
         fields = self._client.hgetall(keys.shards(job_id))
         start = f"{shard}:"
-        return {
+        named = {
             name.decode().removeprefix(start): value.decode()
             for name, value in fields.items()
             if name.decode().startswith(start)
         }
+        return {name: value for name, value in named.items() if name not in ShardSize._fields}
+
+    def size(self, shard: int = 0, *, job_id: str = JOB) -> ShardSize:
+        """How much the shard is."""
+        fields = self._client.hmget(keys.shards(job_id), [f"{shard}:{name}" for name in ShardSize._fields])
+        return ShardSize(*map(int, fields))
 
     def lease(self, shard: int = 0, *, job_id: str = JOB) -> str | None:
         """Whose lease it is, None when there is none."""
