@@ -145,7 +145,7 @@ class Autoscaler:
             self._tell_once(pool, ("stop", share), f"{why}: {self._do('stop', alive - share, alive)}")
             self._stop(pool.spec.name, signals, alive - share)
         elif decision.desired > share:
-            self._tell_once(pool, ("full",), f"{_cause(decision)}: no more than {self._capacity} have room here")
+            self._tell_once(pool, ("full",), f"{_cause(decision)}: there is no room for another worker")
         elif decision.retry_at is not None and _is_awaited(signals):
             self._tell_once(pool, ("failed", signals.failures), decision.reason)
         else:

@@ -99,6 +99,7 @@ class Standby:
     def close(self) -> None:
         """End it. Workers that it has forked go on."""
         self._process.kill()
+        self._process.wait()
         # It may have answered in its last moment.
         self.listen()
         self._socket.close()
