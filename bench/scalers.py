@@ -93,22 +93,22 @@ class KedaHpa:
 
     def look(self, signals: PoolSignals, now: float) -> int:
         if self._replicas and now % self.sync_seconds == 0:
-            self._replicas = self._autoscale(self._size(signals, now), now)
+            self._replicas = self._autoscale(self._size(signals), now)
         if now % self._settings.polling_seconds == 0:
             self._replicas = self._activate(signals, now)
         return self._replicas
 
-    def _size(self, signals: PoolSignals, _now: float) -> float:
+    def _size(self, signals: PoolSignals) -> float:
         """The metric over its target: how many workers it asks for."""
         return (signals.interactive.queued_tokens + signals.batch.queued_tokens) / self._target
 
-    def _active(self, signals: PoolSignals, _now: float) -> bool:
+    def _active(self, signals: PoolSignals) -> bool:
         """Whether a trigger is above 0: ZCARD of the outstanding shards."""
         return signals.shards > 0
 
     def _activate(self, signals: PoolSignals, now: float) -> int:
         """KEDA's part."""
-        if self._active(signals, now):
+        if self._active(signals):
             self._active_at = now
             return self._replicas or 1
         if not self._pool.min and self._active_at + self._settings.cooldown_seconds < now:
@@ -134,16 +134,23 @@ class KedaHpa:
 
 
 class KedaOnDesired(KedaHpa):
-    """KEDA as the manifests here set it up: it reads `desired` of GET /v1/pools/MODEL, decided without a memory."""
+    """KEDA as the manifests here set it up: it reads `desired` of GET /v1/pools/MODEL, which the API decides anew each
+    second; the HPA's window comes on top of the policy's."""
 
     def __init__(self, pool: PoolSettings, settings: KedaSettings) -> None:
         super().__init__(pool, settings, tokens_per_second=1.0)
+        self._api = Policy(pool)
+        self._desired = 0
 
-    def _size(self, signals: PoolSignals, now: float) -> float:
-        return decide(signals, self._pool, Memory(), now).desired
+    def look(self, signals: PoolSignals, now: float) -> int:
+        self._desired = self._api.look(signals, now)
+        return super().look(signals, now)
 
-    def _active(self, signals: PoolSignals, now: float) -> bool:
-        return signals.shards > 0 or self._size(signals, now) > 0
+    def _size(self, _signals: PoolSignals) -> float:
+        return self._desired
+
+    def _active(self, signals: PoolSignals) -> bool:
+        return signals.shards > 0 or self._desired > 0
 
 
 def _forget(noted: deque[tuple[float, int]], until: float) -> None:
