@@ -10,13 +10,13 @@ VENV := .venv/bin
 unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check fix bench bench-quick bench-interactive lock clean
+.PHONY: help run demo test check fix bench bench-quick bench-interactive bench-cold simulate lock clean
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z-]*\): ## \(.*\)/  make \1\t\2/p' Makefile
 
 # exec puts Python in the shell's place: Ctrl-C reaches it, and its exit status is the one make sees.
-run: ## Starts the service on this machine; Ctrl-C stops it (options: ARGS="...")
+run: ## Starts the service on this machine; Ctrl-C stops it (options: ARGS="--help")
 	@$(INSTALL) --with run && exec $(VENV)/python -m infra.local $(ARGS)
 
 demo: ## The same, and shows a few requests on it
@@ -39,6 +39,12 @@ fix: ## Formats, and repairs what the linter can; the only target that changes s
 
 bench-interactive: ## Measures interactive calls while batch work saturates the worker
 	@$(INSTALL) --with test && exec $(VENV)/python -m bench.interactive_under_load $(ARGS)
+
+simulate: ## Simulates scaling: waits and costs under several kinds of traffic, a minute (options: ARGS="--help")
+	@$(INSTALL) --with check && exec $(VENV)/python -m bench.simulate_scaling $(ARGS)
+
+bench-cold: ## Measures a cold start against that of vLLM's own server, 3 minutes (options: ARGS="--help")
+	@$(INSTALL) --with bench && exec $(VENV)/python -m bench.cold_start $(ARGS)
 
 bench: ## Measures this service against vLLM's own server, 15 minutes (options: ARGS="--help")
 	@$(INSTALL) --with bench && exec $(VENV)/python -m bench $(ARGS)

@@ -16,7 +16,7 @@ from shared.jobs import new_job_id
 from shared.ledger import Submission
 from shared.models import ModelRegistry, ModelSpec
 from shared.score_cache import ScoreReader
-from shared.sharding import cut
+from shared.sharding import ShardSize, cut
 
 _RETRY_AFTER_MODEL_SECONDS = 10
 
@@ -112,14 +112,12 @@ class Preparation:
             return set_apart(texts, {}) if len(texts) > 1 else None
         return set_apart(texts, await self._scores.read(spec, request, list(dict.fromkeys(texts))))
 
-    def _cut(self, request: RerankRequest, spec: ModelSpec, rest: Rest | None) -> list[int]:
+    def _cut(self, request: RerankRequest, spec: ModelSpec, rest: Rest | None) -> list[ShardSize]:
         documents = request.documents if rest is None else rest.scored(request.documents)
-        if spec.listwise:
-            return [len(documents)]
         return cut(
             request.query,
             [document.text for document in documents],
-            self.limits.shard_tokens,
+            None if spec.listwise else self.limits.shard_tokens,
             request.max_tokens_per_doc,
             max_tokens_per_query=request.max_tokens_per_query,
             max_chunks_per_doc=request.max_chunks_per_doc,

@@ -44,6 +44,7 @@ def rank(
         prompt_tokens=sum(shard.prompt_tokens for shard in shards),
         cached_pairs=len(rest.known) if rest else 0,
         queue_ms=max((shard.queue_ms for shard in shards), default=0.0),
+        start_ms=max((shard.start_ms for shard in shards), default=0.0),
         inference_ms=sum(shard.inference_ms for shard in shards),
     )
 

@@ -17,7 +17,7 @@ _WIDTH, _HEIGHT = 760, 440
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 24, 84, 56
 _NAMES = {OURS: "rerankq", THEIRS: "vLLM's server"}
 _STEPS = (1, 2, 5)
-_STYLE = """
+STYLE = """
   text { font: 13px system-ui, sans-serif; fill: #59636e }
   .title { font-size: 16px; font-weight: 600; fill: #1f2328 }
   .paper { fill: #ffffff }
@@ -45,7 +45,7 @@ def latency_under_load(curves: Mapping[str, Curve]) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
         'aria-label="Latency against load, rerankq and vLLM\'s own server">',
-        f"<style>{_STYLE}</style>",
+        f"<style>{STYLE}</style>",
         f'<rect class="paper" width="{_WIDTH}" height="{_HEIGHT}" rx="8"/>',
         f'<text class="title" x="{_LEFT}" y="30">Latency against load, one document of 100 words a request</text>',
         *_legend(curves),

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import psutil
 
-from infra.local.processes import Child, stop_all
 from infra.local.redis_server import free_port
 from infra.local.stack import Options, Stack, StackError
+from shared.processes import Child, stop_all
 
 START_SECONDS = 180.0
 STOP_SECONDS = 20.0

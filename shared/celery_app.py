@@ -15,6 +15,7 @@ from kombu import Queue
 
 from shared import keys
 from shared.contracts import WorkClass
+from shared.redis_client import checking_certificates
 
 TASK_NAME = "rerankq.score_shard"
 VISIBILITY_TIMEOUT_SECONDS = 15
@@ -25,7 +26,7 @@ _BLANK = "<blank>"
 
 def make_celery(redis_url: str) -> Celery:
     """The Celery app for the Redis at `redis_url`. Results are off: the ledger holds them."""
-    app = Celery("rerankq", broker=redis_url, set_as_current=False)
+    app = Celery("rerankq", broker=checking_certificates(redis_url), set_as_current=False)
     app.conf.update(
         result_backend=None,
         task_ignore_result=True,

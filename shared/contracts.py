@@ -79,7 +79,7 @@ class ShardScores(BaseModel):
     `scores` are the model's own (None where the document failed alone; `errors` then says why, by position);
     `truncated` lists positions of which something was never read; `windows` has, where a document was cut into
     windows, the best one's first and last + 1 character. `prompt_tokens` counts what went into the model.
-    `queue_ms` and `inference_ms` are milliseconds.
+    Milliseconds: `queue_ms`, of these `start_ms` in which no worker was ready, and `inference_ms`.
     """
 
     scores: list[float | None]
@@ -89,6 +89,7 @@ class ShardScores(BaseModel):
     windows: dict[int, tuple[int, int]] = {}
     errors: dict[int, str] = {}
     queue_ms: float = 0.0
+    start_ms: float = 0.0
     inference_ms: float = 0.0
 
 
@@ -109,7 +110,7 @@ class RerankResult(BaseModel):
     """The ranked answer, best first, before a dialect gives it its shape. `created` is Unix seconds.
 
     `prompt_tokens` counts what this request put into the model, and so nothing for `cached_pairs`: pairs whose scores
-    were known before.
+    were known before. Milliseconds: `queue_ms`, of these `start_ms` in which no worker was ready, and `inference_ms`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -122,4 +123,5 @@ class RerankResult(BaseModel):
     prompt_tokens: int
     cached_pairs: int = 0
     queue_ms: float = 0.0
+    start_ms: float = 0.0
     inference_ms: float = 0.0

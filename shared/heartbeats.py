@@ -1,11 +1,14 @@
-"""Workers' heartbeats: how the API knows which models have a worker, and why one has not.
+"""Workers' heartbeats: how everybody knows which models have a worker, how fast it is, and why one has not.
 
-A heartbeat is a hint with an age, never the truth about a job. A worker writes its own; anybody reads all.
+A heartbeat is a hint with an age, never the truth about a job. A worker writes its own; anybody reads all. What a
+worker has measured of itself is kept beside them, for the time when there is none.
 """
 
 import json
+import os
+import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 
@@ -17,26 +20,37 @@ INTERVAL_SECONDS = 2.0
 STALE_SECONDS = 10.0
 """A worker that was silent for this long is taken for gone. Five beats: a busy machine may swallow some."""
 FAILURE_SECONDS = 300.0
-"""How long the reason of a failed start is remembered."""
+"""How long the reason of a failed start is told to callers."""
 _HASH_SECONDS = 3600
+"""Also how long a failed start counts: until a worker is ready, at most."""
+_MEASURED_SECONDS = 30 * 86_400
 
 
 class WorkerState(StrEnum):
-    """Where a worker stands."""
+    """Where a worker stands. One that drains goes on with what it has, and takes nothing new."""
 
     STARTING = "starting"
     READY = "ready"
+    DRAINING = "draining"
     FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """One worker's last word. `at` is Unix seconds; `reason` says why a failed one failed."""
+    """One worker's last word. Times are Unix seconds of its own clock, 0 where not yet.
+
+    `reason` says why a failed one failed. `held` is how many shards it has in hand; `tokens_per_second`, None until it
+    is known, how many estimated tokens it gets done while it has any.
+    """
 
     worker: str
     state: WorkerState
     at: float
     reason: str = ""
+    started_at: float = 0.0
+    ready_at: float = 0.0
+    held: int = 0
+    tokens_per_second: float | None = None
 
     def alive(self, now: float) -> bool:
         return self.state is not WorkerState.FAILED and now - self.at < STALE_SECONDS
@@ -52,11 +66,17 @@ class PoolHealth:
     ready: int
     starting: int
     failure: str | None
+    draining: int = 0
 
     @property
     def down(self) -> bool:
         """No worker is up or coming, and the last one that tried has failed."""
         return not self.ready and not self.starting and self.failure is not None
+
+
+def worker_name(pid: int | None = None) -> str:
+    """The name of a worker process of this host, by default of this process."""
+    return f"{socket.gethostname()}-{os.getpid() if pid is None else pid}"
 
 
 def summarize(fields: Mapping[bytes, bytes], now: float) -> PoolHealth:
@@ -67,6 +87,7 @@ def summarize(fields: Mapping[bytes, bytes], now: float) -> PoolHealth:
     return PoolHealth(
         ready=states.count(WorkerState.READY),
         starting=states.count(WorkerState.STARTING),
+        draining=states.count(WorkerState.DRAINING),
         failure=failures[-1].reason if failures else None,
     )
 
@@ -85,29 +106,64 @@ def _decode(payload: bytes) -> Heartbeat | None:
 
 
 class HeartbeatWriter:
-    """Writes one worker's heartbeats, and clears away those of workers long gone."""
+    """Writes one worker's heartbeats, and clears away those of workers long gone. Raises redis.RedisError.
 
-    def __init__(self, client: redis.Redis, model: str, worker: str) -> None:
+    Whoever started a worker that died before it was ready writes its failure in its name (see `worker_name`).
+    """
+
+    def __init__(self, client: redis.Redis, model: str, worker: str, started_at: float | None = None) -> None:
+        """`started_at`: when the worker's process began, Unix seconds; by default now."""
         self._client = client
         self._key = keys.workers(model)
-        self._beat = Heartbeat(worker=worker, state=WorkerState.STARTING, at=0.0)
+        self._measured_key = keys.measured(model)
+        began = time.time() if started_at is None else started_at
+        self._beat = Heartbeat(worker=worker, state=WorkerState.STARTING, at=0.0, started_at=began)
 
-    def beat(self, state: WorkerState, reason: str = "") -> None:
-        """Say where this worker stands. Raises redis.RedisError."""
-        self._beat = replace(self._beat, state=state, at=time.time(), reason=reason)
-        with self._client.pipeline(transaction=False) as pipe:
-            pipe.hset(self._key, self._beat.worker, json.dumps(asdict(self._beat)))
-            pipe.expire(self._key, _HASH_SECONDS)
-            pipe.execute()
-
-    def forget_others(self) -> None:
-        """Remove what nobody needs any more: silent workers, and failures that a ready worker has outlived."""
+    def beat(
+        self, state: WorkerState, reason: str = "", *, held: int = 0, tokens_per_second: float | None = None
+    ) -> None:
+        """Say where this worker stands, and what it has measured."""
         now = time.time()
-        fields: Mapping[bytes, bytes] = self._client.hgetall(self._key)  # type: ignore[assignment]
-        stale = [name for name, payload in fields.items() if (beat := _decode(payload)) is None or not beat.alive(now)]
-        if stale:
-            self._client.hdel(self._key, *stale)
+        measured: dict[str, float] = {}
+        beat = replace(self._beat, state=state, at=now, reason=reason, held=held, tokens_per_second=tokens_per_second)
+        if state is WorkerState.READY and not beat.ready_at:
+            beat = replace(beat, ready_at=now)
+            measured["start_seconds"] = round(now - beat.started_at, 3)
+        if tokens_per_second is not None:
+            measured["tokens_per_second"] = round(tokens_per_second, 3)
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.hset(self._key, beat.worker, json.dumps(asdict(beat)))
+            pipe.expire(self._key, _HASH_SECONDS)
+            if measured:
+                pipe.hset(self._measured_key, mapping=measured)  # type: ignore[arg-type]
+                pipe.expire(self._measured_key, _MEASURED_SECONDS)
+            pipe.execute()
+        # Only now: a first word that was not heard is said again.
+        self._beat = beat
+
+    def fail(self, reason: str) -> None:
+        """Say that this worker could not start. Failures that count no more are removed."""
+        self.beat(WorkerState.FAILED, reason)
+        now = time.time()
+        self._remove(lambda beat: beat is None or (beat.state is WorkerState.FAILED and now - beat.at >= _HASH_SECONDS))
+
+    def forget_others(self) -> list[Heartbeat]:
+        """Remove what nobody needs any more: silent workers, and failures that a ready worker has outlived.
+
+        Answers the other workers' heartbeats that are left.
+        """
+        now = time.time()
+        left = self._remove(lambda beat: beat is None or not beat.alive(now))
+        return [beat for beat in left if beat.worker != self._beat.worker]
 
     def leave(self) -> None:
-        """Remove this worker. Raises redis.RedisError."""
+        """Remove this worker."""
         self._client.hdel(self._key, self._beat.worker)
+
+    def _remove(self, unwanted: Callable[[Heartbeat | None], bool]) -> list[Heartbeat]:
+        fields: Mapping[bytes, bytes] = self._client.hgetall(self._key)  # type: ignore[assignment]
+        beats = {name: _decode(payload) for name, payload in fields.items()}
+        names = [name for name, beat in beats.items() if unwanted(beat)]
+        if names:
+            self._client.hdel(self._key, *names)
+        return [beat for name, beat in beats.items() if beat is not None and name not in names]

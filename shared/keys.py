@@ -11,7 +11,10 @@
 | rerankq:idempotency:OWNER:HASH | string | the job that an Idempotency-Key stands for, and of what body | as its job |
 | rerankq:pool:MODEL:outstanding | zset | ID/N -> when to look after it, ms; every shard not done | until it is done |
 | rerankq:pool:MODEL:deadlines | zset | ID -> the job's deadline, ms | until the job ends |
+| rerankq:pool:MODEL:jobs:CLASS | zset | ID -> when the job came, ms; every job not ended | until the job ends |
+| rerankq:pool:MODEL:load | hash | CLASS:queued_pairs ... (see lua/_common.lua), changed_ms | for good: it is small |
 | rerankq:pool:MODEL:workers | hash | worker -> its last heartbeat, JSON | an hour after the last heartbeat |
+| rerankq:pool:MODEL:measured | hash | a worker's start_seconds, tokens_per_second | 30 days after the last of either |
 | rerankq:score:DIGEST | string | a pair's score as a model gave it | RERANKQ_SCORE_CACHE_SECONDS, see below |
 | rerankq:scores | zset | DIGEST -> when its score was written, ms | as long after the last score was written |
 | rerankq:dead | list | shards that failed over their budget, newest first, JSON | the newest 1,000 |
@@ -25,8 +28,8 @@
 Of known scores there are RERANKQ_SCORE_CACHE_ENTRIES at most: whoever writes some drops the oldest over that number
 with their keys, and what has run out from the zset (lua/remember.lua). Nothing ever scans for them.
 
-The scripts get a job's first key and add the endings themselves (`job_keys` in lua/_common.lua); a test holds the two
-lists equal.
+The scripts get a job's first key and its pool's, and make the others of these themselves (`job_keys` in
+lua/_common.lua); a test holds the two lists equal.
 """
 
 import hashlib
@@ -87,6 +90,18 @@ def outstanding(model: str) -> str:
 
 def deadlines(model: str) -> str:
     return f"{PREFIX}pool:{model}:deadlines"
+
+
+def jobs(model: str, work_class: WorkClass) -> str:
+    return f"{PREFIX}pool:{model}:jobs:{work_class}"
+
+
+def load(model: str) -> str:
+    return f"{PREFIX}pool:{model}:load"
+
+
+def measured(model: str) -> str:
+    return f"{PREFIX}pool:{model}:measured"
 
 
 def workers(model: str) -> str:

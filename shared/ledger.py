@@ -17,6 +17,7 @@ from shared.errors import IdempotencyConflict
 from shared.jobs import JobFailure, JobRecord, JobState
 from shared.redis_client import store_errors
 from shared.scripts import Call, ScriptPipe, job_script_keys, script_source
+from shared.sharding import ShardSize
 
 REPEAT_RING_SECONDS = 5.0
 """How long a doorbell may go unheard before it is rung again; doubled for every further time."""
@@ -43,8 +44,8 @@ class Lifetimes:
 class Submission:
     """What the ledger needs to accept a job.
 
-    `rest` is what of the request no shard holds, None when the shards hold all of it. `sizes` are the numbers of
-    documents in each shard, in order; without any shard the job has succeeded at once. `envelopes` are the Celery
+    `rest` is what of the request no shard holds, None when the shards hold all of it. `sizes` are those of the
+    shards, in order; without any shard the job has succeeded at once. `envelopes` are the Celery
     messages of the shards that are rung for at once, the first ones; the others follow as these are done.
     `idempotency` is the caller's key.
     """
@@ -55,7 +56,7 @@ class Submission:
     dialect: str
     owner: str
     work_class: WorkClass
-    sizes: list[int]
+    sizes: list[ShardSize]
     envelopes: list[bytes]
     deadline_seconds: float
     idempotency: str | None = None
@@ -116,7 +117,7 @@ class Ledger:
             int(REPEAT_RING_SECONDS * 1000),
             b"" if submission.rest is None else codec.encode_rest(submission.rest, submission.request.documents),
             keys.FINISHED_CHANNEL,
-            *slices,
+            *(part for documents, size in zip(slices, submission.sizes, strict=True) for part in (documents, *size)),
             *submission.envelopes,
         ]
         with store_errors():
@@ -237,8 +238,8 @@ def _slices(submission: Submission) -> list[bytes]:
     slices: list[bytes] = []
     start = 0
     for size in submission.sizes:
-        slices.append(codec.encode_documents(documents[start : start + size]))
-        start += size
+        slices.append(codec.encode_documents(documents[start : start + size.pairs]))
+        start += size.pairs
     return slices
 
 

@@ -6,13 +6,45 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from shared.errors import ConfigurationError, ModelNotFound
 
 _PACKAGE_SOURCE = "package:"
 
+MAX_WORKERS = 1000
+"""Of one pool: a typing error should not rent a data centre."""
+_LONGEST_SECONDS = 7 * 24 * 3600.0
+
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/@+-]*$", max_length=200)]
+
+
+class PoolSettings(BaseModel):
+    """How many workers a model has, and when; `shared.scaling` decides by these.
+
+    `min` workers always run, `max` never more. After `idle_seconds` without a job the pool goes down to `min`. While
+    work is outstanding there are as many workers as bring it to its end within `target_drain_seconds`, and one is
+    given up only when fewer have sufficed for `cooldown_seconds`. `batch_wakes` false: jobs that nobody waits for
+    start no worker. `standby`: a process that has imported the engine, and holds no model, waits to become a worker.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    min: int = Field(default=0, ge=0, le=MAX_WORKERS)
+    max: int = Field(default=1, ge=1, le=MAX_WORKERS, validate_default=True)
+    idle_seconds: float = Field(default=300.0, ge=0, le=_LONGEST_SECONDS)
+    target_drain_seconds: float = Field(default=30.0, ge=1, le=_LONGEST_SECONDS)
+    batch_wakes: bool = True
+    cooldown_seconds: float = Field(default=60.0, ge=0, le=_LONGEST_SECONDS)
+    standby: bool = False
+
+    @field_validator("max")
+    @classmethod
+    def _not_below_min(cls, value: int, info: ValidationInfo) -> int:
+        least = info.data.get("min", 0)
+        if value < least:
+            raise ValueError(f"must not be below min, which is {least}")
+        return value
 
 
 class ModelSpec(BaseModel):
@@ -33,6 +65,7 @@ class ModelSpec(BaseModel):
     engine_args: dict[str, Any] = {}
     score_template: str | None = None
     listwise: bool = False
+    pool: PoolSettings = PoolSettings()
 
     def location(self) -> str:
         """Where the weights are, for a loader: a folder, or a hub id. Raises ConfigurationError."""
@@ -92,8 +125,13 @@ def parse_models(content: Mapping[str, Any]) -> ModelRegistry:
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
-            raise ConfigurationError(f"models[{position}].{where}: {first['msg']}", param="models") from error
+            raise ConfigurationError(f"models[{position}].{where}: {_said(first['msg'])}", param="models") from error
     return ModelRegistry(specs)
+
+
+def _said(message: str) -> str:
+    """Pydantic's words without what it puts before ours."""
+    return message.removeprefix("Value error, ")
 
 
 def load_models(path: Path) -> ModelRegistry:

@@ -103,12 +103,13 @@ NO_ROOM = Room(0, 0)
 class Claim:
     """A claim's answer; `request`, with this shard's documents alone, is there when the verdict is RUN.
 
-    `queue_ms` is the wait since the job was accepted.
+    `queue_ms` is the wait since the job was accepted, `tokens` the shard's estimated size.
     """
 
     verdict: ClaimVerdict
     request: RerankRequest | None = None
     queue_ms: float = 0.0
+    tokens: int = 0
 
 
 class WorkerLedger:
@@ -271,9 +272,9 @@ def _read_claim(answer: Sequence[Any]) -> Claim:
     verdict, *rest = answer
     if verdict != b"run":
         return Claim(ClaimVerdict(verdict.decode()))
-    head, documents, queue_ms = rest
+    head, documents, queue_ms, tokens = rest
     try:
-        return Claim(ClaimVerdict.RUN, codec.decode_request(head, [documents]), float(queue_ms))
+        return Claim(ClaimVerdict.RUN, codec.decode_request(head, [documents]), float(queue_ms), int(tokens))
     except (ValueError, TypeError) as error:
         # No more than the kind: pydantic's text has the caller's in it. Not raised: the neighbours are leased too.
         logger.error("a shard was claimed whose request cannot be read: %s", type(error).__name__)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from infra.local.processes import stop_all
 from infra.local.redis_server import start_redis
+from shared.processes import stop_all
 
 # Nothing of the user's own set-up may leak into a test.
 for variable in [name for name in os.environ if name.startswith("RERANKQ_") or name == "REDIS_URL"]:

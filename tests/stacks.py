@@ -23,13 +23,14 @@ def running(
     engine: str | None = "lexical",
     ready: bool = True,
     environment: Mapping[str, str] | None = None,
+    pool: Mapping[str, Any] | None = None,
 ) -> Iterator[Stack]:
-    """A stack that answers `/ready` (or, without `ready`, whose API does).
+    """A stack that answers `/ready` (or, without `ready`, whose API does); with `pool` it scales by these settings.
 
     It remembers no scores unless the environment says so: a test that asks twice wants to be scored twice.
     """
     environment = {"RERANKQ_SCORE_CACHE": "false"} | dict(environment or {})
-    options = Options(port=0, model=model, engine=engine, environment=environment)
+    options = Options(port=0, model=model, engine=engine, environment=environment, pool=pool)
     with Stack(options) as stack:
         stack.start_redis()
         stack.start_service()

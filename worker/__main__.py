@@ -5,20 +5,20 @@ the worker would go on without an engine.
 """
 
 import argparse
-import gc
 import logging
 import os
 import signal
-import socket
 import sys
 import time
+from types import FrameType
+from typing import NoReturn
 
 import redis
 from celery.signals import setup_logging, worker_ready
 
 from shared.celery_app import Envelopes, make_celery, pool_queues
 from shared.errors import RerankqError
-from shared.heartbeats import HeartbeatWriter
+from shared.heartbeats import HeartbeatWriter, worker_name
 from shared.models import ModelSpec, load_models
 from shared.redis_client import connect
 from shared.score_cache import ScoreWriter
@@ -27,12 +27,13 @@ from worker import dead, tasks
 from worker.dispatcher import Dispatcher
 from worker.drain import Drain
 from worker.engines.base import EngineStartError, ScoringEngine
-from worker.engines.registry import ENGINES, build_engine
+from worker.engines.registry import ENGINES, build_engine, import_engine
 from worker.executor import Executor
 from worker.health import Heart
 from worker.leases import Leases
 from worker.queue_order import InteractiveFirst
 from worker.settings import WorkerSettings
+from worker.startup import Stages, collecting_later, read_ahead
 from worker.transport import MessageRenewer, live_through_full_memory
 
 logger = logging.getLogger("worker")
@@ -84,18 +85,27 @@ def _keep_logging(**_: object) -> None:
 
 def serve(settings: WorkerSettings, spec: ModelSpec) -> int:
     """Load the model, then take work until told to stop. Answers the exit status."""
-    worker = f"{socket.gethostname()}-{os.getpid()}"
+    stages = Stages()
+    read_ahead(spec)
+    worker = worker_name()
     client = connect(settings.redis_url)
-    heart = Heart(HeartbeatWriter(client, spec.name, worker))
+    heart = Heart(HeartbeatWriter(client, spec.name, worker, started_at=time.time() - stages.age))
+    stopped: list[int] = []
+
+    def stop_early(number: int, _frame: FrameType | None) -> None:
+        # Some library may catch the exception that the second line raises: the first one is looked at afterwards.
+        stopped.append(number)
+        sys.exit(0)
+
     # Until Celery has its own handlers: a worker that is stopped while it loads ends like any other.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, stop_early)
     heart.start()
-    started = time.monotonic()
     try:
-        engine = build_engine(spec)
-        logger.info("model %s imported and loaded in %.1f s", spec.name, time.monotonic() - started)
-        # A million objects that stay: the collector need not go through them again and again, amid somebody's answer.
-        gc.freeze()
+        with collecting_later():
+            import_engine(spec.engine)
+            stages.mark("import")
+        with collecting_later():
+            engine = build_engine(spec, stages.mark)
     except (EngineStartError, RerankqError) as error:
         logger.error("%s", error)
         heart.fail(str(error))
@@ -104,15 +114,20 @@ def serve(settings: WorkerSettings, spec: ModelSpec) -> int:
         heart.leave()
         raise
     try:
-        return work(settings, spec, engine, client, heart, worker)
+        return 0 if stopped else work(settings, spec, engine, client, heart, worker, stages)
     finally:
         heart.leave()
-        engine.close()
         client.close()
 
 
 def work(
-    settings: WorkerSettings, spec: ModelSpec, engine: ScoringEngine, client: redis.Redis, heart: Heart, worker: str
+    settings: WorkerSettings,
+    spec: ModelSpec,
+    engine: ScoringEngine,
+    client: redis.Redis,
+    heart: Heart,
+    worker: str,
+    stages: Stages,
 ) -> int:
     """Take work until told to stop. Answers the exit status."""
     app = make_celery(settings.redis_url)
@@ -122,7 +137,7 @@ def work(
 
     ledger = WorkerLedger(client, spec.name, Envelopes(app))
     leases = Leases(ledger)
-    executor = Executor(engine, threads=settings.concurrency)
+    executor = Executor(engine, settings.concurrency, heart.start_ms)
     writer = ScoreWriter(client, spec, seconds=settings.score_cache_seconds, entries=settings.score_cache_entries)
     dispatcher = Dispatcher(
         ledger,
@@ -132,8 +147,9 @@ def work(
         concurrency=settings.concurrency,
         reserved=settings.reserved,
         remember=writer.write_all if settings.score_cache else None,
+        pace=heart.pace,
     )
-    drain = Drain(dispatcher, leases, settings.drain_seconds)
+    drain = Drain(dispatcher, leases, settings.drain_seconds, tell=heart.drain)
     executor.on_engine_death = drain.on_engine_death
     tasks.register(app, dispatcher)
 
@@ -146,20 +162,38 @@ def work(
         without_heartbeat=True,
         quiet=True,
     )
-    # Celery sets its own signal handlers when it starts; ours come after them.
-    worker_ready.connect(lambda **_: drain.install(), weak=False)
+
+    def begin(**_: object) -> None:
+        # Celery sets its own signal handlers when it starts; ours come after them.
+        drain.install()
+        heart.ready()
+        stages.mark("connect")
+        logger.info("model %s on engine %s, ready after %s", spec.name, spec.engine, stages)
+
+    worker_ready.connect(begin, weak=False)
     messages = MessageRenewer(client)
     leases.start()
     messages.start()
-    heart.ready()
-    logger.info("ready: model %s on engine %s", spec.name, spec.engine)
     try:
         celery_worker.start()
     finally:
         messages.stop()
         leases.stop()
+        dispatcher.finish()
     return drain.exit_status or int(celery_worker.exitcode or 0)
 
 
+def end(arguments: list[str] | None = None) -> NoReturn:
+    """Run, and be gone. What Python and vLLM tidy up first takes three seconds; all of it goes with the process."""
+    try:
+        status = main(arguments)
+    except SystemExit as early:
+        status = early.code if isinstance(early.code, int) else int(early.code is not None)
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    end()

@@ -12,6 +12,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 from uuid import uuid4
 
 from shared.contracts import WorkClass
@@ -21,6 +22,7 @@ from shared.worker_ledger import NO_ROOM, Claim, ClaimVerdict, Doorbell, Room, S
 from worker.ear import Ear
 from worker.executor import Executor, Outcome, Report
 from worker.leases import HeldShard, Leases
+from worker.pace import Pace
 from worker.reporting import Remember, Reporter
 
 logger = logging.getLogger(__name__)
@@ -34,6 +36,14 @@ BATCH_PAIRS = 256
 not in hand can be scored elsewhere, and is not in the way of what is wanted now."""
 BATCH_SHARDS_AT_ONCE = 8
 UNREADABLE = JobFailure(ScoringFailed.code, "the worker cannot read this job")
+
+
+class _Size(NamedTuple):
+    """How much room a shard takes."""
+
+    work_class: WorkClass
+    pairs: int
+    tokens: int
 
 
 class Dispatcher:
@@ -50,10 +60,11 @@ class Dispatcher:
         reserved: int = 0,
         linger_seconds: float = LINGER_SECONDS,
         remember: Remember | None = None,
+        pace: Pace | None = None,
     ) -> None:
         """`concurrency`: shards in hand at once (0: only what it is rung for); batch work leaves `reserved` of it.
 
-        `remember` is told, on a thread of its own, of every score that was accepted.
+        `remember` is told, on a thread of its own, of every score that was accepted; `pace` of what is in hand.
         """
         self._ledger = ledger
         self._executor = executor
@@ -62,6 +73,7 @@ class Dispatcher:
         self._concurrency = concurrency
         self._batch_limit = concurrency - reserved
         self._linger_seconds = linger_seconds
+        self._pace = pace or Pace()
         self._reporter = Reporter(ledger, remember)
         self._ear = Ear(ledger, self._notice)
         self._serving = threading.Lock()
@@ -69,7 +81,7 @@ class Dispatcher:
         self._changed = threading.Condition()
         self._running: Counter[WorkClass] = Counter()
         self._batch_pairs = 0
-        self._ended: deque[tuple[WorkClass, int, Callable[[], Report]]] = deque()
+        self._ended: deque[tuple[_Size, Callable[[], Report]]] = deque()
         self._done: deque[Report] = deque()
         self._suspects: deque[Doorbell] = deque()
         """Shards that may bring a worker down: none is claimed before it can run without company."""
@@ -84,6 +96,10 @@ class Dispatcher:
         """Claim nothing, and do not wait long for a Redis that is away either."""
         self._closing.set()
         self._reporter.leave()
+
+    def finish(self) -> None:
+        """When nothing is in hand any more: wait for what is done beside it."""
+        self._reporter.close()
 
     def run(self, job_id: str, shard: int, work_class: WorkClass) -> None:
         """Score the shard, and what else waits, until nothing is left. Raises StoreUnavailable when it was not claimed.
@@ -196,30 +212,32 @@ class Dispatcher:
                 logger.debug("shard %s/%d: %s, nothing to do", bell.job_id, bell.shard, claim.verdict)
 
     def _begin(self, claim: Claim, held: HeldShard, work_class: WorkClass) -> None:
-        pairs = len(claim.request.documents) if claim.request else 0
+        size = _Size(work_class, len(claim.request.documents) if claim.request else 0, claim.tokens)
         if self._reporter.leaving:
             # It was claimed while the worker left, after all the others were given back.
             held.give_back()
         with self._changed:
             self._running[work_class] += 1
             if work_class is WorkClass.BATCH:
-                self._batch_pairs += pairs
-        self._executor.begin(claim, held, work_class, partial(self._end, work_class, pairs))
+                self._batch_pairs += size.pairs
+        self._pace.take(size.tokens)
+        self._executor.begin(claim, held, work_class, partial(self._end, size))
 
-    def _end(self, work_class: WorkClass, pairs: int, report: Callable[[], Report]) -> None:
+    def _end(self, size: "_Size", report: Callable[[], Report]) -> None:
         with self._changed:
-            self._ended.append((work_class, pairs, report))
+            self._ended.append((size, report))
             self._changed.notify_all()
 
     def _gather(self) -> None:
         """Turn what has ended into reports; here, and not on the engine's thread, which has better things to do."""
         while self._ended:
-            work_class, pairs, make_report = self._ended.popleft()
+            size, make_report = self._ended.popleft()
             report = make_report()
+            self._pace.drop(size.tokens, scored=report.outcome is Outcome.SCORED)
             with self._changed:
-                self._running[work_class] -= 1
-                if work_class is WorkClass.BATCH:
-                    self._batch_pairs -= pairs
+                self._running[size.work_class] -= 1
+                if size.work_class is WorkClass.BATCH:
+                    self._batch_pairs -= size.pairs
                 self._done.append(report)
 
     def _exchange(self, heard: Sequence[Doorbell]) -> list[Doorbell]:

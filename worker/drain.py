@@ -33,11 +33,14 @@ class Drain:
         leases: Leases,
         deadline_seconds: float,
         end_process: Callable[[int], None] = os._exit,
+        tell: Callable[[], None] = lambda: None,
     ) -> None:
+        """`tell` is called when it begins, perhaps in a signal's handler."""
         self._dispatcher = dispatcher
         self._leases = leases
         self._deadline_seconds = deadline_seconds
         self._end_process = end_process
+        self._tell = tell
         self._lock = threading.Lock()
         self._begun = False
         self.exit_status = 0
@@ -55,6 +58,7 @@ class Drain:
             self._begun = True
         self.exit_status = exit_status
         self._dispatcher.close()
+        self._tell()
         celery.worker.state.should_stop = exit_status  # type: ignore[assignment]
         seconds = self._deadline_seconds if deadline_seconds is None else deadline_seconds
         logger.info("stopping: what runs may take %g s more, then it is given back", seconds)

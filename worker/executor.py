@@ -68,8 +68,12 @@ Ended = Callable[[Callable[[], Report]], None]
 class Executor:
     """Scores shards of one model. Owns the threads on which an engine that blocks is waited for."""
 
-    def __init__(self, engine: ScoringEngine, threads: int = 64) -> None:
+    def __init__(
+        self, engine: ScoringEngine, threads: int = 64, start_ms: Callable[[float], float] = lambda _: 0.0
+    ) -> None:
+        """`start_ms` tells how much of a wait that ends now, in ms, was for a worker to start."""
         self._engine = engine
+        self._start_ms = start_ms
         self._begin: Begin | None = getattr(engine, "begin", None)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="shard")
         self.on_engine_death: Callable[[], None] = lambda: None
@@ -92,7 +96,7 @@ class Executor:
         """Score on this thread."""
 
         def score() -> ShardScores:
-            shard = _Shard(claim, work_class, self._engine.scale)
+            shard = self._shard(claim, work_class)
             return shard.scores(self._engine.score(shard.batch(held), held.cancellation) if shard.kept else None)
 
         report = self._report(claim, held, work_class, score)
@@ -101,7 +105,7 @@ class Executor:
     def _feed(self, begin: Begin, claim: Claim, held: HeldShard, work_class: WorkClass, ended: Ended) -> None:
         """Hand the shard to an engine that calls back."""
         try:
-            shard = _Shard(claim, work_class, self._engine.scale)
+            shard = self._shard(claim, work_class)
             pending = begin(shard.batch(held), held.cancellation) if shard.kept else None
         except Exception as error:
             failure = error
@@ -115,6 +119,9 @@ class Executor:
             ended(lambda: self._report(claim, held, work_class, score))
         else:
             pending.add_done_callback(lambda _: ended(lambda: self._report(claim, held, work_class, score)))
+
+    def _shard(self, claim: Claim, work_class: WorkClass) -> "_Shard":
+        return _Shard(claim, work_class, self._engine.scale, self._start_ms(claim.queue_ms))
 
     def _report(self, claim: Claim, held: HeldShard, work_class: WorkClass, score: Callable[[], ShardScores]) -> Report:
         """What `score` answers or raises, as it is to be told the ledger."""
@@ -144,10 +151,11 @@ class Executor:
 class _Shard:
     """One shard between its request and its scores. An empty document gets its own error, and is never scored."""
 
-    def __init__(self, claim: Claim, work_class: WorkClass, scale: ScoreScale) -> None:
+    def __init__(self, claim: Claim, work_class: WorkClass, scale: ScoreScale, start_ms: float) -> None:
         assert claim.request is not None
         self._request = claim.request
         self._queue_ms = claim.queue_ms
+        self._start_ms = start_ms
         self._offset = BACKGROUND if work_class is WorkClass.BATCH else 0
         self._scale = scale
         self._texts = [document.text for document in claim.request.documents]
@@ -177,6 +185,7 @@ class _Shard:
             scale=self._scale,
             errors=dict.fromkeys(set(range(len(self._texts))) - set(self.kept), EMPTY_DOCUMENT),
             queue_ms=self._queue_ms,
+            start_ms=self._start_ms,
         )
         if scored is None:
             return result

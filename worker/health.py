@@ -1,4 +1,4 @@
-"""The worker's heartbeat: a thread that keeps saying how it stands, and a check of it from outside."""
+"""The worker's heartbeat: a thread that says how it stands and how fast it is, and a check of it from outside."""
 
 import logging
 import socket
@@ -12,6 +12,7 @@ from shared import keys
 from shared.heartbeats import INTERVAL_SECONDS, HeartbeatWriter, WorkerState, read_heartbeats
 from shared.models import load_models
 from shared.redis_client import connect
+from worker.pace import Pace
 from worker.settings import WorkerSettings
 
 logger = logging.getLogger(__name__)
@@ -21,10 +22,13 @@ class Heart:
     """Beats every few seconds until stopped. A Redis that is away costs a beat, never the worker."""
 
     def __init__(self, writer: HeartbeatWriter) -> None:
+        self.pace = Pace()
         self._writer = writer
         self._state = WorkerState.STARTING
+        self._pool_ready_at: float | None = None
         self._heard = True
-        self._stopped = threading.Event()
+        self._stopped = False
+        self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
 
     def start(self) -> None:
@@ -35,17 +39,33 @@ class Heart:
     def ready(self) -> None:
         """From now on the worker takes work; what others left behind is cleared away."""
         self._state = WorkerState.READY
+        self._pool_ready_at = time.monotonic()
         self._beat()
         try:
-            self._writer.forget_others()
+            others = self._writer.forget_others()
         except redis.RedisError as error:
             logger.warning("old heartbeats could not be removed: %s", error)
+            return
+        # Their clocks may be wrong, so none of them makes it later.
+        since = [time.time() - beat.ready_at for beat in others if beat.state is WorkerState.READY and beat.ready_at]
+        self._pool_ready_at -= max([0.0, *since])
+
+    def drain(self) -> None:
+        """From now on the worker takes nothing new; it is said soon. Safe in a signal's handler."""
+        self._state = WorkerState.DRAINING
+        self._wake.set()
+
+    def start_ms(self, queue_ms: float) -> float:
+        """For how much of a wait that ends now no worker of the pool was ready, as far as this one knows."""
+        if self._pool_ready_at is None:
+            return 0.0
+        return round(max(0.0, queue_ms - (time.monotonic() - self._pool_ready_at) * 1000), 1)
 
     def fail(self, reason: str) -> None:
         """The worker could not start: the reason is kept for those who ask for its model."""
         self._stop()
         try:
-            self._writer.beat(WorkerState.FAILED, reason)
+            self._writer.fail(reason)
         except redis.RedisError as error:
             logger.warning("the failure could not be recorded: %s", error)
 
@@ -58,16 +78,21 @@ class Heart:
             logger.warning("the heartbeat could not be removed: %s", error)
 
     def _stop(self) -> None:
-        self._stopped.set()
+        self._stopped = True
+        self._wake.set()
         self._thread.join(timeout=INTERVAL_SECONDS)
 
     def _run(self) -> None:
-        while not self._stopped.wait(INTERVAL_SECONDS):
+        while True:
+            self._wake.wait(INTERVAL_SECONDS)
+            if self._stopped:
+                return
+            self._wake.clear()
             self._beat()
 
     def _beat(self) -> None:
         try:
-            self._writer.beat(self._state)
+            self._writer.beat(self._state, held=self.pace.held, tokens_per_second=self.pace.tokens_per_second())
         except redis.RedisError as error:
             if self._heard:
                 logger.warning("heartbeats fail from now on: %.200s", error)

@@ -46,6 +46,10 @@ class Reporter:
         """From now on do not wait long for a Redis that is away."""
         self._patient_until = time.monotonic() + LAST_TRIES_SECONDS
 
+    def close(self) -> None:
+        """Wait until all that was accepted is remembered."""
+        self._memory.shutdown()
+
     def despite_outages(self, call: Callable[[], Answer]) -> Answer | None:
         """What it answers, however long Redis is away; None when this worker leaves before it is back."""
         attempt = 0

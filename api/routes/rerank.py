@@ -81,7 +81,8 @@ async def _wait(
 
 def ranked(dialect: Dialect, result: RerankResult, preference: Preference | None = None) -> Response:
     """The result in its dialect, with the times it took."""
-    timing = f"queue;dur={result.queue_ms:g}, inference;dur={result.inference_ms:g}"
+    start = f"start;dur={result.start_ms:g}, " if result.start_ms else ""
+    timing = f"queue;dur={result.queue_ms:g}, {start}inference;dur={result.inference_ms:g}"
     return json_response(dialect.render(result), headers={"Server-Timing": timing} | _applied(preference))
 
 

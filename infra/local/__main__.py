@@ -14,7 +14,9 @@ from rich.markup import escape
 
 from infra.local.console import Steps, say
 from infra.local.demo import DemoError, run_demo
+from infra.local.follower import following
 from infra.local.stack import Options, Stack, StackError
+from infra.local.terminal import end_with_terminal, hush
 from shared.errors import RerankqError
 
 READY_SECONDS = 900.0
@@ -40,11 +42,22 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         choices=("vllm", "lexical"),
         help="lexical scores by word overlap and needs no model; default: vllm",
     )
-    parser.add_argument("--workers", type=_positive, default=1, metavar="N", help="worker processes; default: 1")
+    workers = parser.add_argument_group(
+        "workers", "None at first: a request wakes one, and it goes after some quiet. Or a fixed number of them:"
+    )
+    workers.add_argument("--workers", type=_positive, metavar="N", help="N workers, always")
+    workers.add_argument("--idle-seconds", type=_seconds, metavar="S", help="how long one stays idle; default: 300")
+    workers.add_argument("--max-workers", type=_positive, metavar="N", help="N at most; default: 1")
+    workers.add_argument(
+        "--standby", action="store_true", help="keep a process ready that has imported vLLM: a worker starts in seconds"
+    )
     parser.add_argument(
         "--demo", action="store_true", help="end after the example, with status 0 if its order was right"
     )
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.workers and (options.idle_seconds is not None or options.max_workers or options.standby):
+        parser.error("--workers keeps a fixed number: --idle-seconds, --max-workers and --standby are for the others")
+    return options
 
 
 def _positive(text: str) -> int:
@@ -53,9 +66,16 @@ def _positive(text: str) -> int:
     return number
 
 
+def _seconds(text: str) -> float:
+    if not 0 <= (number := float(text)) <= 604_800:
+        raise ValueError
+    return number
+
+
 def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     console = Console()
+    end_with_terminal()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
@@ -73,25 +93,45 @@ def run(options: argparse.Namespace, console: Console) -> int:
     """Start everything, show the example, serve. Raises KeyboardInterrupt when interrupted before it serves."""
     steps = Steps(console)
     started = time.monotonic()
-    stack_options = Options(
-        options.host, options.port, options.redis_url, options.model, options.engine, options.workers
-    )
-    with Stack(stack_options) as stack:
+    with Stack(stack_options(options)) as stack:
         with steps.step("starting Redis") as done:
             stack.start_redis()
             done.append(f"Redis at {stack.redis_url.rpartition('@')[2].removeprefix('redis://')}")
         model = stack.start_service()
-        engine = options.engine or model.engine
-        with steps.step(f"starting the API, and a worker that loads {model.name} into {engine}") as done:
+        served = f"{model.name} on {options.engine or model.engine}"
+        with steps.step(_starting(options, served)) as done:
             stack.wait_ready(READY_SECONDS)
-            done.append(f"API and {options.workers} worker{'s' * (options.workers > 1)}, {model.name} on {engine}")
+            count = options.workers or 0
+            done.append(f"API and {count} worker{'s' * (count != 1)}, {served}")
         seconds = time.monotonic() - started
         say(console, f"[bold]ready[/bold] at {stack.url} after {seconds:.1f} s\n")
-        in_order = run_demo(stack.url, console)
-        if options.demo:
-            say(console, "the order is right" if in_order else "[red]the order is wrong[/red]")
-            return 0 if in_order else 1
-        return _serve(stack, console)
+        with following(stack.log("autoscaler"), "autoscaler", lambda sentence: say(console, f"• {escape(sentence)}")):
+            in_order = run_demo(stack.url, console, READY_SECONDS)
+            if options.demo:
+                say(console, "the order is right" if in_order else "[red]the order is wrong[/red]")
+                return 0 if in_order else 1
+            return _serve(stack, console)
+
+
+def stack_options(options: argparse.Namespace) -> Options:
+    """What the command line asks for, as the stack is told."""
+    wishes = {"idle_seconds": options.idle_seconds, "max": options.max_workers, "standby": options.standby or None}
+    pool = {name: value for name, value in wishes.items() if value is not None}
+    return Options(
+        options.host,
+        options.port,
+        options.redis_url,
+        options.model,
+        options.engine,
+        options.workers or 1,
+        pool=None if options.workers else pool,
+    )
+
+
+def _starting(options: argparse.Namespace, served: str) -> str:
+    if options.workers is None:
+        return f"starting the API; no worker yet for {served}"
+    return f"starting the API, and {'a worker' if options.workers == 1 else f'{options.workers} workers'} for {served}"
 
 
 def _serve(stack: Stack, console: Console) -> int:
@@ -111,7 +151,13 @@ def _asked_to_stop() -> Iterator[list[int]]:
     """Within the block signals only fill the list: an exception amid a start would lose the process just started."""
     asked: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, lambda number, _: asked.append(number)) for number in numbers]
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            hush()
+        asked.append(number)
+
+    before = [signal.signal(number, ask) for number in numbers]
     try:
         yield asked
     finally:
@@ -119,7 +165,9 @@ def _asked_to_stop() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    if number == signal.SIGHUP:
+        hush()
     raise KeyboardInterrupt
 
 

@@ -7,6 +7,7 @@ import time
 import urllib.error
 import urllib.request
 from typing import Any
+from uuid import uuid4
 
 from rich.console import Console
 from rich.table import Table
@@ -15,19 +16,27 @@ from api.examples import PANDA_DOCUMENTS, PANDA_QUERY
 
 EXPECTED_ORDER = [2, 1, 0]
 _JOB_SECONDS = 60
+_WAIT_TIMED_OUT = 504
 
 
 class DemoError(Exception):
     """The door answered something else than a ranking."""
 
 
-def run_demo(url: str, console: Console) -> bool:
-    """Rank the example both ways and print tables and curl lines. Answers whether both orders were right."""
+class WaitedInVain(DemoError):
+    """The wait was over before the job was."""
+
+
+def run_demo(url: str, console: Console, patience_seconds: float = 120.0) -> bool:
+    """Rank the example both ways and print tables and curl lines. Answers whether both orders were right.
+
+    The first request may find no worker yet: it waits that long for one. Raises DemoError.
+    """
     body = json.dumps({"query": PANDA_QUERY, "documents": PANDA_DOCUMENTS})
     curl = f"curl -s {url}/v1/rerank -H 'Content-Type: application/json' -d {shlex.quote(body)}"
 
-    waited, seconds = _timed(lambda: _post(f"{url}/v1/rerank", body))
-    _print_ranking(console, f"waiting for the result: {seconds * 1000:.0f} ms", waited)
+    waited, seconds = _timed(lambda: _patiently(f"{url}/v1/rerank", body, patience_seconds))
+    _print_ranking(console, f"waiting for the result: {_in_words(seconds)}", waited)
     _print_commands(console, [curl])
 
     as_job, job_id = _as_job(url, body)
@@ -51,6 +60,22 @@ def _order(answer: dict[str, Any]) -> list[int]:
     return [row["index"] for row in answer["results"]]
 
 
+def _patiently(url: str, body: str, seconds: float) -> dict[str, Any]:
+    """Wait for one and the same job for longer than the server lets a caller wait."""
+    deadline = time.monotonic() + seconds
+    headers = {"Idempotency-Key": f"demo-{uuid4().hex}"}
+    while True:
+        try:
+            return _post(url, body, headers)
+        except WaitedInVain:
+            if time.monotonic() >= deadline:
+                raise
+
+
+def _in_words(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
 def _timed(call: Any) -> tuple[Any, float]:
     started = time.perf_counter()
     return call(), time.perf_counter() - started
@@ -70,8 +95,9 @@ def _request(url: str, body: bytes | None = None, headers: dict[str, str] | None
             answer: dict[str, Any] = json.load(response)
             return answer
     except urllib.error.HTTPError as error:
+        kind = WaitedInVain if error.code == _WAIT_TIMED_OUT else DemoError
         hint = "; put one of your keys into RERANKQ_API_KEY" if error.code == 401 else ""
-        raise DemoError(f"{error.code}: {json.load(error).get('message')}{hint}") from error
+        raise kind(f"{error.code}: {json.load(error).get('message')}{hint}") from error
 
 
 def _print_ranking(console: Console, title: str, answer: dict[str, Any]) -> None:

@@ -8,8 +8,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from infra.local.processes import Child
 from shared.errors import ConfigurationError
+from shared.processes import Child
 
 _START_SECONDS = 10.0
 

@@ -1,4 +1,4 @@
-"""Redis, the API and the workers as processes of this machine: started, watched, stopped together.
+"""Redis, the API, the workers or their autoscaler as processes of this machine: started, watched, stopped together.
 
 Until the stack was ready an end of any of them is an error (`check`); afterwards `tend` starts them again.
 """
@@ -13,22 +13,27 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+from redis.exceptions import RedisError
 
-from infra.local.processes import Child, stop_all
 from infra.local.redis_server import free_port, spawn_redis, url_of, wait_until_it_accepts
-from infra.local.supervisor import Supervisor, how_it_ended
+from infra.local.supervisor import Supervisor
+from shared import keys
 from shared.errors import ConfigurationError
+from shared.heartbeats import summarize
 from shared.models import ModelSpec, load_models
+from shared.processes import Child, how_it_ended, stop_all
+from shared.redis_client import connect
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS_FILE = ROOT / "infra" / "models.yaml"
 DEFAULT_PORT = 8000
-STOP_SECONDS = 15.0
+STOP_SECONDS = 20.0
 DRAIN_SECONDS = "5"
 """Well within STOP_SECONDS: nothing on this machine waits for the shards of a worker that is stopped."""
 _POLL_SECONDS = 0.1
@@ -36,7 +41,11 @@ _POLL_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What to run. None means: choose for me. `environment` is added to what every process sees."""
+    """What to run. None means: choose for me. `environment` is added to what every process sees.
+
+    Either `workers` run always, or, where `pool` is given, as many as there is work for: its settings then replace
+    those of every model's own `pool` (see shared.models.PoolSettings), and an empty one changes none.
+    """
 
     host: str = "127.0.0.1"
     port: int | None = None
@@ -45,6 +54,7 @@ class Options:
     engine: str | None = None
     workers: int = 1
     environment: Mapping[str, str] = field(default_factory=dict)
+    pool: Mapping[str, Any] | None = None
 
 
 class StackError(Exception):
@@ -98,12 +108,15 @@ class Stack:
             self.redis_url = url_of(port)
 
     def start_service(self) -> ModelSpec:
-        """Start the API and the workers; answers the model they serve. Raises ConfigurationError."""
+        """Start the API, and the workers or who starts them; answers the first model. Raises ConfigurationError."""
         models_file = self._models_file()
-        model = load_models(models_file).default
+        model = self._model = load_models(models_file).default
         common = {"REDIS_URL": self.redis_url, "RERANKQ_MODELS_FILE": str(models_file)}
         address = ("--host", self._options.host, "--port", str(self.port))
         self._spawn("api", ["serve", *address], common)
+        if self._options.pool is not None:
+            self._spawn("worker.autoscaler", [], common, "autoscaler")
+            return model
         for number in range(1, self._options.workers + 1):
             engine = ["--engine", self._options.engine] if self._options.engine else []
             self._spawn("worker", ["--model", model.name, *engine], common, f"worker-{number}")
@@ -115,10 +128,16 @@ class Stack:
         while time.monotonic() < deadline:
             self.check()
             status, body = get_json(f"{self.url}/ready")
-            if status == 200 and self._all_ready(body):
+            if (
+                status == 200 or (self._options.pool is not None and body.get("store") == "reachable")
+            ) and self._all_ready():
                 return body
             time.sleep(_POLL_SECONDS)
         raise StackError(f"not ready within {timeout_seconds:g} s:\n{self._supervisor.children[-1].last_lines()}")
+
+    def log(self, name: str) -> Path:
+        """What the process of that name has written, if it has."""
+        return self._folder / f"{name}.log"
 
     def child(self, name: str) -> Child:
         """One of the processes: api, worker-1, redis ... Raises KeyError."""
@@ -134,34 +153,41 @@ class Stack:
         """Start again whoever has ended; answers one sentence for each. Never waits."""
         return self._supervisor.tend()
 
-    def _all_ready(self, body: dict[str, Any]) -> bool:
-        ready: int = sum(model["ready"] for model in body["models"].values())
-        return ready >= self._options.workers
+    def _all_ready(self) -> bool:
+        """Whether the workers that are to run always take work."""
+        if self._options.pool is not None:
+            return True
+        with suppress(RedisError), connect(self.redis_url) as client:
+            beats: Mapping[bytes, bytes] = client.hgetall(keys.workers(self._model.name))  # type: ignore[assignment]
+            return summarize(beats, time.time()).ready >= self._options.workers
+        return False
 
     def _spawn(self, package: str, arguments: list[str], variables: dict[str, str], name: str = "") -> None:
         name = name or package
         command = [sys.executable, "-m", package, *arguments]
-        log = self._folder / f"{name}.log"
         environment = self._environment | variables
-        self._supervisor.start(name, lambda: Child(name, command, log, environment))
+        self._supervisor.start(name, lambda: Child(name, command, self.log(name), environment))
 
     def _models_file(self) -> Path:
-        """The models file to use: the shipped one, or one made for the model or the engine that was asked for.
+        """The models file to use: the shipped one, or one made for what was asked for beside it.
 
-        The engine stands in it too: API and worker must agree on what computed a score.
+        Engine and pool settings stand in it too: API, autoscaler and workers must agree on both.
         """
         configured = self._environment.get("RERANKQ_MODELS_FILE")
         asked = self._options
-        if asked.model is None and configured and asked.engine is None:
+        if asked.model is None and configured and asked.engine is None and not asked.pool:
             return Path(configured)
         if asked.model is None and configured:
-            entry = load_models(Path(configured)).default.model_dump()
+            entries = [spec.model_dump() for spec in load_models(Path(configured)).specs]
         else:
-            entry = self._model_entry(asked.model)
+            entries = [self._model_entry(asked.model)]
         if asked.engine is not None:
-            entry["engine"] = asked.engine
+            # An engine that was named is one model's.
+            entries = [entries[0] | {"engine": asked.engine}]
+        for entry in entries:
+            entry["pool"] = entry.get("pool", {}) | dict(asked.pool or {})
         path = self._folder / "models.yaml"
-        path.write_text(yaml.safe_dump({"models": [entry]}))
+        path.write_text(yaml.safe_dump({"models": entries}))
         return path
 
     @staticmethod

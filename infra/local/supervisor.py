@@ -4,14 +4,13 @@ Owns what runs under which name, how to start it again and when. Refuses to wait
 that whoever calls it stays free to stop everything at any moment, also between an end and the next start.
 """
 
-import signal
 import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from infra.local.processes import Child
 from shared.errors import RerankqError
+from shared.processes import Child, how_it_ended
 
 FIRST_DELAY_SECONDS = 0.5
 LONGEST_DELAY_SECONDS = 30.0
@@ -81,13 +80,3 @@ class _Part:
         delay, self.delay = self.delay, min(self.delay * 2, LONGEST_DELAY_SECONDS)
         self.again_at = now + delay
         return f"{self.name} {what}; starting it again in {delay:g} s (its log: {self.child.log})"
-
-
-def how_it_ended(status: int) -> str:
-    """An exit status as subprocess has it, a signal's number negative, in words."""
-    if status >= 0:
-        return f"ended with status {status}"
-    try:
-        return f"was ended by {signal.Signals(-status).name}"
-    except ValueError:
-        return f"was ended by signal {-status}"

@@ -1,12 +1,12 @@
 -- Takes one shard for one worker, or says why not.
 -- reads   the job's request and documents
--- writes  KEYS[1] job, its shards and lease; KEYS[2] outstanding; on a passed deadline whatever ends a job
+-- writes  KEYS[1] job, its shards and lease; KEYS[2] outstanding, load; on a passed deadline whatever ends a job
 -- args    1 job id, 2 shard, 3 fencing token, 4 lease in ms, 5 channel, 6 1: it would have no company
--- answers {verdict, request JSON, documents JSON, ms since the job was accepted}; verdict is
+-- answers {verdict, request JSON, documents JSON, ms since the job was accepted, the shard's tokens}; verdict is
 --         run | gone (no such job) | ended (the job is final) | done (the shard is) | held (another worker has it) |
 --         alone (it must have no company: to be claimed again when it would have none)
 local keys = job_keys(KEYS[1])
-local job = redis.call('HMGET', keys.job, 'state', 'deadline_ms', 'created_ms', 'started_ms')
+local job = redis.call('HMGET', keys.job, 'state', 'deadline_ms', 'created_ms', 'started_ms', 'class')
 if not job[1] then return {'gone'} end
 if is_final(job[1]) then return {'ended'} end
 
@@ -18,7 +18,8 @@ if now >= tonumber(job[2]) then
 end
 
 local shard = ARGV[2]
-local current = redis.call('HMGET', keys.shards, shard .. ':state', shard .. ':token', shard .. ':alone')
+local current = redis.call('HMGET', keys.shards, shard .. ':state', shard .. ':token', shard .. ':alone',
+  shard .. ':pairs', shard .. ':tokens')
 if current[1] == 'done' then return {'done'} end
 -- Also when the lease has run out: only the reconciler takes a shard away, and counts the crash. Not held by the same
 -- token: that is a claim repeated after a lost answer.
@@ -28,6 +29,10 @@ if current[3] == '1' and ARGV[6] ~= '1' then return {'alone'} end
 redis.call('HSET', keys.shards, shard .. ':state', 'leased', shard .. ':token', ARGV[3], shard .. ':rings', 0)
 redis.call('SET', lease_key(keys, shard), ARGV[3], 'PX', ARGV[4])
 redis.call('ZADD', keys.outstanding, now + ARGV[4], ARGV[1] .. '/' .. shard)
-redis.call('HSET', keys.job, 'state', 'running')
-if not job[4] then redis.call('HSET', keys.job, 'started_ms', now) end
-return {'run', redis.call('GET', keys.request), redis.call('HGET', keys.documents, shard), now - job[3]}
+if current[1] ~= 'leased' then
+  local size = size_of(current[4], current[5])
+  count(keys, job[5], less(size), size, job[1] == 'running' and 0 or 1)
+end
+if job[1] ~= 'running' then redis.call('HSET', keys.job, 'state', 'running', 'started_ms', job[4] or now) end
+return {'run', redis.call('GET', keys.request), redis.call('HGET', keys.documents, shard), now - job[3],
+  current[5] or 0}

@@ -1,6 +1,6 @@
 -- Ends the jobs whose deadline has passed.
 -- reads   KEYS[3] deadlines
--- writes  whatever ends a job
+-- writes  whatever ends a job; jobs
 -- args    1 start of every job's key, 2 how many jobs at most, 3 channel
 -- answers how many were ended
 local ended = 0
@@ -12,6 +12,9 @@ for _, job_id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now_ms(), '
   if state and not is_final(state) then
     end_job(keys, job_id, 'expired', ARGV[3])
     ended = ended + 1
+  elseif not state then
+    redis.call('ZREM', jobs_key(keys, 'interactive'), job_id)
+    redis.call('ZREM', jobs_key(keys, 'batch'), job_id)
   end
 end
 return ended

@@ -1,29 +1,31 @@
 -- Accepts a shard's scores, once: the first finish under the live token wins, every other one is dropped.
--- writes  KEYS[1] job, its shards, results and lease; KEYS[2] outstanding; with the last shard whatever ends a job
+-- writes  KEYS[1] job, its shards, results and lease; KEYS[2] outstanding, load; with the last shard what ends a job
 -- args    1 job id, 2 shard, 3 fencing token, 4 scores JSON, 5 channel, 6 ceiling on the life of the results in ms,
 --         7 ms until an unheard doorbell is rung again, 8 bytes of a result that are told with the news of it
 -- answers {verdict, the next shard of the job to ring for or -1}; verdict is
 --         accepted | stale (the token is not the live one) | ended (the job is final or gone)
 local keys = job_keys(KEYS[1])
-local job = redis.call('HMGET', keys.job, 'state', 'next', 'shards')
+local job = redis.call('HMGET', keys.job, 'state', 'next', 'shards', 'class')
 if not job[1] or is_final(job[1]) then return {'ended', -1} end
 
 local shard = ARGV[2]
-local current = redis.call('HMGET', keys.shards, shard .. ':state', shard .. ':token')
+local current = redis.call('HMGET', keys.shards, shard .. ':state', shard .. ':token', shard .. ':pairs',
+  shard .. ':tokens')
 if current[1] ~= 'leased' or current[2] ~= ARGV[3] then return {'stale', -1} end
 
 despite_full_memory(keys)
 redis.call('HSET', keys.shards, shard .. ':state', 'done')
 redis.call('HINCRBY', keys.shards, shard .. ':accepted', 1)
 redis.call('HSET', keys.results, shard, ARGV[4])
-redis.call('PEXPIRE', keys.results, ARGV[6])
 redis.call('DEL', lease_key(keys, shard))
 redis.call('ZREM', keys.outstanding, ARGV[1] .. '/' .. shard)
 if redis.call('HINCRBY', keys.job, 'left', -1) == 0 then
   local is_whole = tonumber(job[3]) == 1 and #ARGV[4] <= tonumber(ARGV[8])
-  end_job(keys, ARGV[1], 'succeeded', ARGV[5], is_whole and ARGV[4] or nil)
+  end_job(keys, ARGV[1], 'succeeded', ARGV[5], size_of(current[3], current[4]), is_whole and ARGV[4] or nil)
   return {'accepted', -1}
 end
+redis.call('PEXPIRE', keys.results, ARGV[6])
+count(keys, job[4], {0, 0}, less(size_of(current[3], current[4])), 0)
 
 -- One done, the next one rung for: a large job never has more than its window in the queue.
 local next_shard = tonumber(job[2])

@@ -1,7 +1,7 @@
 -- Looks after shards whose time has come: an unheard doorbell is to be rung again, a lease that ended without a word is
 -- a crash. Safe to run twice: ringing once too often costs a claim.
 -- reads   KEYS[4..5] the pool's queues (lists)
--- writes  KEYS[2] outstanding, KEYS[6] dead, the jobs whose shards are due
+-- writes  KEYS[2] outstanding, load, KEYS[6] dead, the jobs whose shards are due
 -- args    1 start of every job's key, 2 how many shards at most, 3 ms until the first repeated ring, 4 ms between later
 --         ones at most, 5 crashes allowed, 6 failure JSON for more, 7 channel, 8 length of the dead list,
 --         9 crashes after which a shard is tried alone, 10 as 3, for a shard that lost its worker
@@ -23,7 +23,8 @@ local function look_after(member, job_id, shard)
     redis.call('ZREM', KEYS[2], member)
     return
   end
-  local fields = redis.call('HMGET', keys.shards, shard .. ':state', shard .. ':rings', shard .. ':crashes')
+  local fields = redis.call('HMGET', keys.shards, shard .. ':state', shard .. ':rings', shard .. ':crashes',
+    shard .. ':pairs', shard .. ':tokens')
   local rings = tonumber(fields[2] or 0)
   -- Whoever has lost a worker once is not kept waiting for another one that dies with its doorbell in hand.
   local first_wait = (fields[1] == 'leased' or fields[3]) and ARGV[10] or ARGV[3]
@@ -35,6 +36,8 @@ local function look_after(member, job_id, shard)
     if crashes >= tonumber(ARGV[5]) then
       return bury(keys, job_id, shard, ARGV[6], ARGV[7], KEYS[6], tonumber(ARGV[8]))
     end
+    local size = size_of(fields[4], fields[5])
+    count(keys, job[2], size, less(size), 0)
     redis.call('HSET', keys.shards, shard .. ':state', 'queued', shard .. ':rings', 0)
     if crashes >= tonumber(ARGV[9]) then redis.call('HSET', keys.shards, shard .. ':alone', 1) end
     redis.call('HDEL', keys.shards, shard .. ':token')
@@ -54,5 +57,10 @@ end
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, ARGV[2])) do
   local job_id, shard = string.match(member, '^(.+)/(%d+)$')
   look_after(member, job_id, shard)
+end
+-- Of a job that is gone nobody took the load away.
+local keys = job_keys('')
+if redis.call('ZCARD', keys.outstanding) == 0 and redis.call('HLEN', keys.load) > 1 then
+  clear_load(keys, redis.call('HGET', keys.load, 'changed_ms'))
 end
 return ring

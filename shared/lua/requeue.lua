@@ -1,14 +1,15 @@
 -- Gives a shard back: because its worker stops (drain, free of charge) or its engine asked for another try (transient).
--- writes  KEYS[1] job, its shards and lease; KEYS[2] outstanding; KEYS[4] dead and whatever ends a job over budget
+-- writes  KEYS[1] job, its shards and lease; KEYS[2] outstanding, load; KEYS[4] dead and what ends a job over budget
 -- args    1 job id, 2 shard, 3 fencing token, 4 drain | transient, 5 ms until it is looked after again,
 --         6 transient errors allowed, 7 failure JSON, 8 channel, 9 length of the dead list
 -- answers accepted | failed (over its budget, the job has failed) | stale | ended, as finish does
 local keys = job_keys(KEYS[1])
-local state = redis.call('HGET', keys.job, 'state')
-if not state or is_final(state) then return 'ended' end
+local job = redis.call('HMGET', keys.job, 'state', 'class')
+if not job[1] or is_final(job[1]) then return 'ended' end
 
 local shard = ARGV[2]
-local current = redis.call('HMGET', keys.shards, shard .. ':state', shard .. ':token')
+local current = redis.call('HMGET', keys.shards, shard .. ':state', shard .. ':token', shard .. ':pairs',
+  shard .. ':tokens')
 if current[1] ~= 'leased' or current[2] ~= ARGV[3] then return 'stale' end
 
 despite_full_memory(keys)
@@ -16,6 +17,8 @@ if ARGV[4] == 'transient' and redis.call('HINCRBY', keys.shards, shard .. ':retr
   bury(keys, ARGV[1], shard, ARGV[7], ARGV[8], KEYS[4], tonumber(ARGV[9]))
   return 'failed'
 end
+local size = size_of(current[3], current[4])
+count(keys, job[2], size, less(size), 0)
 redis.call('HSET', keys.shards, shard .. ':state', 'queued')
 redis.call('HDEL', keys.shards, shard .. ':token')
 redis.call('DEL', lease_key(keys, shard))

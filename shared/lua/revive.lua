@@ -1,24 +1,29 @@
 -- Tries a failed job again: what is done stays done, the rest starts over with fresh budgets.
--- writes  KEYS[1] job and its shards; KEYS[2] outstanding, KEYS[3] deadlines
+-- writes  KEYS[1] job and its shards; KEYS[2] outstanding, KEYS[3] deadlines, load, jobs
 -- args    1 job id, 2 ceiling on the life of an unfinished job in ms, 3 ms until the deadline
 -- answers {the shards to ring for} | false (no such job, or it has not failed)
 local keys = job_keys(KEYS[1])
-local job = redis.call('HMGET', keys.job, 'state', 'shards', 'idempotency')
+local job = redis.call('HMGET', keys.job, 'state', 'shards', 'idempotency', 'class')
 if job[1] ~= 'failed' then return false end
 
 local now = now_ms()
 local ring = {}
+local size = {0, 0}
 redis.call('HSET', keys.job, 'state', 'queued', 'next', job[2], 'deadline_ms', now + ARGV[3])
 redis.call('HDEL', keys.job, 'failure', 'finished_ms')
 redis.call('ZADD', keys.deadlines, now + ARGV[3], ARGV[1])
 for shard = 0, tonumber(job[2]) - 1 do
-  if redis.call('HGET', keys.shards, shard .. ':state') ~= 'done' then
+  local fields = redis.call('HMGET', keys.shards, shard .. ':state', shard .. ':pairs', shard .. ':tokens')
+  if fields[1] ~= 'done' then
+    size = {size[1] + (fields[2] or 0), size[2] + (fields[3] or 0)}
     redis.call('HSET', keys.shards, shard .. ':state', 'queued')
     redis.call('HDEL', keys.shards, shard .. ':token', shard .. ':crashes', shard .. ':retries', shard .. ':rings', shard .. ':alone')
     redis.call('ZADD', keys.outstanding, now, ARGV[1] .. '/' .. shard)
     table.insert(ring, shard)
   end
 end
+redis.call('ZADD', jobs_key(keys, job[4]), now, ARGV[1])
+count(keys, job[4], size, {0, 0}, 0, now)
 for _, key in ipairs({keys.job, keys.request, keys.documents, keys.shards, keys.results}) do
   redis.call('PEXPIRE', key, ARGV[2])
 end

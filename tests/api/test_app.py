@@ -1,5 +1,6 @@
 import asyncio
 import logging
+import re
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -161,7 +162,16 @@ class TestRoutes:
             answer = await with_worker(client.post("/v1/rerank", json=BODY), redis_url)
         assert answer.status_code == 200
         assert [row["index"] for row in answer.json()["results"]] == [1, 0]
-        assert answer.headers["server-timing"].startswith("queue;dur=")
+        assert re.match(r"queue;dur=\d+, inference;dur=0, total;dur=", answer.headers["server-timing"])
+
+    async def test_a_call_that_a_worker_was_started_for_says_how_much_of_the_wait_that_was(
+        self, open_api: Opener, redis_url: str
+    ) -> None:
+        worker = Worker(redis_url, make_scores().model_copy(update={"queue_ms": 9512.0, "start_ms": 9403.2}))
+        async with open_api() as client:
+            answer = await with_worker(client.post("/v1/rerank", json=BODY), worker)
+        timing = answer.headers["server-timing"]
+        assert timing.startswith("queue;dur=9512, start;dur=9403.2, inference;dur=0, total;dur=")
 
     async def test_a_call_under_a_dialects_prefix_speaks_it(self, open_api: Opener, redis_url: str) -> None:
         async with open_api() as client:
@@ -299,9 +309,10 @@ class TestBackground:
         assert raised == []
 
 
-async def with_worker(call: Any, redis_url: str) -> httpx.Response:
+async def with_worker(call: Any, worker: str | Worker) -> httpx.Response:
+    """The answer to a call that a worker, or a new one on that Redis, answers."""
     async with asyncio.TaskGroup() as tasks:
         answering = tasks.create_task(call)
-        tasks.create_task(Worker(redis_url).answer_one())
+        tasks.create_task((Worker(worker) if isinstance(worker, str) else worker).answer_one())
     answer: httpx.Response = answering.result()
     return answer

@@ -59,6 +59,11 @@ async def prepare(preparation: Preparation, *texts: str, **fields: object) -> Su
     return await preparation.prepare(make_request(*texts, **fields), "superset", OWNER, WorkClass.INTERACTIVE, None)
 
 
+def pairs(submission: Submission) -> list[int]:
+    """How many documents each shard has."""
+    return [size.pairs for size in submission.sizes]
+
+
 def commands(client: Any) -> int:
     """How many commands Redis has run, this one not counted."""
     return int(client.info("stats")["total_commands_processed"])
@@ -67,12 +72,12 @@ def commands(client: Any) -> int:
 class TestKnownScores:
     async def test_nothing_is_known_of_what_was_never_asked(self, make: Maker) -> None:
         submission = await prepare(make(), "a", "b")
-        assert (submission.rest, submission.sizes, len(submission.envelopes)) == (None, [2], 1)
+        assert (submission.rest, pairs(submission), len(submission.envelopes)) == (None, [2], 1)
 
     async def test_what_is_known_goes_to_no_worker(self, make: Maker, remember: Callable[..., None]) -> None:
         remember("b", "x")
         submission = await prepare(make(), "a", "b", "c")
-        assert (submission.rest, submission.sizes) == (Rest({1: HALF}), [2])
+        assert (submission.rest, pairs(submission)) == (Rest({1: HALF}), [2])
         assert [document.text for document in submission.request.documents] == ["a", "b", "c"]
 
     async def test_where_all_is_known_there_is_no_shard_and_no_doorbell(
@@ -92,17 +97,17 @@ class TestKnownScores:
 
     async def test_of_another_model_nothing_is_known(self, make: Maker, remember: Callable[..., None]) -> None:
         remember("a")
-        assert (await prepare(make(), "a", model="templated")).sizes == [1]
+        assert pairs(await prepare(make(), "a", model="templated")) == [1]
 
     async def test_only_what_is_to_be_scored_fills_the_shards(self, make: Maker, remember: Callable[..., None]) -> None:
         remember("a", "b", "c")
         preparation = make(limits=replace(LIMITS, shard_tokens=1))
-        assert (await prepare(preparation, *"abcdef")).sizes == [1, 1, 1]
+        assert pairs(await prepare(preparation, *"abcdef")) == [1, 1, 1]
 
     async def test_a_store_that_fails_knows_nothing(self, make: Maker, remember: Callable[..., None]) -> None:
         remember("a")
         away = connect_async(dead_redis_url())
-        assert (await prepare(make(store=away), "a")).sizes == [1]
+        assert pairs(await prepare(make(store=away), "a")) == [1]
         await away.aclose()
 
     async def test_a_store_that_is_known_to_be_away_is_not_asked(
@@ -110,7 +115,7 @@ class TestKnownScores:
     ) -> None:
         remember("a")
         pools.store_reachable = False
-        assert (await prepare(make(), "a")).sizes == [1]
+        assert pairs(await prepare(make(), "a")) == [1]
 
     async def test_one_command_finds_them_all(
         self, make: Maker, remember: Callable[..., None], redis_client: Any
@@ -130,14 +135,14 @@ class TestKnownScores:
         before = commands(redis_client)
         submission = await prepare(preparation, "a", "b", "a")
         assert commands(redis_client) - before == 1
-        assert (submission.rest, submission.sizes) == (Rest({}, {2: 0}), [2])
+        assert (submission.rest, pairs(submission)) == (Rest({}, {2: 0}), [2])
 
 
 class TestRepeats:
     @pytest.mark.parametrize("cached", [True, False])
     async def test_equal_documents_are_scored_once(self, make: Maker, cached: bool) -> None:
         submission = await prepare(make(cached=cached), "a", "b", "a", "a")
-        assert (submission.rest, submission.sizes) == (Rest({}, {2: 0, 3: 0}), [2])
+        assert (submission.rest, pairs(submission)) == (Rest({}, {2: 0, 3: 0}), [2])
 
 
 class TestListwise:
@@ -147,7 +152,7 @@ class TestListwise:
         remember("a", "b", spec=LISTWISE.model_copy(update={"listwise": False}))
         preparation = make(limits=replace(LIMITS, shard_tokens=1))
         submission = await prepare(preparation, "a", "b", "a", model="listwise")
-        assert (submission.rest, submission.sizes) == (None, [3])
+        assert (submission.rest, pairs(submission)) == (None, [3])
 
 
 class TestInstructions:

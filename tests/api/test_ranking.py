@@ -120,10 +120,10 @@ class TestFailedDocuments:
 def test_the_answer_is_about_its_job() -> None:
     request = make_request("a", return_documents=False)
     first = ShardScores(scores=[0.5], scale=SIMILARITY, prompt_tokens=3, queue_ms=4.0, inference_ms=10.0)
-    second = ShardScores(scores=[], scale=SIMILARITY, prompt_tokens=2, queue_ms=6.0, inference_ms=5.0)
+    second = ShardScores(scores=[], scale=SIMILARITY, prompt_tokens=2, queue_ms=6.0, start_ms=5.5, inference_ms=5.0)
     result = rank(make_record("job-7"), request, [first, second])
     assert (result.id, result.model, result.created) == ("job-7", MODEL, 1_700_000_000)
-    assert (result.prompt_tokens, result.queue_ms, result.inference_ms) == (5, 6.0, 15.0)
+    assert (result.prompt_tokens, result.queue_ms, result.start_ms, result.inference_ms) == (5, 6.0, 5.5, 15.0)
     assert not result.return_documents
 
 

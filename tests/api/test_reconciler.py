@@ -13,13 +13,13 @@ import redis.asyncio
 import api.reconciler
 from api.background import cancel_and_wait
 from api.reconciler import Reconciler
-from infra.local.processes import stop_all
 from infra.local.redis_server import start_redis
 from shared import keys
 from shared.celery_app import Envelopes, make_celery
 from shared.contracts import WorkClass
 from shared.jobs import JobState
 from shared.ledger import Ledger, Ring
+from shared.processes import stop_all
 from shared.redis_client import connect_async
 from shared.worker_ledger import WorkerLedger
 from tests.api.support import Worker

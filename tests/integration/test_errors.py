@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from infra.local.processes import stop_all
 from infra.local.redis_server import start_redis
 from infra.local.stack import Stack
+from shared.processes import stop_all
 from tests.stacks import PANDA, client_of, running, write_models
 
 

@@ -15,6 +15,7 @@ from shared.assembly import Rest
 from shared.contracts import Document, RerankRequest, ScoreScale, ShardScores, WorkClass
 from shared.jobs import JobRecord
 from shared.ledger import Ledger, Submission
+from shared.sharding import ShardSize
 from shared.worker_ledger import ShardLease
 
 JOB = "job-1"
@@ -28,6 +29,11 @@ properties = settings(max_examples=100, deadline=None, derandomize=True, suppres
 def make_request(*texts: str, **fields: object) -> RerankRequest:
     documents = [Document(text=text) for text in texts or ("one", "two")]
     return RerankRequest.model_validate({"query": "a query", "documents": documents} | fields)
+
+
+def make_size(pairs: int, shard: int = 0) -> ShardSize:
+    """Some other number of tokens for every shard of a job."""
+    return ShardSize(pairs, 10 * pairs + shard)
 
 
 def make_submission(
@@ -54,7 +60,7 @@ def make_submission(
         dialect="superset",
         owner=OWNER,
         work_class=work_class,
-        sizes=[len(range(shard, len(scored), shards)) for shard in range(shards)],
+        sizes=[make_size(len(range(shard, len(scored), shards)), shard) for shard in range(shards)],
         envelopes=[f"doorbell {job_id}/{shard}".encode() for shard in range(shards if rung is None else rung)],
         deadline_seconds=deadline_seconds,
         idempotency=idempotency,
@@ -83,14 +89,20 @@ class StoreView:
         return [member.decode() for member in self._client.zrange(keys.deadlines(MODEL), 0, -1)]
 
     def shard(self, shard: int = 0, *, job_id: str = JOB) -> dict[str, str]:
-        """The shard's fields, without its number."""
+        """How the shard stands: its fields, without its number and its size."""
         fields = self._client.hgetall(keys.shards(job_id))
         start = f"{shard}:"
-        return {
+        named = {
             name.decode().removeprefix(start): value.decode()
             for name, value in fields.items()
             if name.decode().startswith(start)
         }
+        return {name: value for name, value in named.items() if name not in ShardSize._fields}
+
+    def size(self, shard: int = 0, *, job_id: str = JOB) -> ShardSize:
+        """How much the shard is."""
+        fields = self._client.hmget(keys.shards(job_id), [f"{shard}:{name}" for name in ShardSize._fields])
+        return ShardSize(*map(int, fields))
 
     def lease(self, shard: int = 0, *, job_id: str = JOB) -> str | None:
         """Whose lease it is, None when there is none."""

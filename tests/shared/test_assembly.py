@@ -77,8 +77,8 @@ class TestAssembling:
 
         shards, start = [], 0
         for size in cut("q", scored, shard_tokens):
-            shards.append(scores_of(scored[start : start + size]))
-            start += size
+            shards.append(scores_of(scored[start : start + size.pairs]))
+            start += size.pairs
         assert assemble(shards, rest) == [score_of(text) for text in texts]
 
     @properties

@@ -75,7 +75,7 @@ def test_a_failure_is_forgotten_in_time() -> None:
 
 
 def test_a_heartbeat_that_cannot_be_read_hides_no_other() -> None:
-    assert summarize(beats(("ready", 0, ""), ("draining", 0, "")), NOW).ready == 1
+    assert summarize(beats(("ready", 0, ""), ("dreaming", 0, "")), NOW).ready == 1
 
 
 class TestWriter:

@@ -8,6 +8,7 @@ from shared.contracts import WorkClass
 from shared.errors import IdempotencyConflict
 from shared.jobs import JobState
 from shared.ledger import Acceptance, Ledger
+from shared.sharding import ShardSize
 from shared.worker_ledger import WorkerLedger
 from tests.shared.conftest import LIFETIMES
 from tests.shared.support import (
@@ -21,6 +22,7 @@ from tests.shared.support import (
 )
 
 INTERACTIVE = WorkClass.INTERACTIVE
+ONE = ShardSize(1, 9)
 FIRST = make_submission("job-1", idempotency="mine")
 NAME = keys.idempotency(OWNER, "mine")
 
@@ -74,9 +76,9 @@ async def test_another_request_under_the_same_key_is_a_conflict(ledger: Ledger, 
 async def test_documents_cannot_change_places_unnoticed(ledger: Ledger) -> None:
     """What is compared has the documents' borders in it."""
     request = make_request("ab", "c")
-    await ledger.submit(replace(FIRST, request=request, sizes=[1, 1]))
+    await ledger.submit(replace(FIRST, request=request, sizes=[ONE, ONE]))
     for texts in (("a", "bc"), ("c", "ab"), ("ab", "c", "")):
-        sizes = [1, len(texts) - 1]
+        sizes = [ONE, ShardSize(len(texts) - 1, 9)]
         with pytest.raises(IdempotencyConflict):
             await ledger.submit(replace(FIRST, job_id="job-2", request=make_request(*texts), sizes=sizes))
 

@@ -10,6 +10,7 @@ from tests.shared.support import JOB, MODEL
 
 _SHOW_NAMES = """
 local keys = job_keys(KEYS[1])
+keys['jobs that somebody waits for'] = jobs_key(keys, 'interactive')
 keys['lease of 7'] = lease_key(keys, 7)
 keys['lease of 10'] = lease_key(keys, '10')
 return cjson.encode(keys)
@@ -35,6 +36,9 @@ def test_every_name_starts_with_the_prefix() -> None:
         keys.score("digest"),
         keys.outstanding("m"),
         keys.deadlines("m"),
+        keys.jobs("m", WorkClass.BATCH),
+        keys.load("m"),
+        keys.measured("m"),
         keys.workers("m"),
         keys.queue("m", WorkClass.BATCH),
     ]
@@ -69,6 +73,9 @@ def test_the_scripts_give_a_jobs_keys_the_names_that_everybody_gives_them(redis_
         "results": keys.results(JOB),
         "lease of 7": keys.lease(JOB, 7),
         "lease of 10": keys.lease(JOB, 10),
+        "pool": keys.outstanding(MODEL).removesuffix("outstanding"),
+        "load": keys.load(MODEL),
+        "jobs that somebody waits for": keys.jobs(MODEL, WorkClass.INTERACTIVE),
         "outstanding": keys.outstanding(MODEL),
         "deadlines": keys.deadlines(MODEL),
     }

@@ -90,9 +90,10 @@ ENDS: list[End] = [
 
 class TestSubmit:
     async def test_job_request_shards_outstanding_members_and_doorbells_appear_together(
-        self, ledger: Ledger, store: StoreView, redis_client: redis.Redis
+        self, ledger: Ledger, store: StoreView
     ) -> None:
-        assert await ledger.submit(make_submission(shards=2, deadline_seconds=30)) == Acceptance(JOB, existing=False)
+        submission = make_submission(shards=2, deadline_seconds=30)
+        assert await ledger.submit(submission) == Acceptance(JOB, existing=False)
 
         record = await read_record(ledger)
         assert record == JobRecord(
@@ -112,7 +113,8 @@ class TestSubmit:
             failure=None,
         )
         assert await ledger.read_request(JOB) == (make_submission(shards=2).request, None)
-        assert redis_client.hgetall(keys.shards(JOB)) == {b"0:state": b"queued", b"1:state": b"queued"}
+        assert [store.shard(number) for number in range(2)] == [{"state": "queued"}] * 2
+        assert [store.size(number) for number in range(2)] == submission.sizes
         assert store.outstanding() == ["job-1/0", "job-1/1"]
         assert store.deadlines() == [JOB]
         assert store.doorbells() == [b"doorbell job-1/0", b"doorbell job-1/1"]
@@ -489,7 +491,7 @@ class TestCancel:
 
 class TestDelete:
     @pytest.mark.parametrize("finished", [False, True])
-    async def test_no_trace_stays_but_the_doorbell(
+    async def test_no_trace_stays_but_the_doorbell_and_when_the_pool_was_last_used(
         self, ledger: Ledger, worker: WorkerLedger, redis_client: redis.Redis, finished: bool
     ) -> None:
         await ledger.submit(make_submission())
@@ -498,7 +500,8 @@ class TestDelete:
             worker.finish(make_lease(), make_scores(), INTERACTIVE)
         record = await read_record(ledger)
         assert await ledger.delete(record)
-        assert redis_client.keys() == [keys.queue(MODEL, INTERACTIVE).encode()]
+        assert set(redis_client.keys()) == {keys.queue(MODEL, INTERACTIVE).encode(), keys.load(MODEL).encode()}
+        assert list(redis_client.hgetall(keys.load(MODEL))) == [b"changed_ms"]
         assert not await ledger.delete(record)
 
 

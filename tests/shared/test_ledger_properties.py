@@ -2,7 +2,7 @@
 
 The promise: a job has one state, and a final one stays (but for a revival); of a shard one finish is accepted; there
 is a result exactly when the job succeeded; what is not done of an unfinished job is outstanding, and looked after;
-only a budget that is spent writes to the dead list.
+what is counted as the pool's load is what is outstanding; only a budget that is spent writes to the dead list.
 """
 
 import asyncio
@@ -33,7 +33,9 @@ from shared.codec import decode_scores
 from shared.contracts import WorkClass
 from shared.jobs import JobFailure, JobRecord, JobState
 from shared.ledger import Ledger, Ring
+from shared.pool_signals import Load, read_signals_now
 from shared.redis_client import connect_async
+from shared.sharding import ShardSize
 from shared.worker_ledger import ClaimVerdict, FinishVerdict, RenewVerdict, ShardLease, WorkerLedger
 from tests.shared.conftest import LIFETIMES
 from tests.shared.support import MODEL, StoreView, make_scores, make_submission
@@ -117,11 +119,11 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # What callers do.
 
-    @rule(target=jobs, shards=st.integers(1, 3), window=st.integers(1, 3))
-    def submit(self, shards: int, window: int) -> str:
+    @rule(target=jobs, shards=st.integers(1, 3), window=st.integers(1, 3), work_class=st.sampled_from(WorkClass))
+    def submit(self, shards: int, window: int, work_class: WorkClass) -> str:
         rung = min(shards, window)
         job_id = f"job-{self._number()}"
-        self._wait(self._ledger.submit(make_submission(job_id, shards=shards, rung=rung)))
+        self._wait(self._ledger.submit(make_submission(job_id, shards=shards, rung=rung, work_class=work_class)))
         record = self._wait(self._ledger.read(job_id))
         assert record is not None
         model = [Shard("queued" if number < rung else "waiting") for number in range(shards)]
@@ -152,6 +154,18 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(job_id=jobs)
     def revive(self, job_id: str) -> None:
+        self._revive(job_id)
+
+    @precondition(lambda self: self._failed())
+    @rule(data=st.data())
+    def revive_one_that_failed(self, data: st.DataObject) -> None:
+        """Any other one seldom has."""
+        self._revive(data.draw(st.sampled_from(self._failed())))
+
+    def _failed(self) -> list[str]:
+        return [job_id for job_id, job in self._model.items() if job.state is JobState.FAILED]
+
+    def _revive(self, job_id: str) -> None:
         job = self._model[job_id]
         rings = self._wait(self._ledger.revive(job.record, 60))
         if job.state is not JobState.FAILED:
@@ -159,7 +173,7 @@ class LedgerMachine(RuleBasedStateMachine):
             return
         job.state, job.overdue = QUEUED, False
         left = [number for number, shard in enumerate(job.shards) if shard.state != "done"]
-        assert rings == [Ring(job_id, number, INTERACTIVE) for number in left]
+        assert rings == [Ring(job_id, number, job.record.work_class) for number in left]
         for number in left:
             job.shards[number] = Shard("queued", due=True)
 
@@ -171,6 +185,22 @@ class LedgerMachine(RuleBasedStateMachine):
         shard = data.draw(st.integers(0, len(self._model[job_id].shards) - 1))
         lease = ShardLease(job_id, shard, f"token {self._number()}")
         return lease if self._claim(lease) is ClaimVerdict.RUN else multiple()
+
+    @precondition(lambda self: self._shards("queued", "waiting"))
+    @rule(target=leases, data=st.data())
+    def claim_a_free_one(self, data: st.DataObject) -> Any:
+        job_id, shard = data.draw(st.sampled_from(self._shards("queued", "waiting")))
+        lease = ShardLease(job_id, shard, f"token {self._number()}")
+        return lease if self._claim(lease) is ClaimVerdict.RUN else multiple()
+
+    def _shards(self, *states: str) -> list[tuple[str, int]]:
+        """Those of jobs that go on."""
+        return [
+            (job_id, number)
+            for job_id, job in self._model.items()
+            for number, shard in enumerate(job.shards)
+            if job.goes_on and shard.state in states
+        ]
 
     @rule(lease=leases)
     def claim_again(self, lease: ShardLease) -> None:
@@ -222,6 +252,15 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(lease=leases)
     def finish(self, lease: ShardLease) -> None:
+        self._finish(lease)
+
+    @precondition(lambda self: self._shards("leased"))
+    @rule(data=st.data())
+    def finish_a_held_one(self, data: st.DataObject) -> None:
+        job_id, shard = data.draw(st.sampled_from(self._shards("leased")))
+        self._finish(ShardLease(job_id, shard, self._model[job_id].shards[shard].token or ""))
+
+    def _finish(self, lease: ShardLease) -> None:
         expected = self._judge(lease)
         score = float(self._number())
         assert self._worker.finish(lease, make_scores(score), INTERACTIVE) is expected
@@ -301,7 +340,8 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(lambda self: any(shard.due for job in self._model.values() for shard in job.shards))
     @rule()
     def reconcile(self) -> None:
-        enough = len(self._store.doorbells()) >= len(self._store.outstanding())
+        rung = sum(len(self._store.doorbells(work_class)) for work_class in WorkClass)
+        enough = rung >= len(self._store.outstanding())
         due = self._client.zrangebyscore(keys.outstanding(MODEL), "-inf", self._store.now_ms())
         expected: list[Ring] = []
         for member in due:
@@ -322,7 +362,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 shard.queue()
             elif enough:
                 continue
-            expected.append(Ring(job_id, int(number), INTERACTIVE))
+            expected.append(Ring(job_id, int(number), job.record.work_class))
         assert not [job_id for job_id, job in self._model.items() for shard in job.shards if shard.due]
         assert self._wait(self._ledger.reconcile(MODEL)) == expected
 
@@ -357,6 +397,7 @@ class LedgerMachine(RuleBasedStateMachine):
             job_id for job_id, job in self._model.items() if job.goes_on
         }
         assert [(note["job"], note["shard"]) for note in self._store.dead()] == self._dead
+        self._check_load()
 
     @staticmethod
     def _check_record(job: Job, record: JobRecord) -> None:
@@ -396,6 +437,34 @@ class LedgerMachine(RuleBasedStateMachine):
                 assert all(outstanding[member] < soon for member in looked_after)
         assert set(outstanding) == expected
 
+    def _check_load(self) -> None:
+        signals = read_signals_now(self._client, [MODEL], 0.0)[MODEL]
+        loads = {WorkClass.INTERACTIVE: signals.interactive, WorkClass.BATCH: signals.batch}
+        assert loads == {work_class: self._expected_load(work_class) for work_class in WorkClass}
+        assert signals.shards == sum(shard.state != "done" for job in self._going_on() for shard in job.shards)
+        if not self._going_on():
+            assert set(self._client.hgetall(keys.load(MODEL))) <= {b"changed_ms"}
+
+    def _expected_load(self, work_class: WorkClass) -> Load:
+        jobs = [job for job in self._going_on() if job.record.work_class is work_class]
+        sizes: dict[bool, list[ShardSize]] = {False: [], True: []}
+        for job in jobs:
+            submitted = make_submission(shards=len(job.shards)).sizes
+            for shard, size in zip(job.shards, submitted, strict=True):
+                if shard.state != "done":
+                    sizes[shard.state == "leased"].append(size)
+        return Load(
+            jobs=len(jobs),
+            queued_pairs=sum(size.pairs for size in sizes[False]),
+            queued_tokens=sum(size.tokens for size in sizes[False]),
+            running_pairs=sum(size.pairs for size in sizes[True]),
+            running_tokens=sum(size.tokens for size in sizes[True]),
+            running_jobs=sum(job.state is RUNNING for job in jobs),
+        )
+
+    def _going_on(self) -> list[Job]:
+        return [job for job in self._model.values() if job.goes_on]
+
 
 def test_whatever_happens_in_whatever_order_the_promise_holds(
     redis_url: str, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
@@ -414,8 +483,8 @@ def test_whatever_happens_in_whatever_order_the_promise_holds(
             run_state_machine_as_test(
                 Machine,
                 settings=settings(
-                    max_examples=60,
-                    stateful_step_count=30,
+                    max_examples=80,
+                    stateful_step_count=40,
                     deadline=None,
                     derandomize=True,
                     suppress_health_check=[HealthCheck.too_slow],

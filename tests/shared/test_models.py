@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from shared.errors import ConfigurationError, ModelNotFound
-from shared.models import ModelRegistry, ModelSpec, load_models, parse_models
+from shared.models import ModelRegistry, ModelSpec, PoolSettings, load_models, parse_models
 
 ROOT = Path(__file__).parents[2]
 
@@ -89,6 +89,53 @@ def test_weights_may_be_inside_an_installed_package() -> None:
 def test_a_package_that_is_not_installed_is_the_operators_mistake(source: str) -> None:
     with pytest.raises(ConfigurationError, match="is not installed"):
         ModelSpec(name="m", source=source).location()
+
+
+class TestPool:
+    def test_a_pool_sleeps_when_idle_unless_its_entry_says_otherwise(self, registry: ModelRegistry) -> None:
+        assert registry.default.pool == PoolSettings(
+            min=0,
+            max=1,
+            idle_seconds=300,
+            target_drain_seconds=30,
+            batch_wakes=True,
+            cooldown_seconds=60,
+            standby=False,
+        )
+
+    def test_every_setting_is_read(self) -> None:
+        pool = {
+            "min": 1,
+            "max": 8,
+            "idle_seconds": 0,
+            "target_drain_seconds": 1,
+            "batch_wakes": False,
+            "cooldown_seconds": 0,
+            "standby": True,
+        }
+        assert parse_models({"models": [{"name": "m", "pool": pool}]}).default.pool.model_dump() == pool
+
+    @pytest.mark.parametrize(
+        ("pool", "message"),
+        [
+            ({"min": 3, "max": 2}, r"pool\.max: must not be below min, which is 3"),
+            ({"min": 2}, r"pool\.max: must not be below min, which is 2"),
+            ({"min": -1}, r"pool\.min: Input should be greater than or equal to 0"),
+            ({"min": 0.5}, r"pool\.min: Input should be a valid integer"),
+            ({"max": 0}, r"pool\.max: Input should be greater than or equal to 1"),
+            ({"max": 1001}, r"pool\.max: Input should be less than or equal to 1000"),
+            ({"idle_seconds": -1}, r"pool\.idle_seconds: Input should be greater"),
+            ({"idle_seconds": float("inf")}, r"pool\.idle_seconds: Input should be a finite number"),
+            ({"target_drain_seconds": 0}, r"pool\.target_drain_seconds: Input should be greater than or equal to 1"),
+            ({"cooldown_seconds": "soon"}, r"pool\.cooldown_seconds: Input should be a valid number"),
+            ({"batch_wakes": "maybe"}, r"pool\.batch_wakes: Input should be a valid boolean"),
+            ({"idle": 5}, r"pool\.idle: Extra inputs are not permitted"),
+            ([], r"pool: Input should be"),
+        ],
+    )
+    def test_a_mistake_is_named_by_its_field(self, pool: Any, message: str) -> None:
+        with pytest.raises(ConfigurationError, match=rf"models\[0\]\.{message}"):
+            parse_models({"models": [{"name": "m", "pool": pool}]})
 
 
 class TestFiles:

@@ -12,6 +12,7 @@ from shared.contracts import Document, RerankRequest, ScoreScale, WorkClass
 from shared.errors import IdempotencyConflict, StoreUnavailable
 from shared.jobs import JobState
 from shared.ledger import Acceptance, Ledger
+from shared.sharding import ShardSize
 from shared.worker_ledger import ClaimVerdict, WorkerLedger
 from tests.shared.conftest import LIFETIMES
 from tests.shared.support import (
@@ -126,7 +127,7 @@ class TestIdempotency:
     async def test_nor_does_the_number_of_shards(self, ledger: Ledger) -> None:
         whole = make_submission("job-1", request=REQUEST, idempotency="mine")
         await ledger.submit(whole)
-        cut = replace(whole, job_id="job-2", sizes=[2, 3])
+        cut = replace(whole, job_id="job-2", sizes=[ShardSize(2, 20), ShardSize(3, 30)])
         assert await ledger.submit(cut) == Acceptance("job-1", existing=True)
 
     async def test_another_request_of_which_all_is_known_is_a_conflict(self, ledger: Ledger) -> None:

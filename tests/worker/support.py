@@ -21,6 +21,7 @@ from worker.dispatcher import Dispatcher
 from worker.engines.base import BatchScores, Cancellation, ScoringAborted, ScoringBatch, ScoringEngine
 from worker.executor import Executor
 from worker.leases import Leases
+from worker.pace import Pace
 
 Answer = TypeVar("Answer")
 
@@ -33,6 +34,7 @@ def make_dispatcher(
     concurrency: int = 8,
     reserved: int = 0,
     linger_seconds: float = 0.0,
+    pace: Pace | None = None,
 ) -> Dispatcher:
     """One that renews nothing, unless it is given leases that do: what it holds must be done within a lease.
 
@@ -47,6 +49,7 @@ def make_dispatcher(
         concurrency=concurrency,
         reserved=reserved,
         linger_seconds=linger_seconds,
+        pace=pace,
     )
     executor.on_engine_death = dispatcher.close
     return dispatcher

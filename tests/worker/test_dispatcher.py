@@ -15,6 +15,7 @@ from tests.shared.support import (
     MODEL,
     StoreView,
     make_lease,
+    make_size,
     make_submission,
     read_doorbell,
     read_record,
@@ -39,6 +40,7 @@ from worker.engines.base import (
     TransientEngineError,
 )
 from worker.leases import Leases
+from worker.pace import Pace
 from worker.reporting import RETRY_AFTER_SECONDS
 
 INTERACTIVE, BATCH = WorkClass.INTERACTIVE, WorkClass.BATCH
@@ -131,6 +133,38 @@ class TestHandingIn:
             redis_client.flushall()
         assert len(tokens) == 3
         assert all(token.startswith(b"host-1:") for token in tokens)
+
+
+class NotedPace(Pace):
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[tuple[str, int]] = []
+
+    def take(self, tokens: int) -> None:
+        self.told.append(("taken", tokens))
+        super().take(tokens)
+
+    def drop(self, tokens: int, *, scored: bool) -> None:
+        self.told.append(("scored" if scored else "dropped", tokens))
+        super().drop(tokens, scored=scored)
+
+
+class TestPace:
+    @pytest.mark.parametrize(
+        ("failure", "end"), [(None, "scored"), (EngineError, "dropped"), (TransientEngineError, "dropped")]
+    )
+    async def test_it_is_told_of_every_shard_by_its_size(
+        self, pool: Pool, failure: type[Exception] | None, end: str
+    ) -> None:
+        engine = ToldEngine(failure("it cannot") if failure else None)
+        await pool.submit("a", "b")
+        pace = NotedPace()
+        make_dispatcher(pool.worker_ledger, engine, pace=pace).run(JOB, 1, INTERACTIVE)
+        tokens = make_size(1, 1).tokens
+        assert pace.told == [("taken", tokens), (end, tokens)]
+        assert pace.held == 0
 
 
 class TestNothingToDo:

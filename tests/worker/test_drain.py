@@ -80,6 +80,14 @@ def test_it_begins_once(dispatcher: Dispatcher, leases: Leases, ends: Ends, told
     assert (drain.exit_status, told.should_stop) == (0, 0)
 
 
+def test_it_is_told_once_that_it_begins(dispatcher: Dispatcher, leases: Leases, ends: Ends) -> None:
+    told: list[bool] = []
+    drain = Drain(dispatcher, leases, A_LONG_TIME, ends, tell=lambda: told.append(True))
+    drain.begin()
+    drain.begin()
+    assert told == [True]
+
+
 async def test_until_the_deadline_what_runs_goes_on_and_then_it_is_given_back(
     ledger: Ledger, ringing_worker: WorkerLedger, leases: Leases, store: StoreView, ends: Ends
 ) -> None:

@@ -141,6 +141,13 @@ class TestScoring:
         assert scores.queue_ms == 12.5
 
 
+def test_the_starts_share_of_the_wait_goes_along() -> None:
+    executor = Executor(ToldEngine(), start_ms=lambda queue_ms: queue_ms - 2.5)
+    scores = begin(executor).result(20)().scores
+    assert scores is not None
+    assert (scores.queue_ms, scores.start_ms) == (12.5, 10.0)
+
+
 class TestFailing:
     def test_what_the_engine_cannot_score_has_failed_for_its_reason(self) -> None:
         report = attempt(ToldEngine(EngineError("the model has lost its mind")))

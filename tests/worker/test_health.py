@@ -11,7 +11,9 @@ from shared import keys
 from shared.heartbeats import STALE_SECONDS, HeartbeatWriter, WorkerState, read_heartbeats
 from shared.redis_client import connect
 from tests.shared.support import MODEL, dead_redis_url
+from tests.worker.support import wait_until
 from worker.health import Heart, is_ready_here, main
+from worker.pace import Pace
 
 ME = "host-1"
 
@@ -64,6 +66,30 @@ class TestHeart:
         assert set(beats(redis_client)) == {ME, "busy"}
         heart.leave()
 
+    def test_a_worker_that_drains_says_so_before_its_next_beat(
+        self, writer: HeartbeatWriter, redis_client: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(worker.health, "INTERVAL_SECONDS", 600.0)
+        heart = Heart(writer)
+        heart.start()
+        heart.ready()
+        heart.drain()
+        wait_until(lambda: beats(redis_client) == {ME: (WorkerState.DRAINING, "")})
+        heart.leave()
+        assert beats(redis_client) == {}
+
+    def test_it_says_how_much_it_has_in_hand_and_how_fast_it_is(
+        self, writer: HeartbeatWriter, redis_client: Any
+    ) -> None:
+        heart = Heart(writer)
+        heart.pace = Pace(iter([0.0, 0.0, 2.0, 2.0, 2.0]).__next__)
+        heart.pace.take(1000)
+        heart.pace.drop(1000, scored=True)
+        heart.pace.take(10)
+        heart.ready()
+        (beat,) = read_heartbeats(redis_client.hgetall(keys.workers(MODEL)))
+        assert (beat.held, beat.tokens_per_second) == (1, 500.0)
+
     @pytest.mark.usefixtures("fast")
     def test_it_beats_until_it_stops(self, writer: HeartbeatWriter, redis_client: Any) -> None:
         heart = Heart(writer)
@@ -94,6 +120,38 @@ class TestHeart:
             heart = Heart(HeartbeatWriter(client, MODEL, ME))
             heart.start()
             heart.fail("the weights are not there")
+
+
+class TestTheStartsShare:
+    """Of a wait that ends now."""
+
+    def test_before_it_is_ready_it_tells_nothing(self, writer: HeartbeatWriter) -> None:
+        assert Heart(writer).start_ms(5000.0) == 0.0
+
+    def test_it_is_what_passed_before_the_worker_was_ready(self, writer: HeartbeatWriter) -> None:
+        heart = Heart(writer)
+        heart.ready()
+        assert 3000 < heart.start_ms(5000.0) <= 5000
+        time.sleep(0.05)
+        assert heart.start_ms(50.0) == 0.0
+
+    def test_where_another_worker_was_ready_before_that_one_counts(
+        self, writer: HeartbeatWriter, redis_client: Any
+    ) -> None:
+        for name, state, seconds in (("first", "ready", 60), ("coming", "starting", 900), ("gone", "failed", 900)):
+            beat = {"worker": name, "state": state, "at": time.time(), "ready_at": time.time() - seconds}
+            redis_client.hset(keys.workers(MODEL), name, json.dumps(beat))
+        heart = Heart(writer)
+        heart.ready()
+        assert heart.start_ms(50_000.0) == 0.0
+        assert 8000 < heart.start_ms(70_000.0) <= 10_000
+
+    def test_a_clock_that_is_ahead_makes_nobody_ready_later(self, writer: HeartbeatWriter, redis_client: Any) -> None:
+        beat = {"worker": "other", "state": "ready", "at": time.time(), "ready_at": time.time() + 3600}
+        redis_client.hset(keys.workers(MODEL), "other", json.dumps(beat))
+        heart = Heart(writer)
+        heart.ready()
+        assert heart.start_ms(5000.0) <= 5000
 
 
 class TestCheckFromOutside:

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from infra.local.processes import Child
 from shared import keys
 from shared.contracts import WorkClass
 from shared.heartbeats import WorkerState, read_heartbeats
 from shared.jobs import JobState
 from shared.ledger import Ledger
+from shared.processes import Child
 from tests.shared.support import JOB, MODEL, StoreView, make_request, make_submission, read_doorbell, read_record
 from tests.stacks import write_models
 from tests.worker.support import Bells, a_while, wait_until

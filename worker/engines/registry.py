@@ -1,6 +1,8 @@
 """Builds the engine that a model's entry asks for. The vLLM engine is imported only when it is the one."""
 
 import os
+import sys
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import NonNegativeFloat, TypeAdapter, ValidationError
@@ -14,20 +16,37 @@ from worker.engines.vllm_settings import prepare_environment
 ENGINES = ("vllm", "lexical")
 
 
-def build_engine(spec: ModelSpec) -> ScoringEngine:
-    """Load the model and warm it up. Raises EngineStartError with one clear sentence."""
+def build_engine(spec: ModelSpec, mark: Callable[[str], None] = lambda _: None) -> ScoringEngine:
+    """Load the model and warm it up; `mark` is told of each stage that is over. Raises EngineStartError.
+
+    Its message is one clear sentence.
+    """
     if spec.engine == "lexical":
         return LexicalEngine(delay_seconds=_seconds(spec.engine_args))
+    import_engine(spec.engine)
     if spec.engine == "vllm":
+        from worker.engines.vllm_engine import VllmEngine
+
+        return VllmEngine(spec, mark)
+    raise EngineStartError(f"model {spec.name!r}: no engine {spec.engine!r}; there are {', '.join(ENGINES)}")
+
+
+def import_engine(name: str) -> None:
+    """Import what takes long to import, and load nothing. Raises EngineStartError."""
+    if name == "vllm":
         # Importing vLLM takes seconds and gigabytes: never before it is known to be needed.
         prepare_environment(os.environ)
         use_intel_runtime(os.environ)
         try:
-            from worker.engines.vllm_engine import VllmEngine
+            import worker.engines.vllm_engine  # noqa: F401
         except ImportError as error:
             raise EngineStartError(f"vLLM cannot be imported: {error}") from error
-        return VllmEngine(spec)
-    raise EngineStartError(f"model {spec.name!r}: no engine {spec.engine!r}; there are {', '.join(ENGINES)}")
+
+
+def holds_device() -> bool:
+    """Whether an engine that was imported holds a device already, so that a forked process could not use it."""
+    module = sys.modules.get("worker.engines.vllm_engine")
+    return module is not None and bool(module.holds_device())
 
 
 def _seconds(engine_args: dict[str, Any]) -> float:

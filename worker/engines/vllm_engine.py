@@ -43,8 +43,8 @@ _WARM_UP = ScoringBatch(query="warm up", documents=["one small pair", "and anoth
 class VllmEngine:
     """A `ScoringEngine` on vLLM's `LLMEngine`."""
 
-    def __init__(self, spec: ModelSpec) -> None:
-        """Load the model and score once. Raises EngineStartError with one clear sentence."""
+    def __init__(self, spec: ModelSpec, mark: Callable[[str], None] = lambda _: None) -> None:
+        """Load the model and score once, telling `mark` of both. Raises EngineStartError with one clear sentence."""
         self._inbox: Inbox = queue.SimpleQueue()
         self._closed = False
         self._over: Callable[[], None] | None = None
@@ -57,7 +57,9 @@ class VllmEngine:
             side = VllmSide(spec, started.result(), template)
             self._scoring = choose_scoring(spec, side, cache_bytes)
             self.scale = self._scoring.scale
+            mark("load")
             self.score(_WARM_UP, Cancellation())
+            mark("warm-up")
         except EngineStartError:
             self.close()
             raise
@@ -208,6 +210,14 @@ class VllmSide:
     def _builds_pairs(self) -> bool:
         """Whether the tokenizer joins two texts, rather than the model's own template or plain concatenation."""
         return self._processor.use_sep_token and not self._processor.supports_score_template
+
+
+def holds_device() -> bool:
+    """Whether this process has a context on a GPU."""
+    # vLLM wants to be imported before it.
+    import torch
+
+    return bool(torch.cuda.is_initialized())
 
 
 def _engine_args(spec: ModelSpec) -> EngineArgs:

@@ -23,6 +23,8 @@ def prepare_environment(environment: MutableMapping[str, str]) -> None:
     # "auto" leaves half of a small machine idle: it takes hyper-threads for granted.
     environment.setdefault("VLLM_CPU_OMP_THREADS_BIND", ",".join(map(str, sorted(os.sched_getaffinity(0)))))
     environment.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # numpy multiplies small things here, and whoever forks (worker.standby) must have one thread.
+    environment.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def engine_settings(spec: ModelSpec, *, on_cpu: bool) -> dict[str, Any]:

@@ -11,10 +11,10 @@ import psutil
 import pytest
 import redis
 
-from infra.local.processes import Child, stop_all
 from infra.local.redis_server import start_redis
-from infra.local.supervisor import HEALTHY_SECONDS, LONGEST_DELAY_SECONDS, Supervisor, how_it_ended
+from infra.local.supervisor import HEALTHY_SECONDS, LONGEST_DELAY_SECONDS, Supervisor
 from shared.errors import ConfigurationError
+from shared.processes import Child, how_it_ended, stop_all
 
 
 class Clock:

@@ -8,8 +8,10 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -20,15 +22,7 @@ class Child:
         self.name = name
         self.log = log
         with log.open("ab") as output:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=dict(environment),
-                start_new_session=True,
-                preexec_fn=_die_with_parent,
-            )
+            self._process = spawn(command, output, environment)
 
     @property
     def pid(self) -> int:
@@ -65,6 +59,25 @@ class Child:
         return "\n".join(lines[-count:])
 
 
+def spawn(
+    command: Sequence[str], output: IO[bytes] | int, environment: Mapping[str, str], pass_fds: Sequence[int] = ()
+) -> "subprocess.Popen[bytes]":
+    """Start a process in a session of its own, which ends with this one. Raises OSError.
+
+    To be called on a thread that lives as long as the process: the kernel takes the thread's end for the parent's.
+    """
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        env=dict(environment),
+        start_new_session=True,
+        preexec_fn=die_with_parent,
+        pass_fds=pass_fds,
+    )
+
+
 def stop_all(children: Sequence[Child], grace_seconds: float) -> None:
     """Ask all of them to stop, then wait; whoever is still there after the grace is killed."""
     deadline = time.monotonic() + grace_seconds
@@ -80,6 +93,21 @@ def stop_all(children: Sequence[Child], grace_seconds: float) -> None:
         raise
 
 
-def _die_with_parent() -> None:
-    """Runs in the child before exec: the kernel ends it when the parent dies, even by SIGKILL."""
+def die_with_parent() -> None:
+    """From now on the kernel sends this process SIGTERM when its parent dies, even by SIGKILL."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def adopt_orphans() -> None:
+    """From now on what a descendant leaves behind when it ends becomes a child of this process."""
+    _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def how_it_ended(status: int) -> str:
+    """An exit status as subprocess has it, a signal's number negative, in words."""
+    if status >= 0:
+        return f"ended with status {status}"
+    try:
+        return f"was ended by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"was ended by signal {-status}"

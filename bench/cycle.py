@@ -1,0 +1,107 @@
+"""One cycle of a pool, from no worker to one and back, as it happens: who waits, and what runs for it.
+
+Owns the callers of the cycle and the samples. What is sampled is the process table and the ledger, not what the
+service says of itself.
+"""
+
+import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import redis
+
+from bench.generator import MeasurementFailed
+from bench.servers import post
+from bench.sleeper import Sleeper
+from shared.pool_signals import read_signals_now
+
+SAMPLE_SECONDS = 0.05
+_BEFORE_SECONDS = 2.0
+_AFTER_SECONDS = 2.0
+_GAPS = (1.0, 1.5, 1.0, *(0.4 for _ in range(10)))
+"""Seconds between the calls: some come while the worker starts, the others keep it busy for a while."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What there was `at` seconds after the beginning; a worker is `starting` until it has said that it is ready."""
+
+    at: float
+    waiting: int
+    starting: int
+    ready: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cycle:
+    """`calls` has of each call when it came, and how many seconds it took; `idle_seconds` is the pool's setting."""
+
+    samples: list[Sample]
+    calls: list[tuple[float, float]]
+    idle_seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def record(sleeper: Sleeper, idle_seconds: float) -> Cycle:
+    """Let a cycle happen and watch it. Raises MeasurementFailed when a call gets no ranking."""
+    sleeper.until_asleep()
+    began = time.monotonic()
+    watch = _Watch(sleeper, began)
+    watch.start()
+    try:
+        time.sleep(_BEFORE_SECONDS)
+        calls = _call(sleeper, began)
+        sleeper.until_asleep()
+        time.sleep(_AFTER_SECONDS)
+    finally:
+        watch.stop()
+    return Cycle(watch.samples, calls, idle_seconds)
+
+
+def _call(sleeper: Sleeper, began: float) -> list[tuple[float, float]]:
+    def one(number: int) -> tuple[float, float]:
+        body = {"model": sleeper.model, "query": f"call {number}", "documents": ["a giant panda", "bamboo"]}
+        at = time.monotonic()
+        status, answer = post(sleeper.stack.port, "/v1/rerank", json.dumps(body))
+        if status != 200:
+            raise MeasurementFailed(f"call {number} was answered {status}: {answer[:300]!r}")
+        return round(at - began, 3), round(time.monotonic() - at, 3)
+
+    with ThreadPoolExecutor(len(_GAPS) + 1) as threads:
+        running = [threads.submit(one, 0)]
+        for number, gap in enumerate(_GAPS, start=1):
+            time.sleep(gap)
+            running.append(threads.submit(one, number))
+        return [call.result() for call in running]
+
+
+class _Watch:
+    """Samples on a thread of its own."""
+
+    def __init__(self, sleeper: Sleeper, began: float) -> None:
+        self.samples: list[Sample] = []
+        self._sleeper = sleeper
+        self._began = began
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        with redis.Redis.from_url(self._sleeper.stack.redis_url) as client:
+            while not self._stopped.wait(SAMPLE_SECONDS):
+                signals = read_signals_now(client, [self._sleeper.model], time.time())[self._sleeper.model]
+                processes = self._sleeper.workers()
+                ready = min(signals.ready, processes)
+                at = round(time.monotonic() - self._began, 3)
+                self.samples.append(Sample(at, signals.interactive.jobs, processes - ready, ready))

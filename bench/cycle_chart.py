@@ -1,0 +1,120 @@
+"""The picture of one cycle of a pool: requests that wait above, workers below, over the same seconds.
+
+As SVG that reads in light and in dark, as bench/chart.py does.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from bench.chart import STYLE
+from bench.cycle import Cycle, Sample
+
+_WIDTH, _LEFT, _RIGHT = 760, 64, 24
+_PANELS = {"requests waiting": (104, 204), "workers": (252, 332)}
+_AXIS = 332
+_HEIGHT = 396
+_STYLE = f"""{STYLE}  .area {{ stroke-width: 1.5 }}
+  .waiting {{ fill: #c2540a33; stroke: #c2540a }}
+  .ready {{ fill: #0b6bcb55; stroke: #0b6bcb }}
+  .starting {{ fill: #8b949e44; stroke: #8b949e; stroke-dasharray: 5 3 }}
+  .note {{ font-size: 12px }}
+  @media (prefers-color-scheme: dark) {{
+    .waiting {{ fill: #f0883e44; stroke: #f0883e }}
+    .ready {{ fill: #58a6ff55; stroke: #58a6ff }}
+  }}
+"""
+
+
+def zero_one_zero(cycle: Cycle) -> str:
+    """The whole picture. Raises ValueError without any sample."""
+    if not cycle.samples:
+        raise ValueError("there is nothing to draw")
+    frame = _Frame(cycle)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
+        'aria-label="One cycle of a pool: requests that wait, and workers, over time">',
+        f"<style>{_STYLE}</style>",
+        f'<rect class="paper" width="{_WIDTH}" height="{_HEIGHT}" rx="8"/>',
+        f'<text class="title" x="{_LEFT}" y="30">From no worker to one and back</text>',
+        f'<text x="{_LEFT}" y="52">{_told(cycle)}</text>',
+        *_grid(frame),
+        *_area(frame, "requests waiting", "waiting", lambda sample: sample.waiting),
+        *_area(frame, "workers", "starting", lambda sample: sample.starting),
+        *_area(frame, "workers", "ready", lambda sample: sample.ready),
+        *_notes(frame),
+        "</svg>",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+class _Frame:
+    """Where seconds and counts lie on the paper."""
+
+    def __init__(self, cycle: Cycle) -> None:
+        self.samples: Sequence[Sample] = cycle.samples
+        self.end = cycle.samples[-1].at
+        self._most = {
+            "requests waiting": max(1, *(sample.waiting for sample in cycle.samples)),
+            "workers": max(1, *(sample.starting + sample.ready for sample in cycle.samples)),
+        }
+
+    def x(self, at: float) -> float:
+        return _LEFT + at / self.end * (_WIDTH - _LEFT - _RIGHT)
+
+    def y(self, panel: str, count: float) -> float:
+        top, base = _PANELS[panel]
+        return base - count / self._most[panel] * (base - top)
+
+    def most(self, panel: str) -> int:
+        return self._most[panel]
+
+
+def _told(cycle: Cycle) -> str:
+    first = cycle.calls[0][1]
+    warm = min(seconds for _, seconds in cycle.calls)
+    return (
+        f"The first request is answered after {first:.1f} s, a later one after {warm * 1000:.0f} ms; "
+        f"the worker goes after {cycle.idle_seconds:g} quiet seconds."
+    )
+
+
+def _grid(frame: _Frame) -> Iterator[str]:
+    right = _WIDTH - _RIGHT
+    for panel, (top, base) in _PANELS.items():
+        yield f'<text x="{_LEFT}" y="{top - 12}">{panel}</text>'
+        for count in range(frame.most(panel) + 1):
+            y = frame.y(panel, count)
+            yield f'<path class="grid" d="M{_LEFT} {y:.1f}H{right}"/>'
+            yield f'<text x="{_LEFT - 10}" y="{y + 4:.1f}" text-anchor="end">{count}</text>'
+        assert base <= _AXIS
+    step = next(step for step in (1, 2, 5, 10, 20, 50, 100) if frame.end / step <= 15)
+    for at in range(0, int(frame.end) + 1, step):
+        yield f'<text x="{frame.x(at):.1f}" y="{_AXIS + 20}" text-anchor="middle">{at}</text>'
+    yield f'<text x="{(_LEFT + right) / 2:.0f}" y="{_AXIS + 44}" text-anchor="middle">seconds</text>'
+
+
+def _area(frame: _Frame, panel: str, style: str, count: Callable[[Sample], int]) -> Iterator[str]:
+    """Each stretch in which there was any: steps from one sample to the next."""
+    base = frame.y(panel, 0)
+    path: list[str] = []
+    before = 0
+    for sample in frame.samples:
+        now = count(sample)
+        if now == before:
+            continue
+        x, y = frame.x(sample.at), frame.y(panel, now)
+        path.append(f"H{x:.1f}V{y:.1f}" if path else f"M{x:.1f} {base:.1f}V{y:.1f}")
+        if now == 0:
+            yield f'<path class="area {style}" d="{"".join(path)}Z"/>'
+            path = []
+        before = now
+    if path:
+        yield f'<path class="area {style}" d="{"".join(path)}H{frame.x(frame.end):.1f}V{base:.1f}Z"/>'
+
+
+def _notes(frame: _Frame) -> Iterator[str]:
+    """What the stretches below are."""
+    for style, name in (("starting", "starts"), ("ready", "ready")):
+        times = [sample.at for sample in frame.samples if getattr(sample, style)]
+        if times:
+            x, y = frame.x((times[0] + times[-1]) / 2), frame.y("workers", 0.5) + 4
+            yield f'<text class="note" x="{x:.1f}" y="{y:.1f}" text-anchor="middle">{name}</text>'

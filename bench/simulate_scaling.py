@@ -1,0 +1,172 @@
+"""`make simulate`: how long callers wait and what workers cost, by this project's rules and by KEDA's and the HPA's.
+
+Nothing is started: jobs, workers and clocks are simulated (bench/fleet.py); the decisions are the real ones, made by
+shared.scaling. Prints one Markdown table; bench/README.md says what is simulated and what is not. A run of all patterns
+also writes bench/results/scaling_simulation.json and .svg. The same options and seed print the same table.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from bench import scaling_report
+from bench.fleet import Fleet, Plan, Scaler
+from bench.scalers import SHIPPED, AlwaysOn, BacklogAlone, KedaHpa, KedaOnDesired, KedaSettings, Policy
+from bench.scaling_report import Row
+from bench.traffic import PATTERNS, Arrival, Traffic, busiest_minute, recorded
+from shared.models import PoolSettings
+from shared.scaling import FULL
+
+RESULTS = Path(__file__).parent / "results"
+EXAMPLE = Path(__file__).parent / "arrivals" / "made_example.csv"
+NAME = "scaling_simulation"
+_RECORDED_MAX_WORKERS = 20
+_USUAL = ("rerankq", "kubernetes", "keda", "always-on")
+
+_Maker = Callable[[PoolSettings, Plan, Sequence[Arrival]], tuple[Scaler, int]]
+
+
+def _always_on(_pool: PoolSettings, plan: Plan, arrivals: Sequence[Arrival]) -> tuple[Scaler, int]:
+    """As many as keep up with the busiest minute of interactive work."""
+    workers = int(busiest_minute(arrivals) / (60 * plan.tokens_per_second * FULL)) + 1
+    return AlwaysOn(workers), workers
+
+
+def _keda(pool: PoolSettings, plan: Plan, _arrivals: Sequence[Arrival]) -> tuple[Scaler, int]:
+    """Its `cooldownPeriod` is what `idle_seconds` is here; everything else is as it ships."""
+    return KedaHpa(pool, KedaSettings(cooldown_seconds=pool.idle_seconds), plan.tokens_per_second), pool.min
+
+
+SCALERS: dict[str, _Maker] = {
+    "rerankq": lambda pool, _plan, _arrivals: (Policy(pool), pool.min),
+    "kubernetes": lambda pool, _plan, _arrivals: (KedaOnDesired(pool, SHIPPED), pool.min),
+    "keda": _keda,
+    "always-on": _always_on,
+    "backlog-alone": lambda pool, _plan, _arrivals: (BacklogAlone(pool), pool.min),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One line of the table: which settings for which traffic."""
+
+    traffic: Traffic
+    scaler: str
+    plan: Plan
+    settings: dict[str, Any]
+    varied: str = ""
+
+    def pool(self) -> PoolSettings:
+        """Raises ValidationError."""
+        return PoolSettings(**{"max": self.traffic.max_workers, **self.settings})
+
+
+def main(arguments: list[str]) -> int:
+    options = parse(arguments)
+    began = time.monotonic()
+    rows = []
+    for case in cases(options):
+        print(f"[{time.monotonic() - began:4.0f} s] {case.traffic.name}: {case.scaler} {case.varied}", file=sys.stderr)
+        rows.append(simulate(case, options.seed))
+    print(scaling_report.table(rows))
+    if options.name:
+        about = {name: value for name, value in vars(options).items() if name not in ("name", "patterns")}
+        for path in scaling_report.write(rows, about, RESULTS, options.name):
+            print(f"written: {path}", file=sys.stderr)
+    return 0
+
+
+def simulate(case: Case, seed: int) -> Row:
+    """Run one case from an empty pool to its last job."""
+    arrivals = case.traffic.drawn(seed)
+    scaler, warm = SCALERS[case.scaler](case.pool(), case.plan, arrivals)
+    outcome = Fleet(scaler, case.plan, warm).run(arrivals, case.traffic.seconds)
+    return scaling_report.summarize(case.traffic.name, case.scaler, case.varied, outcome)
+
+
+def cases(options: argparse.Namespace) -> Iterator[Case]:
+    """Every line of the table that the options ask for."""
+    plan: dict[str, Any] = {"tokens_per_second": options.rate, "start_seconds": options.start_seconds}
+    name, values = options.sweep or ("", [None])
+    for traffic in options.patterns:
+        for value in values:
+            here, settings = dict(plan), dict(options.set)
+            if name == "start_seconds":
+                here[name] = value
+            elif name:
+                settings[name] = value
+            for scaler in options.scalers:
+                yield Case(traffic, scaler, Plan(**here), settings, f"{name}={value:g}" if name else "")
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The options. Exits with a usage message for wrong ones."""
+    patterns = "\n".join(f"  {name:9}{traffic.title}" for name, traffic in PATTERNS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.simulate_scaling",
+        description=__doc__,
+        epilog=f"patterns:\n{patterns}\n\npool settings: {', '.join(PoolSettings.model_fields)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--only", nargs="+", choices=list(PATTERNS), default=[], metavar="PATTERN", help="these patterns alone")
+    add("--recorded", type=Path, metavar="FILE", help="arrivals in a CSV file: seconds,pairs,tokens,class")
+    add("--scalers", nargs="+", choices=list(SCALERS), default=list(_USUAL), help="default: all but backlog-alone")
+    add("--rate", type=_positive, default=8000.0, help="estimated tokens a second of one worker; default: %(default)g")
+    add("--start-seconds", type=_positive, default=30.0, help="a worker's start; default: %(default)g")
+    add("--set", type=_setting, action="append", default=[], metavar="NAME=VALUE", help="a setting of every pool")
+    add("--sweep", type=_sweep, metavar="NAME=V1,V2", help="one line for each value of a setting, or of start_seconds")
+    add("--seed", type=int, default=1, help="what the arrivals are drawn with; default: %(default)s")
+    add("--name", default="", help=f"write bench/results/NAME.json and .svg; default: {NAME} for a run of everything")
+    options = parser.parse_args(arguments)
+    whole = not (options.only or options.recorded or options.set or options.sweep)
+    options.name = options.name or (NAME if whole and options.scalers == list(_USUAL) else "")
+    try:
+        options.patterns = list(_patterns(options))
+        for case in cases(options):
+            case.pool()
+    except ValidationError as error:
+        first = error.errors()[0]
+        parser.error(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    return options
+
+
+def _patterns(options: argparse.Namespace) -> Iterator[Traffic]:
+    """Those asked for; all of them and the example of a recorded one where none is."""
+    if options.only or not options.recorded:
+        yield from (PATTERNS[name] for name in options.only or PATTERNS)
+    if options.recorded or not options.only:
+        yield recorded(options.recorded or EXAMPLE, _RECORDED_MAX_WORKERS)
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError("NAME=VALUE is expected")
+    return name, value
+
+
+def _sweep(text: str) -> tuple[str, list[float]]:
+    name, values = _setting(text)
+    try:
+        return name, [float(value) for value in values.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError("NAME=V1,V2 is expected, with numbers") from None
+
+
+def _positive(text: str) -> float:
+    if not 0 < (value := float(text)) < float("inf"):
+        raise argparse.ArgumentTypeError("must be above 0")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

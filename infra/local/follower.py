@@ -1,0 +1,50 @@
+"""Reads along in a process's log: what one of its loggers says, and nothing else of it."""
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+_LOOK_SECONDS = 0.1
+
+
+class Follower:
+    """The lines of one logger in a log that may not be there yet."""
+
+    def __init__(self, log: Path, logger: str) -> None:
+        self._log = log
+        self._line = re.compile(rf"\d{{4}}-\S+ \S+ [A-Z]+ {re.escape(logger)}: (.*)")
+        self._read = 0
+        self._rest = b""
+
+    def new(self) -> list[str]:
+        """The messages that were written since it was last asked."""
+        with suppress(FileNotFoundError), self._log.open("rb") as log:
+            log.seek(self._read)
+            chunk = log.read()
+            self._read += len(chunk)
+            self._rest += chunk
+        *lines, self._rest = self._rest.split(b"\n")
+        texts = (line.decode(errors="replace") for line in lines)
+        return [match[1] for text in texts if (match := self._line.fullmatch(text))]
+
+
+@contextmanager
+def following(log: Path, logger: str, tell: Callable[[str], None]) -> Iterator[None]:
+    """Within the block, and on another thread, tell every message as it comes."""
+    stopped = threading.Event()
+    follower = Follower(log, logger)
+
+    def follow() -> None:
+        while not stopped.wait(_LOOK_SECONDS):
+            for message in follower.new():
+                tell(message)
+
+    thread = threading.Thread(target=follow, name="follower", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join()

@@ -1,0 +1,192 @@
+"""What KEDA would see: its triggers, asked as it asks them, of a real Redis and of the API itself.
+
+Its redis scaler looks at the key's type and asks for the length by the command of that type, inside a script. Its
+metrics-api scaler sends a GET and takes a number from the JSON of an answer of status 200.
+"""
+
+import math
+import os
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+import redis
+
+from api.app import create_app
+from api.auth import KeyStore
+from api.settings import ApiSettings
+from shared import keys
+from shared.models import load_models
+from shared.redis_client import connect_async
+from tests.infra.kubernetes.manifests import (
+    FOLDER,
+    OVERLAYS,
+    Manifest,
+    build,
+    build_folder,
+    environment_of,
+    named,
+    of_kind,
+    pools,
+    trigger_of,
+)
+
+LENGTH_COMMANDS = {"zset": "ZCARD", "set": "SCARD", "hash": "HLEN", "list": "LLEN", "none": "LLEN"}
+REQUEST = {"query": "What is a panda?", "documents": ["hi", "it is a bear", "The giant panda lives in China."]}
+
+
+class Keda:
+    """Asks one ScaledObject's triggers."""
+
+    def __init__(self, scaled_object: Manifest, store: redis.Redis, api: httpx.AsyncClient) -> None:
+        self._redis = trigger_of(scaled_object, "redis")["metadata"]
+        self._api = trigger_of(scaled_object, "metrics-api")["metadata"]
+        self._store = store
+        self._http = api
+
+    def outstanding(self) -> int:
+        key = self._redis["listName"]
+        kind: Any = self._store.eval("return redis.call('TYPE', KEYS[1]).ok", 1, key)
+        command = LENGTH_COMMANDS[kind.decode()]
+        length: Any = self._store.eval(f"return redis.call('{command}', KEYS[1])", 1, key)
+        return int(length)
+
+    async def ask(self, token: str) -> httpx.Response:
+        assert self._api["authMode"] == "bearer"
+        path = urlsplit(self._api["url"]).path
+        return await self._http.get(path, headers={"Authorization": f"Bearer {token}"})
+
+    async def wanted(self, token: str) -> float:
+        """The number at `valueLocation`. Anything else is an error to KEDA, which then leaves the pool alone."""
+        answer = await self.ask(token)
+        assert answer.status_code == 200, answer.text
+        value = answer.json()
+        for key in self._api["valueLocation"].split("."):
+            value = value[key]
+        assert isinstance(value, int | float)
+        assert not isinstance(value, bool)
+        return float(value)
+
+
+@pytest.fixture
+async def token(redis_url: str) -> AsyncIterator[str]:
+    """KEDA's API key, made as README.md has it."""
+    client = connect_async(redis_url)
+    yield await KeyStore(client).create("keda")
+    await client.aclose()
+
+
+@pytest.fixture(params=OVERLAYS)
+async def api(
+    request: pytest.FixtureRequest, redis_url: str, token: str
+) -> AsyncIterator[tuple[Path, httpx.AsyncClient]]:
+    """The API as an overlay starts it, and where its manifests are."""
+    folder = FOLDER / "overlays" / request.param
+    app = create_app(ApiSettings(redis_url=redis_url), load_models(folder / "models.yaml"), keys_required=True)
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://api") as client,
+    ):
+        yield folder, client
+
+
+@pytest.fixture
+def keda(api: tuple[Path, httpx.AsyncClient], redis_client: redis.Redis) -> Keda:
+    folder, client = api
+    (scaled_object,) = of_kind(build(folder.name), "ScaledObject")
+    return Keda(scaled_object, redis_client, client)
+
+
+async def test_a_queued_job_wakes_the_pool_and_asks_for_one_worker(
+    keda: Keda, api: tuple[Path, httpx.AsyncClient], token: str
+) -> None:
+    _, client = api
+    assert (keda.outstanding(), await keda.wanted(token)) == (0, 0)
+
+    headers = {"Authorization": f"Bearer {token}", "Prefer": "respond-async"}
+    accepted = await client.post("/v1/rerank", json=REQUEST, headers=headers)
+    assert accepted.status_code == 202, accepted.text
+    assert (keda.outstanding(), await keda.wanted(token)) == (1, 1)
+
+    location = accepted.headers["Location"]
+    canceled = await client.post(f"{location}/cancel", headers=headers)
+    assert canceled.status_code == 200, canceled.text
+    assert (keda.outstanding(), await keda.wanted(token)) == (0, 0)
+
+
+async def test_without_its_key_keda_gets_an_error_and_no_number(keda: Keda) -> None:
+    """A wrong token must not look like an empty pool."""
+    assert (await keda.ask("for-development-only")).status_code == 401
+
+
+def test_the_trigger_reads_the_ledgers_own_key() -> None:
+    for overlay in OVERLAYS:
+        for deployment, scaled_object in pools(build(overlay)):
+            model = environment_of(deployment)["RERANKQ_MODEL"]
+            assert trigger_of(scaled_object, "redis")["metadata"]["listName"] == keys.outstanding(model)
+            url = trigger_of(scaled_object, "metrics-api")["metadata"]["url"]
+            assert urlsplit(url).path == f"/v1/pools/{model}"
+
+
+def test_the_triggers_ask_where_the_services_are() -> None:
+    for overlay in OVERLAYS:
+        manifests = build(overlay)
+        for _, scaled_object in pools(manifests):
+            url = urlsplit(trigger_of(scaled_object, "metrics-api")["metadata"]["url"])
+            assert url.hostname is not None
+            service, namespace, _ = url.hostname.split(".")
+            found = named(manifests, "Service", service)
+            assert found["metadata"]["namespace"] == namespace
+            assert [port["port"] for port in found["spec"]["ports"]] == [url.port]
+
+
+@pytest.mark.parametrize(
+    ("shards", "desired", "replicas"),
+    [
+        (0, 0, 1),  # An HPA's least; the step to zero is KEDA's, when neither trigger is active.
+        (1, 1, 1),
+        (1, 0, 1),  # The API waits out failed starts: the kubelet does so too, by itself.
+        (900_000, 3, 3),
+        (12, 4, 4),
+        (0, 2, 2),  # Nothing is left, and the pool's idle time is not over.
+    ],
+)
+def test_the_size_is_the_apis_decision(shards: int, desired: int, replicas: int) -> None:
+    """The HPA takes the larger of what its metrics ask for; the redis trigger never asks for a second worker."""
+    (scaled_object,) = of_kind(build("gpu"), "ScaledObject")
+    first, second = (trigger_of(scaled_object, kind) for kind in ("redis", "metrics-api"))
+    assert {trigger["metricType"] for trigger in (first, second)} == {"AverageValue"}
+    by_shards = math.ceil(shards / int(first["metadata"]["listLength"]))
+    by_desired = math.ceil(desired / float(second["metadata"]["targetValue"]))
+    assert max(by_shards, by_desired, 1) == replicas
+
+
+def test_a_failing_trigger_changes_nothing() -> None:
+    """A `fallback` would start workers while Redis is away, or stop busy ones while the API is."""
+    for overlay in OVERLAYS:
+        for scaled_object in of_kind(build(overlay), "ScaledObject"):
+            assert "fallback" not in scaled_object["spec"]
+
+
+def test_batch_work_that_is_to_wait_does_not_wake_by_redis() -> None:
+    """The redis trigger counts every shard; where batch work waits for a warm worker, the API alone may wake."""
+    for overlay in OVERLAYS:
+        registry = load_models(FOLDER / "overlays" / overlay / "models.yaml")
+        for deployment, scaled_object in pools(build(overlay)):
+            wakes = registry.resolve(environment_of(deployment)["RERANKQ_MODEL"]).pool.batch_wakes
+            kinds = [trigger["type"] for trigger in scaled_object["spec"]["triggers"]]
+            assert ("redis" in kinds) == wakes
+
+
+def test_the_readme_says_how_batch_work_waits(tmp_path: Path) -> None:
+    (patch,) = re.findall(r"```yaml\n(patches:\n.*?)```", (FOLDER / "README.md").read_text(), re.DOTALL)
+    overlay = os.path.relpath(FOLDER / "overlays/gpu", tmp_path)
+    text = f"resources: [{overlay}]\n" + patch.replace("NAME", "bge-reranker-v2-m3")
+    (tmp_path / "kustomization.yaml").write_text(text)
+    (scaled_object,) = of_kind(build_folder(tmp_path), "ScaledObject")
+    assert [trigger["type"] for trigger in scaled_object["spec"]["triggers"]] == ["metrics-api"]

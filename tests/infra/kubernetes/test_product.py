@@ -1,0 +1,148 @@
+"""The manifests against the product: what they say of its settings, ports, paths, times and models is true."""
+
+import importlib.util
+import re
+from typing import Any
+
+import pytest
+
+from api.__main__ import DRAIN_SECONDS, parse_arguments
+from api.app import create_app
+from api.settings import ApiSettings
+from shared.models import ModelRegistry, load_models
+from shared.settings import Settings
+from tests.infra.kubernetes.manifests import (
+    FOLDER,
+    OVERLAYS,
+    ROOT,
+    Manifest,
+    build,
+    component_of,
+    container_of,
+    environment_of,
+    named,
+    of_kind,
+    pod_of,
+    pools,
+    unbuilt,
+    workloads,
+)
+from worker.settings import WorkerSettings
+
+SETTINGS: dict[str, type[Settings]] = {"api": ApiSettings, "admin": ApiSettings, "worker": WorkerSettings}
+SPARE_SECONDS = 30
+API_IMAGE = (ROOT / "infra/docker/api.Dockerfile").read_text()
+WORKER_IMAGE = (ROOT / "infra/docker/worker.Dockerfile").read_text()
+
+
+@pytest.fixture(params=OVERLAYS)
+def manifests(request: pytest.FixtureRequest) -> list[Manifest]:
+    return build(request.param)
+
+
+def ours(manifests: list[Manifest]) -> list[Manifest]:
+    """The workloads that run the product's own code."""
+    return [manifest for manifest in workloads(manifests) if component_of(manifest) in SETTINGS]
+
+
+def registry_of(manifests: list[Manifest]) -> ModelRegistry:
+    """The models that an overlay serves, read as the processes read them."""
+    (overlay,) = [name for name in OVERLAYS if build(name) is manifests]
+    return load_models(FOLDER / "overlays" / overlay / "models.yaml")
+
+
+def settings_of(workload: Manifest) -> Any:
+    """Its settings, as its processes would have them."""
+    plain = {name: value for name, value in environment_of(workload).items() if isinstance(value, str)}
+    return SETTINGS[component_of(workload)].from_environment(plain)
+
+
+def routes_of_the_api(registry: ModelRegistry) -> set[str]:
+    return set(create_app(ApiSettings(), registry).openapi()["paths"])
+
+
+def test_every_variable_is_a_setting(manifests: list[Manifest]) -> None:
+    """A misspelled one would be passed over in silence."""
+    for workload in ours(manifests):
+        known = {f"RERANKQ_{name.upper()}" for name in SETTINGS[component_of(workload)].model_fields}
+        for name in environment_of(workload):
+            assert name in known | {"REDIS_URL", "HF_TOKEN"}
+        settings_of(workload)
+
+
+def test_the_models_file_is_where_the_processes_look(manifests: list[Manifest]) -> None:
+    for workload in ours(manifests):
+        (mount,) = [mount for mount in container_of(workload)["volumeMounts"] if mount["name"] == "models"]
+        assert str(settings_of(workload).models_file) == f"{mount['mountPath']}/models.yaml"
+    generated = [manifest["data"] for manifest in of_kind(manifests, "ConfigMap") if "models.yaml" in manifest["data"]]
+    assert len(generated) == 1
+
+
+def test_a_worker_has_its_drain_and_thirty_seconds_more() -> None:
+    (worker,) = [manifest for manifest in ours(unbuilt()) if component_of(manifest) == "worker"]
+    drain = float(environment_of(worker)["RERANKQ_DRAIN_SECONDS"])
+    assert pod_of(worker)["terminationGracePeriodSeconds"] >= drain + SPARE_SECONDS
+
+
+def test_the_api_outlives_its_way_out() -> None:
+    api = named(unbuilt(), "Deployment", "rerankq-api")
+    unannounced = container_of(api)["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pod_of(api)["terminationGracePeriodSeconds"] >= unannounced + DRAIN_SECONDS + 5
+
+
+def test_ports_are_those_of_the_image() -> None:
+    command = re.findall(r'"([^"]+)"', re.findall(r"^CMD (\[.*\])$", API_IMAGE, re.MULTILINE)[0])
+    port = parse_arguments(command).port
+    api = named(unbuilt(), "Deployment", "rerankq-api")
+    assert not {"args", "command"} & set(container_of(api))
+    assert [entry["containerPort"] for entry in container_of(api)["ports"]] == [port]
+    assert re.findall(r"^EXPOSE (\d+)$", API_IMAGE, re.MULTILINE) == [str(port)]
+
+
+def test_probes_ask_what_is_there() -> None:
+    api = container_of(named(unbuilt(), "Deployment", "rerankq-api"))
+    probes = {name: api[name]["httpGet"]["path"] for name in ("startupProbe", "livenessProbe", "readinessProbe")}
+    assert probes == {"startupProbe": "/health", "livenessProbe": "/health", "readinessProbe": "/ready"}
+    assert set(probes.values()) <= routes_of_the_api(load_models(FOLDER / "overlays/gpu/models.yaml"))
+
+    worker = container_of(named(unbuilt(), "Deployment", "rerankq-worker"))
+    python, flag, module = worker["readinessProbe"]["exec"]["command"]
+    assert (python, flag) == ("python3", "-m")
+    assert importlib.util.find_spec(module) is not None
+    # It asks Redis: as a liveness probe it would kill every worker while Redis is away.
+    assert "livenessProbe" not in worker
+
+
+def test_downloads_go_to_the_volume_of_the_models(manifests: list[Manifest]) -> None:
+    homes = set(re.findall(r"\bHOME=(\S+)", WORKER_IMAGE))
+    for deployment, _ in pools(manifests):
+        mounts = {mount["name"]: mount["mountPath"] for mount in container_of(deployment)["volumeMounts"]}
+        assert homes == {mounts["cache"]}
+        # What else the engine writes to; the rest of the file system is read-only.
+        assert {"/tmp", "/dev/shm"} <= set(mounts.values())
+
+
+def test_every_model_has_one_pool_and_every_pool_a_model(manifests: list[Manifest]) -> None:
+    served = [spec.name for spec in registry_of(manifests).specs]
+    assert sorted(settings_of(deployment).model for deployment, _ in pools(manifests)) == sorted(served)
+
+
+def test_keda_and_the_models_file_agree_on_a_pools_bounds(manifests: list[Manifest]) -> None:
+    for deployment, scaled_object in pools(manifests):
+        pool = registry_of(manifests).resolve(settings_of(deployment).model).pool
+        spec = scaled_object["spec"]
+        assert (spec["minReplicaCount"], spec["maxReplicaCount"]) == (pool.min, pool.max)
+        scale_down = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]["scaleDown"]
+        assert scale_down["stabilizationWindowSeconds"] == pool.cooldown_seconds
+
+
+def test_the_gpu_overlay_gives_each_worker_one_gpu_and_nobody_else_any() -> None:
+    manifests = build("gpu")
+    gpus = {
+        component_of(workload): container_of(workload)["resources"]["limits"].get("nvidia.com/gpu")
+        for workload in workloads(manifests)
+    }
+    assert gpus == {"worker": "1", "api": None, "admin": None, "redis": None}
+    (claim,) = of_kind(manifests, "PersistentVolumeClaim")
+    # Workers of one pool run on several nodes.
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]

@@ -1,0 +1,1 @@
+"""Starts and stops the workers of this machine as work comes and goes."""

@@ -1,0 +1,112 @@
+"""`python -m worker.autoscaler`: as many workers on this machine as there is work for, none where there is none.
+
+SIGTERM or SIGINT stops every worker, each finishing what it has; a second one ends them at once.
+"""
+
+import argparse
+import logging
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from shared.errors import RerankqError
+from shared.models import MAX_WORKERS, ModelSpec, load_models
+from shared.redis_client import connect
+from worker.autoscaler.launchers import Launcher, LocalProcesses, Observer, Ways
+from worker.autoscaler.loop import Autoscaler
+from worker.autoscaler.settings import AutoscalerSettings
+
+LOOK_SECONDS = 0.1
+"""From one round to the next; a request that finds no worker waits for half of it. A round costs half a millisecond."""
+LOGGER = "autoscaler"
+"""Under this name the log has what happens, in sentences for people."""
+logger = logging.getLogger(LOGGER)
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m worker.autoscaler",
+        description="Start workers when there is work, and stop them when there is none.",
+        epilog="How many, and when, is said by each model's `pool` in the models file.",
+    )
+    parser.add_argument("--model", help="a name from the models file; default: all that are in it")
+    parser.add_argument("--redis-url", help="default: REDIS_URL, or redis://127.0.0.1:6379/0")
+    parser.add_argument("--models-file", help="default: infra/models.yaml")
+    parser.add_argument("--capacity", type=int, help="workers there is room for; default: one for each GPU, if any")
+    parser.add_argument(
+        "--launcher", choices=("processes", "none"), help="none: say what would be done, and do nothing"
+    )
+    parser.add_argument(
+        "--standby", action="store_true", default=None, help="keep a process ready that has imported the engine"
+    )
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    names = ("model", "redis_url", "models_file", "capacity", "launcher", "standby")
+    try:
+        settings = AutoscalerSettings.from_environment(**{name: getattr(options, name) for name in names})
+        registry = load_models(settings.models_file)
+        specs = registry.specs if settings.model is None else [registry.resolve(settings.model)]
+    except RerankqError as error:
+        print(f"autoscaler: {error}", file=sys.stderr)
+        return 2
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    return run(settings, specs)
+
+
+def run(settings: AutoscalerSettings, specs: Sequence[ModelSpec]) -> int:
+    """Scale until told to stop; then stop every worker."""
+    asked: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: asked.append(number))
+    devices = visible_devices(os.environ)
+    client = connect(settings.redis_url)
+    autoscaler = Autoscaler(
+        client,
+        specs,
+        make_launcher(settings, specs, devices),
+        logger.info,
+        capacity=settings.capacity or len(devices) or MAX_WORKERS,
+        start_seconds=settings.start_seconds,
+        drain_seconds=settings.drain_seconds,
+    )
+    logging.getLogger(__name__).info("watching %s", ", ".join(spec.name for spec in specs))
+    while not asked:
+        autoscaler.round()
+        time.sleep(LOOK_SECONDS)
+    autoscaler.close(hurry=lambda: len(asked) > 1)
+    client.close()
+    return 0
+
+
+def make_launcher(settings: AutoscalerSettings, specs: Sequence[ModelSpec], devices: Sequence[str]) -> Launcher:
+    """What acts here, by the settings."""
+    if settings.launcher == "none":
+        return Observer()
+    from_standby = [spec for spec in specs if settings.standby or spec.pool.standby]
+    ways = Ways(
+        environment=os.environ
+        | {"REDIS_URL": settings.redis_url, "RERANKQ_MODELS_FILE": str(settings.models_file.resolve())},
+        devices=devices,
+        standby_models=frozenset(spec.name for spec in from_standby),
+        standby_engines=sorted({settings.engine or spec.engine for spec in from_standby}),
+    )
+    return LocalProcesses(ways, logger.info)
+
+
+def visible_devices(environment: Mapping[str, str], folder: Path = Path("/dev")) -> list[str]:
+    """The GPUs that workers may use, each as CUDA_VISIBLE_DEVICES would name it."""
+    if (chosen := environment.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1")]
+    found = [match[1] for path in folder.glob("nvidia*") if (match := re.fullmatch(r"nvidia(\d+)", path.name))]
+    return [str(number) for number in sorted(map(int, found))]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
