@@ -16,7 +16,7 @@ from infra.local.console import Steps, say
 from infra.local.demo import DemoError, run_demo
 from infra.local.follower import following
 from infra.local.stack import Options, Stack, StackError
-from infra.local.terminal import end_with_terminal, hush
+from infra.local.terminal import end_with_terminal, hush, minds_its_terminal
 from shared.errors import RerankqError
 
 READY_SECONDS = 900.0
@@ -75,9 +75,10 @@ def _seconds(text: str) -> float:
 def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     console = Console()
-    end_with_terminal()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    if minds_its_terminal():
+        end_with_terminal()
+        signal.signal(signal.SIGHUP, _interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         return run(options, console)
     except KeyboardInterrupt:
@@ -150,7 +151,7 @@ def _serve(stack: Stack, console: Console) -> int:
 def _asked_to_stop() -> Iterator[list[int]]:
     """Within the block signals only fill the list: an exception amid a start would lose the process just started."""
     asked: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if minds_its_terminal() else [])]
 
     def ask(number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGHUP:

@@ -11,13 +11,16 @@ import threading
 from contextlib import suppress
 
 
+def minds_its_terminal() -> bool:
+    """Whether this process is to end with its terminal: under nohup it is not."""
+    return signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+
+
 def end_with_terminal() -> None:
-    """Have this process get SIGHUP when its terminal is closed; unless it ignores that, as under nohup.
+    """Have this process get SIGHUP when its terminal is closed.
 
     The kernel tells only the session's leader, and that may be a `make` which waits for this very process.
     """
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-        return
     terminals = [number for number in (0, 1, 2) if os.isatty(number)]
     if terminals:
         threading.Thread(target=_watch, args=(terminals[0],), name="terminal", daemon=True).start()

@@ -86,7 +86,12 @@ def test_ctrl_c_stops_every_process_and_leaves_no_file_and_no_socket(tmp_path: P
 
 def one_of(process: "subprocess.Popen[str]", name: str) -> psutil.Process:
     """The process of that name. A worker that works calls itself `worker@...`, after Celery's fashion."""
-    marks = {"api": r"-m api\b", "worker-1": r"-m worker\b|worker@", "redis": r"redis-server\b"}[name]
+    marks = {
+        "api": r"-m api\b",
+        "worker-1": r"-m worker\b|worker@",
+        "autoscaler": r"-m worker\.autoscaler\b",
+        "redis": r"redis-server\b",
+    }[name]
     (found,) = [child for child in family(process) if re.search(marks, " ".join(child.cmdline()))]
     return found
 
@@ -120,9 +125,13 @@ def wait_for_answer(url: str, seconds: float) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("name", ["worker-1", "api", "redis"])
-def test_whoever_is_killed_while_it_serves_is_started_again(tmp_path: Path, name: str) -> None:
-    with started(tmp_path, "--port", "0") as (process, output):
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("worker-1", ["--workers", "1"]), ("autoscaler", []), ("api", []), ("redis", [])],
+    ids=["worker", "autoscaler", "api", "redis"],
+)
+def test_whoever_is_killed_while_it_serves_is_started_again(tmp_path: Path, name: str, options: list[str]) -> None:
+    with started(tmp_path, "--port", "0", *options) as (process, output):
         url = wait_for_text(output, "Ctrl-C stops everything").split("ready at ")[1].split()[0]
         job = httpx.post(f"{url}/v1/rerank", json=PANDA).json()["id"]
 
@@ -140,11 +149,15 @@ def test_whoever_is_killed_while_it_serves_is_started_again(tmp_path: Path, name
 
 
 @pytest.mark.parametrize("seconds_after", [0.0, 0.45, 0.6], ids=["waiting", "starting", "loading"])
-@pytest.mark.parametrize("name", ["worker-1", "redis"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("worker-1", ["--workers", "1"]), ("autoscaler", []), ("redis", [])],
+    ids=["worker", "autoscaler", "redis"],
+)
 def test_ctrl_c_while_something_is_started_again_leaves_nothing(
-    tmp_path: Path, name: str, seconds_after: float
+    tmp_path: Path, name: str, options: list[str], seconds_after: float
 ) -> None:
-    with started(tmp_path, "--port", "0") as (process, output):
+    with started(tmp_path, "--port", "0", *options) as (process, output):
         wait_for_text(output, "Ctrl-C stops everything")
         one_of(process, name).kill()
         wait_for_text(output, "starting it again in 0.5 s")
@@ -171,15 +184,30 @@ def test_interrupted_while_it_starts_it_cleans_up_too(tmp_path: Path) -> None:
         assert_gone(children)
 
 
-def test_a_worker_that_cannot_start_is_explained_and_ends_everything(tmp_path: Path) -> None:
-    models = write_models(tmp_path, engine_args={"delay_seconds": "soon"})
-    os.environ["RERANKQ_MODELS_FILE"] = models
-    try:
-        with started(tmp_path, "--port", "0") as (process, output):
-            assert process.wait(timeout=60) == 1
-            assert "engine_args.delay_seconds must be a number of seconds, 0 or more" in output.read_text()
-    finally:
-        del os.environ["RERANKQ_MODELS_FILE"]
+@pytest.mark.parametrize("options", [[], ["--standby"], ["--workers", "1"]], ids=["none", "standby", "one"])
+def test_a_worker_that_cannot_start_is_explained_and_ends_everything(
+    tmp_path: Path, options: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RERANKQ_MODELS_FILE", write_models(tmp_path, engine_args={"delay_seconds": "soon"}))
+    with started(tmp_path, "--port", "0", *options) as (process, output):
+        assert process.wait(timeout=60) == 1
+        assert "engine_args.delay_seconds must be a number of seconds, 0 or more" in output.read_text()
+
+
+def test_it_says_when_a_worker_comes_and_goes_and_why(tmp_path: Path) -> None:
+    with started(tmp_path, "--port", "0", "--idle-seconds", "1") as (process, output):
+        text = wait_for_text(output, "the worker has stopped")
+        told = [line.removeprefix("• ") for line in text.splitlines() if line.startswith("• ")]
+        assert told[0] == "1 request waits: starting a worker"
+        assert re.fullmatch(r"ready after \d+\.\d s", told[1])
+        assert told[2:] == ["quiet for 1 s: stopping the worker", "the worker has stopped"]
+        assert not [child for child in family(process) if "worker@" in " ".join(child.cmdline())]
+
+
+def test_how_many_workers_is_said_in_one_way_only(tmp_path: Path) -> None:
+    with started(tmp_path, "--workers", "1", "--idle-seconds", "1") as (process, output):
+        assert process.wait(timeout=30) == 2
+        assert "--workers keeps a fixed number" in output.read_text()
 
 
 def test_a_taken_port_is_one_clear_sentence(tmp_path: Path) -> None:
