@@ -10,7 +10,7 @@ VENV := .venv/bin
 unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check fix bench bench-quick bench-interactive bench-cold simulate lock clean
+.PHONY: help run demo test test-clients check fix bench bench-quick bench-interactive bench-cold simulate lock clean
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z-]*\): ## \(.*\)/  make \1\t\2/p' Makefile
@@ -24,6 +24,12 @@ demo: ## The same, and shows a few requests on it
 
 test: ## Runs the tests (options for pytest: ARGS="...")
 	@$(INSTALL) --with test && exec $(VENV)/python -m pytest $(ARGS)
+
+# One environment for each set of libraries whose pins agree.
+test-clients: ## Runs real client libraries against the service (options: ARGS="--only cohere --engine vllm")
+	@$(INSTALL) --with test && for set in sdks frameworks infinity; do \
+		$(INSTALL) --with clients-$$set || exit; \
+	done && exec $(VENV)/python -m tests.clients $(ARGS)
 
 check: ## Format, lint, types and imports; changes nothing
 	@$(INSTALL) --with check
@@ -55,8 +61,8 @@ bench-quick: ## The same in one short round, to see that it works
 lock: ## Writes requirements/*.txt anew (needs uv; newer versions: ARGS=--upgrade)
 	@requirements/lock.sh $(ARGS)
 
-clean: ## Throws away .venv and the tools' caches
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+clean: ## Throws away .venv, the other environments and the tools' caches
+	rm -rf .venv .venv-clients-* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 .PHONY: chaos
 chaos: ## Breaks everything that can break and shows what became of the jobs (options: ARGS="--kills 200 --seed 1")

@@ -6,6 +6,7 @@ import logging
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
@@ -14,15 +15,16 @@ from starlette.requests import ClientDisconnect
 from api.auth import Authenticator, KeyStore
 from api.background import cancel_and_wait
 from api.dependencies import Parts
-from api.dialects.registry import by_path
+from api.dialects.registry import by_path, family
 from api.errors import headers_of, status_of
 from api.exchange import json_response
 from api.middleware import RequestEnvelope
+from api.openapi import describe_api
 from api.pools import PoolWatch
 from api.preparation import Limits, Preparation
 from api.reconciler import Reconciler
 from api.replies import ReplyWaiter
-from api.routes import jobs, models, ops, rerank
+from api.routes import clients, jobs, models, ops, rerank
 from api.service import RerankService
 from api.settings import ApiSettings
 from shared.celery_app import Envelopes, make_celery
@@ -86,8 +88,16 @@ def create_app(settings: ApiSettings, registry: ModelRegistry, *, keys_required:
         lifespan=lifespan,
     )
     app.add_middleware(RequestEnvelope, render_fault=_render_fault)
-    for router in (rerank.make_router(), jobs.router, models.router, ops.router):
+    app.state.root = family(settings.root_dialect)
+    for router in (
+        rerank.make_router(app.state.root),
+        jobs.router,
+        models.router,
+        ops.router,
+        clients.make_router(app.state.root),
+    ):
         app.include_router(router)
+    app.openapi = partial(describe_api, app, app.state.root)  # type: ignore[method-assign]
     app.add_exception_handler(RerankqError, _domain_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ClientDisconnect, _client_left)
@@ -103,8 +113,9 @@ def _end_with(task: "asyncio.Task[None]") -> None:
 
 def _render(request: Request, error: RerankqError) -> Response:
     """The error in the dialect of the path it happened on."""
-    body = by_path(request.url.path).render_error(error)
-    return json_response(body, status_of(error), headers_of(error))
+    dialect = by_path(request.url.path, request.app.state.root)
+    body = dialect.render_error(error, request.state.request_id)
+    return json_response(body, dialect.status_of(error), headers_of(error))
 
 
 async def _domain_error(request: Request, error: Exception) -> Response:

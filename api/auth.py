@@ -40,6 +40,11 @@ def _digest(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
+def is_bearer(authorization: str) -> bool:
+    """Whether the header has the form of a key; of any case, as RFC 7235 wants it."""
+    return authorization.strip().lower().startswith("bearer ")
+
+
 class KeyStore:
     """The keys in Redis. Raises StoreUnavailable when Redis is away."""
 
@@ -86,15 +91,19 @@ class Authenticator:
 
     async def owner(self, authorization: str | None) -> str:
         """The id of the caller's key, ANONYMOUS when none is needed. Raises Unauthorized."""
-        await self._refresh()
-        if not self._records and not self._always_required:
+        if not await self.required():
             return ANONYMOUS
         scheme, _, key = (authorization or "").strip().partition(" ")
         if scheme.lower() != "bearer" or not key.strip():
-            raise Unauthorized("an API key is required: send `Authorization: Bearer KEY`")
+            raise Unauthorized("an API key is required: send `Authorization: Bearer KEY`, or `Api-Key: KEY`")
         if (record := self._find(key.strip())) is None:
             raise Unauthorized("this API key is not known, or it was revoked")
         return record.id
+
+    async def required(self) -> bool:
+        """Whether callers need a key."""
+        await self._refresh()
+        return bool(self._records) or self._always_required
 
     def _find(self, key: str) -> KeyRecord | None:
         match = _KEY.fullmatch(key)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from api.auth import Authenticator
+from api.auth import Authenticator, is_bearer
 from api.pools import PoolWatch
 from api.service import RerankService
 from api.settings import ApiSettings
@@ -32,7 +32,11 @@ PartsDep = Annotated[Parts, Depends(get_parts)]
 
 async def get_owner(request: Request, parts: PartsDep) -> str:
     """The id of the caller's key. Raises Unauthorized."""
-    return await parts.authenticator.owner(request.headers.get("authorization"))
+    headers = request.headers
+    authorization, key = headers.get("authorization"), headers.get("api-key")
+    if key is not None and (authorization is None or not is_bearer(authorization)):
+        authorization = f"Bearer {key}"
+    return await parts.authenticator.owner(authorization)
 
 
 OwnerDep = Annotated[str, Depends(get_owner)]

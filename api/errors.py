@@ -1,5 +1,6 @@
 """What an error's code means on the wire: its HTTP status, its headers, and the shape that a dialect gives its body."""
 
+import math
 from typing import Any
 
 from shared.errors import (
@@ -13,6 +14,7 @@ from shared.errors import (
     MethodNotAllowed,
     ModelNotFound,
     ModelUnavailable,
+    Overloaded,
     PayloadTooLarge,
     RerankqError,
     RouteNotFound,
@@ -35,6 +37,7 @@ _STATUS: dict[type[RerankqError], int] = {
     IdempotencyConflict: 422,
     JobCanceled: 409,
     PayloadTooLarge: 413,
+    Overloaded: 429,
     ScoringFailed: 500,
     InternalError: 500,
     StoreUnavailable: 503,
@@ -53,7 +56,7 @@ def headers_of(error: RerankqError) -> dict[str, str]:
     """Retry-After in whole seconds where a time is known, Location where a job goes on."""
     headers: dict[str, str] = {}
     if isinstance(error, ServiceError) and error.retry_after is not None:
-        headers["Retry-After"] = str(error.retry_after)
+        headers["Retry-After"] = str(math.ceil(error.retry_after))
     if isinstance(error, WaitTimedOut):
         headers["Location"] = f"/v1/jobs/{error.job_id}"
     if isinstance(error, Unauthorized):

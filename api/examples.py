@@ -1,69 +1,113 @@
-"""The OpenAPI examples of the rerank paths. Tests run them as they stand."""
+"""What a body of the examples is answered with: made by the dialect that answers it, so that neither can be wrong.
 
+The scores are those of the engine that compares words. Tests send each example to a running service and compare.
+"""
+
+from collections.abc import Mapping
 from typing import Any
 
-PANDA_QUERY = "What is a panda?"
-PANDA_DOCUMENTS = [
-    "hi",
-    "it is a bear",
-    "The giant panda (Ailuropoda melanoleuca), sometimes called a panda bear or simply panda, "
-    "is a bear species endemic to China.",
-]
+from api.bodies import EXAMPLE_CREATED, EXAMPLE_JOB_ID, EXAMPLE_MODEL
+from api.dialects import panda
+from api.dialects.base import Dialect
+from api.dialects.reading import JsonObject
+from api.ranking import rank
+from shared.contracts import RerankRequest, RerankResult, ScoreScale, ShardScores, WorkClass
+from shared.errors import (
+    IdempotencyConflict,
+    InternalError,
+    InvalidRequest,
+    JobCanceled,
+    JobExpired,
+    JobNotFinished,
+    JobNotFound,
+    ModelNotFound,
+    ModelUnavailable,
+    PayloadTooLarge,
+    RerankqError,
+    ScoringFailed,
+    StoreUnavailable,
+    Unauthorized,
+    WaitTimedOut,
+)
+from shared.jobs import JobRecord, JobState
+from shared.models import ModelRegistry, ModelSpec
 
-RERANK_REQUEST_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["query", "documents"],
-                    "properties": {
-                        "model": {
-                            "type": ["string", "null"],
-                            "description": "Default: the first one served.",
-                        },
-                        "query": {"type": "string"},
-                        "documents": {
-                            "type": "array",
-                            "description": "Strings, or objects with text (or the rank_fields), id and meta.",
-                            "items": {"anyOf": [{"type": "string"}, {"type": "object"}]},
-                        },
-                        "top_n": {"type": ["integer", "null"], "minimum": 1},
-                        "return_documents": {"type": ["boolean", "null"]},
-                        "raw_scores": {"type": ["boolean", "null"], "default": False},
-                        "rank_fields": {
-                            "type": ["array", "null"],
-                            "description": "The fields of an object that are scored, in this order.",
-                            "items": {"type": "string"},
-                        },
-                        "instruction": {
-                            "type": ["string", "null"],
-                            "description": "For models with a score template.",
-                        },
-                        "max_tokens_per_query": {"type": ["integer", "null"], "minimum": 1},
-                        "max_tokens_per_doc": {"type": ["integer", "null"], "minimum": 1},
-                        "max_chunks_per_doc": {"type": ["integer", "null"], "minimum": 1, "default": 1},
-                        "overlap_tokens": {"type": ["integer", "null"], "minimum": 0},
-                        "priority": {"type": ["integer", "null"], "minimum": 0, "maximum": 999},
-                    },
-                },
-                "example": {"query": PANDA_QUERY, "documents": PANDA_DOCUMENTS, "top_n": 3},
-            }
-        },
-    }
+PANDA_QUERY, PANDA_DOCUMENTS = panda.QUERY, panda.DOCUMENTS
+REQUEST_ID = "8c1f0e2d3b4a5968"
+_SERVED = ModelRegistry([ModelSpec(name=EXAMPLE_MODEL)])
+_CREATED_MS = EXAMPLE_CREATED * 1000
+_RECORD = JobRecord(
+    id=EXAMPLE_JOB_ID,
+    state=JobState.SUCCEEDED,
+    model=EXAMPLE_MODEL,
+    dialect="",
+    owner="",
+    work_class=WorkClass.INTERACTIVE,
+    pairs=0,
+    shards=1,
+    left=0,
+    created_ms=_CREATED_MS,
+    started_ms=_CREATED_MS,
+    finished_ms=_CREATED_MS,
+    deadline_ms=0,
+    failure=None,
+)
+_HI, _BEAR, _LONG = panda.DOCUMENTS
+_SCORES: Mapping[tuple[str, str], tuple[float, int]] = {
+    (panda.QUERY, _HI): (0.0, 5),
+    (panda.QUERY, _BEAR): (0.5, 8),
+    (panda.QUERY, _LONG): (0.69375, 24),
+    (_BEAR, _LONG): (0.69375, 24),
 }
+"""The score of each pair, and the tokens that it takes."""
 
-_ERROR: dict[str, Any] = {"content": {"application/json": {}}}
-RERANK_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The documents, best first.", "content": {"application/json": {}}},
-    202: {"description": "A job, to a caller that sent `Prefer: respond-async` or `wait=N`.", **_ERROR},
-    400: {"description": "The request is wrong; the message names the field.", **_ERROR},
-    401: {"description": "A key is required.", **_ERROR},
-    404: {"description": "The model is not served.", **_ERROR},
-    409: {"description": "The job was canceled by somebody else.", **_ERROR},
-    413: {"description": "The body is over the limit.", **_ERROR},
-    500: {"description": "The engine could not score the request.", **_ERROR},
-    503: {"description": "The model failed to start, or Redis is away.", **_ERROR},
-    504: {"description": "No result in time; `Location` names the job, which goes on.", **_ERROR},
-}
+ERRORS: tuple[RerankqError, ...] = (
+    InvalidRequest("top_n must be at least 1", param="top_n"),
+    Unauthorized("an API key is required: send `Authorization: Bearer KEY`, or `Api-Key: KEY`"),
+    ModelNotFound(f"model 'nope' is not served here; served: {EXAMPLE_MODEL}", param="model"),
+    JobNotFound(f"there is no job {EXAMPLE_JOB_ID!r}", param="id"),
+    JobCanceled(f"the job {EXAMPLE_JOB_ID} was canceled"),
+    PayloadTooLarge("the body is over the limit of 33554432 bytes"),
+    IdempotencyConflict("this Idempotency-Key stands for another request", param="Idempotency-Key"),
+    ScoringFailed("the worker failed on this job; its log says why"),
+    InternalError(f"a fault on our side; the log has it under the request id {REQUEST_ID}"),
+    ModelUnavailable(f"model {EXAMPLE_MODEL!r} failed to start: the weights are not there", param="model"),
+    StoreUnavailable("the job store cannot be reached; try again"),
+    JobExpired(f"the job {EXAMPLE_JOB_ID} passed its deadline before it was scored"),
+    WaitTimedOut(
+        f"no result within 60 s; the job goes on at /v1/jobs/{EXAMPLE_JOB_ID}", job_id=EXAMPLE_JOB_ID, retry_after=1
+    ),
+)
+"""One of each that a rerank request may be answered with."""
+NOT_FINISHED = JobNotFinished(f"the job {EXAMPLE_JOB_ID} is running; its result is not there yet")
+
+
+def answer_to(dialect: Dialect, body: JsonObject) -> tuple[int, Any]:
+    """Status and body of the answer to an example of that dialect."""
+    spoken = dialect.spoken_in(body)
+    try:
+        return 200, spoken.render(_result(spoken.parse(body)))
+    except (InvalidRequest, ModelNotFound) as error:
+        return dialect.status_of(error), dialect.render_error(error, REQUEST_ID)
+
+
+def _result(request: RerankRequest) -> RerankResult:
+    served = request.model_copy(update={"model": _first_served(request)})
+    pairs = [_SCORES[document.query or request.query, document.text] for document in request.documents]
+    scores = ShardScores(
+        scores=[score for score, _ in pairs],
+        scale=ScoreScale.SIMILARITY,
+        prompt_tokens=sum(tokens for _, tokens in pairs),
+    )
+    return rank(_RECORD, served, [scores])
+
+
+def _first_served(request: RerankRequest) -> str | None:
+    """The name under which the request finds a model. Raises ModelNotFound."""
+    for name in (request.model, *request.fallbacks):
+        try:
+            _SERVED.resolve(name)
+        except ModelNotFound:
+            continue
+        return name
+    raise ModelNotFound(f"model {request.model!r} is not served here; served: {EXAMPLE_MODEL}", param="model")

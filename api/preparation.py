@@ -4,13 +4,15 @@ Refuses what cannot be served: an unknown model, too many documents, an instruct
 model that failed to start. Stores nothing.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from api.pools import PoolWatch
 from shared import keys
 from shared.assembly import Rest, set_apart
 from shared.celery_app import Envelopes
-from shared.contracts import RerankRequest, WorkClass
+from shared.contracts import Document, RerankRequest, WorkClass
 from shared.errors import InvalidRequest, ModelUnavailable
 from shared.jobs import new_job_id
 from shared.ledger import Submission
@@ -19,6 +21,8 @@ from shared.score_cache import ScoreReader
 from shared.sharding import ShardSize, cut
 
 _RETRY_AFTER_MODEL_SECONDS = 10
+MAX_QUERIES = 1000
+"""In one request. Each is a shard at least, however few documents it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,8 @@ class Preparation:
                 f"documents: at most {self.limits.max_documents} in one request, got {len(request.documents)}",
                 param="documents",
             )
+        if _has_own_queries(request) and sum(1 for _ in _by_query(request.documents)) > MAX_QUERIES:
+            raise InvalidRequest(f"queries: at most {MAX_QUERIES} different ones in one request", param="queries")
         if request.instruction is not None and spec.score_template is None:
             raise InvalidRequest(
                 f"instruction: model {spec.name!r} has no score template to put it into", param="instruction"
@@ -104,8 +110,8 @@ class Preparation:
 
     async def _set_apart(self, request: RerankRequest, spec: ModelSpec) -> Rest | None:
         """What of the request needs no worker; None when all of it does."""
-        # Of a listwise model a score depends on all that was asked together.
-        if spec.listwise:
+        # Of a listwise model a score depends on all that was asked together; the rest is known by one query's texts.
+        if spec.listwise or _has_own_queries(request):
             return None
         texts = [document.text for document in request.documents]
         if self._scores is None or not self._pools.store_reachable:
@@ -114,11 +120,31 @@ class Preparation:
 
     def _cut(self, request: RerankRequest, spec: ModelSpec, rest: Rest | None) -> list[ShardSize]:
         documents = request.documents if rest is None else rest.scored(request.documents)
+        if _has_own_queries(request):
+            # A worker asks its engine about one query at a time.
+            runs = [(query or "", list(run)) for query, run in _by_query(documents)]
+            return [size for query, run in runs for size in self._cut_run(request, spec, query, run)]
+        return self._cut_run(request, spec, request.query, documents)
+
+    def _cut_run(
+        self, request: RerankRequest, spec: ModelSpec, query: str, documents: Sequence[Document]
+    ) -> list[ShardSize]:
+        """The sizes of the shards of documents that have the same query."""
         return cut(
-            request.query,
+            query,
             [document.text for document in documents],
             None if spec.listwise else self.limits.shard_tokens,
             request.max_tokens_per_doc,
             max_tokens_per_query=request.max_tokens_per_query,
             max_chunks_per_doc=request.max_chunks_per_doc,
         )
+
+
+def _has_own_queries(request: RerankRequest) -> bool:
+    """Whether each document has a query of its own; see Document."""
+    return bool(request.documents) and request.documents[0].query is not None
+
+
+def _by_query(documents: Sequence[Document]) -> "groupby[str | None, Document]":
+    """Neighbours that have the same query, together."""
+    return groupby(documents, key=lambda document: document.query)

@@ -2,8 +2,9 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from api.dialects.registry import FAMILIES
 from shared.settings import Seconds, Settings
 
 
@@ -16,7 +17,8 @@ class ApiSettings(Settings):
     `job_deadline_seconds`: a job that nobody has begun to score by then expires.
     `result_seconds`: how long a finished job can be read.
     `shard_tokens`: a job is cut into shards of so many estimated tokens, a few seconds of an engine's time each.
-    `batch_window`: so many shards of one batch job are in the queue at once.
+    `batch_window`: so many shards of one batch job are in the queue at once. `root_dialect`: who speaks at the root,
+    by its prefix.
     """
 
     host: str = "127.0.0.1"
@@ -29,3 +31,11 @@ class ApiSettings(Settings):
     result_seconds: Seconds = 3600.0
     shard_tokens: Annotated[int, Field(ge=1)] = 16_384
     batch_window: Annotated[int, Field(ge=1)] = 32
+    root_dialect: str = "superset"
+
+    @field_validator("root_dialect")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in (known := [family.name for family in FAMILIES]):
+            raise ValueError(f"must be one of {', '.join(known)}")
+        return value

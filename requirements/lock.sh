@@ -55,3 +55,11 @@ lock dev $(not_in api) --extra dev pyproject.toml
 excludes=$all.server-excludes
 # shellcheck disable=SC2046
 lock vllm-server $(not_in worker-cpu) requirements/vllm-server.in
+
+# Other people's clients: each set is resolved alone, as it is installed alone.
+for set in sdks frameworks infinity; do
+  uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
+    --annotation-style line --custom-compile-command "make lock" "$@" \
+    --output-file "requirements/clients-$set.txt" "requirements/clients-$set.in"
+  echo "requirements/clients-$set.txt: $(grep -c '==' "requirements/clients-$set.txt") packages"
+done

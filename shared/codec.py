@@ -43,6 +43,13 @@ def encode_rest(rest: Rest, documents: Sequence[Document]) -> bytes:
     return stored.model_dump_json(exclude_defaults=True).encode()
 
 
+def decode_shard(payload: bytes, part: bytes) -> RerankRequest:
+    """One shard's request: its documents, and the query that all of them are scored against."""
+    request = decode_request(payload, [part])
+    own = request.documents[0].query if request.documents else None
+    return request if own is None else request.model_copy(update={"query": own})
+
+
 def decode_whole(payload: bytes, slices: Iterable[bytes], rest: bytes | None) -> tuple[RerankRequest, Rest | None]:
     """The request with all of its documents, and what of it no shard holds."""
     request = decode_request(payload, slices)

@@ -5,7 +5,7 @@ Owns field names, types and bounds. Refuses anything about HTTP, Redis or a dial
 
 import json
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StrictStr
 
@@ -28,6 +28,11 @@ class WorkClass(StrEnum):
     BATCH = "batch"
 
 
+_new: Any = object.__new__
+_set = object.__setattr__
+_ONLY_TEXT = {"text"}
+
+
 def _finite(value: Any) -> Any:
     """A number like 1e999 is read as infinity, which is not JSON on the way back."""
     json.dumps(value, allow_nan=False)
@@ -37,21 +42,34 @@ def _finite(value: Any) -> Any:
 class Document(BaseModel):
     """One passage; `text` is what is scored. `id`, `meta` and `fields` are the caller's and come back untouched.
 
-    `fields` is the object as it came, where the text was rendered from fields of it; else None.
+    `query` is what it is scored against, where that is not the request's: then each document of the request has one.
+    `fields` is the object as it came, where all of it is to come back; else None.
     """
 
     model_config = ConfigDict(frozen=True)
 
     text: str
+    query: str | None = None
     fields: Annotated[dict[str, Any], AfterValidator(_finite)] | None = None
     id: StrictStr | StrictInt | None = None
     meta: Annotated[Any, AfterValidator(_finite)] = None
+
+    @classmethod
+    def plain(cls, text: str) -> Self:
+        """A document that is a text and nothing else: `model_construct`, in a quarter of its time."""
+        document: Self = _new(cls)
+        _set(document, "__dict__", {"text": text, "query": None, "fields": None, "id": None, "meta": None})
+        _set(document, "__pydantic_fields_set__", _ONLY_TEXT)
+        _set(document, "__pydantic_extra__", None)
+        _set(document, "__pydantic_private__", None)
+        return document
 
 
 class RerankRequest(BaseModel):
     """One query against its documents, whatever dialect it came in.
 
-    `model` is the name the caller used (an alias counts), None for the default one. `top_n` None means all.
+    `model` is the name the caller used (an alias counts), None for the default one; `fallbacks` are the names to try
+    after it, in order, when it is not served, not available or fails. `top_n` None means all.
     `priority` is 0 (most urgent) to 999. `instruction` goes into the model's score template. The limits in tokens
     are the caller's own, below the model's. A document too long for one window is cut into at most
     `max_chunks_per_doc` windows, each sharing `overlap_tokens` with the one before (None: the worker's choice).
@@ -60,6 +78,7 @@ class RerankRequest(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     model: str | None = None
+    fallbacks: list[str] = []
     query: str
     documents: list[Document] = []
     top_n: Annotated[int, Field(ge=1)] | None = None

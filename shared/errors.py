@@ -16,6 +16,7 @@
     │   ├── JobExpired             its deadline passed before it was scored
     │   └── ScoringFailed          the engine could not score it
     ├── ServiceError               the service cannot answer now
+    │   ├── Overloaded             more is asked than it takes at once
     │   ├── WaitTimedOut           the caller's wait ended, the job goes on
     │   ├── ModelUnavailable       the model failed to load
     │   ├── StoreUnavailable       Redis cannot be reached, or refuses to write
@@ -123,6 +124,12 @@ class ServiceError(RerankqError):
     def __init__(self, message: str, *, param: str | None = None, retry_after: int | None = None) -> None:
         super().__init__(message, param=param)
         self.retry_after = retry_after
+
+
+class Overloaded(ServiceError):
+    """More is asked than the service takes at once."""
+
+    code = "overloaded"
 
 
 class WaitTimedOut(ServiceError):

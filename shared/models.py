@@ -104,10 +104,14 @@ class ModelRegistry:
         return self.specs[0]
 
     def resolve(self, name: str | None) -> ModelSpec:
-        """The model of that name or alias, the default one for None. Raises ModelNotFound."""
+        """The model of that name or alias, the default one for None. Raises ModelNotFound.
+
+        The name may have a provider before it, as gateways write it: `vllm/NAME` is NAME, unless it is a name itself.
+        """
         if name is None:
             return self.default
-        if (spec := self._by_name.get(name)) is None:
+        spec = self._by_name.get(name) or self._by_name.get(name.partition("/")[2])
+        if spec is None:
             served = ", ".join(spec.name for spec in self.specs)
             raise ModelNotFound(f"model {name[:200]!r} is not served here; served: {served}", param="model")
         return spec

@@ -274,7 +274,7 @@ def _read_claim(answer: Sequence[Any]) -> Claim:
         return Claim(ClaimVerdict(verdict.decode()))
     head, documents, queue_ms, tokens = rest
     try:
-        return Claim(ClaimVerdict.RUN, codec.decode_request(head, [documents]), float(queue_ms), int(tokens))
+        return Claim(ClaimVerdict.RUN, codec.decode_shard(head, documents), float(queue_ms), int(tokens))
     except (ValueError, TypeError) as error:
         # No more than the kind: pydantic's text has the caller's in it. Not raised: the neighbours are leased too.
         logger.error("a shard was claimed whose request cannot be read: %s", type(error).__name__)

@@ -1,25 +1,109 @@
-"""Infinity's schema, which Nebul speaks field for field: documents are strings, and come back as strings."""
+"""Infinity's schema: documents are strings, and come back as strings. Nebul speaks it field for field.
 
-from typing import Any
+What Infinity says of its validation is FastAPI's list, and a model it does not know is a wrong request to it. Nebul's
+errors are not documented: there they read like the root's.
+"""
 
-from api.dialects.base import JsonObject, read_documents, read_query, read_request, without_nulls
-from api.errors import superset_body
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, Field, RootModel
+
+from api.dialects import panda
+from api.dialects.base import Dialect
+from api.dialects.reading import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
+from api.dialects.shapes import Absent, Answered, Asked, DetailError, Model, PromptUsage, Query, Row, Texts, TopN
+from api.dialects.superset import SupersetError
+from api.errors import status_of, superset_body
 from shared.contracts import RankedRow, RerankRequest, RerankResult
-from shared.errors import RerankqError
+from shared.errors import (
+    InvalidRequest,
+    MethodNotAllowed,
+    ModelNotFound,
+    RerankqError,
+    RouteNotFound,
+    Unauthorized,
+)
 
 
-class InfinityDialect:
-    """Speaks under /infinity and /nebul."""
+class InfinityRequest(Asked):
+    """What to rank."""
 
-    paths = ("/v1/rerank", "/rerank")
+    model: Model = None
+    query: Query
+    documents: Texts
+    top_n: TopN = None
+    return_documents: Annotated[bool | None, Field(description="Default: false.")] = None
+    raw_scores: Annotated[bool | None, Field(description="The model's own scores. Default: false, 0..1.")] = None
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+
+class InfinityRow(Row):
+    """A document's place, and the document when it is wanted."""
+
+    document: str | Absent = None
+
+
+class InfinityAnswer(Answered):
+    """The documents, best first."""
+
+    object: Literal["rerank"]
+    results: list[InfinityRow]
+    model: str
+    usage: PromptUsage
+    id: str
+    created: int
+
+
+class InfinityErrorObject(Answered):
+    """`code` is the status."""
+
+    message: str
+    type: None
+    param: None
+    code: int
+
+
+class InfinityFault(Answered):
+    """What went wrong."""
+
+    error: InfinityErrorObject
+
+
+class InfinityInvalidField(Answered):
+    """What is wrong with the body, and where."""
+
+    type: str
+    loc: list[str | int]
+    msg: str
+
+
+class InfinityInvalid(Answered):
+    """What is wrong with the body."""
+
+    detail: list[InfinityInvalidField]
+
+
+class InfinityError(RootModel[InfinityFault | InfinityInvalid | DetailError]):
+    """What went wrong."""
+
+
+class InfinityDialect(Dialect):
+    """Speaks under /infinity."""
+
+    name = "infinity"
+    paths: ClassVar[tuple[str, ...]] = ("/rerank", "/v1/rerank")
+    request_model = InfinityRequest
+    answer_models: ClassVar[tuple[type[BaseModel], ...]] = (InfinityAnswer,)
+    error_model: ClassVar[type[BaseModel]] = InfinityError
+    examples: ClassVar[dict[str, JsonObject]] = {
+        "documents": {"query": panda.QUERY, "documents": panda.DOCUMENTS, "top_n": 2},
+        "with-documents": {"query": panda.QUERY, "documents": panda.DOCUMENTS, "return_documents": True},
+        "no-query": {"documents": panda.DOCUMENTS},
+    }
 
     def parse(self, body: JsonObject) -> RerankRequest:
         body = {"return_documents": False} | without_nulls(body)
         query = read_query(body)
-        return read_request(body, read_documents(body, objects=False), query)
+        return read_request(body, read_documents(body, Objects.REFUSED), query)
 
     def render(self, result: RerankResult) -> dict[str, Any]:
         tokens = result.prompt_tokens
@@ -32,8 +116,39 @@ class InfinityDialect:
             "created": result.created,
         }
 
-    def render_error(self, error: RerankqError) -> dict[str, Any]:
+    def render_error(self, error: RerankqError, request_id: str = "") -> dict[str, Any]:
+        match error:
+            case InvalidRequest():
+                loc = ["body", *([error.param] if error.param else [])]
+                return {"detail": [{"type": "value_error", "loc": loc, "msg": error.message}]}
+            case Unauthorized() | RouteNotFound() | MethodNotAllowed():
+                return {"detail": error.message}
+            case _:
+                fault = {"message": error.message, "type": None, "param": None, "code": self.status_of(error)}
+                return {"error": fault}
+
+    def status_of(self, error: RerankqError) -> int:
+        match error:
+            case InvalidRequest():
+                return 422
+            case ModelNotFound():
+                return 400
+            case _:
+                return status_of(error)
+
+
+class NebulDialect(InfinityDialect):
+    """Speaks under /nebul."""
+
+    name = "nebul"
+    paths = ("/v1/rerank", "/rerank")
+    error_model = SupersetError
+
+    def render_error(self, error: RerankqError, request_id: str = "") -> dict[str, Any]:
         return superset_body(error)
+
+    def status_of(self, error: RerankqError) -> int:
+        return status_of(error)
 
 
 def _row(row: RankedRow, with_document: bool) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Objects as documents: which of an object's fields are scored, and how they become one text.
 
 The text is YAML, as Cohere renders it: block style, one field after the other in the order of `rank_fields`. A field
-that is absent or null is skipped. A document that is a string has no fields and is scored as it is.
+that is absent or null is skipped. `text` alone is no YAML but the text. A document that is a string has no fields and
+is scored as it is.
 """
 
 import json
@@ -18,6 +19,7 @@ from shared.errors import InvalidRequest
 _Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _NO_WRAPPING = 2**31 - 1
 _BEYOND_16_BITS = re.compile("[\U00010000-\U0010ffff]")
+_TEXT_ALONE = {"text": 0}
 _PRIVATE_USE = range(0xE000, 0xF900)
 
 
@@ -53,6 +55,9 @@ class RankFields:
         if not picked:
             param = f"documents[{index}]"
             raise InvalidRequest(f"{param} has none of the rank_fields", param=param)
+        if self.places == _TEXT_ALONE and isinstance(picked["text"], str):
+            # What is the default may as well be said.
+            return str(picked["text"])
         text = _dump(picked)
         # What libyaml cannot print, it escapes: letters beyond 16 bits above all. Such text is dumped with stand-ins.
         return _dump_with_stand_ins(picked) if "\\U" in text else text

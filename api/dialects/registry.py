@@ -1,13 +1,121 @@
-"""Which dialect speaks where: the superset at the root, every other one under its own prefix."""
+"""Who speaks where: every family of dialects under its own prefix, and one of them at the root as well."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from api.dialects.base import Dialect
-from api.dialects.infinity import InfinityDialect
-from api.dialects.superset import SupersetDialect
+from api.dialects.bifrost import BifrostDialect
+from api.dialects.cohere import CohereV1Dialect, CohereV2Dialect
+from api.dialects.gpustack import GpustackDialect
+from api.dialects.infinity import InfinityDialect, NebulDialect
+from api.dialects.jina import JinaDialect
+from api.dialects.nvidia import NvidiaDialect
+from api.dialects.pinecone import PineconeDialect
+from api.dialects.root import RootDialect
+from api.dialects.tei import TeiDialect
+from api.dialects.vllm import VllmRerankDialect
+from api.dialects.vllm_score import VllmScoreDialect
+from api.dialects.voyage import VoyageDialect
 
-ROOT: Dialect = SupersetDialect()
-PREFIXED: tuple[Dialect, ...] = (InfinityDialect("infinity"), InfinityDialect("nebul"))
 
-_BY_NAME: dict[str, Dialect] = {dialect.name: dialect for dialect in (ROOT, *PREFIXED)}
+@dataclass(frozen=True, slots=True)
+class Family:
+    """The dialects of one system; `name` is their prefix, and the first of them words the errors of other paths.
+
+    `about` is for whoever comes with a client of that system. `models`, `health` and `info` are paths where its clients
+    look for what is served, and for a sign of life.
+    """
+
+    name: str
+    about: str
+    dialects: tuple[Dialect, ...]
+    models: tuple[str, ...] = ()
+    health: tuple[str, ...] = ()
+    info: tuple[str, ...] = ()
+
+    def spoken_at(self, path: str) -> Dialect:
+        """Who words the errors of a path, given without the prefix."""
+        for dialect in self.dialects:
+            if path in (*dialect.paths, *dialect.aliases):
+                return dialect
+        return self.dialects[0]
+
+
+SUPERSET = Family(
+    "superset",
+    "One answer that nearly every client reads. Bodies of TEI (`texts`), of vLLM's score API (two sides) and of NVIDIA "
+    "(`passages`) are answered as these systems do.",
+    (RootDialect(),),
+)
+FAMILIES: tuple[Family, ...] = (
+    SUPERSET,
+    Family("jina", "Jina's API: the client's URL is `http://HOST/jina/v1/rerank`.", (JinaDialect(),)),
+    Family(
+        "cohere",
+        "Cohere's API, versions 1 and 2: `cohere.ClientV2(base_url='http://HOST/cohere')`.",
+        (CohereV1Dialect(), CohereV2Dialect()),
+    ),
+    Family(
+        "tei",
+        "Text Embeddings Inference: the client's base URL is `http://HOST/tei`.",
+        (TeiDialect(),),
+        health=("/health",),
+        info=("/info",),
+    ),
+    Family(
+        "vllm",
+        "vLLM's rerank and score APIs: the client's base URL is `http://HOST/vllm`.",
+        (VllmRerankDialect(), VllmScoreDialect()),
+        models=("/v1/models",),
+        health=("/health",),
+    ),
+    Family(
+        "infinity",
+        "Infinity: the client's base URL is `http://HOST/infinity`.",
+        (InfinityDialect(),),
+        models=("/models", "/v1/models"),
+        health=("/health",),
+    ),
+    Family(
+        "nebul",
+        "Nebul, which speaks Infinity's schema: the client's base URL is `http://HOST/nebul/v1`.",
+        (NebulDialect(),),
+        models=("/v1/models",),
+    ),
+    Family(
+        "gpustack",
+        "GPUStack, with the model's own scores: the client's base URL is `http://HOST/gpustack/v1`.",
+        (GpustackDialect(),),
+        models=("/v1/models",),
+    ),
+    Family(
+        "bifrost",
+        "Bifrost, with `provider/model` names and `fallbacks`: the client's base URL is `http://HOST/bifrost`.",
+        (BifrostDialect(),),
+        models=("/v1/models",),
+    ),
+    Family("voyage", "Voyage: `voyageai.Client(base_url='http://HOST/voyage/v1')`.", (VoyageDialect(),)),
+    Family(
+        "nvidia",
+        "NVIDIA's ranking API: `NVIDIARerank(base_url='http://HOST/nvidia/v1')`.",
+        (NvidiaDialect(),),
+        models=("/v1/models",),
+        health=("/v1/health/ready", "/v1/health/live"),
+    ),
+    Family(
+        "pinecone",
+        "Pinecone's inference API: `Pinecone(api_key=..., host='http://HOST/pinecone')`.",
+        (PineconeDialect(),),
+    ),
+)
+
+_BY_PREFIX = {family.name: family for family in FAMILIES}
+_BY_NAME = {dialect.name: dialect for family in FAMILIES for dialect in family.dialects}
+
+
+def family(name: str) -> Family:
+    """The family of that name. Raises KeyError."""
+    return _BY_PREFIX[name]
 
 
 def by_name(name: str) -> Dialect:
@@ -15,7 +123,16 @@ def by_name(name: str) -> Dialect:
     return _BY_NAME[name]
 
 
-def by_path(path: str) -> Dialect:
-    """The dialect whose prefix the path has, the root's otherwise."""
-    prefix = path.lstrip("/").partition("/")[0]
-    return _BY_NAME.get(prefix, ROOT)
+def by_path(path: str, root: Family = SUPERSET) -> Dialect:
+    """Who words the errors of a path: a dialect of the family whose prefix it has, of the root's otherwise."""
+    prefix, slash, rest = path.lstrip("/").partition("/")
+    if prefix in _BY_PREFIX:
+        return _BY_PREFIX[prefix].spoken_at(slash + rest)
+    return root.spoken_at(path)
+
+
+def everywhere(root: Family = SUPERSET) -> Iterator[tuple[str, Family]]:
+    """Each prefix with who speaks there; the root's is empty, and comes first."""
+    yield "", root
+    for each in FAMILIES:
+        yield f"/{each.name}", each

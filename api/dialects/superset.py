@@ -1,33 +1,206 @@
-"""The root's dialect: one answer that Jina's, Cohere's, vLLM's, GPUStack's and Bifrost's clients all read.
+"""The root's dialect: one answer that Jina's, Cohere's, vLLM's, GPUStack's, Bifrost's and Voyage's clients all read.
 
 Takes documents as strings, as objects with `text`, `id` and `meta`, or as objects among whose fields `rank_fields`
-picks; echoes them as objects.
+picks; echoes them as objects. A body that only TEI, vLLM's score or NVIDIA's clients send is theirs: it is read and
+answered as they do. Errors have the superset's shape for all of them.
 """
 
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
 
-from api.dialects.base import JsonObject, read_documents, read_query, read_request, without_nulls
+from pydantic import BaseModel, BeforeValidator, Field
+
+from api.dialects import panda
+from api.dialects.base import Dialect
+from api.dialects.reading import CommonFields, JsonObject, read_documents, read_query, read_request, without_nulls
+from api.dialects.shapes import (
+    Absent,
+    Answered,
+    Asked,
+    AtLeastOne,
+    Model,
+    ObjectEcho,
+    Priority,
+    Query,
+    Row,
+    TextDocument,
+    Tokens,
+    TopN,
+)
 from api.errors import superset_body
 from shared.contracts import RankedRow, RerankRequest, RerankResult
 from shared.errors import RerankqError
 
+MAX_FALLBACKS = 16
 
-class SupersetDialect:
-    """Speaks at the root."""
+
+def _names(value: Any) -> Any:
+    """Gateways write a model as `provider/model`, or as an object with both."""
+    if not isinstance(value, list):
+        return value
+    return [
+        f"{name['provider']}/{name['model']}" if isinstance(name, dict) and {"provider", "model"} <= set(name) else name
+        for name in value
+    ]
+
+
+Fallbacks = Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=MAX_FALLBACKS)]
+
+
+class RoutedFields(CommonFields):
+    """The shared fields, and the models to try after `model`."""
+
+    fallbacks: Annotated[Fallbacks, BeforeValidator(_names), Field(default_factory=list)]
+
+
+class SupersetDocument(TextDocument):
+    """A document as an object; `id` and `meta` are yours and come back."""
+
+    id: str | int | None = None
+    meta: Any = None
+
+
+class SupersetRequest(Asked):
+    """What to rank. `"true"` is taken for a bool, `"3"` for a number, and null for an absent field."""
+
+    query: Query
+    documents: Annotated[list[str | SupersetDocument | dict[str, Any]], Field(min_length=1)]
+    """Strings, objects with a text, or, with `rank_fields`, any objects."""
+    model: Model = None
+    top_n: TopN = None
+    return_documents: Annotated[bool | None, Field(description="Default: true.")] = None
+    raw_scores: Annotated[bool | None, Field(description="The model's own scores. Default: false, 0..1.")] = None
+    rank_fields: Annotated[
+        list[str] | None, Field(description="The fields of an object that are scored, in this order. Default: text.")
+    ] = None
+    instruction: Annotated[str | None, Field(description="For models with a score template; 400 for others.")] = None
+    max_tokens_per_query: AtLeastOne = None
+    max_tokens_per_doc: AtLeastOne = None
+    max_chunks_per_doc: Annotated[
+        AtLeastOne,
+        Field(description="Score a long document in up to so many windows; the best one counts. Default: 1."),
+    ] = None
+    overlap_tokens: Annotated[int, Field(ge=0)] | None = None
+    priority: Priority = None
+    fallbacks: Annotated[
+        Fallbacks | None, Field(description="Models to try, in order, when one is unknown, unavailable or fails.")
+    ] = None
+
+
+class Window(Answered):
+    """The characters of the document's text that scored best."""
+
+    start: int
+    end: int
+
+
+class SupersetRow(Row):
+    """A document's place; `error` says why it could not be scored, and leaves it last."""
+
+    truncated: Annotated[bool, Field(description="Something of it was never read.")] | Absent = None
+    window: Window | Absent = None
+    error: str | Absent = None
+
+
+class SupersetResult(SupersetRow):
+    """A document's place, and the document when it is wanted."""
+
+    document: ObjectEcho | Absent = None
+
+
+class SupersetUsage(Answered):
+    """What the request cost; `cached_pairs` were known before, and cost nothing."""
+
+    prompt_tokens: Tokens
+    completion_tokens: int
+    total_tokens: Tokens
+    cached_pairs: int | Absent = None
+
+
+class ApiVersion(Answered):
+    """As Cohere tells it."""
+
+    version: str
+
+
+class BilledUnits(Answered):
+    """As Cohere tells it."""
+
+    search_units: int
+
+
+class MetaTokens(Answered):
+    """As Cohere tells it."""
+
+    input_tokens: Tokens
+    output_tokens: int
+
+
+class Meta(Answered):
+    """As Cohere tells it."""
+
+    api_version: ApiVersion
+    billed_units: BilledUnits
+    tokens: MetaTokens
+
+
+class SupersetAnswer(Answered):
+    """`results`, and in `data` the same rows without documents. `id` is the job's."""
+
+    id: str
+    object: Literal["rerank"]
+    created: int
+    model: str
+    results: list[SupersetResult]
+    data: list[SupersetRow]
+    usage: SupersetUsage
+    meta: Meta
+
+
+class ErrorObject(Answered):
+    """`type` is stable, `param` names the field, `code` is the status."""
+
+    message: str
+    type: str
+    param: str | None
+    code: int
+
+
+class SupersetError(Answered):
+    """What went wrong, thrice, for every client finds it elsewhere."""
+
+    error: ErrorObject
+    message: str
+    detail: str
+
+
+class SupersetDialect(Dialect):
+    """Speaks at the root, unless the operator has chosen another one for it."""
 
     name = "superset"
-    paths = ("/v1/rerank", "/rerank", "/v2/rerank")
+    paths: ClassVar[tuple[str, ...]] = ("/v1/rerank", "/rerank", "/v2/rerank")
+    aliases = ("/v1/v1/rerank", "/v1/v2/rerank")
+    request_model = SupersetRequest
+    answer_models: ClassVar[tuple[type[BaseModel], ...]] = (SupersetAnswer,)
+    error_model = SupersetError
+    examples: ClassVar[dict[str, JsonObject]] = {
+        "strings": {"query": panda.QUERY, "documents": panda.DOCUMENTS, "top_n": 2},
+        "objects": {
+            "query": panda.QUERY,
+            "documents": [{"id": "doc-1", "text": panda.DOCUMENTS[1], "meta": {"page": 3}}, panda.DOCUMENTS[0]],
+        },
+        "no-query": {"query": " ", "documents": panda.DOCUMENTS},
+    }
 
     def parse(self, body: JsonObject) -> RerankRequest:
         body = without_nulls(body)
         query = read_query(body)
-        return read_request(body, read_documents(body), query)
+        return read_request(body, read_documents(body), query, RoutedFields)
 
     def render(self, result: RerankResult) -> dict[str, Any]:
         rows = [_row(row) for row in result.rows]
         results = rows
         if result.return_documents:
-            results = [base | {"document": _document(row)} for base, row in zip(rows, result.rows, strict=True)]
+            results = [base | {"document": echo(row)} for base, row in zip(rows, result.rows, strict=True)]
         tokens = result.prompt_tokens
         cached = {"cached_pairs": result.cached_pairs} if result.cached_pairs else {}
         return {
@@ -45,7 +218,7 @@ class SupersetDialect:
             },
         }
 
-    def render_error(self, error: RerankqError) -> dict[str, Any]:
+    def render_error(self, error: RerankqError, request_id: str = "") -> dict[str, Any]:
         return superset_body(error)
 
 
@@ -60,8 +233,17 @@ def _row(row: RankedRow) -> dict[str, Any]:
     return rendered
 
 
-def _document(row: RankedRow) -> dict[str, Any]:
+def echo(row: RankedRow) -> dict[str, Any]:
     """What the caller gave: an object as it came, otherwise never a null, which some clients reject."""
-    if row.document.fields is not None:
-        return row.document.fields
-    return row.document.model_dump(exclude_none=True)
+    return echo_parts(row) if row.document.fields is None else row.document.fields
+
+
+def echo_parts(row: RankedRow) -> dict[str, Any]:
+    """The text, and the caller's own `id` and `meta` where there are any."""
+    document = row.document
+    echoed: dict[str, Any] = {"text": document.text}
+    if document.id is not None:
+        echoed["id"] = document.id
+    if document.meta is not None:
+        echoed["meta"] = document.meta
+    return echoed

@@ -4,6 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from api.bodies import EXAMPLE_JOB, EXAMPLE_JOB_DONE, Job, answering
 from api.dependencies import OwnerDep, PartsDep
 from api.dialects.registry import by_name
 from api.exchange import json_response, read_preference, unless_disconnected
@@ -11,8 +12,24 @@ from shared.jobs import JobRecord, JobState
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
+_Responses = dict[int | str, dict[str, Any]]
+_NOT_FOUND = {"description": "There is no such job, or it belongs to another key."}
+_NOT_THERE = {"description": "The job has not ended, or was canceled."}
+_FAILED = {"description": "The job failed; the message says why."}
+_EXPIRED = {"description": "The job's deadline passed before it was scored."}
+_READ: _Responses = {200: answering(Job, EXAMPLE_JOB_DONE, "The job."), 404: _NOT_FOUND}
+_CANCELED = EXAMPLE_JOB | {"state": "canceled", "finished": EXAMPLE_JOB_DONE["finished"]}
+_CANCEL: _Responses = {200: answering(Job, _CANCELED, "The job as it is now."), 404: _NOT_FOUND}
+_RESULTS: _Responses = {
+    200: {"description": "The answer, in the dialect that asked."},
+    404: _NOT_FOUND,
+    409: _NOT_THERE,
+    500: _FAILED,
+    504: _EXPIRED,
+}
 
-@router.get("/{job_id}")
+
+@router.get("/{job_id}", responses=_READ)
 async def read_job(job_id: str, request: Request, parts: PartsDep, owner: OwnerDep) -> Response:
     """A job's state and progress. `Prefer: wait=N` answers when it has ended, after N seconds at the latest."""
     preference = read_preference(request)
@@ -22,7 +39,7 @@ async def read_job(job_id: str, request: Request, parts: PartsDep, owner: OwnerD
     return json_response(describe(record), headers=applied)
 
 
-@router.get("/{job_id}/results")
+@router.get("/{job_id}/results", responses=_RESULTS)
 async def read_results(job_id: str, parts: PartsDep, owner: OwnerDep) -> Response:
     """A finished job's result, byte for byte what the waiting call would have got, in the dialect that asked."""
     record = await parts.service.job(job_id, owner)
@@ -30,13 +47,13 @@ async def read_results(job_id: str, parts: PartsDep, owner: OwnerDep) -> Respons
     return json_response(by_name(record.dialect).render(result))
 
 
-@router.post("/{job_id}/cancel")
+@router.post("/{job_id}/cancel", responses=_CANCEL)
 async def cancel_job(job_id: str, parts: PartsDep, owner: OwnerDep) -> Response:
     """Cancel a job. One that has ended stays as it is."""
     return json_response(describe(await parts.service.cancel(job_id, owner)))
 
 
-@router.delete("/{job_id}", status_code=204)
+@router.delete("/{job_id}", status_code=204, responses={404: _NOT_FOUND})
 async def delete_job(job_id: str, parts: PartsDep, owner: OwnerDep) -> Response:
     """Remove a job and its result; one that has not ended is canceled first."""
     await parts.service.delete(job_id, owner)

@@ -4,6 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
+from api.bodies import EXAMPLE_MODEL, Health, Readiness, answering
 from api.dependencies import PartsDep
 from api.exchange import json_response
 from shared.heartbeats import PoolHealth
@@ -11,13 +12,22 @@ from shared.heartbeats import PoolHealth
 router = APIRouter(tags=["operations"])
 
 
-@router.get("/health")
+_READY = {"status": "ready", "store": "reachable", "models": {EXAMPLE_MODEL: {"ready": 1, "starting": 0}}}
+_NOT_READY = _READY | {"status": "not ready", "models": {EXAMPLE_MODEL: {"ready": 0, "starting": 1}}}
+HEALTH_RESPONSES: dict[int | str, dict[str, Any]] = {200: answering(Health, {"status": "ok"}, "It does.")}
+_READY_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: answering(Readiness, _READY, "Work can be done now."),
+    503: answering(Readiness, _NOT_READY, "Redis is away, or no worker is up."),
+}
+
+
+@router.get("/health", responses=HEALTH_RESPONSES)
 async def health() -> Response:
     """200 as long as the process answers."""
     return json_response({"status": "ok"})
 
 
-@router.get("/ready")
+@router.get("/ready", responses=_READY_RESPONSES)
 async def ready(parts: PartsDep) -> Response:
     """200 when Redis answers and at least one model has a worker that takes work; 503 with what is missing."""
     pools = parts.pools.all()

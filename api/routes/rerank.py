@@ -7,9 +7,9 @@ from fastapi import APIRouter, Request, Response
 
 from api.dependencies import Parts, get_owner, get_parts
 from api.dialects.base import Dialect
-from api.dialects.registry import PREFIXED, ROOT
-from api.examples import RERANK_REQUEST_BODY, RERANK_RESPONSES
+from api.dialects.registry import Family, everywhere
 from api.exchange import json_response, read_idempotency_key, read_json_object, read_preference, unless_disconnected
+from api.fallbacks import first_that_answers
 from api.preference import Preference
 from api.routes.jobs import describe
 from shared.contracts import RerankRequest, RerankResult
@@ -17,21 +17,23 @@ from shared.errors import WaitTimedOut
 from shared.jobs import JobRecord
 
 
-def make_router() -> APIRouter:
-    """Every dialect's paths, the root's without a prefix."""
+def make_router(root: Family) -> APIRouter:
+    """Every dialect's paths, those of `root` also without a prefix. What they take and answer is in api/openapi.py."""
     router = APIRouter()
-    for dialect, prefix in [(ROOT, ""), *((dialect, f"/{dialect.name}") for dialect in PREFIXED)]:
-        for path in dialect.paths:
-            router.add_api_route(
-                prefix + path,
-                _handler(dialect),
-                methods=["POST"],
-                tags=[dialect.name],
-                summary="Rank documents by their relevance to a query",
-                operation_id=f"{dialect.name}{path.replace('/', '_')}",
-                responses=RERANK_RESPONSES,
-                openapi_extra=RERANK_REQUEST_BODY,
-            )
+    for prefix, family in everywhere(root):
+        # Shown once, without the prefix.
+        is_twin = family is root and prefix != ""
+        for dialect in family.dialects:
+            for path in (*dialect.paths, *dialect.aliases):
+                router.add_api_route(
+                    prefix + path,
+                    _handler(dialect),
+                    methods=["POST"],
+                    tags=[family.name],
+                    summary=dialect.summary,
+                    operation_id=f"{family.name}{path.replace('/', '_')}",
+                    include_in_schema=not is_twin and path in dialect.paths,
+                )
     return router
 
 
@@ -41,16 +43,29 @@ def _handler(dialect: Dialect) -> Callable[..., Awaitable[Response]]:
         parts = await get_parts(request)
         owner = await get_owner(request, parts)
         body = await read_json_object(request, parts.settings.max_body_bytes)
-        parsed = dialect.parse(body)
+        spoken = dialect.spoken_in(body)
+        parsed = spoken.parse(body)
         preference = read_preference(request)
         if preference.job_after and not preference.wait_seconds:
-            record = await parts.service.submit(
-                parsed, dialect=dialect.name, owner=owner, idempotency=read_idempotency_key(request)
-            )
-            return accepted(record, preference)
-        return await _wait(request, parts, dialect, owner, parsed, preference)
+            return await _submit(request, parts, spoken, owner, parsed, preference)
+        return await _wait(request, parts, spoken, owner, parsed, preference)
 
     return rerank
+
+
+async def _submit(
+    request: Request,
+    parts: Parts,
+    dialect: Dialect,
+    owner: str,
+    parsed: RerankRequest,
+    preference: Preference,
+) -> Response:
+    async def attempt(asked: RerankRequest, key: str | None, _: float | None) -> JobRecord:
+        return await parts.service.submit(asked, dialect=dialect.name, owner=owner, idempotency=key)
+
+    record = await first_that_answers(parsed, attempt, idempotency=read_idempotency_key(request))
+    return accepted(record, preference)
 
 
 async def _wait(
@@ -61,16 +76,17 @@ async def _wait(
     parsed: RerankRequest,
     preference: Preference,
 ) -> Response:
+    async def attempt(asked: RerankRequest, key: str | None, seconds: float | None) -> RerankResult:
+        return await parts.service.rerank(
+            asked, dialect=dialect.name, owner=owner, wait_seconds=seconds, idempotency=key
+        )
+
+    limit = parts.settings.wait_seconds if parsed.fallbacks else None
+    seconds = limit if preference.wait_seconds is None else preference.wait_seconds
+    key = read_idempotency_key(request)
     try:
         result = await unless_disconnected(
-            request,
-            parts.service.rerank(
-                parsed,
-                dialect=dialect.name,
-                owner=owner,
-                wait_seconds=preference.wait_seconds,
-                idempotency=read_idempotency_key(request),
-            ),
+            request, first_that_answers(parsed, attempt, idempotency=key, seconds=seconds)
         )
     except WaitTimedOut as error:
         if not preference.job_after:

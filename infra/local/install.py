@@ -1,6 +1,7 @@
 """Makes `.venv` and fills it from the locks in `requirements/`; run by the Makefile with the system's Python.
 
-Owns: the virtual environment and its stamps (what is installed).
+Owns: the virtual environments (`.venv`, and one for each set of other people's clients) and their stamps (what is
+installed).
 Refuses: a package that no lock names, an interpreter that the locks were not made for, and an environment
 that was moved or that an interrupted installation left behind (it is made anew).
 Stdlib only, in syntax that Python 3.8 can read: an old interpreter shall get a sentence, not a traceback.
@@ -31,6 +32,10 @@ SETS = {
     "check": ("api", "local", "dev"),
     # vLLM's own server is measured beside ours: the lock adds what it needs, and changes nothing that is there.
     "bench": ("torch-cpu", "worker-cpu", "local", "model", "vllm-server"),
+    # Client libraries of others. Their pins would fight with ours and with each other's: one environment for each set.
+    "clients-sdks": ("clients-sdks",),
+    "clients-frameworks": ("clients-frameworks",),
+    "clients-infinity": ("clients-infinity",),
 }
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 # A quarter of all code, and next to nothing of it is ever imported; what is, Python compiles then.
@@ -46,6 +51,11 @@ UNWANTED = re.compile(
 
 class Refused(Exception):
     """What stands in the way, in one sentence for the user."""
+
+
+def home(name: str) -> Path:
+    """The environment that a set is installed in."""
+    return ROOT / (f".venv-{name}" if name.startswith("clients-") else ".venv")
 
 
 def read(path: Path) -> str:
@@ -149,7 +159,7 @@ def create(venv: Path, python: str, log: Path, progress: Progress) -> None:
     """Makes an empty environment in place of whatever is there."""
     shutil.rmtree(venv, ignore_errors=True)
     venv.mkdir()
-    progress.start("creating .venv")
+    progress.start(f"creating {venv.name}")
     if not execute([python, "venv", str(venv)], log, progress, Pip(venv, 0)):
         raise Refused("The virtual environment could not be made (the reason stands above).")
     (venv / ".whole").write_text(identity(venv), encoding="utf-8")
@@ -165,7 +175,7 @@ def install(venv: Path, lock: Path, log: Path, progress: Progress) -> None:
     # Compiled afterwards, all at once and on all cores: pip would do it on one.
     pip = [str(venv / "bin" / "python"), "pip", "install", "--no-deps", "--no-compile", "--progress-bar=off"]
     if not any(execute(pip + way, log, progress, Pip(venv, len(pins))) for way in ways):
-        raise Refused(f"{lock.name} could not be installed; all that pip said is in .venv/install.log.")
+        raise Refused(f"{lock.name} could not be installed; all that pip said is in {venv.name}/{log.name}.")
     (venv / ".whole").write_text(identity(venv), encoding="utf-8")
 
 
@@ -201,11 +211,11 @@ def terminated(*_: object) -> None:
 
 def main(arguments: list[str]) -> int:
     """Installs the set named on the command line, if it is not installed; the exit status."""
-    parser = argparse.ArgumentParser(description="Makes .venv hold a set of locked packages.")
+    parser = argparse.ArgumentParser(description="Makes an environment hold a set of locked packages.")
     parser.add_argument("--with", dest="set", choices=sorted(SETS), required=True)
     name = parser.parse_args(arguments).set
     locks = [ROOT / "requirements" / f"{lock}.txt" for lock in SETS[name]]
-    venv = ROOT / ".venv"
+    venv = home(name)
     if not missing(venv, locks):
         return 0
     signal.signal(signal.SIGTERM, terminated)

@@ -12,6 +12,7 @@ import redis.asyncio
 from fastapi import FastAPI
 
 from api.app import create_app
+from api.auth import KeyStore
 from api.errors import error_of, headers_of, status_of
 from api.pools import PoolWatch
 from api.reconciler import Reconciler
@@ -49,6 +50,7 @@ STATUS = {
     "job_canceled": 409,
     "payload_too_large": 413,
     "idempotency_conflict": 422,
+    "overloaded": 429,
     "scoring_failed": 500,
     "internal_error": 500,
     "configuration": 500,
@@ -179,6 +181,65 @@ class TestRoutes:
             answer = await with_worker(client.post("/nebul/v1/rerank", json=body), redis_url)
         assert [row["document"] for row in answer.json()["results"]] == ["two", "one"]
 
+    @pytest.mark.parametrize("path", ["/v1/v1/rerank", "/v1/v2/rerank", "/cohere/v1/v2/rerank", "/superset/rerank"])
+    async def test_paths_that_clients_make_by_mistake_are_served(
+        self, open_api: Opener, redis_url: str, path: str
+    ) -> None:
+        async with open_api() as client:
+            answer = await with_worker(client.post(path, json=BODY), redis_url)
+        assert (answer.status_code, len(answer.json()["results"])) == (200, 2)
+
+    async def test_the_body_decides_what_the_root_speaks(self, open_api: Opener, redis_url: str) -> None:
+        async with open_api() as client:
+            texts = {"query": "q", "texts": ["one", "two"]}
+            answer = await with_worker(client.post("/v1/rerank", json=texts), redis_url)
+            wrong = await client.post("/v1/rerank", json=texts | {"query": ""})
+        assert answer.json() == [{"index": 1, "score": 0.75}, {"index": 0, "score": 0.25}]
+        assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "query")
+
+    async def test_another_dialect_may_be_chosen_for_the_root(self, open_api: Opener, redis_url: str) -> None:
+        async with open_api(root_dialect="tei") as client:
+            texts = {"query": "q", "texts": ["one", "two"]}
+            answer = await with_worker(client.post("/rerank", json=texts), redis_url)
+            wrong = await client.post("/rerank", json=BODY)
+            elsewhere = await client.get("/v1/jobs/job-x")
+            superset = await with_worker(client.post("/superset/v1/rerank", json=BODY), redis_url)
+            gone = await client.post("/v1/rerank", json=BODY)
+        assert answer.json() == [{"index": 1, "score": 0.75}, {"index": 0, "score": 0.25}]
+        assert (wrong.status_code, wrong.json()["error_type"]) == (400, "Empty")
+        assert (elsewhere.status_code, elsewhere.json()["error_type"]) == (404, "Validation")
+        assert superset.json()["object"] == "rerank"
+        assert gone.status_code == 404
+
+    async def test_a_dialects_refusal_has_its_status_and_shape(self, open_api: Opener) -> None:
+        async with open_api() as client:
+            answers = [await client.post(path, json={}) for path in ("/jina/v1/rerank", "/voyage/v1/rerank")]
+            cohere = await client.post("/cohere/v2/rerank", json={}, headers={"X-Request-Id": "mine-1"})
+        assert [(answer.status_code, list(answer.json())) for answer in answers] == [
+            (422, ["detail"]),
+            (400, ["detail"]),
+        ]
+        assert cohere.json() == {"id": "mine-1", "message": "query is required for rerank"}
+
+    async def test_a_fallback_answers_for_a_model_that_is_not_served(self, open_api: Opener, redis_url: str) -> None:
+        body = BODY | {"model": "cohere/nope", "fallbacks": ["neither", f"vllm/{MODEL}"]}
+        async with open_api() as client:
+            answer = await with_worker(client.post("/bifrost/v1/rerank", json=body), redis_url)
+            job = await client.post("/v1/rerank", json=body, headers={"Prefer": "respond-async"})
+            nobody = await client.post("/v1/rerank", json=body | {"fallbacks": ["neither"]})
+        assert (answer.json()["model"], answer.json()["extra_fields"]["provider"]) == (MODEL, "vllm")
+        assert (job.status_code, job.json()["model"]) == (202, MODEL)
+        assert (nobody.status_code, "cohere/nope" in nobody.json()["message"]) == (404, True)
+
+    async def test_a_job_that_failed_is_asked_of_the_next_model(self, open_api: Opener, redis_url: str) -> None:
+        async with open_api() as client, asyncio.TaskGroup() as tasks:
+            body = BODY | {"fallbacks": ["org/alias"]}
+            answering = tasks.create_task(client.post("/v1/rerank", json=body))
+            await Worker(redis_url, JobFailure("scoring_failed", "broken")).answer_one()
+            await Worker(redis_url).answer_one()
+            answer = await answering
+        assert (answer.status_code, answer.json()["model"]) == (200, "org/alias")
+
     async def test_respond_async_gives_a_job(self, open_api: Opener) -> None:
         async with open_api() as client:
             answer = await client.post("/v1/rerank", json=BODY, headers={"Prefer": "respond-async"})
@@ -269,6 +330,43 @@ class TestOperations:
             refused = await client.post("/v1/rerank", json=BODY)
         assert (refused.status_code, refused.json()["error"]["type"]) == (503, "store_unavailable")
         assert int(refused.headers["retry-after"]) >= 1
+
+    async def test_whether_a_key_is_required_is_told_without_one(self, open_api: Opener) -> None:
+        for required in (True, False):
+            async with open_api(keys_required=required) as client:
+                answer = await client.get("/v1/cluster/auth")
+            assert (answer.status_code, answer.json()) == (200, {"auth": required})
+
+    async def test_clients_of_tei_are_told_what_is_served(self, open_api: Opener) -> None:
+        async with open_api() as client:
+            answers = [(await client.get(path)).json() for path in ("/info", "/tei/info")]
+        assert answers[0] == answers[1]
+        assert (answers[0]["served_model_name"], list(answers[0]["model_type"])) == (MODEL, ["reranker"])
+
+    @pytest.mark.parametrize("path", ["/models", "/infinity/models", "/vllm/v1/models", "/gpustack/v1/models"])
+    async def test_models_are_listed_where_clients_look(self, open_api: Opener, path: str) -> None:
+        async with open_api() as client:
+            assert (await client.get(path)).json() == (await client.get("/v1/models")).json()
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {"Authorization": "Bearer {key}"},
+            {"Authorization": "BEARER {key}"},
+            {"Api-Key": "{key}"},
+            {"api-key": "{key}", "Authorization": "Basic abc"},
+            {"Api-Key": "wrong", "Authorization": "bearer {key}"},
+        ],
+    )
+    async def test_a_key_may_come_in_either_header(
+        self, open_api: Opener, async_client: redis.asyncio.Redis, headers: dict[str, str]
+    ) -> None:
+        key = await KeyStore(async_client).create("mine")
+        async with open_api() as client:
+            sent = {name: value.format(key=key) for name, value in headers.items()}
+            assert (await client.get("/v1/models", headers=sent)).status_code == 200
+            refused = await client.get("/v1/models", headers={"Api-Key": key + "x"})
+        assert refused.status_code == 401
 
     async def test_where_keys_are_required_only_health_and_ready_go_without(self, open_api: Opener) -> None:
         async with open_api(keys_required=True) as client:

@@ -9,7 +9,7 @@ from api.pools import PoolWatch
 from api.preparation import Limits, Preparation
 from shared.assembly import PairScore, Rest
 from shared.celery_app import Envelopes, make_celery
-from shared.contracts import ScoreScale, WorkClass
+from shared.contracts import Document, ScoreScale, WorkClass
 from shared.errors import InvalidRequest, ModelUnavailable
 from shared.heartbeats import HeartbeatWriter, WorkerState
 from shared.ledger import Submission
@@ -180,3 +180,37 @@ class TestAPoolThatFailedToStart:
     async def test_what_needs_none_is_taken(self, make: Maker, remember: Callable[..., None]) -> None:
         remember("a")
         assert (await prepare(make(), "a")).sizes == []
+
+
+def asked(*queries: str) -> list[Document]:
+    return [Document(text=f"text {place}", query=query) for place, query in enumerate(queries)]
+
+
+class TestQueriesOfTheirOwn:
+    async def test_a_shard_has_one_query(self, make: Maker) -> None:
+        submission = await prepare(make(), documents=asked("a", "a", "b", "a"))
+        assert (pairs(submission), submission.rest, len(submission.envelopes)) == ([2, 1, 1], None, 3)
+
+    async def test_a_run_is_cut_where_it_is_too_large(self, make: Maker) -> None:
+        preparation = make(limits=replace(LIMITS, shard_tokens=1))
+        assert pairs(await prepare(preparation, documents=asked("a", "a", "b"))) == [1, 1, 1]
+
+    async def test_of_a_listwise_model_a_run_is_never_cut(self, make: Maker) -> None:
+        preparation = make(limits=replace(LIMITS, shard_tokens=1))
+        submission = await prepare(preparation, documents=asked("a", "a", "b"), model=LISTWISE.name)
+        assert pairs(submission) == [2, 1]
+
+    async def test_what_is_known_of_the_requests_query_is_not_known_of_theirs(
+        self, make: Maker, remember: Callable[..., None]
+    ) -> None:
+        remember("text 0", "text 1")
+        submission = await prepare(make(), documents=asked("a", "b"))
+        assert (pairs(submission), submission.rest) == ([1, 1], None)
+
+    async def test_there_are_not_more_of_them_than_the_limit(
+        self, make: Maker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("api.preparation.MAX_QUERIES", 2)
+        assert pairs(await prepare(make(), documents=asked("a", "a", "b"))) == [2, 1]
+        with pytest.raises(InvalidRequest, match="queries: at most 2 different ones in one request"):
+            await prepare(make(), documents=asked("a", "b", "c"))

@@ -1,7 +1,9 @@
 """The walls of the house: who may import whom, where things lie, how large they may grow."""
 
 import importlib
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("api", "worker", "shared", "infra")
+PACKAGES = ("api", "worker", "shared", "infra", "client")
 
 
 def sources(package: str) -> list[Path]:
@@ -28,6 +30,15 @@ def test_the_import_contracts_hold() -> None:
     linter = Path(sys.executable).with_name("lint-imports")
     outcome = subprocess.run([linter, "--no-cache"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert outcome.returncode == 0, outcome.stdout
+
+
+def test_the_client_works_where_nothing_else_of_ours_is(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "client", tmp_path / "client")
+    ours = "{'api', 'worker', 'shared', 'infra', 'redis', 'pydantic'}"
+    program = f"import sys, client.__main__; sys.exit(bool({ours} & set(sys.modules)))"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    ended = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, timeout=60, check=False)
+    assert ended.returncode == 0
 
 
 def test_exactly_one_file_imports_vllm() -> None:

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from api.examples import RERANK_REQUEST_BODY
+from api.examples import PANDA_DOCUMENTS, PANDA_QUERY
 from tests.stacks import PANDA
 
 ORDER = [2, 1, 0]
@@ -24,7 +24,7 @@ def test_a_waiting_call_gets_the_ranking(client: httpx.Client, path: str) -> Non
 
 
 def test_the_example_in_the_openapi_document_works(client: httpx.Client) -> None:
-    example = RERANK_REQUEST_BODY["requestBody"]["content"]["application/json"]["example"]
+    example = {"query": PANDA_QUERY, "documents": PANDA_DOCUMENTS}
     assert client.post("/v1/rerank", json=example).status_code == 200
     assert client.get("/openapi.json").status_code == 200
     assert client.get("/docs").status_code == 200

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from shared.codec import decode_request, decode_scores, encode_documents, encode_request, encode_scores
+from shared.codec import decode_request, decode_scores, decode_shard, encode_documents, encode_request, encode_scores
 from shared.contracts import MAX_PRIORITY, Document, RerankRequest, ScoreScale, ShardScores
 from tests.shared.support import make_request, properties
 
@@ -19,6 +19,7 @@ json_values = st.recursive(
 documents = st.builds(
     Document,
     text=texts,
+    query=st.none() | texts,
     fields=st.none() | st.dictionaries(texts, json_values, max_size=3),
     id=st.none() | texts | st.integers(-(2**63), 2**63),
     meta=json_values,
@@ -69,6 +70,26 @@ def test_one_slice_is_the_request_with_these_documents_alone(request: RerankRequ
     first = request.documents[:1]
     decoded = decode_request(encode_request(request), [encode_documents(first)])
     assert decoded == request.model_copy(update={"documents": first})
+
+
+@properties
+@given(requests)
+def test_a_shard_is_scored_against_the_query_that_its_documents_have(request: RerankRequest) -> None:
+    first = request.documents[:1]
+    own = first[0].query if first else None
+    decoded = decode_shard(encode_request(request), encode_documents(first))
+    expected = request.query if own is None else own
+    assert decoded == request.model_copy(update={"documents": first, "query": expected})
+
+
+@properties
+@given(texts)
+def test_a_plain_document_is_one_like_any_other(text: str) -> None:
+    plain, other = Document.plain(text), Document(text=text)
+    assert plain == other
+    assert plain.model_copy(update={"id": 1}) == Document(text=text, id=1)
+    assert plain.model_fields_set == other.model_fields_set
+    assert encode_documents([plain]) == encode_documents([other])
 
 
 @properties

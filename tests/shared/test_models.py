@@ -18,7 +18,16 @@ def registry() -> ModelRegistry:
 
 @pytest.mark.parametrize(
     ("name", "found"),
-    [(None, "first"), ("first", "first"), ("one", "first"), ("org/first", "first"), ("second", "second")],
+    [
+        (None, "first"),
+        ("first", "first"),
+        ("one", "first"),
+        ("org/first", "first"),
+        ("second", "second"),
+        ("vllm/second", "second"),
+        ("vllm/org/first", "first"),
+        ("cohere/one", "first"),
+    ],
 )
 def test_a_model_is_found_by_name_and_alias_and_the_first_without_either(
     registry: ModelRegistry, name: str | None, found: str
@@ -26,7 +35,7 @@ def test_a_model_is_found_by_name_and_alias_and_the_first_without_either(
     assert registry.resolve(name).name == found
 
 
-@pytest.mark.parametrize("name", ["", "FIRST", "third"])
+@pytest.mark.parametrize("name", ["", "FIRST", "third", "/", "second/", "a/b/second", "org/second/first"])
 def test_an_unknown_model_is_named_with_those_served(registry: ModelRegistry, name: str) -> None:
     with pytest.raises(ModelNotFound, match="is not served here; served: first, second") as caught:
         registry.resolve(name)

@@ -98,7 +98,12 @@ class TestTheDocument:
 
     def test_it_needs_no_text_and_its_text_is_a_field_like_any_other(self) -> None:
         assert text_of({"text": "t", "title": "x"}, "title") == "title: x\n"
-        assert text_of({"text": "t", "title": "x"}, "text") == "text: t\n"
+        assert text_of({"text": "t", "title": "x"}, "text", "title") == "text: t\ntitle: x\n"
+
+    def test_the_text_alone_is_no_yaml(self) -> None:
+        first, second = parse({"text": "true: yes", "title": "x"}, {"text": ["t"]}, rank_fields=["text"])
+        assert (first.text, second.text) == ("true: yes", "text:\n- t\n")
+        assert first.fields == {"text": "true: yes", "title": "x"}
 
     def test_a_string_has_no_fields_and_is_scored_as_it_is(self) -> None:
         texts = [document.text for document in parse("plain", PANDA, rank_fields=["title"])]
@@ -111,7 +116,7 @@ class TestTheDocument:
 
     def test_where_documents_are_strings_only_rank_fields_mean_nothing(self) -> None:
         body = {"query": "q", "documents": ["t"], "rank_fields": "title"}
-        assert InfinityDialect("infinity").parse(body).documents == [Document(text="t")]
+        assert InfinityDialect().parse(body).documents == [Document(text="t")]
 
 
 class TestRefusals:

@@ -127,3 +127,11 @@ def test_a_wrong_set_is_refused_by_name() -> None:
     )
     assert run.returncode == 2
     assert "nonsense" in run.stderr
+
+
+def test_each_set_of_clients_has_an_environment_of_its_own() -> None:
+    homes = {name: install.home(name) for name in install.SETS}
+    assert homes["run"] == homes["test"] == install.ROOT / ".venv"
+    clients = {home for name, home in homes.items() if name.startswith("clients-")}
+    assert clients == {install.ROOT / f".venv-{name}" for name in install.SETS if name.startswith("clients-")}
+    assert len(clients) == 3

@@ -1,0 +1,188 @@
+"""Bifrost's gateway API: models are `provider/model`, `fallbacks` are tried in order, and no document is blank.
+
+The provider is told back, and means nothing here.
+"""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, Field
+
+from api.dialects import panda
+from api.dialects.base import Dialect
+from api.dialects.reading import TEXT_REQUIRED, JsonObject, read_documents, read_query, read_request, without_nulls
+from api.dialects.shapes import (
+    Absent,
+    Answered,
+    Asked,
+    AtLeastOne,
+    Model,
+    Priority,
+    Query,
+    Row,
+    Tokens,
+    TopN,
+)
+from api.dialects.superset import Fallbacks, RoutedFields, echo_parts
+from api.errors import status_of
+from shared.contracts import RerankRequest, RerankResult
+from shared.errors import InternalError, InvalidRequest, RerankqError
+
+_PROVIDER = "rerankq"
+"""Of a model that was named without one."""
+_NotBlank = Annotated[str, Field(pattern=r"\S")]
+
+
+class BifrostDocument(Asked):
+    """A document as an object; `id` and `meta` are yours and come back."""
+
+    text: _NotBlank
+    id: str | None = None
+    meta: dict[str, Any] | None = None
+
+
+class BifrostRequest(Asked):
+    """What to rank."""
+
+    model: Model = None
+    query: Query
+    documents: Annotated[list[_NotBlank | BifrostDocument], Field(min_length=1)]
+    top_n: TopN = None
+    max_tokens_per_doc: AtLeastOne = None
+    priority: Priority = None
+    return_documents: Annotated[bool | None, Field(description="Default: false.")] = None
+    fallbacks: Annotated[
+        Fallbacks | None, Field(description="Models to try, in order, when one is unknown, unavailable or fails.")
+    ] = None
+
+
+class BifrostEcho(Answered):
+    """A document as it comes back."""
+
+    text: str
+    id: str | int | Absent = None
+    meta: Any | Absent = None
+
+
+class BifrostRow(Row):
+    """A document's place, and the document when it is wanted."""
+
+    document: BifrostEcho | Absent = None
+
+
+class BifrostUsage(Answered):
+    """What the request cost."""
+
+    prompt_tokens: Tokens
+    completion_tokens: int
+    total_tokens: Tokens
+
+
+class BifrostExtra(Answered):
+    """How it was answered; `latency` is in milliseconds."""
+
+    request_type: Literal["rerank"]
+    provider: str
+    latency: int
+    chunk_index: Literal[0]
+
+
+class BifrostAnswer(Answered):
+    """The documents, best first."""
+
+    id: str
+    results: list[BifrostRow]
+    model: str
+    usage: BifrostUsage
+    extra_fields: BifrostExtra
+
+
+class BifrostErrorObject(Answered):
+    """`type` is stable, `param` names the field."""
+
+    type: str
+    message: str
+    param: str | Absent = None
+
+
+class BifrostErrorExtra(Answered):
+    """What was asked."""
+
+    request_type: Literal["rerank"]
+
+
+class BifrostError(Answered):
+    """What went wrong; a Bifrost error is a fault of the gateway."""
+
+    is_bifrost_error: bool
+    status_code: int
+    error: BifrostErrorObject
+    extra_fields: BifrostErrorExtra
+
+
+class BifrostDialect(Dialect):
+    """Speaks under /bifrost."""
+
+    name = "bifrost"
+    paths = ("/v1/rerank", "/rerank")
+    request_model = BifrostRequest
+    answer_models: ClassVar[tuple[type[BaseModel], ...]] = (BifrostAnswer,)
+    error_model = BifrostError
+    examples: ClassVar[dict[str, JsonObject]] = {
+        "documents": {
+            "model": "vllm/all-MiniLM-L6-v2",
+            "query": panda.QUERY,
+            "documents": [
+                {"text": panda.DOCUMENTS[0], "id": "doc-1"},
+                {"text": panda.DOCUMENTS[1], "id": "doc-2", "meta": {"source": "zoo"}},
+                panda.DOCUMENTS[2],
+            ],
+            "top_n": 2,
+            "return_documents": True,
+        },
+        "fallback": {
+            "model": "cohere/rerank-v3.5",
+            "fallbacks": ["vllm/all-MiniLM-L6-v2"],
+            "query": panda.QUERY,
+            "documents": panda.DOCUMENTS,
+        },
+        "blank-document": {"query": panda.QUERY, "documents": ["hi", " "]},
+        "unknown-model": {"model": "cohere/rerank-v3.5", "query": panda.QUERY, "documents": panda.DOCUMENTS},
+    }
+
+    def parse(self, body: JsonObject) -> RerankRequest:
+        body = {"return_documents": False} | without_nulls(body)
+        body.pop("rank_fields", None)
+        query = read_query(body)
+        documents = read_documents(body)
+        for index, document in enumerate(documents):
+            if not document.text.strip():
+                raise InvalidRequest(TEXT_REQUIRED.format(index), param=f"documents[{index}].text")
+        return read_request(body, documents, query, RoutedFields)
+
+    def render(self, result: RerankResult) -> dict[str, Any]:
+        rows: list[dict[str, Any]] = [{"index": row.index, "relevance_score": row.score} for row in result.rows]
+        if result.return_documents:
+            for rendered, row in zip(rows, result.rows, strict=True):
+                rendered["document"] = echo_parts(row)
+        provider, slash, model = result.model.partition("/")
+        tokens = result.prompt_tokens
+        return {
+            "id": result.id,
+            "results": rows,
+            "model": model if slash else result.model,
+            "usage": {"prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens},
+            "extra_fields": {
+                "request_type": "rerank",
+                "provider": provider if slash else _PROVIDER,
+                "latency": round(result.queue_ms + result.inference_ms),
+                "chunk_index": 0,
+            },
+        }
+
+    def render_error(self, error: RerankqError, request_id: str = "") -> dict[str, Any]:
+        return {
+            "is_bifrost_error": isinstance(error, InternalError),
+            "status_code": status_of(error),
+            "error": {"type": error.code, "message": error.message} | ({"param": error.param} if error.param else {}),
+            "extra_fields": {"request_type": "rerank"},
+        }

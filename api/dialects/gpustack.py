@@ -1,0 +1,116 @@
+"""GPUStack's rerank API: like Jina's, but the scores are the model's own."""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, Field
+
+from api.dialects import panda
+from api.dialects.base import Dialect
+from api.dialects.reading import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
+from api.dialects.shapes import (
+    Absent,
+    Answered,
+    Asked,
+    Index,
+    Model,
+    PromptUsage,
+    Query,
+    RawScore,
+    TextEcho,
+    Texts,
+    TopN,
+)
+from api.errors import status_of
+from shared.contracts import RerankRequest, RerankResult
+from shared.errors import RerankqError
+
+_REASONS = {
+    400: "BadRequest",
+    401: "Unauthorized",
+    404: "NotFound",
+    405: "MethodNotAllowed",
+    409: "Conflict",
+    413: "PayloadTooLarge",
+    422: "Invalid",
+    429: "TooManyRequests",
+    500: "InternalServerError",
+    503: "ServiceUnavailable",
+    504: "GatewayTimeout",
+}
+
+
+class GpustackRequest(Asked):
+    """What to rank."""
+
+    model: Model = None
+    query: Query
+    documents: Texts
+    top_n: TopN = None
+    return_documents: Annotated[bool | None, Field(description="Default: true.")] = None
+
+
+class GpustackRow(Answered):
+    """A document's place, and the document unless it is not wanted."""
+
+    document: TextEcho | Absent = None
+    index: Index
+    relevance_score: RawScore
+
+
+class GpustackAnswer(Answered):
+    """The documents, best first."""
+
+    model: str
+    object: Literal["list"]
+    results: list[GpustackRow]
+    usage: PromptUsage
+
+
+class GpustackErrorObject(Answered):
+    """`code` is the status."""
+
+    message: str
+    code: int
+    type: str
+
+
+class GpustackError(Answered):
+    """What went wrong."""
+
+    error: GpustackErrorObject
+
+
+class GpustackDialect(Dialect):
+    """Speaks under /gpustack."""
+
+    name = "gpustack"
+    paths = ("/v1/rerank",)
+    request_model = GpustackRequest
+    answer_models: ClassVar[tuple[type[BaseModel], ...]] = (GpustackAnswer,)
+    error_model = GpustackError
+    examples: ClassVar[dict[str, JsonObject]] = {
+        "documents": {"query": panda.QUERY, "documents": panda.DOCUMENTS, "top_n": 2},
+        "no-query": {"documents": panda.DOCUMENTS},
+    }
+
+    def parse(self, body: JsonObject) -> RerankRequest:
+        body = {"raw_scores": True} | without_nulls(body)
+        query = read_query(body)
+        return read_request(body, read_documents(body, Objects.REFUSED), query)
+
+    def render(self, result: RerankResult) -> dict[str, Any]:
+        tokens = result.prompt_tokens
+        return {
+            "model": result.model,
+            "object": "list",
+            "results": [
+                ({"document": {"text": row.document.text}} if result.return_documents else {})
+                | {"index": row.index, "relevance_score": row.score}
+                for row in result.rows
+            ],
+            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        }
+
+    def render_error(self, error: RerankqError, request_id: str = "") -> dict[str, Any]:
+        status = status_of(error)
+        return {"error": {"message": error.message, "code": status, "type": _REASONS.get(status, "Unknown")}}

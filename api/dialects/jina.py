@@ -1,0 +1,78 @@
+"""Jina's API, as LangChain's, LlamaIndex's and Haystack's Jina clients speak it."""
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, Field
+
+from api.dialects import panda
+from api.dialects.base import Dialect
+from api.dialects.reading import JsonObject, read_documents, read_query, read_request, without_nulls
+from api.dialects.shapes import (
+    Answered,
+    Asked,
+    DetailError,
+    Model,
+    Query,
+    RowWithText,
+    TextDocument,
+    TopN,
+    TotalUsage,
+)
+from api.errors import status_of
+from shared.contracts import RerankRequest, RerankResult
+from shared.errors import InvalidRequest, RerankqError
+
+
+class JinaRequest(Asked):
+    """What to rank."""
+
+    model: Model = None
+    query: Query
+    documents: Annotated[list[str | TextDocument], Field(min_length=1)]
+    top_n: TopN = None
+    return_documents: Annotated[bool | None, Field(description="Default: true.")] = None
+
+
+class JinaAnswer(Answered):
+    """The documents, best first."""
+
+    model: str
+    usage: TotalUsage
+    results: list[RowWithText]
+
+
+class JinaDialect(Dialect):
+    """Speaks under /jina."""
+
+    name = "jina"
+    paths = ("/v1/rerank",)
+    request_model = JinaRequest
+    answer_models: ClassVar[tuple[type[BaseModel], ...]] = (JinaAnswer,)
+    error_model = DetailError
+    examples: ClassVar[dict[str, JsonObject]] = {
+        "documents": {"query": panda.QUERY, "documents": panda.DOCUMENTS, "top_n": 2},
+        "objects": {
+            "query": panda.QUERY,
+            "documents": [{"text": text} for text in panda.DOCUMENTS],
+            "return_documents": False,
+        },
+        "no-documents": {"query": panda.QUERY, "documents": []},
+    }
+
+    def parse(self, body: JsonObject) -> RerankRequest:
+        body = without_nulls(body)
+        query = read_query(body)
+        return read_request(body, read_documents(body), query)
+
+    def render(self, result: RerankResult) -> dict[str, Any]:
+        rows: list[dict[str, Any]] = [{"index": row.index, "relevance_score": row.score} for row in result.rows]
+        if result.return_documents:
+            for rendered, row in zip(rows, result.rows, strict=True):
+                rendered["document"] = {"text": row.document.text}
+        return {"model": result.model, "usage": {"total_tokens": result.prompt_tokens}, "results": rows}
+
+    def render_error(self, error: RerankqError, request_id: str = "") -> dict[str, Any]:
+        return {"detail": error.message}
+
+    def status_of(self, error: RerankqError) -> int:
+        return 422 if isinstance(error, InvalidRequest) else status_of(error)

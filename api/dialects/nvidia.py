@@ -1,0 +1,95 @@
+"""NVIDIA's ranking API, of the NeMo Retriever NIMs: passages are objects, and all of them are ranked, by logit.
+
+`truncate` is ignored: what is too long is always cut, at its end. Images are ignored, too.
+"""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, Field
+
+from api.dialects import panda
+from api.dialects.base import Dialect
+from api.dialects.reading import QUERY_REQUIRED, JsonObject, read_documents, read_query, read_request, without_nulls
+from api.dialects.shapes import Answered, Asked, Index, Model, Query, RawScore, TextDocument
+from api.errors import status_of
+from shared.contracts import RerankRequest, RerankResult
+from shared.errors import InvalidRequest, RequestError, RerankqError
+
+_NO_PASSAGES = "passages are required for ranking"
+
+
+class NvidiaQuery(Asked):
+    """What to rank by."""
+
+    text: Query
+
+
+class NvidiaRequest(Asked):
+    """What to rank."""
+
+    model: Model = None
+    query: NvidiaQuery
+    passages: Annotated[list[TextDocument], Field(min_length=1)]
+    truncate: Annotated[
+        Literal["NONE", "END", "START"] | None, Field(description="Ignored: what is too long is cut.")
+    ] = None
+
+
+class NvidiaRanking(Answered):
+    """A passage's place."""
+
+    index: Index
+    logit: RawScore
+
+
+class NvidiaAnswer(Answered):
+    """The passages, best first."""
+
+    rankings: list[NvidiaRanking]
+
+
+class NvidiaError(Answered):
+    """What went wrong."""
+
+    object: Literal["error"]
+    message: str
+    detail: str
+    type: str
+
+
+class NvidiaDialect(Dialect):
+    """Speaks under /nvidia, and at the root to whoever sends passages."""
+
+    name = "nvidia"
+    paths = ("/v1/ranking",)
+    request_model = NvidiaRequest
+    answer_models: ClassVar[tuple[type[BaseModel], ...]] = (NvidiaAnswer,)
+    error_model = NvidiaError
+    examples: ClassVar[dict[str, JsonObject]] = {
+        "passages": {
+            "query": {"text": panda.QUERY},
+            "passages": [{"text": text} for text in panda.DOCUMENTS],
+            "truncate": "END",
+        },
+        "no-passages": {"query": {"text": panda.QUERY}, "passages": []},
+    }
+
+    def parse(self, body: JsonObject) -> RerankRequest:
+        body = {"raw_scores": True} | without_nulls(body) | {"return_documents": False}
+        if isinstance(body.get("query"), dict):
+            text = body["query"].get("text")
+            if text is None:
+                raise InvalidRequest(QUERY_REQUIRED, param="query.text")
+            body["query"] = text
+        query = read_query(body)
+        return read_request(body, read_documents(body, field="passages", required=_NO_PASSAGES), query)
+
+    def render(self, result: RerankResult) -> dict[str, Any]:
+        return {"rankings": [{"index": row.index, "logit": row.score} for row in result.rows]}
+
+    def render_error(self, error: RerankqError, request_id: str = "") -> dict[str, Any]:
+        kind = "invalid_request_error" if isinstance(error, RequestError) else error.code
+        return {"object": "error", "message": error.message, "detail": error.message, "type": kind}
+
+    def status_of(self, error: RerankqError) -> int:
+        return 422 if isinstance(error, InvalidRequest) else status_of(error)

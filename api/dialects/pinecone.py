@@ -1,0 +1,110 @@
+"""Pinecone's inference API: documents are objects that come back whole, and the key comes as `Api-Key`."""
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, Field
+
+from api.dialects import panda
+from api.dialects.base import Dialect
+from api.dialects.reading import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
+from api.dialects.shapes import Absent, Answered, Asked, Index, Model, ObjectEcho, Query, Score, TopN
+from api.dialects.superset import echo
+from api.errors import status_of
+from shared.contracts import RerankRequest, RerankResult
+from shared.errors import RerankqError
+
+_CODES = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    404: "NOT_FOUND",
+    405: "UNIMPLEMENTED",
+    409: "ABORTED",
+    413: "INVALID_ARGUMENT",
+    422: "ALREADY_EXISTS",
+    429: "RESOURCE_EXHAUSTED",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+
+
+class PineconeRequest(Asked):
+    """What to rank."""
+
+    model: Model = None
+    query: Query
+    documents: Annotated[list[dict[str, Any] | str], Field(min_length=1, description="Objects with the `rank_fields`.")]
+    top_n: TopN = None
+    return_documents: Annotated[bool | None, Field(description="Default: true.")] = None
+    rank_fields: Annotated[list[str] | None, Field(description="Default: text.")] = None
+    parameters: Annotated[dict[str, Any] | None, Field(description="Ignored: what is too long is cut.")] = None
+
+
+class PineconeRow(Answered):
+    """A document's place, and the document unless it is not wanted."""
+
+    index: Index
+    score: Score
+    document: ObjectEcho | Absent = None
+
+
+class PineconeUsage(Answered):
+    """What the request cost."""
+
+    rerank_units: int
+
+
+class PineconeAnswer(Answered):
+    """The documents, best first."""
+
+    model: str
+    data: list[PineconeRow]
+    usage: PineconeUsage
+
+
+class PineconeErrorObject(Answered):
+    """One of gRPC's codes, and a sentence."""
+
+    code: str
+    message: str
+
+
+class PineconeError(Answered):
+    """What went wrong."""
+
+    error: PineconeErrorObject
+    status: int
+
+
+class PineconeDialect(Dialect):
+    """Speaks under /pinecone."""
+
+    name = "pinecone"
+    paths = ("/rerank",)
+    request_model = PineconeRequest
+    answer_models: ClassVar[tuple[type[BaseModel], ...]] = (PineconeAnswer,)
+    error_model = PineconeError
+    examples: ClassVar[dict[str, JsonObject]] = {
+        "documents": {
+            "query": panda.QUERY,
+            "documents": [{"id": f"doc-{n}", "text": text} for n, text in enumerate(panda.DOCUMENTS)],
+            "rank_fields": ["text"],
+            "top_n": 2,
+        },
+        "no-query": {"documents": [{"text": "hi"}]},
+    }
+
+    def parse(self, body: JsonObject) -> RerankRequest:
+        body = without_nulls(body)
+        query = read_query(body)
+        return read_request(body, read_documents(body, Objects.WHOLE), query)
+
+    def render(self, result: RerankResult) -> dict[str, Any]:
+        rows: list[dict[str, Any]] = [{"index": row.index, "score": row.score} for row in result.rows]
+        if result.return_documents:
+            for rendered, row in zip(rows, result.rows, strict=True):
+                rendered["document"] = echo(row)
+        return {"model": result.model, "data": rows, "usage": {"rerank_units": 1}}
+
+    def render_error(self, error: RerankqError, request_id: str = "") -> dict[str, Any]:
+        status = status_of(error)
+        return {"error": {"code": _CODES.get(status, "UNKNOWN"), "message": error.message}, "status": status}

@@ -1,0 +1,144 @@
+"""The reading of a body that all dialects share.
+
+The rules that real clients force on every dialect: an explicit null is an absent field, an unknown field is ignored,
+`"true"` is a bool and `"3"` a number, and the model is optional.
+"""
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Annotated, Any
+
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
+
+from api.dialects.rank_fields import RankFields
+from shared.contracts import MAX_PRIORITY, Document, RerankRequest
+from shared.errors import InvalidRequest
+
+QUERY_REQUIRED = "query is required for rerank"
+DOCUMENTS_REQUIRED = "documents are required for rerank"
+TEXT_REQUIRED = "document text is required for rerank at index {}"
+AT_LEAST_ONE = "{} must be at least 1"
+
+JsonObject = Mapping[str, Any]
+
+
+class Objects(Enum):
+    """What becomes of a document that is an object: refused; its `text`, `id` and `meta` taken; or it comes back whole.
+
+    Where they are taken, `rank_fields` may pick other fields to score; the object then comes back whole, too.
+    """
+
+    REFUSED = "refused"
+    TAKEN = "taken"
+    WHOLE = "whole"
+
+
+def _no_bool(value: Any) -> Any:
+    """Pydantic would take true for 1."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("number", "input should be a number, not a bool")
+    return value
+
+
+Number = Annotated[int, BeforeValidator(_no_bool)]
+
+
+class CommonFields(BaseModel):
+    """The fields, other than the query and the documents, that every dialect takes; see RerankRequest."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    model: Annotated[str, Field(min_length=1)] | None = None
+    top_n: Annotated[Number | None, Field(validation_alias=AliasChoices("top_n", "top_k"))] = None
+    return_documents: bool = True
+    raw_scores: bool = False
+    instruction: Annotated[str, Field(min_length=1)] | None = None
+    max_tokens_per_query: Annotated[Number, Field(ge=1)] | None = None
+    max_tokens_per_doc: Annotated[Number, Field(ge=1)] | None = None
+    max_chunks_per_doc: Annotated[
+        Number, Field(ge=1, validation_alias=AliasChoices("max_chunks_per_doc", "max_chunk_per_doc"))
+    ] = 1
+    overlap_tokens: Annotated[Number, Field(ge=0)] | None = None
+    priority: Annotated[Number, Field(ge=0, le=MAX_PRIORITY)] = 0
+
+
+def without_nulls(body: JsonObject) -> dict[str, Any]:
+    return {name: value for name, value in body.items() if value is not None}
+
+
+def read_query(body: JsonObject) -> str:
+    """The query. Raises InvalidRequest when it is absent, blank or no string."""
+    query = body.get("query")
+    if query is None or (isinstance(query, str) and not query.strip()):
+        raise InvalidRequest(QUERY_REQUIRED, param="query")
+    if not isinstance(query, str):
+        raise InvalidRequest("query must be a string", param="query")
+    return query
+
+
+def read_documents(
+    body: JsonObject,
+    objects: Objects = Objects.TAKEN,
+    *,
+    field: str = "documents",
+    required: str = DOCUMENTS_REQUIRED,
+) -> list[Document]:
+    """The documents in `field`, strings or objects. Raises InvalidRequest, saying `required` when there is none.
+
+    An object has `text`, or fields that the body's `rank_fields` picks.
+    """
+    documents = body.get(field)
+    if documents is None or documents == []:
+        raise InvalidRequest(required, param=field)
+    if not isinstance(documents, list):
+        raise InvalidRequest(f"{field} must be a list", param=field)
+    rank_fields = None if objects is Objects.REFUSED else RankFields.read(body, documents)
+    return [
+        Document.plain(document)
+        if isinstance(document, str)
+        else _read_object(document, index, objects, rank_fields, field)
+        for index, document in enumerate(documents)
+    ]
+
+
+def _read_object(document: Any, index: int, objects: Objects, rank_fields: RankFields | None, field: str) -> Document:
+    param = f"{field}[{index}]"
+    if objects is Objects.REFUSED or not isinstance(document, dict):
+        allowed = "a string" if objects is Objects.REFUSED else "a string or an object with text"
+        raise InvalidRequest(f"{param} must be {allowed}", param=param)
+    own = {name: document[name] for name in ("id", "meta") if name in document}
+    if rank_fields is not None:
+        own |= {"text": rank_fields.render(index, document), "fields": document}
+    elif document.get("text") is None:
+        raise InvalidRequest(TEXT_REQUIRED.format(index), param=f"{param}.text")
+    elif objects is Objects.WHOLE:
+        own = {"text": document["text"], "fields": document}
+    else:
+        own["text"] = document["text"]
+    try:
+        return Document.model_validate(own)
+    except ValidationError as error:
+        raise invalid(error, within=f"{param}.") from error
+
+
+def read_request(
+    body: JsonObject, documents: list[Document], query: str, fields: type[CommonFields] = CommonFields
+) -> RerankRequest:
+    """The canonical request from the shared fields, and those of `fields`. Raises InvalidRequest."""
+    try:
+        read = fields.model_validate(body)
+    except ValidationError as error:
+        raise invalid(error) from error
+    if read.top_n is not None and read.top_n < 1:
+        name = "top_n" if "top_n" in body else "top_k"
+        raise InvalidRequest(AT_LEAST_ONE.format(name), param=name)
+    return RerankRequest.model_construct(query=query, documents=documents, **read.model_dump())
+
+
+def invalid(error: ValidationError, within: str = "") -> InvalidRequest:
+    """The first thing wrong, in one sentence that names the field."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    # A union reports each of its members ("id.str", "id.int"): the field is the first part.
+    field = within + str(first["loc"][0])
+    return InvalidRequest(f"{field}: {first['msg'][0].lower()}{first['msg'][1:]}", param=field)

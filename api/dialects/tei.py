@@ -1,0 +1,160 @@
+"""Text Embeddings Inference: documents are `texts`, and the answer is a bare list.
+
+`truncate` and `truncation_direction` are ignored: a text that is too long is always cut, at its end.
+"""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, Field, RootModel
+
+from api.dialects import panda
+from api.dialects.base import Dialect
+from api.dialects.reading import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
+from api.dialects.shapes import Absent, Answered, Asked, Index, Query, Score, Texts
+from api.errors import status_of
+from shared.contracts import RerankRequest, RerankResult
+from shared.errors import InternalError, InvalidRequest, Overloaded, RerankqError, ScoringFailed, ServiceError
+from shared.models import ModelSpec
+
+_NO_TEXTS = "`texts` cannot be empty"
+_MAX_INPUT_LENGTH = 512
+"""What TEI's clients suppose where nothing is said."""
+_MAX_CONCURRENT_REQUESTS = 512
+"""TEI's own default. Here whoever comes is queued."""
+
+ErrorType = Literal["Unhealthy", "Backend", "Overloaded", "Validation", "Tokenizer", "Empty"]
+
+
+class TeiRequest(Asked):
+    """What to rank."""
+
+    query: Query
+    texts: Texts
+    raw_scores: Annotated[bool | None, Field(description="The model's own scores. Default: false.")] = None
+    return_text: Annotated[bool | None, Field(description="Default: false.")] = None
+    truncate: Annotated[bool | None, Field(description="Ignored: what is too long is cut.")] = None
+
+
+class TeiRank(Answered):
+    """A text's place, and the text when it is wanted."""
+
+    index: Index
+    score: Score
+    text: str | Absent = None
+
+
+class TeiAnswer(RootModel[list[TeiRank]]):
+    """The texts, best first."""
+
+
+class TeiError(Answered):
+    """What went wrong."""
+
+    error: str
+    error_type: ErrorType
+
+
+class TeiDialect(Dialect):
+    """Speaks under /tei, and at the root to whoever sends `texts`."""
+
+    name = "tei"
+    paths = ("/rerank",)
+    request_model = TeiRequest
+    answer_models: ClassVar[tuple[type[BaseModel], ...]] = (TeiAnswer,)
+    error_model = TeiError
+    examples: ClassVar[dict[str, JsonObject]] = {
+        "texts": {"query": panda.QUERY, "texts": panda.DOCUMENTS, "return_text": True},
+        "no-texts": {"query": panda.QUERY, "texts": []},
+        "no-query": {"texts": panda.DOCUMENTS},
+    }
+
+    def parse(self, body: JsonObject) -> RerankRequest:
+        body = without_nulls(body)
+        query = read_query(body)
+        documents = read_documents(body, Objects.REFUSED, field="texts", required=_NO_TEXTS)
+        body["return_documents"] = body.get("return_text", False)
+        return read_request(body, documents, query)
+
+    def render(self, result: RerankResult) -> list[dict[str, Any]]:
+        ranks: list[dict[str, Any]] = [{"index": row.index, "score": row.score} for row in result.rows]
+        if result.return_documents:
+            for rank, row in zip(ranks, result.rows, strict=True):
+                rank["text"] = row.document.text
+        return ranks
+
+    def render_error(self, error: RerankqError, request_id: str = "") -> dict[str, Any]:
+        return {"error": error.message, "error_type": _type_of(error)}
+
+    def status_of(self, error: RerankqError) -> int:
+        if isinstance(error, InvalidRequest):
+            return 400 if error.message == _NO_TEXTS else 422
+        return 424 if isinstance(error, ScoringFailed) else status_of(error)
+
+
+def _type_of(error: RerankqError) -> ErrorType:
+    match error:
+        case InvalidRequest(message=message) if message == _NO_TEXTS:
+            return "Empty"
+        case Overloaded():
+            return "Overloaded"
+        case ScoringFailed() | InternalError():
+            return "Backend"
+        case ServiceError():
+            return "Unhealthy"
+        case _:
+            return "Validation"
+
+
+class Labels(Answered):
+    """The classes of the model: a reranker has one."""
+
+    id2label: dict[str, str]
+    label2id: dict[str, int]
+
+
+class ModelType(Answered):
+    """What the model does."""
+
+    reranker: Labels
+
+
+class TeiInfo(Answered):
+    """What is served, as TEI's clients ask for it."""
+
+    model_id: str
+    model_sha: str | None
+    model_dtype: str
+    served_model_name: str
+    model_type: ModelType
+    max_concurrent_requests: int
+    max_input_length: int
+    max_batch_tokens: int
+    max_batch_requests: int | None
+    max_client_batch_size: int
+    auto_truncate: bool
+    tokenization_workers: int
+    version: str
+    sha: str | None
+    docker_label: str | None
+
+
+def describe_model(spec: ModelSpec, *, max_documents: int, shard_tokens: int, version: str) -> dict[str, Any]:
+    """The body of GET /info."""
+    length = spec.engine_args.get("max_model_len")
+    return {
+        "model_id": spec.name,
+        "model_sha": spec.revision,
+        "model_dtype": str(spec.engine_args.get("dtype", "auto")),
+        "served_model_name": spec.name,
+        "model_type": {"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}},
+        "max_concurrent_requests": _MAX_CONCURRENT_REQUESTS,
+        "max_input_length": length if isinstance(length, int) else _MAX_INPUT_LENGTH,
+        "max_batch_tokens": shard_tokens,
+        "max_batch_requests": None,
+        "max_client_batch_size": max_documents,
+        "auto_truncate": True,
+        "tokenization_workers": 1,
+        "version": version,
+        "sha": None,
+        "docker_label": None,
+    }

@@ -1,0 +1,208 @@
+"""vLLM's rerank API, and what its rerank and score APIs share: their fields, their texts and their errors.
+
+A limit of 0 is none, and so is a `top_n` of 0. `truncate_prompt_tokens` bounds each document where
+`max_tokens_per_doc` does not. Content parts other than text are refused.
+"""
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, Field
+
+from api.dialects import panda
+from api.dialects.base import Dialect
+from api.dialects.reading import DOCUMENTS_REQUIRED, JsonObject, read_query, read_request, without_nulls
+from api.dialects.shapes import Answered, Asked, Index, Model, PromptUsage, Query, Score
+from api.errors import status_of
+from shared.contracts import MAX_PRIORITY, Document, RerankRequest, RerankResult
+from shared.errors import InvalidRequest, RerankqError
+
+_ERROR_TYPES = {
+    400: "BadRequestError",
+    401: "AuthenticationError",
+    404: "NotFoundError",
+    422: "UnprocessableEntityError",
+    429: "RateLimitError",
+    500: "InternalServerError",
+    503: "ServiceUnavailableError",
+}
+_TRUNCATE = "truncate_prompt_tokens"
+_ZERO_IS_NONE = ("top_n", "max_tokens_per_query", "max_tokens_per_doc")
+_Limit = Annotated[int, Field(ge=0)] | None
+
+
+class TextPart(Asked):
+    """A part of a text."""
+
+    type: Annotated[str, Field(pattern="^text$")]
+    text: str
+
+
+class TextContent(Asked):
+    """A text in parts."""
+
+    content: Annotated[list[TextPart], Field(min_length=1)]
+
+
+class VllmFields(Asked):
+    """What a rerank and a score request share."""
+
+    model: Model = None
+    use_activation: Annotated[bool | None, Field(description="False gives the model's own scores.")] = None
+    truncate_prompt_tokens: Annotated[int, Field(ge=-1)] | None = None
+    max_tokens_per_query: _Limit = None
+    max_tokens_per_doc: _Limit = None
+    instruction: Annotated[str | None, Field(description="For models with a score template; 400 for others.")] = None
+    priority: Annotated[int | None, Field(description="Lower is sooner; 0 to 999 are told apart.")] = None
+
+
+class VllmRerankRequest(VllmFields):
+    """What to rank."""
+
+    query: Query
+    documents: Annotated[list[str | TextContent], Field(min_length=1)] | TextContent | str
+    top_n: _Limit = None
+
+
+class VllmDocument(Answered):
+    """A document as vLLM gives it back."""
+
+    text: str
+    multi_modal: None
+
+
+class VllmRow(Answered):
+    """A document's place."""
+
+    index: Index
+    document: VllmDocument
+    relevance_score: Score
+
+
+class VllmRerankAnswer(Answered):
+    """The documents, best first."""
+
+    id: str
+    model: str
+    usage: PromptUsage
+    results: list[VllmRow]
+
+
+class VllmErrorObject(Answered):
+    """`code` is the status."""
+
+    message: str
+    type: str
+    param: str | None
+    code: int
+
+
+class VllmError(Answered):
+    """What went wrong."""
+
+    error: VllmErrorObject
+
+
+class VllmDialect(Dialect):
+    """What both of vLLM's APIs share."""
+
+    error_model = VllmError
+
+    def render_error(self, error: RerankqError, request_id: str = "") -> dict[str, Any]:
+        status = status_of(error)
+        kind = _ERROR_TYPES.get(status) or error.code
+        return {"error": {"message": error.message, "type": kind, "param": error.param, "code": status}}
+
+
+class VllmRerankDialect(VllmDialect):
+    """Speaks under /vllm."""
+
+    name = "vllm"
+    paths = ("/rerank", "/v1/rerank", "/v2/rerank")
+    request_model = VllmRerankRequest
+    answer_models: ClassVar[tuple[type[BaseModel], ...]] = (VllmRerankAnswer,)
+    examples: ClassVar[dict[str, JsonObject]] = {
+        "documents": {"query": panda.QUERY, "documents": panda.DOCUMENTS, "top_n": 0},
+        "no-documents": {"query": panda.QUERY, "documents": []},
+    }
+
+    def parse(self, body: JsonObject) -> RerankRequest:
+        body = read_fields(body)
+        if isinstance(body.get("query"), dict):
+            body["query"] = read_text(body["query"], "query")
+        query = read_query(body)
+        if not (texts := read_texts(body.get("documents", []), "documents")):
+            raise InvalidRequest(DOCUMENTS_REQUIRED, param="documents")
+        return read_request(body, [Document.plain(text) for text in texts], query)
+
+    def render(self, result: RerankResult) -> dict[str, Any]:
+        tokens = result.prompt_tokens
+        return {
+            "id": result.id,
+            "model": result.model,
+            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+            "results": [
+                {
+                    "index": row.index,
+                    "document": {"text": row.document.text, "multi_modal": None},
+                    "relevance_score": row.score,
+                }
+                for row in result.rows
+            ],
+        }
+
+
+def read_fields(body: JsonObject) -> dict[str, Any]:
+    """The body with vLLM's own fields as the shared ones. Raises InvalidRequest."""
+    body = without_nulls(body)
+    for name in _ZERO_IS_NONE:
+        if body.get(name) in (0, "0") and body[name] is not False:
+            del body[name]
+    if (limit := _read_limit(body)) > 0:
+        body.setdefault("max_tokens_per_doc", limit)
+    if "use_activation" in body:
+        body["raw_scores"] = not _is_true(body["use_activation"])
+    priority = body.get("priority")
+    if isinstance(priority, int) and not isinstance(priority, bool):
+        body["priority"] = min(max(priority, 0), MAX_PRIORITY)
+    return body
+
+
+def read_texts(value: Any, field: str) -> list[str]:
+    """One text or a list of them, each a string or content parts. Raises InvalidRequest."""
+    if not isinstance(value, list):
+        return [read_text(value, field)]
+    return [text if isinstance(text, str) else read_text(text, f"{field}[{index}]") for index, text in enumerate(value)]
+
+
+def read_text(value: Any, field: str) -> str:
+    """A string, or the text of content parts. Raises InvalidRequest."""
+    if isinstance(value, str):
+        return value
+    parts = value.get("content") if isinstance(value, dict) else None
+    if not isinstance(parts, list) or not parts:
+        raise InvalidRequest(f"{field} must be a string or have content parts", param=field)
+    texts = [part["text"] for part in parts if _is_text(part)]
+    if len(texts) < len(parts):
+        raise InvalidRequest(f"{field}: only text can be scored here", param=field)
+    return "\n".join(texts)
+
+
+def _is_text(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
+
+
+def _read_limit(body: JsonObject) -> int:
+    limit = body.get(_TRUNCATE, -1)
+    if isinstance(limit, str) and limit.isdecimal() and len(limit) < 10:
+        limit = int(limit)
+    if not isinstance(limit, int) or isinstance(limit, bool) or limit < -1:
+        raise InvalidRequest(f"{_TRUNCATE}: input should be a number of at least -1", param=_TRUNCATE)
+    return limit
+
+
+def _is_true(value: Any) -> bool:
+    if value in (True, False):
+        return bool(value)
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    raise InvalidRequest("use_activation: input should be a valid boolean", param="use_activation")

@@ -1,0 +1,72 @@
+"""Voyage's API: `top_k`, and the rows in `data`. `truncation` is ignored: what is too long is always cut."""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, Field
+
+from api.dialects import panda
+from api.dialects.base import Dialect
+from api.dialects.reading import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
+from api.dialects.shapes import Absent, Answered, Asked, DetailError, Model, Query, Row, Texts, TopN, TotalUsage
+from shared.contracts import RerankRequest, RerankResult
+from shared.errors import RerankqError
+
+
+class VoyageRequest(Asked):
+    """What to rank."""
+
+    query: Query
+    documents: Texts
+    model: Model = None
+    top_k: TopN = None
+    return_documents: Annotated[bool | None, Field(description="Default: false.")] = None
+    truncation: Annotated[bool | None, Field(description="Ignored: what is too long is cut.")] = None
+
+
+class VoyageRow(Row):
+    """A document's place, and the document when it is wanted."""
+
+    document: str | Absent = None
+
+
+class VoyageAnswer(Answered):
+    """The documents, best first."""
+
+    object: Literal["list"]
+    data: list[VoyageRow]
+    model: str
+    usage: TotalUsage
+
+
+class VoyageDialect(Dialect):
+    """Speaks under /voyage."""
+
+    name = "voyage"
+    paths = ("/v1/rerank",)
+    request_model = VoyageRequest
+    answer_models: ClassVar[tuple[type[BaseModel], ...]] = (VoyageAnswer,)
+    error_model = DetailError
+    examples: ClassVar[dict[str, JsonObject]] = {
+        "documents": {"query": panda.QUERY, "documents": panda.DOCUMENTS, "top_k": 2, "return_documents": True},
+        "no-query": {"documents": panda.DOCUMENTS},
+    }
+
+    def parse(self, body: JsonObject) -> RerankRequest:
+        body = {"return_documents": False} | without_nulls(body)
+        query = read_query(body)
+        return read_request(body, read_documents(body, Objects.REFUSED), query)
+
+    def render(self, result: RerankResult) -> dict[str, Any]:
+        rows: list[dict[str, Any]] = [{"index": row.index, "relevance_score": row.score} for row in result.rows]
+        if result.return_documents:
+            for rendered, row in zip(rows, result.rows, strict=True):
+                rendered["document"] = row.document.text
+        return {
+            "object": "list",
+            "data": rows,
+            "model": result.model,
+            "usage": {"total_tokens": result.prompt_tokens},
+        }
+
+    def render_error(self, error: RerankqError, request_id: str = "") -> dict[str, Any]:
+        return {"detail": error.message}

@@ -1,0 +1,29 @@
+"""A small client for the service: rerank, jobs, waiting, and many requests at once, blocking or with asyncio.
+
+    from client import Client
+
+    with Client("http://127.0.0.1:8000") as client:
+        for row in client.rerank("What is a panda?", ["hi", "it is a bear"], top_n=1).rows:
+            print(row.score, row.text)
+
+Needs httpx, and rich for the command line (`python -m client`); imports nothing else of this repository, so that the
+folder can be copied to where it is needed.
+"""
+
+from client.asynchronous import AsyncClient
+from client.blocking import Client
+from client.errors import RerankError
+from client.records import Job, Model, Options, Outcome, Ranking, Request, Row
+
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "Job",
+    "Model",
+    "Options",
+    "Outcome",
+    "Ranking",
+    "Request",
+    "RerankError",
+    "Row",
+]

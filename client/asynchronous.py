@@ -1,0 +1,164 @@
+"""The client for asyncio. What is said when is `conversation`'s; here are httpx's asynchronous calls, and tasks."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from types import TracebackType
+from typing import TypeVar, Unpack
+
+import httpx
+
+from client import transport
+from client.conversation import Answer, Call, Conversation, Pause, Steps
+from client.errors import RerankError
+from client.records import Document, Job, Model, Options, Outcome, Ranking, Request
+from client.settings import DEFAULT_RETRIES, DEFAULT_TIMEOUT_SECONDS, Settings
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """The same as Client, method for method. Use as an asynchronous context manager, or close it."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        api_key: str | None = None,
+        *,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        retries: int = DEFAULT_RETRIES,
+    ) -> None:
+        """Without `url` and `api_key`: those of RERANKQ_URL and RERANKQ_API_KEY. Raises BadAddress."""
+        settings = Settings.of(url, api_key, timeout_seconds, retries)
+        self._timeout_seconds = settings.timeout_seconds
+        self._conversation = Conversation(retries=settings.retries)
+        self._http = httpx.AsyncClient(**transport.manner(settings))
+
+    async def __aenter__(self) -> "AsyncClient":
+        return self
+
+    async def __aexit__(
+        self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def rerank(
+        self,
+        query: str,
+        documents: Sequence[Document],
+        *,
+        idempotency_key: str | None = None,
+        timeout_seconds: float | None = None,
+        **options: Unpack[Options],
+    ) -> Ranking:
+        """Rank the documents, and wait for it.
+
+        Who leaves early cancels the job, unless there is an `idempotency_key` to come back with.
+        """
+        request = Request(query, documents, options, idempotency_key)
+        return await self._run(self._conversation.rerank(request, self._within(timeout_seconds)))
+
+    async def submit(
+        self,
+        query: str,
+        documents: Sequence[Document],
+        *,
+        idempotency_key: str | None = None,
+        timeout_seconds: float | None = None,
+        **options: Unpack[Options],
+    ) -> Job:
+        """Have it ranked as batch work, which gives way to callers that wait."""
+        request = Request(query, documents, options, idempotency_key)
+        return await self._run(self._conversation.submit(request, self._within(timeout_seconds)))
+
+    async def job(self, job_id: str) -> Job:
+        """How a job stands."""
+        return await self._run(self._conversation.job(job_id, self._timeout_seconds))
+
+    async def wait(
+        self, job_id: str, *, timeout_seconds: float | None = None, heard: Callable[[Job], None] | None = None
+    ) -> Job:
+        """The job once it has ended, however it ended; `heard` is told now and then how it stands."""
+        return await self._run(self._conversation.wait(job_id, self._within(timeout_seconds), heard))
+
+    async def results(self, job_id: str) -> Ranking:
+        """The ranking of a job that succeeded."""
+        return await self._run(self._conversation.results(job_id, self._timeout_seconds))
+
+    async def cancel(self, job_id: str) -> Job:
+        """Cancel a job; one that has ended stays as it is."""
+        return await self._run(self._conversation.cancel(job_id, self._timeout_seconds))
+
+    async def delete(self, job_id: str) -> None:
+        """Remove a job and its result; one that has not ended is canceled first."""
+        await self._run(self._conversation.delete(job_id, self._timeout_seconds))
+
+    async def models(self) -> list[Model]:
+        """What is served, the default model first."""
+        return await self._run(self._conversation.models(self._timeout_seconds))
+
+    async def rerank_many(
+        self, requests: Iterable[Request], *, concurrency: int = 8, timeout_seconds: float | None = None
+    ) -> AsyncGenerator[Outcome, None]:
+        """Rank them as batch work, `concurrency` at a time; outcomes come as they are ready, errors among them.
+
+        `requests` is read as work is done. `timeout_seconds` is for each. Who stops early leaves the jobs that were
+        begun: with the same idempotency keys they are found again.
+        """
+        if concurrency < 1:
+            raise ValueError("concurrency must be at least 1")
+        seconds = self._within(timeout_seconds)
+        running: set[asyncio.Task[Outcome]] = set()
+        try:
+            for position, request in enumerate(requests):
+                running.add(asyncio.create_task(self._outcome(position, request, seconds)))
+                if len(running) == concurrency:
+                    done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                    for task in done:
+                        yield task.result()
+            while running:
+                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    yield task.result()
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    async def _outcome(self, position: int, request: Request, timeout_seconds: float) -> Outcome:
+        try:
+            ranking = await self._run(self._conversation.rerank_behind(request, timeout_seconds))
+        except RerankError as error:
+            return Outcome(position, request, error=error)
+        return Outcome(position, request, ranking=ranking)
+
+    def _within(self, timeout_seconds: float | None) -> float:
+        return self._timeout_seconds if timeout_seconds is None else timeout_seconds
+
+    async def _run(self, steps: Steps[T]) -> T:
+        """Carry out an operation."""
+        answer: Answer | None = None
+        raised: BaseException | None = None
+        while True:
+            try:
+                step = steps.send(answer) if raised is None else steps.throw(raised)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            answer = raised = None
+            try:
+                answer = await self._carry_out(step)
+            except BaseException as error:
+                raised = error
+
+    async def _carry_out(self, step: Call | Pause) -> Answer | None:
+        if isinstance(step, Pause):
+            await asyncio.sleep(step.seconds)
+            return None
+        try:
+            return transport.answer(await self._http.request(**transport.request(step)))
+        except httpx.HTTPError as error:
+            raise transport.unreachable(self._http.base_url, error) from error

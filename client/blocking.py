@@ -1,0 +1,145 @@
+"""The client that blocks. What is said when is `conversation`'s; here are httpx's blocking calls, and threads."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import TypeVar, Unpack
+
+import httpx
+
+from client import transport
+from client.conversation import Answer, Call, Conversation, Pause, Steps
+from client.crowd import Crowd
+from client.records import Document, Job, Model, Options, Outcome, Ranking, Request
+from client.settings import DEFAULT_RETRIES, DEFAULT_TIMEOUT_SECONDS, Settings
+
+T = TypeVar("T")
+
+
+class Client:
+    """Talks to one service; may be shared by threads. Use as a context manager, or close it.
+
+    Every method raises what is in `client.errors`. `timeout_seconds` is for all that one of them does, pauses included.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        api_key: str | None = None,
+        *,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        retries: int = DEFAULT_RETRIES,
+    ) -> None:
+        """Without `url` and `api_key`: those of RERANKQ_URL and RERANKQ_API_KEY. Raises BadAddress."""
+        settings = Settings.of(url, api_key, timeout_seconds, retries)
+        self._timeout_seconds = settings.timeout_seconds
+        self._conversation = Conversation(retries=settings.retries)
+        self._http = httpx.Client(**transport.manner(settings))
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def rerank(
+        self,
+        query: str,
+        documents: Sequence[Document],
+        *,
+        idempotency_key: str | None = None,
+        timeout_seconds: float | None = None,
+        **options: Unpack[Options],
+    ) -> Ranking:
+        """Rank the documents, and wait for it.
+
+        Who leaves early cancels the job, unless there is an `idempotency_key` to come back with.
+        """
+        request = Request(query, documents, options, idempotency_key)
+        return self._run(self._conversation.rerank(request, self._within(timeout_seconds)))
+
+    def submit(
+        self,
+        query: str,
+        documents: Sequence[Document],
+        *,
+        idempotency_key: str | None = None,
+        timeout_seconds: float | None = None,
+        **options: Unpack[Options],
+    ) -> Job:
+        """Have it ranked as batch work, which gives way to callers that wait."""
+        request = Request(query, documents, options, idempotency_key)
+        return self._run(self._conversation.submit(request, self._within(timeout_seconds)))
+
+    def job(self, job_id: str) -> Job:
+        """How a job stands."""
+        return self._run(self._conversation.job(job_id, self._timeout_seconds))
+
+    def wait(
+        self, job_id: str, *, timeout_seconds: float | None = None, heard: Callable[[Job], None] | None = None
+    ) -> Job:
+        """The job once it has ended, however it ended; `heard` is told now and then how it stands."""
+        return self._run(self._conversation.wait(job_id, self._within(timeout_seconds), heard))
+
+    def results(self, job_id: str) -> Ranking:
+        """The ranking of a job that succeeded."""
+        return self._run(self._conversation.results(job_id, self._timeout_seconds))
+
+    def cancel(self, job_id: str) -> Job:
+        """Cancel a job; one that has ended stays as it is."""
+        return self._run(self._conversation.cancel(job_id, self._timeout_seconds))
+
+    def delete(self, job_id: str) -> None:
+        """Remove a job and its result; one that has not ended is canceled first."""
+        self._run(self._conversation.delete(job_id, self._timeout_seconds))
+
+    def models(self) -> list[Model]:
+        """What is served, the default model first."""
+        return self._run(self._conversation.models(self._timeout_seconds))
+
+    def rerank_many(
+        self, requests: Iterable[Request], *, concurrency: int = 8, timeout_seconds: float | None = None
+    ) -> Iterator[Outcome]:
+        """Rank them as batch work, `concurrency` at a time; outcomes come as they are ready, errors among them.
+
+        `requests` is read as work is done. `timeout_seconds` is for each. Who stops early leaves the jobs that were
+        begun: with the same idempotency keys they are found again.
+        """
+        seconds = self._within(timeout_seconds)
+
+        def one(request: Request) -> Ranking:
+            return self._run(self._conversation.rerank_behind(request, seconds))
+
+        return Crowd(one, concurrency).over(requests)
+
+    def _within(self, timeout_seconds: float | None) -> float:
+        return self._timeout_seconds if timeout_seconds is None else timeout_seconds
+
+    def _run(self, steps: Steps[T]) -> T:
+        """Carry out an operation."""
+        answer: Answer | None = None
+        raised: BaseException | None = None
+        while True:
+            try:
+                step = steps.send(answer) if raised is None else steps.throw(raised)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            answer = raised = None
+            try:
+                answer = self._carry_out(step)
+            except BaseException as error:
+                raised = error
+
+    def _carry_out(self, step: Call | Pause) -> Answer | None:
+        if isinstance(step, Pause):
+            time.sleep(step.seconds)
+            return None
+        try:
+            return transport.answer(self._http.request(**transport.request(step)))
+        except httpx.HTTPError as error:
+            raise transport.unreachable(self._http.base_url, error) from error

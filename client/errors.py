@@ -1,0 +1,208 @@
+"""Every error that this client raises, as one tree.
+
+    RerankError
+    ├── RequestError             the caller can mend it
+    │   ├── InvalidRequest       a field is missing, malformed or out of range; `param` names it
+    │   ├── Unauthorized         no key, or one that is not known
+    │   ├── NotFound             no such path
+    │   │   ├── ModelNotFound    no model of that name is served
+    │   │   └── JobNotFound      no such job, or it belongs to another key
+    │   ├── PayloadTooLarge      the body is over the limit
+    │   ├── JobNotFinished       the job has no result yet
+    │   └── IdempotencyConflict  the idempotency key stands for another request
+    ├── JobError                 the job ended without a result
+    │   ├── JobCanceled
+    │   ├── JobExpired           its deadline passed before it was scored
+    │   └── ScoringFailed        the engine could not score it
+    ├── ServiceError             the service cannot answer now
+    │   ├── Overloaded           it takes no more at the moment
+    │   ├── Unavailable          a part of it is down: the model, the store, or the way there
+    │   └── InternalError        a fault of the service
+    ├── WaitTimedOut             the caller's time was up; the job `job_id`, if there is one, goes on
+    ├── ConnectionFailed         the service could not be reached, or hung up
+    └── UnexpectedAnswer         whoever answered is no rerankq
+
+The classes follow the service's own `error.type`, which `code` repeats; `message` is its sentence.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+_EXCERPT = 200
+
+
+class RerankError(Exception):
+    """Base of the tree. `status` is the HTTP status, None where nobody answered."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "",
+        status: int | None = None,
+        param: str | None = None,
+        retry_after: float | None = None,
+        job_id: str | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.status = status
+        self.param = param
+        self.retry_after = retry_after
+        self.job_id = job_id
+        self.request_id = request_id
+
+
+class RequestError(RerankError):
+    """The caller can mend it."""
+
+
+class InvalidRequest(RequestError):
+    """A field is missing, malformed or out of range; `param` names it."""
+
+
+class Unauthorized(RequestError):
+    """A key is required, and none or an unknown one was sent."""
+
+
+class NotFound(RequestError):
+    """No such path."""
+
+
+class ModelNotFound(NotFound):
+    """No model of that name is served."""
+
+
+class JobNotFound(NotFound):
+    """No such job, or it belongs to another key."""
+
+
+class PayloadTooLarge(RequestError):
+    """The body is over the limit."""
+
+
+class JobNotFinished(RequestError):
+    """The job has no result yet."""
+
+
+class IdempotencyConflict(RequestError):
+    """The idempotency key stands for another request."""
+
+
+class JobError(RerankError):
+    """The job ended without a result."""
+
+
+class JobCanceled(JobError):
+    """Somebody canceled the job."""
+
+
+class JobExpired(JobError):
+    """The job's deadline passed before it was scored."""
+
+
+class ScoringFailed(JobError):
+    """The engine could not score the job."""
+
+
+class ServiceError(RerankError):
+    """The service cannot answer now."""
+
+
+class Overloaded(ServiceError):
+    """The service takes no more at the moment."""
+
+
+class Unavailable(ServiceError):
+    """A part of the service is down: the model, the store, or the way there."""
+
+
+class InternalError(ServiceError):
+    """A fault of the service; its log has the rest under `request_id`."""
+
+
+class WaitTimedOut(RerankError):
+    """The caller's time was up; the job `job_id`, if there is one, goes on."""
+
+
+class ConnectionFailed(RerankError):
+    """The service could not be reached, or hung up."""
+
+
+class UnexpectedAnswer(RerankError):
+    """Whoever answered is no rerankq."""
+
+
+_BY_CODE: dict[str, type[RerankError]] = {
+    "invalid_request": InvalidRequest,
+    "unauthorized": Unauthorized,
+    "not_found": NotFound,
+    "model_not_found": ModelNotFound,
+    "job_not_found": JobNotFound,
+    "payload_too_large": PayloadTooLarge,
+    "job_not_finished": JobNotFinished,
+    "idempotency_conflict": IdempotencyConflict,
+    "job_canceled": JobCanceled,
+    "job_expired": JobExpired,
+    "scoring_failed": ScoringFailed,
+    "overloaded": Overloaded,
+    "model_unavailable": Unavailable,
+    "store_unavailable": Unavailable,
+    "internal_error": InternalError,
+    "wait_timed_out": WaitTimedOut,
+}
+# For what a proxy on the way answers.
+_BY_STATUS: dict[int, type[RerankError]] = {
+    401: Unauthorized,
+    403: Unauthorized,
+    404: NotFound,
+    413: PayloadTooLarge,
+    429: Overloaded,
+    500: InternalError,
+    502: Unavailable,
+    503: Unavailable,
+    504: Unavailable,
+}
+
+
+def error_of(status: int, headers: Mapping[str, str], body: bytes) -> RerankError:
+    """The error that an answer of 400 or more stands for; the headers' names are in lower case."""
+    said = _said(body)
+    code = str(said.get("type") or "")
+    kind = _BY_CODE.get(code) or _BY_STATUS.get(status) or (RequestError if status < 500 else ServiceError)
+    message = said.get("message") or body[:_EXCERPT].decode(errors="replace").strip() or f"HTTP status {status}"
+    return kind(
+        str(message),
+        code=code,
+        status=status,
+        param=said.get("param"),
+        retry_after=_seconds(headers.get("retry-after")),
+        job_id=_job_id(headers.get("location", "")),
+        request_id=headers.get("x-request-id"),
+    )
+
+
+def _said(body: bytes) -> dict[str, Any]:
+    """The error object; of a stranger's JSON, or another dialect's, at least the sentence."""
+    try:
+        said = json.loads(body)
+    except ValueError:
+        return {}
+    if not isinstance(said, dict):
+        return {}
+    if isinstance(said.get("error"), dict):
+        return dict(said["error"])
+    sentences = (said.get(name) for name in ("message", "detail", "error"))
+    return {"message": next((sentence for sentence in sentences if isinstance(sentence, str)), None)}
+
+
+def _seconds(header: str | None) -> float | None:
+    """A Retry-After in seconds; one that names a date counts as none."""
+    return float(header) if header and header.strip().isdecimal() else None
+
+
+def _job_id(location: str) -> str | None:
+    return location.rpartition("/")[2] or None

@@ -1,0 +1,92 @@
+"""What a person sees: rankings, jobs and models as tables, and the progress of a job or a batch."""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from client.records import Document, Job, Model, Ranking, Row
+
+
+def print_json(said: Any) -> None:
+    """As the service said it, for the next program."""
+    print(json.dumps(said, ensure_ascii=False, indent=2))
+
+
+def ranking_table(ranking: Ranking, documents: Sequence[Document] = ()) -> Table:
+    """The rows, best first; `documents` stand in where the service sent none back."""
+    table = Table(caption=f"{ranking.model}, {ranking.total_tokens} tokens, {ranking.id}", caption_justify="left")
+    table.add_column("rank", justify="right")
+    table.add_column("score", justify="right")
+    table.add_column("index", justify="right")
+    table.add_column("document", no_wrap=True, overflow="ellipsis")
+    for rank, row in enumerate(ranking.rows, start=1):
+        table.add_row(str(rank), f"{row.score:.4f}", str(row.index), _text(row, documents))
+    return table
+
+
+def _text(row: Row, documents: Sequence[Document]) -> str:
+    if row.error:
+        return f"({row.error})"
+    document: object = row.document
+    if document is None and row.index < len(documents):
+        document = documents[row.index]
+    text = document.get("text", document) if isinstance(document, dict) else document
+    # One line, and nothing in it that the terminal or rich would take for an instruction.
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in str(text or "")).split())
+    return line.replace("[", r"\[")
+
+
+def job_table(job: Job) -> Table:
+    """All that is known of a job."""
+    table = Table(show_header=False)
+    table.add_row("id", job.id)
+    table.add_row("state", job.state)
+    table.add_row("model", job.model)
+    table.add_row("documents", str(job.pairs))
+    table.add_row("shards done", f"{job.shards_done} of {job.shards}")
+    for name, moment in (("created", job.created), ("started", job.started), ("finished", job.finished)):
+        if moment is not None:
+            table.add_row(name, time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment)))
+    if job.message:
+        table.add_row("error", job.message.replace("[", r"\["))
+    return table
+
+
+def models_table(models: Sequence[Model]) -> Table:
+    """What is served."""
+    table = Table("model", "aliases", "workers")
+    for model in models:
+        table.add_row(model.id, ", ".join(model.aliases), str(model.workers))
+    return table
+
+
+class Bar:
+    """A progress bar on standard error; none where that is no terminal."""
+
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress = progress
+        self._task = task
+
+    def show(self, done: int, total: int, note: str = "") -> None:
+        """So many are done."""
+        self._progress.update(self._task, completed=done, total=total, note=note)
+
+
+@contextmanager
+def bar(console: Console, doing: str) -> Iterator[Bar]:
+    """A bar as long as the block runs."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("[dim]{task.fields[note]}[/dim]"),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        yield Bar(progress, progress.add_task(doing, total=None, note=""))

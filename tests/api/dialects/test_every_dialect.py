@@ -1,0 +1,199 @@
+"""What holds for every way of speaking."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, RootModel, ValidationError
+from pydantic_core import from_json, to_json
+
+from api.dialects import superset
+from api.dialects.base import Dialect
+from api.dialects.reading import JsonObject
+from api.dialects.registry import FAMILIES
+from api.dialects.root import RootDialect
+from api.dialects.vllm import VllmRerankDialect
+from api.examples import ERRORS
+from shared import codec
+from shared.contracts import Document, RankedRow, RerankRequest, RerankResult
+from shared.errors import InvalidRequest, Overloaded, RerankqError, WaitTimedOut
+from tests.api.support import make_result
+from tests.shared.support import properties
+from tests.shared.test_errors import LEAVES
+
+DIALECTS = [dialect for family in FAMILIES for dialect in family.dialects]
+every_dialect = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda values: (
+        st.lists(values, max_size=3)
+        | st.dictionaries(st.sampled_from(["text", "id", "meta", "content", "type", "provider", "model"]), values)
+    ),
+    max_leaves=4,
+)
+LISTS = ["documents", "texts", "passages", "items", "data_1", "data_2", "text_1", "text_2", "queries"]
+FLAGS = ["return_documents", "return_text", "raw_scores", "use_activation", "truncate"]
+NUMBERS = ["top_n", "top_k", "priority", "max_tokens_per_query", "max_chunk_per_doc", "overlap_tokens"]
+bodies = st.fixed_dictionaries(
+    {},
+    optional={
+        "query": st.just("q") | anything,
+        **{name: st.lists(st.just("t") | anything, max_size=3) | anything for name in LISTS},
+        **dict.fromkeys([*FLAGS, *NUMBERS, "model", "instruction", "fallbacks", "truncate_prompt_tokens"], anything),
+        "rank_fields": st.lists(st.sampled_from(["text", "id", "meta", ""]), max_size=2) | anything,
+    },
+)
+texts = st.text(max_size=8)
+rows = st.lists(
+    st.builds(
+        RankedRow,
+        index=st.integers(0, 10**4),
+        score=st.floats(-20, 20),
+        document=st.builds(
+            Document,
+            text=texts,
+            fields=st.none() | st.dictionaries(texts, texts | st.integers(-9, 9), max_size=2),
+            id=st.none() | texts | st.integers(0, 9),
+            meta=st.none() | texts | st.dictionaries(texts, st.none() | texts, max_size=2),
+        ),
+        truncated=st.booleans(),
+        window=st.none() | st.tuples(st.integers(0, 9), st.integers(0, 9)),
+        error=st.none() | texts,
+    ),
+    max_size=4,
+)
+results = st.builds(
+    RerankResult,
+    id=texts,
+    model=texts,
+    created=st.integers(0, 10**10),
+    return_documents=st.booleans(),
+    rows=rows,
+    prompt_tokens=st.integers(0, 10**9),
+    cached_pairs=st.integers(0, 3),
+    queue_ms=st.floats(0, 1e6),
+    inference_ms=st.floats(0, 1e6),
+)
+
+
+def make_error(kind: type[RerankqError]) -> RerankqError:
+    return WaitTimedOut("x", job_id="job-1", retry_after=1) if kind is WaitTimedOut else kind("one sentence", param="p")
+
+
+def fits(model: type[BaseModel], body: Any) -> None:
+    """Raises ValidationError unless the body, as it is on the wire, is just what the model says."""
+    wire = from_json(to_json(body))
+    read = model.model_validate(wire, strict=True)
+    assert from_json(to_json(read.model_dump(exclude_unset=True, by_alias=True))) == wire
+
+
+@every_dialect
+@properties
+@given(body=bodies)
+def test_whatever_comes_is_a_valid_request_or_refused_by_its_field(dialect: Dialect, body: JsonObject) -> None:
+    outcome = parse_or_refuse(dialect.spoken_in(body), body)
+    if isinstance(outcome, InvalidRequest):
+        assert outcome.param is not None
+        assert "\n" not in outcome.message
+    else:
+        assert RerankRequest.model_validate(outcome.model_dump()) == outcome
+        assert outcome.documents
+
+
+def parse_or_refuse(dialect: Dialect, body: JsonObject) -> RerankRequest | InvalidRequest:
+    try:
+        return dialect.parse(body)
+    except InvalidRequest as error:
+        return error
+
+
+@every_dialect
+@properties
+@given(result=results)
+def test_every_answer_has_exactly_the_documented_shape(dialect: Dialect, result: RerankResult) -> None:
+    fits(dialect.answer_models[0], dialect.render(result))
+
+
+@every_dialect
+@pytest.mark.parametrize("kind", LEAVES, ids=lambda kind: kind.code)
+def test_every_error_has_exactly_the_documented_shape(dialect: Dialect, kind: type[RerankqError]) -> None:
+    error = make_error(kind)
+    fits(dialect.error_model, dialect.render_error(error, "request-1"))
+    assert 400 <= dialect.status_of(error) < 600
+
+
+@every_dialect
+def test_every_error_says_what_is_wrong(dialect: Dialect) -> None:
+    for error in ERRORS:
+        assert error.message.encode() in to_json(dialect.render_error(error))
+
+
+@every_dialect
+def test_being_overloaded_is_429_to_everybody(dialect: Dialect) -> None:
+    assert dialect.status_of(Overloaded("come back later", retry_after=3)) == 429
+
+
+@every_dialect
+def test_documents_are_absent_or_there_but_never_null(dialect: Dialect) -> None:
+    row = RankedRow(index=0, score=0.5, document=Document(text="t"))
+    for wanted in (True, False):
+        assert b'"document":null' not in to_json(dialect.render(make_result(row, return_documents=wanted)))
+
+
+@every_dialect
+def test_a_request_that_went_through_the_store_is_answered_byte_for_byte_the_same(dialect: Dialect) -> None:
+    for body in dialect.examples.values():
+        try:
+            request = dialect.spoken_in(body).parse(body)
+        except InvalidRequest:
+            continue
+        parts = [codec.encode_documents(request.documents[:1]), codec.encode_documents(request.documents[1:])]
+        stored = codec.decode_request(codec.encode_request(request), parts)
+        assert answered(dialect, stored) == answered(dialect, request)
+
+
+def answered(dialect: Dialect, request: RerankRequest) -> bytes:
+    ranked = [RankedRow(index=index, score=0.5, document=each) for index, each in enumerate(request.documents)]
+    return to_json(dialect.render(make_result(*ranked, return_documents=request.return_documents)))
+
+
+@every_dialect
+def test_a_body_with_nulls_reads_as_one_without(dialect: Dialect) -> None:
+    for body in dialect.examples.values():
+        nulls = dict.fromkeys(set(dialect.request_model.model_fields) - set(body))
+        try:
+            expected = dialect.spoken_in(body).parse(body)
+        except InvalidRequest:
+            continue
+        nulled = {**body, **nulls}
+        assert dialect.spoken_in(nulled).parse(nulled) == expected
+
+
+@every_dialect
+def test_every_documented_field_is_said_to_be_what_is_read(dialect: Dialect) -> None:
+    """An example that is answered fits the documented request."""
+    for body in dialect.examples.values():
+        try:
+            dialect.spoken_in(body).parse(body)
+        except InvalidRequest:
+            continue
+        dialect.request_model.model_validate(body)
+
+
+def test_no_two_dialects_have_a_name_or_a_model_in_common() -> None:
+    names = [dialect.name for dialect in DIALECTS]
+    assert len(set(names)) == len(names)
+    models = {model for dialect in DIALECTS for model in (dialect.request_model, *dialect.answer_models)}
+    assert len({model.__name__ for model in models}) == len(models)
+
+
+def test_the_shapes_are_exact() -> None:
+    """What keeps the tests above honest: a field more, a field less and a null are told."""
+    answer = RootDialect().render(make_result())
+    for wrong in (answer | {"more": 1}, {**answer, "id": None}, {k: v for k, v in answer.items() if k != "id"}):
+        with pytest.raises(ValidationError):
+            fits(superset.SupersetAnswer, wrong)
+    vllm = VllmRerankDialect()
+    assert not issubclass(vllm.answer_models[0], RootModel)

@@ -1,0 +1,56 @@
+from typing import Any
+
+import pytest
+
+from api.dialects.nvidia import NvidiaDialect
+from shared.contracts import Document
+from shared.errors import InvalidRequest, ModelNotFound, StoreUnavailable
+from tests.api.dialects.support import ROWS, refusal
+from tests.api.support import make_result
+
+NVIDIA = NvidiaDialect()
+BODY: dict[str, Any] = {"query": {"text": "q"}, "passages": [{"text": "one"}, {"text": "two", "image": "data:..."}]}
+
+
+def test_query_and_passages_are_objects_with_a_text() -> None:
+    parsed = NVIDIA.parse(BODY | {"truncate": "END"})
+    assert (parsed.query, parsed.documents) == ("q", [Document(text="one"), Document(text="two")])
+    assert (parsed.raw_scores, parsed.return_documents) == (True, False)
+
+
+def test_strings_will_do() -> None:
+    assert NVIDIA.parse({"query": "q", "passages": ["one", "two"]}) == NVIDIA.parse(BODY)
+
+
+@pytest.mark.parametrize(
+    ("change", "message", "param"),
+    [
+        ({"query": {}}, "query is required for rerank", "query.text"),
+        ({"query": {"text": " "}}, "query is required for rerank", "query"),
+        ({"query": {"text": 3}}, "query must be a string", "query"),
+        ({"query": None}, "query is required for rerank", "query"),
+        ({"passages": []}, "passages are required for ranking", "passages"),
+        ({"passages": "t"}, "passages must be a list", "passages"),
+        ({"passages": [{"image": "x"}]}, "document text is required for rerank at index 0", "passages[0].text"),
+        ({"passages": [3]}, "passages[0] must be a string or an object with text", "passages[0]"),
+    ],
+)
+def test_what_is_missing_is_named(change: dict[str, Any], message: str, param: str) -> None:
+    assert refusal(NVIDIA, BODY | change) == (message, param)
+
+
+def test_the_whole_answer() -> None:
+    assert NVIDIA.render(make_result(*ROWS)) == {"rankings": [{"index": 1, "logit": 0.9}, {"index": 0, "logit": 0.0}]}
+
+
+def test_errors_have_what_nims_clients_look_for_and_validation_is_422() -> None:
+    error = InvalidRequest("query is required for rerank", param="query")
+    assert NVIDIA.render_error(error) == {
+        "object": "error",
+        "message": "query is required for rerank",
+        "detail": "query is required for rerank",
+        "type": "invalid_request_error",
+    }
+    assert NVIDIA.status_of(error) == 422
+    assert NVIDIA.status_of(ModelNotFound("x")) == 404
+    assert NVIDIA.render_error(StoreUnavailable("x"))["type"] == "store_unavailable"

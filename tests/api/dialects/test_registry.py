@@ -1,0 +1,65 @@
+import pytest
+
+from api.dialects.registry import FAMILIES, SUPERSET, by_name, by_path, everywhere, family
+
+
+@pytest.mark.parametrize("each", FAMILIES, ids=lambda each: each.name)
+def test_a_job_finds_the_dialect_it_came_in(each: object) -> None:
+    dialects = family(each.name).dialects  # type: ignore[attr-defined]
+    assert [by_name(dialect.name) for dialect in dialects] == list(dialects)
+
+
+def test_an_unknown_dialect_is_an_error() -> None:
+    with pytest.raises(KeyError):
+        by_name("klingon")
+    with pytest.raises(KeyError):
+        family("klingon")
+
+
+def test_names_that_jobs_remember_never_change() -> None:
+    names = {dialect.name for each in FAMILIES for dialect in each.dialects}
+    assert names == {
+        *("superset", "jina", "cohere-v1", "cohere-v2", "tei", "vllm", "vllm-score", "infinity", "nebul"),
+        *("gpustack", "bifrost", "voyage", "nvidia", "pinecone"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/v1/rerank", "superset"),
+        ("/", "superset"),
+        ("", "superset"),
+        ("/v1/jobs/job-1", "superset"),
+        ("/nebul/v1/rerank", "nebul"),
+        ("/nebul", "nebul"),
+        ("/infinity/nothing/here", "infinity"),
+        ("/nebulous/v1/rerank", "superset"),
+        ("/cohere/v1/rerank", "cohere-v1"),
+        ("/cohere/v2/rerank", "cohere-v2"),
+        ("/cohere/v1/v2/rerank", "cohere-v2"),
+        ("/cohere/nothing", "cohere-v1"),
+        ("/vllm/score", "vllm-score"),
+        ("/vllm/v2/rerank", "vllm"),
+    ],
+)
+def test_a_path_has_the_dialect_of_its_prefix(path: str, name: str) -> None:
+    assert by_path(path).name == name
+
+
+def test_the_root_has_the_dialect_that_was_chosen_for_it() -> None:
+    cohere = family("cohere")
+    assert by_path("/v2/rerank", cohere).name == "cohere-v2"
+    assert by_path("/v1/models", cohere).name == "cohere-v1"
+    assert by_path("/tei/rerank", cohere).name == "tei"
+
+
+def test_the_root_comes_first_and_every_family_has_its_prefix() -> None:
+    assert next(everywhere()) == ("", SUPERSET)
+    assert [prefix for prefix, _ in everywhere()][1:] == [f"/{each.name}" for each in FAMILIES]
+
+
+def test_no_path_is_spoken_at_twice() -> None:
+    for each in FAMILIES:
+        paths = [path for dialect in each.dialects for path in (*dialect.paths, *dialect.aliases)]
+        assert len(set(paths)) == len(paths)

@@ -1,0 +1,108 @@
+from typing import Any
+
+import pytest
+
+from api.dialects.vllm import VllmRerankDialect
+from shared.contracts import Document
+from shared.errors import InvalidRequest, ModelNotFound, ScoringFailed, StoreUnavailable, WaitTimedOut
+from tests.api.dialects.support import BODY, ROWS, refusal
+from tests.api.support import make_result
+from tests.shared.support import MODEL
+
+VLLM = VllmRerankDialect()
+
+
+def parts(*texts: str) -> dict[str, Any]:
+    return {"content": [{"type": "text", "text": text} for text in texts]}
+
+
+class TestReading:
+    @pytest.mark.parametrize("documents", ["one", ["one"], parts("one"), [parts("one")]])
+    def test_documents_are_one_text_or_many_in_one_part_or_many(self, documents: object) -> None:
+        assert VLLM.parse(BODY | {"documents": documents}).documents == [Document(text="one")]
+
+    def test_parts_of_a_text_are_lines_of_it(self) -> None:
+        parsed = VLLM.parse({"query": parts("what", "is it?"), "documents": [parts("a", "b")]})
+        assert (parsed.query, parsed.documents[0].text) == ("what\nis it?", "a\nb")
+
+    @pytest.mark.parametrize(
+        "document",
+        [
+            {"content": [{"type": "image_url", "image_url": {"url": "https://x/y.png"}}]},
+            {"content": [{"type": "text", "text": "t"}, {"type": "video_url"}]},
+            {"content": [{"type": "text"}]},
+            {"content": ["t"]},
+        ],
+    )
+    def test_only_text_can_be_scored(self, document: object) -> None:
+        assert refusal(VLLM, BODY | {"documents": ["t", document]}) == (
+            "documents[1]: only text can be scored here",
+            "documents[1]",
+        )
+
+    @pytest.mark.parametrize("document", [3, None, {"text": "t"}, {"content": "t"}, {"content": []}, ["t"]])
+    def test_nothing_else_is_a_text(self, document: object) -> None:
+        assert refusal(VLLM, BODY | {"documents": [document]})[1] == "documents[0]"
+
+    @pytest.mark.parametrize("field", ["top_n", "max_tokens_per_query", "max_tokens_per_doc"])
+    def test_zero_is_no_limit(self, field: str) -> None:
+        assert getattr(VLLM.parse(BODY | {field: 0}), field) is None
+        assert getattr(VLLM.parse(BODY | {field: 2}), field) == 2
+        assert refusal(VLLM, BODY | {field: -1})[1] == field
+        assert refusal(VLLM, BODY | {field: False})[1] == field
+
+    @pytest.mark.parametrize(("limit", "expected"), [(None, None), (-1, None), (0, None), (64, 64), ("64", 64)])
+    def test_a_limit_on_the_prompt_is_one_on_each_document(self, limit: object, expected: int | None) -> None:
+        assert VLLM.parse(BODY | {"truncate_prompt_tokens": limit}).max_tokens_per_doc == expected
+        both = VLLM.parse(BODY | {"truncate_prompt_tokens": limit, "max_tokens_per_doc": 8})
+        assert both.max_tokens_per_doc == 8
+
+    @pytest.mark.parametrize("limit", [-2, "many", True, 1.5, [], "-3"])
+    def test_a_limit_on_the_prompt_is_a_number(self, limit: object) -> None:
+        assert refusal(VLLM, BODY | {"truncate_prompt_tokens": limit})[1] == "truncate_prompt_tokens"
+
+    @pytest.mark.parametrize(
+        ("value", "raw"), [(True, False), (False, True), ("false", True), ("True", False), (0, True)]
+    )
+    def test_without_activation_the_scores_are_the_models_own(self, value: object, raw: bool) -> None:
+        assert VLLM.parse(BODY | {"use_activation": value}).raw_scores is raw
+        assert VLLM.parse(BODY).raw_scores is False
+
+    @pytest.mark.parametrize("value", ["maybe", 2, [], {}])
+    def test_use_activation_is_a_bool(self, value: object) -> None:
+        assert refusal(VLLM, BODY | {"use_activation": value})[1] == "use_activation"
+
+    @pytest.mark.parametrize(("priority", "expected"), [(-(2**63), 0), (5, 5), (2**63 - 1, 999), ("7", 7)])
+    def test_priorities_beyond_ours_are_the_nearest_of_ours(self, priority: object, expected: int) -> None:
+        assert VLLM.parse(BODY | {"priority": priority}).priority == expected
+
+
+def test_the_whole_answer_always_has_the_documents() -> None:
+    assert VLLM.render(make_result(*ROWS, return_documents=False)) == {
+        "id": "job-1",
+        "model": MODEL,
+        "usage": {"prompt_tokens": 7, "total_tokens": 7},
+        "results": [
+            {"index": 1, "document": {"text": "b", "multi_modal": None}, "relevance_score": 0.9},
+            {"index": 0, "document": {"text": "", "multi_modal": None}, "relevance_score": 0.0},
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "kind"),
+    [
+        (InvalidRequest("x", param="p"), 400, "BadRequestError"),
+        (ModelNotFound("x", param="p"), 404, "NotFoundError"),
+        (ScoringFailed("x", param="p"), 500, "InternalServerError"),
+        (StoreUnavailable("x", param="p"), 503, "ServiceUnavailableError"),
+    ],
+)
+def test_errors_are_vllms(error: Any, status: int, kind: str) -> None:
+    assert VLLM.render_error(error) == {"error": {"message": "x", "type": kind, "param": "p", "code": status}}
+    assert VLLM.status_of(error) == status
+
+
+def test_an_error_that_vllm_has_not_keeps_its_own_name() -> None:
+    error = WaitTimedOut("x", job_id="job-1", retry_after=1)
+    assert VLLM.render_error(error)["error"]["type"] == "wait_timed_out"

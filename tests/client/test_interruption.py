@@ -1,0 +1,81 @@
+"""Ctrl-C while the service works."""
+
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from infra.local.stack import Stack
+from tests.client.command import started
+
+
+class Holding(ThreadingHTTPServer):
+    """A service whose only job never ends."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        self.waited_for, self.canceled, self._closing = threading.Event(), threading.Event(), threading.Event()
+        super().__init__(("127.0.0.1", 0), HoldingHandler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+    def __enter__(self) -> "Holding":
+        self._serving = threading.Thread(target=self.serve_forever)
+        self._serving.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.set()
+        self.shutdown()
+        self._serving.join(5)
+        self.server_close()
+
+    def answer(self, path: str) -> tuple[int, str]:
+        """Status and state of the job."""
+        if path.endswith("/cancel"):
+            self.canceled.set()
+            return 200, "canceled"
+        if path.startswith("/v1/jobs/"):
+            self.waited_for.set()
+            self._closing.wait(30)
+        return 202, "running"
+
+
+class HoldingHandler(BaseHTTPRequestHandler):
+    server: Holding
+
+    def do_GET(self) -> None:
+        status, state = self.server.answer(self.path)
+        progress = {"pairs": 1, "shards": 1, "shards_done": 0}
+        job = {"id": "job-1", "state": state, "model": "m", "created": 0, "progress": progress}
+        with suppress(OSError):
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(json.dumps(job).encode())
+
+    do_POST = do_GET
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Nobody reads it."""
+
+
+@pytest.fixture
+def holding() -> Iterator[Holding]:
+    with Holding() as server:
+        yield server
+
+
+@pytest.mark.parametrize(("extra", "canceled"), [([], True), (["--key", "mine"], False)])
+def test_who_stops_waiting_for_a_ranking_cancels_it_unless_it_has_a_key(
+    service: Stack, holding: Holding, extra: list[str], canceled: bool
+) -> None:
+    with started(service, "rank", "query", "a", "--url", holding.url, *extra) as process:
+        assert holding.waited_for.wait(20)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=10)
+    assert (process.returncode, said) == (130, "client: interrupted\n")
+    assert holding.canceled.is_set() is canceled

@@ -1,0 +1,132 @@
+"""`python -m tests.clients`: real client libraries, unmodified, against the running service.
+
+One line for each client; ends with status 1 when anything failed. Each set of libraries runs in its own environment
+(`make test-clients` makes them), in a process that reaches nothing but this machine.
+"""
+
+import argparse
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+
+from infra.local.console import say
+from infra.local.stack import ROOT, StackError
+from tests.clients.stage import stage
+
+SETS = ("sdks", "frameworks", "infinity")
+SESSION_SECONDS = 150.0
+# Libraries that tell their makers, look for updates or fetch price lists are told not to; whoever does it all the same
+# is refused by the session.
+QUIET = {
+    "ANONYMIZED_TELEMETRY": "False",
+    "DO_NOT_TRACK": "1",
+    "HAYSTACK_TELEMETRY_ENABLED": "False",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_OFFLINE": "1",
+    "LANGCHAIN_TRACING_V2": "false",
+    "LANGSMITH_TRACING": "false",
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "LITELLM_LOG": "ERROR",
+    "NO_PROXY": "*",
+}
+_KEPT = re.compile(r"PATH|LANG|LC_.*|TZ|TERM|SSL_CERT_.*")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    console = Console()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        return run(options, console)
+    except KeyboardInterrupt:
+        say(console, "stopped")
+        return 130
+    except StackError as error:
+        console.print(f"✗ {error}", markup=False, highlight=False, soft_wrap=True)
+        return 1
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.clients", description="Run real client libraries against the service."
+    )
+    parser.add_argument("--engine", choices=("lexical", "vllm"), default="lexical", help="default: %(default)s")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only clients whose set and name hold this text")
+    return parser.parse_args(arguments)
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    passed = failed = 0
+    with stage(options.engine) as targets:
+        for name in SETS:
+            for outcome in _session(name, targets, options.only):
+                console.print(_line(outcome), highlight=False, soft_wrap=True)
+                for check in outcome["checks"]:
+                    passed, failed = (passed + 1, failed) if check["passed"] else (passed, failed + 1)
+                    if check["problem"]:
+                        console.print(f"    {check['problem']}", markup=False, highlight=False, soft_wrap=True)
+    say(console, f"{passed} passed, {failed} failed")
+    return 1 if failed or not passed else 0
+
+
+def _session(name: str, targets: dict[str, dict[str, str]], only: str) -> Iterator[dict[str, Any]]:
+    """What becomes of one set's clients, one by one. Raises StackError when its process does not come to its end."""
+    python = ROOT / f".venv-clients-{name}" / "bin" / "python"
+    if not python.exists():
+        raise StackError(f"{python.parent.parent.name} is not there; `make test-clients` makes it")
+    with tempfile.TemporaryDirectory(prefix="rerankq-clients-") as folder:
+        log = Path(folder) / "log"
+        with log.open("wb") as errors:
+            child = subprocess.Popen(
+                [python, "-m", "tests.clients.session", name, str(SESSION_SECONDS)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=_environment(folder),
+                cwd=ROOT,
+                text=True,
+            )
+        assert child.stdin
+        assert child.stdout
+        try:
+            with child.stdin as given:
+                json.dump({"targets": targets, "only": only}, given)
+            for line in child.stdout:
+                yield json.loads(line)
+            if child.wait(SESSION_SECONDS):
+                raise StackError(f"the set {name} did not come to its end:\n{log.read_text(errors='replace')[-4000:]}")
+        finally:
+            child.kill()
+            child.wait()
+
+
+def _environment(folder: str) -> dict[str, str]:
+    """Nothing of the user's own: no keys, no proxies, no settings; a home that goes away."""
+    kept = {name: value for name, value in os.environ.items() if _KEPT.fullmatch(name)}
+    return {**kept, **QUIET, "HOME": folder, "TMPDIR": folder}
+
+
+def _line(outcome: dict[str, Any]) -> str:
+    checks = outcome["checks"]
+    mark = "[green]✓[/green]" if all(check["passed"] for check in checks) else "[red]✗[/red]"
+    shown = " · ".join(check["shown"] if check["passed"] else f"[red]{check['shown']}[/red]" for check in checks)
+    return f"{mark} {outcome['client']:<38} [dim]{outcome['version']:<46}[/dim] {shown}"
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""litellm, langchain and llama-index, and the older cohere SDK that they are built on."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import cohere
+import litellm
+from cohere import errors as cohere_errors
+from langchain_cohere import CohereRerank as LangchainCohere
+from langchain_community.document_compressors import jina_rerank
+from langchain_core.documents import Document
+from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
+from llama_index.postprocessor.cohere_rerank import CohereRerank
+from llama_index.postprocessor.jinaai_rerank import JinaRerank
+from llama_index.postprocessor.tei_rerank import TextEmbeddingInference
+
+from tests.clients.case import (
+    DOCUMENTS,
+    QUERY,
+    TOP,
+    Client,
+    Target,
+    done,
+    lead_nowhere,
+    made,
+    question,
+    ranked,
+    ranked_texts,
+)
+
+
+def cohere_v2(target: Target) -> str:
+    rows = made("cohere, ClientV2", target, cohere=cohere).rerank(model=target.model, **question()).results
+    return ranked([row.index for row in rows], [row.relevance_score for row in rows])
+
+
+def cohere_v1(target: Target) -> str:
+    client = made("cohere, Client", target, cohere=cohere)
+    rows = client.rerank(model=target.model, return_documents=True, **question()).results
+    texts = [row.document.text for row in rows]
+    return ranked([row.index for row in rows], [row.relevance_score for row in rows], texts)
+
+
+def langchain_cohere(target: Target) -> str:
+    compressor = made("langchain, CohereRerank", target, CohereRerank=LangchainCohere)
+    return _ranked_documents(compressor.compress_documents([Document(text) for text in DOCUMENTS], QUERY))
+
+
+def langchain_jina(target: Target) -> str:
+    done("langchain, JinaRerank", target, jina_rerank=jina_rerank)
+    compressor = jina_rerank.JinaRerank(jina_api_key=target.key, model=target.model, top_n=TOP)
+    return _ranked_documents(compressor.compress_documents([Document(text) for text in DOCUMENTS], QUERY))
+
+
+def _ranked_documents(documents: Iterable[Document]) -> str:
+    best = list(documents)[:TOP]
+    return ranked_texts([it.page_content for it in best], [it.metadata["relevance_score"] for it in best])
+
+
+def llama_index_jina(target: Target) -> str:
+    return _ranked_nodes(made("llama-index, JinaRerank", target, JinaRerank=JinaRerank))
+
+
+def llama_index_cohere(target: Target) -> str:
+    postprocessor = made("llama-index, CohereRerank", target, CohereRerank=CohereRerank)
+    # On top of the SDK's own tries it would try ten times, ten seconds apart.
+    postprocessor.max_retries = 1
+    return _ranked_nodes(postprocessor)
+
+
+def llama_index_tei(target: Target) -> str:
+    name = "llama-index, TextEmbeddingInference"
+    return _ranked_nodes(made(name, target, TextEmbeddingInference=TextEmbeddingInference))
+
+
+def _ranked_nodes(postprocessor: Any) -> str:
+    postprocessor.top_n = TOP
+    nodes = [NodeWithScore(node=TextNode(text=text), score=0.0) for text in DOCUMENTS]
+    best = postprocessor.postprocess_nodes(nodes, query_bundle=QueryBundle(QUERY))
+    return ranked_texts([node.text for node in best], [node.score for node in best])
+
+
+def litellm_as(provider: str) -> Callable[[Target], str]:
+    def call(target: Target) -> str:
+        rows = made(f"litellm, {provider}", target, litellm=litellm).results
+        texts = [row["document"]["text"] for row in rows]
+        return ranked([row["index"] for row in rows], [row["relevance_score"] for row in rows], texts)
+
+    return call
+
+
+COHERE = {
+    401: cohere_errors.UnauthorizedError,
+    404: cohere_errors.NotFoundError,
+    429: cohere_errors.TooManyRequestsError,
+    503: cohere_errors.ServiceUnavailableError,
+}
+LITELLM = {
+    401: litellm.AuthenticationError,
+    404: litellm.NotFoundError,
+    429: litellm.RateLimitError,
+    503: litellm.ServiceUnavailableError,
+}
+# Infinity itself says 400 of a model that it does not know.
+LITELLM_INFINITY = {status: raised for status, raised in LITELLM.items() if status != 404} | {
+    400: litellm.BadRequestError
+}
+# Of Hugging Face's servers litellm expects no 404.
+LITELLM_TEI = LITELLM | {404: litellm.APIError}
+# Neither has errors of its own: Jina's two say RuntimeError; TEI's looks at no status, and finds that rows are missing.
+JINA = dict.fromkeys((401, 404, 429, 503), RuntimeError)
+TEI = dict.fromkeys((401, 429, 503), AssertionError)
+
+
+PROVIDERS = ("cohere", "jina_ai", "hosted_vllm", "voyage", "together_ai")
+# Where litellm looks for the length of every model that it takes for one of Hugging Face's; no setting keeps it from
+# that, and that it is refused here does not trouble it.
+STRANGERS = {"huggingface.co"}
+
+CLIENTS = [
+    Client("cohere, ClientV2", "cohere", cohere_v2, COHERE),
+    Client("cohere, Client", "cohere", cohere_v1, COHERE),
+    Client("langchain, CohereRerank", "langchain-cohere", langchain_cohere, COHERE),
+    Client("langchain, JinaRerank", "langchain-community", langchain_jina, JINA),
+    Client("llama-index, JinaRerank", "llama-index-postprocessor-jinaai-rerank", llama_index_jina, JINA),
+    Client("llama-index, CohereRerank", "llama-index-postprocessor-cohere-rerank", llama_index_cohere, COHERE),
+    Client(
+        "llama-index, TextEmbeddingInference",
+        "llama-index-postprocessor-tei-rerank",
+        llama_index_tei,
+        TEI,
+        mistake=None,
+        mute=set(TEI),
+    ),
+    *(Client(f"litellm, {provider}", "litellm", litellm_as(provider), LITELLM) for provider in PROVIDERS),
+    Client("litellm, infinity", "litellm", litellm_as("infinity"), LITELLM_INFINITY),
+    # It sends no model.
+    Client("litellm, huggingface", "litellm", litellm_as("huggingface"), LITELLM_TEI, mistake=lead_nowhere),
+]

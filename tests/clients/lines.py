@@ -1,0 +1,29 @@
+"""The one line that makes each client ours, as the README's table has it; a case runs exactly this text.
+
+URL stands for the service's address (http://127.0.0.1:8000), KEY for one of its keys, MODEL for a name from its models
+file, and `...` for what the caller asks anyway. Imports nothing, so that any environment can read it.
+"""
+
+LINES = {
+    "cohere, ClientV2": 'cohere.ClientV2(base_url="URL", api_key="KEY")',
+    "cohere, Client": 'cohere.Client(base_url="URL", api_key="KEY")',
+    "voyageai": 'voyageai.Client(base_url="URL/v1", api_key="KEY")',
+    "together": 'together.Together(base_url="URL", api_key="KEY")',
+    "openai, models": 'openai.OpenAI(base_url="URL/v1", api_key="KEY")',
+    "infinity_client": 'AuthenticatedClient(base_url="URL", token="KEY", raise_on_unexpected_status=True)',
+    "haystack, JinaRanker": 'JinaRanker(base_url="URL/v1/rerank", api_key=Secret.from_token("KEY"), model="MODEL")',
+    "haystack, CohereRanker": 'CohereRanker(api_base_url="URL", api_key=Secret.from_token("KEY"), model="MODEL")',
+    "haystack, HuggingFaceTEIRanker": 'HuggingFaceTEIRanker(url="URL", token=Secret.from_token("KEY"))',
+    "langchain, CohereRerank": 'CohereRerank(base_url="URL", cohere_api_key="KEY", model="MODEL")',
+    "langchain, JinaRerank": 'jina_rerank.JINA_API_URL = "URL/v1/rerank"',
+    "llama-index, JinaRerank": 'JinaRerank(base_url="URL/v1", api_key="KEY", model="MODEL")',
+    "llama-index, CohereRerank": 'CohereRerank(base_url="URL", api_key="KEY", model="MODEL")',
+    "llama-index, TextEmbeddingInference": 'TextEmbeddingInference(base_url="URL/tei", auth_token="Bearer KEY")',
+    "litellm, cohere": 'litellm.rerank("cohere/MODEL", api_base="URL", api_key="KEY", ...)',
+    "litellm, jina_ai": 'litellm.rerank("jina_ai/MODEL", api_base="URL", api_key="KEY", ...)',
+    "litellm, hosted_vllm": 'litellm.rerank("hosted_vllm/MODEL", api_base="URL", api_key="KEY", ...)',
+    "litellm, infinity": 'litellm.rerank("infinity/MODEL", api_base="URL/infinity", api_key="KEY", ...)',
+    "litellm, huggingface": 'litellm.rerank("huggingface/MODEL", api_base="URL/tei", api_key="KEY", ...)',
+    "litellm, voyage": 'litellm.rerank("voyage/MODEL", api_base="URL/voyage", api_key="KEY", ...)',
+    "litellm, together_ai": 'litellm.rerank("together_ai/MODEL", api_base="URL/v1", api_key="KEY", ...)',
+}

@@ -1,0 +1,137 @@
+"""The vendors' own SDKs and haystack, in their newest versions."""
+
+import time
+
+import cohere
+import openai
+import together
+import voyageai
+from cohere import errors as cohere_errors
+from haystack import Document
+from haystack.utils import Secret
+from haystack_integrations.components.rankers.cohere import CohereRanker
+from haystack_integrations.components.rankers.huggingface_api import HuggingFaceTEIRanker
+from haystack_integrations.components.rankers.jina import JinaRanker
+from voyageai import error as voyage_errors
+
+from tests.clients.case import DOCUMENTS, QUERY, TOP, Client, Target, made, question, ranked, ranked_texts
+
+MANY = 100
+JINA_SECONDS = 5.0
+
+
+def cohere_v2(target: Target) -> str:
+    answer = made("cohere, ClientV2", target, cohere=cohere).rerank(model=target.model, **question())
+    return ranked([row.index for row in answer.results], [row.relevance_score for row in answer.results])
+
+
+def cohere_v1(target: Target) -> str:
+    client = made("cohere, Client", target, cohere=cohere)
+    rows = client.rerank(model=target.model, return_documents=True, **question()).results
+    texts = [row.document.text for row in rows]
+    return ranked([row.index for row in rows], [row.relevance_score for row in rows], texts)
+
+
+def voyage(target: Target) -> str:
+    client = made("voyageai", target, voyageai=voyageai)
+    answer = client.rerank(QUERY, DOCUMENTS, model=target.model, top_k=TOP)
+    assert answer.total_tokens >= 0
+    rows = answer.results
+    return ranked([row.index for row in rows], [row.relevance_score for row in rows], [row.document for row in rows])
+
+
+def together_sdk(target: Target) -> str:
+    client = made("together", target, together=together)
+    answer = client.rerank.create(model=target.model, return_documents=True, **question())
+    assert answer.usage.total_tokens >= 0
+    rows = answer.results
+    texts = [row.document.text for row in rows]
+    return ranked([row.index for row in rows], [row.relevance_score for row in rows], texts)
+
+
+def openai_models(target: Target) -> str:
+    client = made("openai, models", target, openai=openai)
+    listed = [model.id for model in client.models.list()]
+    assert client.models.retrieve(target.model).id in listed
+    return f"{len(listed)} model listed"
+
+
+def haystack_jina(target: Target) -> str:
+    ranker = made("haystack, JinaRanker", target, JinaRanker=JinaRanker, Secret=Secret)
+    answer = ranker.run(query=QUERY, documents=_documents(), top_k=TOP)
+    assert answer["meta"]["model"] == target.model
+    assert answer["meta"]["usage"]["total_tokens"] >= 0
+    return _ranked(answer["documents"])
+
+
+def haystack_jina_many(target: Target) -> str:
+    """Past five seconds this ranker gives up, whatever it is told."""
+    ranker = made("haystack, JinaRanker", target, JinaRanker=JinaRanker, Secret=Secret)
+    passages = [f"Passage {number}: {' '.join(DOCUMENTS)} {'It eats bamboo. ' * 20}" for number in range(MANY)]
+    started = time.monotonic()
+    answer = ranker.run(query=QUERY, documents=[Document(content=text) for text in passages])
+    seconds = time.monotonic() - started
+    assert len(answer["documents"]) == MANY
+    assert seconds < JINA_SECONDS
+    tokens = answer["meta"]["usage"]["total_tokens"]
+    return f"{MANY} documents, {tokens} tokens, in {seconds:.2f} s of its {JINA_SECONDS:g}"
+
+
+def haystack_cohere(target: Target) -> str:
+    ranker = made("haystack, CohereRanker", target, CohereRanker=CohereRanker, Secret=Secret)
+    return _ranked(ranker.run(query=QUERY, documents=_documents(), top_k=TOP)["documents"])
+
+
+def haystack_tei(target: Target) -> str:
+    ranker = made("haystack, HuggingFaceTEIRanker", target, HuggingFaceTEIRanker=HuggingFaceTEIRanker, Secret=Secret)
+    return _ranked(ranker.run(query=QUERY, documents=_documents(), top_k=TOP)["documents"])
+
+
+def _documents() -> list[Document]:
+    return [Document(content=text) for text in DOCUMENTS]
+
+
+def _ranked(documents: list[Document]) -> str:
+    return ranked_texts([document.content for document in documents], [document.score for document in documents])
+
+
+COHERE = {
+    401: cohere_errors.UnauthorizedError,
+    404: cohere_errors.NotFoundError,
+    429: cohere_errors.TooManyRequestsError,
+    503: cohere_errors.ServiceUnavailableError,
+}
+# Voyage's knows no 404: APIError is what it says of any status that it has no name for.
+VOYAGE = {
+    401: voyage_errors.AuthenticationError,
+    404: voyage_errors.APIError,
+    429: voyage_errors.RateLimitError,
+    503: voyage_errors.ServiceUnavailableError,
+}
+TOGETHER = {
+    401: together.AuthenticationError,
+    404: together.NotFoundError,
+    429: together.RateLimitError,
+    503: together.InternalServerError,
+}
+OPENAI = {
+    401: openai.AuthenticationError,
+    404: openai.NotFoundError,
+    429: openai.RateLimitError,
+    503: openai.InternalServerError,
+}
+# Haystack has no errors of its own: these two say RuntimeError.
+HAYSTACK = dict.fromkeys((401, 404, 429, 503), RuntimeError)
+
+CLIENTS = [
+    Client("haystack, JinaRanker in its 5 s", "jina-haystack", haystack_jina_many, alone=True),
+    Client("cohere, ClientV2", "cohere", cohere_v2, COHERE),
+    Client("cohere, Client", "cohere", cohere_v1, COHERE),
+    Client("voyageai", "voyageai", voyage, VOYAGE, mute={503}),
+    Client("together", "together", together_sdk, TOGETHER),
+    Client("openai, models", "openai", openai_models, OPENAI),
+    Client("haystack, JinaRanker", "jina-haystack", haystack_jina, HAYSTACK),
+    Client("haystack, CohereRanker", "cohere-haystack", haystack_cohere, COHERE),
+    # It takes the host of its address alone, and sends no model.
+    Client("haystack, HuggingFaceTEIRanker", "huggingface-api-haystack", haystack_tei, HAYSTACK, mistake=None),
+]

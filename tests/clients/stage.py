@@ -1,0 +1,63 @@
+"""What the clients are pointed at: a service with a key, one whose Redis is gone, and the front that says 429."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+
+from infra.local.stack import ROOT, Options, Stack, StackError, get_json
+from shared.processes import stop_all
+from tests.clients.case import Target
+from tests.clients.front import MESSAGE, limiting_front
+
+READY_SECONDS = 180.0
+_SOON_SECONDS = 20.0
+
+
+@contextmanager
+def stage(engine: str) -> Iterator[dict[str, dict[str, str]]]:
+    """The targets by name, as JSON takes them. Raises StackError."""
+    environment = {"RERANKQ_SCORE_CACHE": "false"}
+    with ExitStack() as opened:
+        real = opened.enter_context(Stack(Options(port=0, engine=engine, environment=environment)))
+        real.start_redis()
+        model = real.start_service().name
+        down = opened.enter_context(Stack(Options(port=0, workers=0, engine="lexical", environment=environment)))
+        _start_and_lose_redis(down)
+        front = opened.enter_context(limiting_front())
+        real.wait_ready(READY_SECONDS)
+        key = _make_key(real)
+        targets = {
+            "real": Target(real.url, key, model),
+            "refused": Target(real.url, "rq-wrong", model, says="API key is not known"),
+            "limited": Target(front, key, model, says=MESSAGE),
+            "down": Target(down.url, key, model, says="the job store cannot be reached"),
+        }
+        yield {name: asdict(target) for name, target in targets.items()}
+
+
+def _start_and_lose_redis(stack: Stack) -> None:
+    stack.start_redis()
+    stack.start_service()
+    _until(lambda: get_json(f"{stack.url}/health")[0] == 200, "the API that is to lose its Redis does not answer")
+    stop_all([stack.child("redis")], 5)
+
+
+def _make_key(stack: Stack) -> str:
+    """A key, once the API asks for it."""
+    command = [sys.executable, "-m", "api", "keys", "create", "clients"]
+    environment = os.environ | {"REDIS_URL": stack.redis_url}
+    made = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=30, check=True)
+    _until(lambda: get_json(f"{stack.url}/v1/models")[0] == 401, "the API does not ask for the key")
+    return made.stdout.strip()
+
+
+def _until(is_so: Callable[[], bool], otherwise: str) -> None:
+    deadline = time.monotonic() + _SOON_SECONDS
+    while not is_so():
+        if time.monotonic() > deadline:
+            raise StackError(otherwise)
+        time.sleep(0.05)

@@ -1,0 +1,50 @@
+"""A job's result is, byte for byte, what the waiting call got, in every dialect and wherever it was asked."""
+
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from api.dialects.registry import everywhere
+from api.dialects.root import RootDialect
+from api.examples import answer_to
+
+
+def answered_examples() -> Iterator[Any]:
+    for prefix, family in everywhere():
+        for dialect in family.dialects:
+            readers = dialect.readers("/v1/rerank") if prefix == "" else (dialect,)
+            for reader in readers:
+                for name, body in reader.examples.items():
+                    if answer_to(dialect, body)[0] == 200:
+                        label = f"{prefix or '/'} {reader.name} {name}"
+                        yield pytest.param(prefix + dialect.paths[0], body, id=label)
+
+
+@pytest.mark.parametrize(("path", "body"), list(answered_examples()))
+def test_what_was_waited_for_can_be_read_again(client: httpx.Client, path: str, body: dict[str, Any]) -> None:
+    key = {"Idempotency-Key": uuid4().hex}
+    waited = client.post(path, json=body, headers=key)
+    assert waited.status_code == 200
+    job = client.post(path, json=body, headers=key | {"Prefer": "respond-async"})
+    assert job.status_code == 202
+    again = client.get(f"{job.headers['location']}/results")
+    assert (again.status_code, again.content) == (200, waited.content)
+    assert again.headers["content-type"] == waited.headers["content-type"]
+
+
+@pytest.mark.parametrize(("path", "body"), list(answered_examples()))
+def test_what_was_not_waited_for_is_what_the_waiting_call_gets(
+    client: httpx.Client, path: str, body: dict[str, Any]
+) -> None:
+    key = {"Idempotency-Key": uuid4().hex}
+    job = client.post(path, json=body, headers=key | {"Prefer": "respond-async"})
+    assert job.status_code == 202
+    waited = client.post(path, json=body, headers=key)
+    assert waited.content == client.get(f"{job.headers['location']}/results").content
+
+
+def test_the_root_is_tried_in_all_its_ways() -> None:
+    assert len(RootDialect().readers("/v1/rerank")) == 4
