@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import yaml
 
+from infra.local.follower import Follower
 from infra.local.stack import Options, Stack
 
 PANDA = {
@@ -37,6 +39,19 @@ def running(
         if ready:
             stack.wait_ready(180)
         yield stack
+
+
+def workers_of(stack: Stack) -> list[psutil.Process]:
+    """The processes that a stack's autoscaler has now: its workers, and a standby where there is one."""
+    try:
+        return psutil.Process(stack.child("autoscaler").pid).children()
+    except psutil.NoSuchProcess:
+        return []
+
+
+def said_by_autoscaler(stack: Stack) -> list[str]:
+    """What people were told so far."""
+    return Follower(stack.log("autoscaler"), "autoscaler").new()
 
 
 def write_models(folder: Path, **entry: Any) -> str:

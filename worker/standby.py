@@ -39,17 +39,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--socket", type=int, required=True, help="the descriptor of the launcher's socket")
     parser.add_argument("--engine", action="append", choices=ENGINES, default=[], help="what to import; repeatable")
     options = parser.parse_args(arguments)
-    launcher = socket.socket(fileno=options.socket)
-    try:
-        with collecting_later():
-            for engine in options.engine:
-                import_engine(engine)
-        check_that_it_can_be_forked()
-    except EngineStartError as error:
-        _tell(launcher, {"refused": str(error)})
-        return 1
-    _tell(launcher, {"ready": round(process_age(), 3), "bytes": resident_bytes()})
-    if (worker := serve(launcher)) is not None:
+    with socket.socket(fileno=options.socket) as launcher:
+        try:
+            with collecting_later():
+                for engine in options.engine:
+                    import_engine(engine)
+            check_that_it_can_be_forked()
+        except EngineStartError as error:
+            _tell(launcher, {"refused": str(error)})
+            return 1
+        _tell(launcher, {"ready": round(process_age(), 3), "bytes": resident_bytes()})
+        worker = serve(launcher)
+    if worker is not None:
         # This is a forked child.
         end_as_worker(worker)
     return 0
@@ -57,12 +58,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def check_that_it_can_be_forked() -> None:
     """Raises EngineStartError when this process has what a child could not use."""
-    tasks = list(Path("/proc/self/task").iterdir())
+    tasks = _tasks()
     if threading.active_count() > 1 or len(tasks) > 1:
         names = ", ".join(sorted((task / "comm").read_text().strip() for task in tasks))
         raise EngineStartError(f"what was imported has started threads ({names}): it cannot be forked")
     if holds_device():
         raise EngineStartError("what was imported holds a device: it cannot be forked")
+
+
+def _tasks() -> list[Path]:
+    """This process's threads as the kernel has them: also those that Python knows nothing of."""
+    return list(Path("/proc/self/task").iterdir())
 
 
 def resident_bytes() -> int:

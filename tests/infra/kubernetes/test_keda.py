@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 import redis
+import yaml
 
 from api.app import create_app
 from api.auth import KeyStore
@@ -32,6 +33,7 @@ from tests.infra.kubernetes.manifests import (
     named,
     of_kind,
     pools,
+    read,
     trigger_of,
 )
 
@@ -97,8 +99,11 @@ async def api(
 
 @pytest.fixture
 def keda(api: tuple[Path, httpx.AsyncClient], redis_client: redis.Redis) -> Keda:
+    """The pattern, filled in as pools/NAME does it; another test holds the two equal."""
     folder, client = api
-    (scaled_object,) = of_kind(build(folder.name), "ScaledObject")
+    model = load_models(folder / "models.yaml").default.name
+    (pattern,) = read(FOLDER / "worker/scaledobject.yaml")
+    scaled_object: Manifest = yaml.safe_load(yaml.safe_dump(pattern).replace("MODEL", model))
     return Keda(scaled_object, redis_client, client)
 
 
@@ -124,10 +129,13 @@ async def test_without_its_key_keda_gets_an_error_and_no_number(keda: Keda) -> N
     assert (await keda.ask("for-development-only")).status_code == 401
 
 
-def test_the_trigger_reads_the_ledgers_own_key() -> None:
+def test_the_triggers_are_about_their_own_model() -> None:
+    (pattern,) = read(FOLDER / "worker/scaledobject.yaml")
     for overlay in OVERLAYS:
         for deployment, scaled_object in pools(build(overlay)):
             model = environment_of(deployment)["RERANKQ_MODEL"]
+            filled_in = yaml.safe_dump(pattern["spec"]["triggers"]).replace("MODEL", model)
+            assert scaled_object["spec"]["triggers"] == yaml.safe_load(filled_in)
             assert trigger_of(scaled_object, "redis")["metadata"]["listName"] == keys.outstanding(model)
             url = trigger_of(scaled_object, "metrics-api")["metadata"]["url"]
             assert urlsplit(url).path == f"/v1/pools/{model}"

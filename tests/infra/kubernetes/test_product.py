@@ -146,3 +146,8 @@ def test_the_gpu_overlay_gives_each_worker_one_gpu_and_nobody_else_any() -> None
     (claim,) = of_kind(manifests, "PersistentVolumeClaim")
     # Workers of one pool run on several nodes.
     assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+
+
+def test_the_readmes_commands_are_the_apis() -> None:
+    commands = re.findall(r"python -m api (keys create \w+)", (FOLDER / "README.md").read_text())
+    assert [parse_arguments(command.split()).command for command in commands] == ["create", "create"]

@@ -1,0 +1,64 @@
+"""With real vLLM: no process, a request, its ranking, some quiet, and no process again; plain and from a standby."""
+
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from infra.local.stack import Stack
+from tests.stacks import PANDA, client_of, running, said_by_autoscaler, workers_of
+from tests.worker.support import wait_until
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
+
+STANDBY_SECONDS = 120
+
+
+@pytest.fixture(scope="module", params=["plain", "standby"])
+def standby(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param == "standby")
+
+
+@pytest.fixture(scope="module")
+def stack(standby: bool) -> Iterator[Stack]:
+    with running(engine="vllm", pool={"idle_seconds": 2, "standby": standby}) as started:
+        if standby:
+            wait_until(lambda: "a standby is ready" in "".join(said_by_autoscaler(started)), seconds=STANDBY_SECONDS)
+        yield started
+
+
+def rank(client: httpx.Client) -> tuple[float, list[float]]:
+    """Seconds and scores of the example."""
+    began = time.monotonic()
+    answer = client.post("/v1/rerank", json=PANDA)
+    seconds = time.monotonic() - began
+    assert answer.status_code == 200, answer.text
+    rows = answer.json()["results"]
+    assert [row["index"] for row in rows] == [2, 1, 0]
+    return seconds, [row["relevance_score"] for row in rows]
+
+
+@pytest.mark.parametrize("cycle", [1, 2])
+def test_zero_one_zero(stack: Stack, standby: bool, cycle: int) -> None:
+    with client_of(stack) as client:
+        wait_until(lambda: len(workers_of(stack)) == standby, seconds=20)
+        cold, scores = rank(client)
+        assert len(workers_of(stack)) == 1 + standby
+        # It has scored before it was ready: the second call finds nothing left to be warmed up.
+        warm, again = rank(client)
+        assert warm < cold / 5
+        assert again == pytest.approx(scores, abs=1e-6)
+        # The model's own for these texts, wherever the worker came from.
+        assert scores == pytest.approx([0.752, 0.426, 0.091], abs=0.005)
+        wait_until(lambda: len(workers_of(stack)) == standby, seconds=30)
+        assert said_by_autoscaler(stack)[-1] == "the worker has stopped"
+
+
+def test_a_standby_holds_no_model_and_has_one_thread(stack: Stack, standby: bool) -> None:
+    if not standby:
+        pytest.skip("there is none")
+    wait_until(lambda: len(workers_of(stack)) == 1, seconds=30)
+    (process,) = workers_of(stack)
+    assert process.num_threads() == 1
+    assert not [file for file in process.memory_maps() if file.path.endswith(".safetensors")]
