@@ -11,6 +11,7 @@ from functools import partial
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match, Route
 
 from api.auth import Authenticator, KeyStore
 from api.background import cancel_and_wait
@@ -132,9 +133,16 @@ async def _http_error(request: Request, error: Exception) -> Response:
         return _render(request, RouteNotFound(f"there is nothing at {request.url.path[:200]}"))
     if error.status_code == 405:
         response = _render(request, MethodNotAllowed(f"{request.method} is not allowed here"))
-        response.headers.update(error.headers or {})
+        response.headers["Allow"] = ", ".join(sorted(_methods(request)))
         return response
     return _render(request, InvalidRequest(str(error.detail)))
+
+
+def _methods(request: Request) -> set[str]:
+    """What is allowed on a path. The framework itself names the methods of the first route alone."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    here = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return {method for route in here for method in route.methods or ()}
 
 
 async def _client_left(request: Request, _: Exception) -> Response:

@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from api.dialects.registry import FAMILIES
 from shared.settings import Seconds, Settings
@@ -37,5 +38,5 @@ class ApiSettings(Settings):
     @classmethod
     def _known(cls, value: str) -> str:
         if value not in (known := [family.name for family in FAMILIES]):
-            raise ValueError(f"must be one of {', '.join(known)}")
+            raise PydanticCustomError("dialect", "{message}", {"message": f"must be one of {', '.join(known)}"})
         return value

@@ -56,10 +56,10 @@ excludes=$all.server-excludes
 # shellcheck disable=SC2046
 lock vllm-server $(not_in worker-cpu) requirements/vllm-server.in
 
-# Other people's clients: each set is resolved alone, as it is installed alone.
-for set in sdks frameworks infinity; do
+# Other people's clients, and what writes requests: each set is resolved alone, as it is installed alone.
+for set in clients-sdks clients-frameworks clients-infinity fuzz; do
   uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
     --annotation-style line --custom-compile-command "make lock" "$@" \
-    --output-file "requirements/clients-$set.txt" "requirements/clients-$set.in"
-  echo "requirements/clients-$set.txt: $(grep -c '==' "requirements/clients-$set.txt") packages"
+    --output-file "requirements/$set.txt" "requirements/$set.in"
+  echo "requirements/$set.txt: $(grep -c '==' "requirements/$set.txt") packages"
 done

@@ -16,6 +16,7 @@ from api.dialects.shapes import (
     ObjectEcho,
     Priority,
     Query,
+    RankFieldNames,
     Row,
     Texts,
     TopN,
@@ -38,7 +39,7 @@ class CohereV1Request(Asked):
     ]
     model: Model = None
     top_n: TopN = None
-    rank_fields: Annotated[list[str] | None, Field(description="Default: text.")] = None
+    rank_fields: RankFieldNames = None
     return_documents: Annotated[bool | None, Field(description="Default: false.")] = None
     max_chunks_per_doc: Annotated[
         AtLeastOne, Field(description="A long document is scored in up to so many windows. Default: 10.")

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from api.dialects import panda
 from api.dialects.base import Dialect
 from api.dialects.reading import QUERY_REQUIRED, JsonObject, read_documents, read_query, read_request, without_nulls
-from api.dialects.shapes import Answered, Asked, Index, Model, Query, RawScore, TextDocument
+from api.dialects.shapes import Answered, Asked, Ignored, Index, Model, Query, RawScore, TextDocument
 from api.errors import status_of
 from shared.contracts import RerankRequest, RerankResult
 from shared.errors import InvalidRequest, RequestError, RerankqError
@@ -30,9 +30,7 @@ class NvidiaRequest(Asked):
     model: Model = None
     query: NvidiaQuery
     passages: Annotated[list[TextDocument], Field(min_length=1)]
-    truncate: Annotated[
-        Literal["NONE", "END", "START"] | None, Field(description="Ignored: what is too long is cut.")
-    ] = None
+    truncate: Ignored = None
 
 
 class NvidiaRanking(Answered):

@@ -7,7 +7,19 @@ from pydantic import BaseModel, Field
 from api.dialects import panda
 from api.dialects.base import Dialect
 from api.dialects.reading import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
-from api.dialects.shapes import Absent, Answered, Asked, Index, Model, ObjectEcho, Query, Score, TopN
+from api.dialects.shapes import (
+    Absent,
+    Answered,
+    Asked,
+    Ignored,
+    Index,
+    Model,
+    ObjectEcho,
+    Query,
+    RankFieldNames,
+    Score,
+    TopN,
+)
 from api.dialects.superset import echo
 from api.errors import status_of
 from shared.contracts import RerankRequest, RerankResult
@@ -35,8 +47,8 @@ class PineconeRequest(Asked):
     documents: Annotated[list[dict[str, Any] | str], Field(min_length=1, description="Objects with the `rank_fields`.")]
     top_n: TopN = None
     return_documents: Annotated[bool | None, Field(description="Default: true.")] = None
-    rank_fields: Annotated[list[str] | None, Field(description="Default: text.")] = None
-    parameters: Annotated[dict[str, Any] | None, Field(description="Ignored: what is too long is cut.")] = None
+    rank_fields: RankFieldNames = None
+    parameters: Ignored = None
 
 
 class PineconeRow(Answered):

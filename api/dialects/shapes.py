@@ -39,6 +39,14 @@ TopN = Annotated[Annotated[int, Field(ge=1)] | None, Field(description="So many 
 Priority = Annotated[
     Annotated[int, Field(ge=0, le=MAX_PRIORITY)] | None, Field(description="0 is the most urgent, and the default.")
 ]
+RankFieldNames = Annotated[
+    list[Annotated[str, Field(min_length=1)]] | None,
+    Field(description="The fields of an object that are scored, in this order. Default: text."),
+]
+Instruction = Annotated[
+    Annotated[str, Field(min_length=1)] | None, Field(description="For models with a score template; 400 for others.")
+]
+Ignored = Annotated[Any, Field(description="Ignored: what is too long is cut at its end.")]
 AtLeastOne = Annotated[int, Field(ge=1)] | None
 Index = Annotated[int, Field(ge=0, description="The document's place in the request.")]
 Score = Annotated[float, Field(description="0..1 for a cross-encoder, the cosine for a bi-encoder.")]

@@ -17,10 +17,12 @@ from api.dialects.shapes import (
     Answered,
     Asked,
     AtLeastOne,
+    Instruction,
     Model,
     ObjectEcho,
     Priority,
     Query,
+    RankFieldNames,
     Row,
     TextDocument,
     Tokens,
@@ -69,10 +71,8 @@ class SupersetRequest(Asked):
     top_n: TopN = None
     return_documents: Annotated[bool | None, Field(description="Default: true.")] = None
     raw_scores: Annotated[bool | None, Field(description="The model's own scores. Default: false, 0..1.")] = None
-    rank_fields: Annotated[
-        list[str] | None, Field(description="The fields of an object that are scored, in this order. Default: text.")
-    ] = None
-    instruction: Annotated[str | None, Field(description="For models with a score template; 400 for others.")] = None
+    rank_fields: RankFieldNames = None
+    instruction: Instruction = None
     max_tokens_per_query: AtLeastOne = None
     max_tokens_per_doc: AtLeastOne = None
     max_chunks_per_doc: Annotated[

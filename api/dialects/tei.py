@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, RootModel
 from api.dialects import panda
 from api.dialects.base import Dialect
 from api.dialects.reading import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
-from api.dialects.shapes import Absent, Answered, Asked, Index, Query, Score, Texts
+from api.dialects.shapes import Absent, Answered, Asked, Ignored, Index, Query, Score, Texts
 from api.errors import status_of
 from shared.contracts import RerankRequest, RerankResult
 from shared.errors import InternalError, InvalidRequest, Overloaded, RerankqError, ScoringFailed, ServiceError
@@ -32,7 +32,8 @@ class TeiRequest(Asked):
     texts: Texts
     raw_scores: Annotated[bool | None, Field(description="The model's own scores. Default: false.")] = None
     return_text: Annotated[bool | None, Field(description="Default: false.")] = None
-    truncate: Annotated[bool | None, Field(description="Ignored: what is too long is cut.")] = None
+    truncate: Ignored = None
+    truncation_direction: Ignored = None
 
 
 class TeiRank(Answered):

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from api.dialects import panda
 from api.dialects.base import Dialect
 from api.dialects.reading import DOCUMENTS_REQUIRED, JsonObject, read_query, read_request, without_nulls
-from api.dialects.shapes import Answered, Asked, Index, Model, PromptUsage, Query, Score
+from api.dialects.shapes import Answered, Asked, Index, Instruction, Model, PromptUsage, Query, Score
 from api.errors import status_of
 from shared.contracts import MAX_PRIORITY, Document, RerankRequest, RerankResult
 from shared.errors import InvalidRequest, RerankqError
@@ -51,7 +51,7 @@ class VllmFields(Asked):
     truncate_prompt_tokens: Annotated[int, Field(ge=-1)] | None = None
     max_tokens_per_query: _Limit = None
     max_tokens_per_doc: _Limit = None
-    instruction: Annotated[str | None, Field(description="For models with a score template; 400 for others.")] = None
+    instruction: Instruction = None
     priority: Annotated[int | None, Field(description="Lower is sooner; 0 to 999 are told apart.")] = None
 
 

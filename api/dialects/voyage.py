@@ -7,7 +7,19 @@ from pydantic import BaseModel, Field
 from api.dialects import panda
 from api.dialects.base import Dialect
 from api.dialects.reading import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
-from api.dialects.shapes import Absent, Answered, Asked, DetailError, Model, Query, Row, Texts, TopN, TotalUsage
+from api.dialects.shapes import (
+    Absent,
+    Answered,
+    Asked,
+    DetailError,
+    Ignored,
+    Model,
+    Query,
+    Row,
+    Texts,
+    TopN,
+    TotalUsage,
+)
 from shared.contracts import RerankRequest, RerankResult
 from shared.errors import RerankqError
 
@@ -20,7 +32,7 @@ class VoyageRequest(Asked):
     model: Model = None
     top_k: TopN = None
     return_documents: Annotated[bool | None, Field(description="Default: false.")] = None
-    truncation: Annotated[bool | None, Field(description="Ignored: what is too long is cut.")] = None
+    truncation: Ignored = None
 
 
 class VoyageRow(Row):

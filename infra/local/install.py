@@ -36,6 +36,8 @@ SETS = {
     "clients-sdks": ("clients-sdks",),
     "clients-frameworks": ("clients-frameworks",),
     "clients-infinity": ("clients-infinity",),
+    # What writes requests from the OpenAPI document.
+    "fuzz": ("fuzz",),
 }
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 # A quarter of all code, and next to nothing of it is ever imported; what is, Python compiles then.
@@ -55,7 +57,7 @@ class Refused(Exception):
 
 def home(name: str) -> Path:
     """The environment that a set is installed in."""
-    return ROOT / (f".venv-{name}" if name.startswith("clients-") else ".venv")
+    return ROOT / (f".venv-{name}" if name.startswith(("clients-", "fuzz")) else ".venv")
 
 
 def read(path: Path) -> str:

@@ -307,6 +307,12 @@ class TestRoutes:
         assert (answer.status_code, error["code"], error["type"]) == (status, status, kind)
         assert answer.headers["x-request-id"]
 
+    async def test_all_that_is_allowed_on_a_path_is_named(self, open_api: Opener) -> None:
+        async with open_api() as client:
+            answers = {path: await client.patch(path) for path in ("/v1/jobs/job-1", "/v1/rerank", "/v1/models/m")}
+        allowed = {path: answer.headers["allow"] for path, answer in answers.items()}
+        assert allowed == {"/v1/jobs/job-1": "DELETE, GET", "/v1/rerank": "POST", "/v1/models/m": "GET"}
+
     async def test_a_model_is_found_by_a_name_with_a_slash(self, open_api: Opener) -> None:
         async with open_api() as client:
             assert (await client.get("/v1/models/org/alias")).json()["id"] == MODEL

@@ -5,7 +5,9 @@ import pytest
 import uvicorn
 
 from api.__main__ import is_loopback, main, parse_arguments
+from api.settings import ApiSettings
 from shared import keys
+from shared.errors import ConfigurationError
 from tests.shared.support import dead_redis_url
 
 
@@ -170,3 +172,9 @@ class TestKeys:
     ) -> None:
         assert main(["--redis-url", dead_redis_url(), "keys", *action]) == 2
         assert capsys.readouterr().err == "api: the job store cannot be reached; try again\n"
+
+
+def test_a_dialect_for_the_root_that_nobody_speaks_is_named_with_those_there_are() -> None:
+    with pytest.raises(ConfigurationError, match="RERANKQ_ROOT_DIALECT: must be one of superset, jina, cohere, tei"):
+        ApiSettings.from_environment({"RERANKQ_ROOT_DIALECT": "klingon"})
+    assert ApiSettings.from_environment({"RERANKQ_ROOT_DIALECT": "tei"}).root_dialect == "tei"

@@ -1,8 +1,9 @@
-"""Rows and requests that the dialects' tests share."""
+"""Rows, requests and bodies of every kind that the dialects' tests share."""
 
 from typing import Any
 
 import pytest
+from hypothesis import strategies as st
 
 from api.dialects import panda
 from api.dialects.base import Dialect
@@ -13,6 +14,27 @@ BODY: dict[str, Any] = {"query": panda.QUERY, "documents": ["one", "two"]}
 ROWS = (
     RankedRow(index=1, score=0.9, document=Document(text="b"), truncated=True, window=(0, 1)),
     RankedRow(index=0, score=0.0, document=Document(text=""), error="the document is empty"),
+)
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda values: (
+        st.lists(values, max_size=3)
+        | st.dictionaries(st.sampled_from(["text", "id", "meta", "content", "type", "provider", "model"]), values)
+    ),
+    max_leaves=4,
+)
+LISTS = ["documents", "texts", "passages", "items", "data_1", "data_2", "text_1", "text_2", "queries"]
+FLAGS = ["return_documents", "return_text", "raw_scores", "use_activation", "truncate"]
+NUMBERS = ["top_n", "top_k", "priority", "max_tokens_per_query", "max_chunk_per_doc", "overlap_tokens"]
+bodies = st.fixed_dictionaries(
+    {},
+    optional={
+        "query": st.just("q") | anything,
+        **{name: st.lists(st.just("t") | anything, max_size=3) | anything for name in LISTS},
+        **dict.fromkeys([*FLAGS, *NUMBERS, "model", "instruction", "fallbacks", "truncate_prompt_tokens"], anything),
+        "rank_fields": st.lists(st.sampled_from(["text", "id", "meta", ""]), max_size=2) | anything,
+    },
 )
 
 

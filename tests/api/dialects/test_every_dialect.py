@@ -18,6 +18,7 @@ from api.examples import ERRORS
 from shared import codec
 from shared.contracts import Document, RankedRow, RerankRequest, RerankResult
 from shared.errors import InvalidRequest, Overloaded, RerankqError, WaitTimedOut
+from tests.api.dialects.support import bodies
 from tests.api.support import make_result
 from tests.shared.support import properties
 from tests.shared.test_errors import LEAVES
@@ -25,26 +26,6 @@ from tests.shared.test_errors import LEAVES
 DIALECTS = [dialect for family in FAMILIES for dialect in family.dialects]
 every_dialect = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
 
-anything = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
-    lambda values: (
-        st.lists(values, max_size=3)
-        | st.dictionaries(st.sampled_from(["text", "id", "meta", "content", "type", "provider", "model"]), values)
-    ),
-    max_leaves=4,
-)
-LISTS = ["documents", "texts", "passages", "items", "data_1", "data_2", "text_1", "text_2", "queries"]
-FLAGS = ["return_documents", "return_text", "raw_scores", "use_activation", "truncate"]
-NUMBERS = ["top_n", "top_k", "priority", "max_tokens_per_query", "max_chunk_per_doc", "overlap_tokens"]
-bodies = st.fixed_dictionaries(
-    {},
-    optional={
-        "query": st.just("q") | anything,
-        **{name: st.lists(st.just("t") | anything, max_size=3) | anything for name in LISTS},
-        **dict.fromkeys([*FLAGS, *NUMBERS, "model", "instruction", "fallbacks", "truncate_prompt_tokens"], anything),
-        "rank_fields": st.lists(st.sampled_from(["text", "id", "meta", ""]), max_size=2) | anything,
-    },
-)
 texts = st.text(max_size=8)
 rows = st.lists(
     st.builds(
