@@ -84,7 +84,9 @@ def test_what_is_read_has_the_documented_form(client: httpx.Client, path: str, o
 def test_a_job_has_the_documented_form(client: httpx.Client) -> None:
     taken = client.post("/v1/rerank", json=PANDA, headers={"Prefer": "respond-async"})
     promised = expected(DOCUMENT["paths"]["/v1/rerank"]["post"], "job")
-    assert (taken.status_code, shape(taken.json())) == (202, shape(promised[1]))
+    # A worker may have begun, or be done, by the time that the job is described: then it has more to tell.
+    assert taken.status_code == 202
+    assert shape(promised[1]).items() <= shape(taken.json()).items()
     location = taken.headers["location"]
     done = client.get(location, headers={"Prefer": "wait=10"})
     assert shape(done.json()) == shape(example_of("get", "/v1/jobs/{job_id}"))
