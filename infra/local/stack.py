@@ -158,7 +158,7 @@ class Stack:
         if self._options.pool is not None:
             return True
         with suppress(RedisError), connect(self.redis_url) as client:
-            beats: Mapping[bytes, bytes] = client.hgetall(keys.workers(self._model.name))  # type: ignore[assignment]
+            beats: Mapping[bytes, bytes] = client.hgetall(keys.workers(self._model.name))
             return summarize(beats, time.time()).ready >= self._options.workers
         return False
 
