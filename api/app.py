@@ -16,12 +16,14 @@ from api.dependencies import Parts
 from api.dialects.registry import by_path
 from api.errors import headers_of, status_of
 from api.exchange import json_response
+from api.metrics import Metrics
 from api.middleware import RequestEnvelope
 from api.pools import PoolWatch
 from api.preparation import Limits, Preparation
 from api.reconciler import Reconciler
 from api.replies import ReplyWaiter
 from api.routes import jobs, models, ops, rerank
+from api.routes import pools as pool_routes
 from api.service import RerankService
 from api.settings import ApiSettings
 from shared.celery_app import Envelopes, make_celery
@@ -39,13 +41,15 @@ _CLIENT_CLOSED_REQUEST = 499
 def create_app(settings: ApiSettings, registry: ModelRegistry, *, keys_required: bool = False) -> FastAPI:
     """The ASGI application. `keys_required`: refuse callers without a key even when none is configured."""
 
+    metrics = Metrics()
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         client = connect_async(settings.redis_url)
         ledger = Ledger(client, Lifetimes(result=settings.result_seconds))
         replies = ReplyWaiter(client, ledger)
         names = [spec.name for spec in registry.specs]
-        pools = PoolWatch(client, names)
+        pools = PoolWatch(client, registry.specs)
         envelopes = Envelopes(make_celery(settings.redis_url))
         reconciler = Reconciler(client, ledger, envelopes, names)
         preparation = Preparation(
@@ -65,6 +69,7 @@ def create_app(settings: ApiSettings, registry: ModelRegistry, *, keys_required:
             settings=settings,
             service=RerankService(ledger=ledger, replies=replies, preparation=preparation),
             pools=pools,
+            metrics=metrics,
             authenticator=Authenticator(KeyStore(client), always_required=keys_required),
         )
         await pools.refresh()
@@ -82,8 +87,8 @@ def create_app(settings: ApiSettings, registry: ModelRegistry, *, keys_required:
         summary="A rerank service that queues: wait for the result, or take a job.",
         lifespan=lifespan,
     )
-    app.add_middleware(RequestEnvelope, render_fault=_render_fault)
-    for router in (rerank.make_router(), jobs.router, models.router, ops.router):
+    app.add_middleware(RequestEnvelope, render_fault=_render_fault, observe=metrics.observe)
+    for router in (rerank.make_router(), jobs.router, models.router, pool_routes.router, ops.router):
         app.include_router(router)
     app.add_exception_handler(RerankqError, _domain_error)
     app.add_exception_handler(HTTPException, _http_error)
