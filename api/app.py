@@ -19,6 +19,7 @@ from api.dependencies import Parts
 from api.dialects.registry import by_path, family
 from api.errors import headers_of, status_of
 from api.exchange import json_response
+from api.metrics import Metrics
 from api.middleware import RequestEnvelope
 from api.openapi import describe_api
 from api.pools import PoolWatch
@@ -26,6 +27,7 @@ from api.preparation import Limits, Preparation
 from api.reconciler import Reconciler
 from api.replies import ReplyWaiter
 from api.routes import clients, jobs, models, ops, rerank
+from api.routes import pools as pool_routes
 from api.service import RerankService
 from api.settings import ApiSettings
 from shared.celery_app import Envelopes, make_celery
@@ -43,13 +45,15 @@ _CLIENT_CLOSED_REQUEST = 499
 def create_app(settings: ApiSettings, registry: ModelRegistry, *, keys_required: bool = False) -> FastAPI:
     """The ASGI application. `keys_required`: refuse callers without a key even when none is configured."""
 
+    metrics = Metrics()
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         client = connect_async(settings.redis_url)
         ledger = Ledger(client, Lifetimes(result=settings.result_seconds))
         replies = ReplyWaiter(client, ledger)
         names = [spec.name for spec in registry.specs]
-        pools = PoolWatch(client, names)
+        pools = PoolWatch(client, registry.specs)
         envelopes = Envelopes(make_celery(settings.redis_url))
         reconciler = Reconciler(client, ledger, envelopes, names)
         preparation = Preparation(
@@ -69,6 +73,7 @@ def create_app(settings: ApiSettings, registry: ModelRegistry, *, keys_required:
             settings=settings,
             service=RerankService(ledger=ledger, replies=replies, preparation=preparation),
             pools=pools,
+            metrics=metrics,
             authenticator=Authenticator(KeyStore(client), always_required=keys_required),
         )
         await pools.refresh()
@@ -88,12 +93,13 @@ def create_app(settings: ApiSettings, registry: ModelRegistry, *, keys_required:
         summary="A rerank service that queues: wait for the result, or take a job.",
         lifespan=lifespan,
     )
-    app.add_middleware(RequestEnvelope, render_fault=_render_fault)
+    app.add_middleware(RequestEnvelope, render_fault=_render_fault, observe=metrics.observe)
     app.state.root = family(settings.root_dialect)
     for router in (
         rerank.make_router(app.state.root),
         jobs.router,
         models.router,
+        pool_routes.router,
         ops.router,
         clients.make_router(app.state.root),
     ):

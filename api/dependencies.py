@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from api.auth import Authenticator, is_bearer
+from api.metrics import Metrics
 from api.pools import PoolWatch
 from api.service import RerankService
 from api.settings import ApiSettings
@@ -18,6 +19,7 @@ class Parts:
     settings: ApiSettings
     service: RerankService
     pools: PoolWatch
+    metrics: Metrics
     authenticator: Authenticator
 
 

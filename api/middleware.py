@@ -23,10 +23,19 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 class RequestEnvelope:
     """Adds X-Request-Id (the caller's own, when it is a plain one), completes Server-Timing, answers for a fault."""
 
-    def __init__(self, app: ASGIApp, render_fault: Callable[[Request], Response]) -> None:
-        """`render_fault` makes the answer when the application raised instead of answering."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        render_fault: Callable[[Request], Response],
+        observe: Callable[[str, int, float], None] = lambda path, status, seconds: None,
+    ) -> None:
+        """`render_fault` makes the answer when the application raised instead of answering.
+
+        `observe` is told of every answer: the path of its route, empty when there is none, status and seconds.
+        """
         self._app = app
         self._render_fault = render_fault
+        self._observe = observe
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -47,6 +56,7 @@ class RequestEnvelope:
                 headers["X-Request-Id"] = request_id
                 parts = [headers.get("Server-Timing"), f"total;dur={elapsed:.3f}"]
                 headers["Server-Timing"] = ", ".join(part for part in parts if part)
+                self._observe(getattr(scope.get("route"), "path", ""), message["status"], elapsed / 1000)
                 logger.info(
                     "%s %s %d %.1f ms %s",
                     scope["method"],

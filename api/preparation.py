@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from api.pools import PoolWatch
+from api.pools import FailedStart, PoolWatch
 from shared import keys
 from shared.assembly import Rest, set_apart
 from shared.celery_app import Envelopes
@@ -20,7 +20,6 @@ from shared.models import ModelRegistry, ModelSpec
 from shared.score_cache import ScoreReader
 from shared.sharding import ShardSize, cut
 
-_RETRY_AFTER_MODEL_SECONDS = 10
 MAX_QUERIES = 1000
 """In one request. Each is a shard at least, however few documents it has."""
 
@@ -39,6 +38,12 @@ class Limits:
     batch_window: int
 
 
+def unavailable(model: str, failed: FailedStart) -> ModelUnavailable:
+    """What a caller is told of a failed start."""
+    message = f"model {model!r} failed to start: {failed.reason}"
+    return ModelUnavailable(message, param="model", retry_after=failed.retry_after)
+
+
 class Preparation:
     """Prepares submissions; `scores` None: no score is known before it is asked for."""
 
@@ -53,7 +58,7 @@ class Preparation:
     ) -> None:
         self.models = models
         self.limits = limits
-        self._pools = pools
+        self.pools = pools
         self._envelopes = envelopes
         self._scores = scores
 
@@ -66,7 +71,7 @@ class Preparation:
         rest = await self._set_apart(request, spec)
         sizes = self._cut(request, spec, rest)
         if sizes:
-            self.refuse_if_down(spec.name)
+            self.refuse_while_backing_off(spec.name)
         job_id = new_job_id()
         # Whoever waits gets every worker at once; a job that nobody waits for leaves room for others.
         rung = len(sizes) if work_class is WorkClass.INTERACTIVE else min(len(sizes), self.limits.batch_window)
@@ -85,15 +90,11 @@ class Preparation:
             rest=rest,
         )
 
-    def refuse_if_down(self, model: str) -> None:
-        """Raises ModelUnavailable when the model's pool failed to start."""
-        health = self._pools.health(model)
-        if health.down:
-            raise ModelUnavailable(
-                f"model {model!r} failed to start: {health.failure}",
-                param="model",
-                retry_after=_RETRY_AFTER_MODEL_SECONDS,
-            )
+    def refuse_while_backing_off(self, model: str) -> None:
+        """Raises ModelUnavailable while no start is tried. Afterwards it is work that makes one be tried again."""
+        failed = self.pools.failed_start(model)
+        if failed is not None and failed.retry_in:
+            raise unavailable(model, failed)
 
     def _refuse(self, request: RerankRequest, spec: ModelSpec) -> None:
         if len(request.documents) > self.limits.max_documents:
@@ -114,7 +115,7 @@ class Preparation:
         if spec.listwise or _has_own_queries(request):
             return None
         texts = [document.text for document in request.documents]
-        if self._scores is None or not self._pools.store_reachable:
+        if self._scores is None or not self.pools.store_reachable:
             return set_apart(texts, {}) if len(texts) > 1 else None
         return set_apart(texts, await self._scores.read(spec, request, list(dict.fromkeys(texts))))
 

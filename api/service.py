@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from api.errors import error_of
-from api.preparation import Preparation
+from api.preparation import Preparation, unavailable
 from api.ranking import rank
 from api.replies import ReplyWaiter
 from shared import codec
@@ -25,8 +25,9 @@ from shared.errors import (
 from shared.jobs import JobRecord, JobState
 from shared.ledger import Acceptance, Ledger, Submission
 
-_RETRY_AFTER_WAIT_SECONDS = 1
 _POOL_CHECK_SECONDS = 1.0
+_START_PATIENCE_SECONDS = 10.0
+"""How long a caller whose pool has failed before waits for somebody to try again, and so for a worker to begin."""
 
 
 class _Answered(NamedTuple):
@@ -46,6 +47,7 @@ class RerankService:
         self._ledger = ledger
         self._replies = replies
         self._preparation = preparation
+        self._pools = preparation.pools
 
     async def rerank(
         self,
@@ -92,7 +94,7 @@ class RerankService:
         raise WaitTimedOut(
             f"no result within {seconds:g} s; the job goes on at /v1/jobs/{job_id}",
             job_id=job_id,
-            retry_after=_RETRY_AFTER_WAIT_SECONDS,
+            retry_after=self._pools.retry_after(submission.model),
         )
 
     async def submit(
@@ -135,16 +137,23 @@ class RerankService:
             raise _not_found(job_id)
 
     async def _wait(self, ended: asyncio.Event, submission: Submission, seconds: float) -> bool:
-        """Whether the job ended in time. Raises ModelUnavailable when its pool fails to start meanwhile."""
+        """Whether the job ended in time.
+
+        Raises ModelUnavailable when its pool fails to start meanwhile, or failed before and nobody tries again.
+        """
         if not submission.sizes:
             # It had ended when it was accepted.
             return True
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
+        patient_until = loop.time() + _START_PATIENCE_SECONDS
+        known = self._pools.pool(submission.model).signals.failed_at
         while (left := deadline - loop.time()) > 0:
             if await self._ring(ended, min(left, _POOL_CHECK_SECONDS)):
                 return True
-            self._preparation.refuse_if_down(submission.model)
+            failed = self._pools.failed_start(submission.model)
+            if failed is not None and (failed.at != known or loop.time() >= patient_until):
+                raise unavailable(submission.model, failed)
         return ended.is_set()
 
     @staticmethod

@@ -12,7 +12,7 @@
 | rerankq:pool:MODEL:outstanding | zset | ID/N -> when to look after it, ms; every shard not done | until it is done |
 | rerankq:pool:MODEL:deadlines | zset | ID -> the job's deadline, ms | until the job ends |
 | rerankq:pool:MODEL:jobs:CLASS | zset | ID -> when the job came, ms; every job not ended | until the job ends |
-| rerankq:pool:MODEL:load | hash | CLASS:queued_pairs ... (see lua/_common.lua), changed_ms | for good: it is small |
+| rerankq:pool:MODEL:load | hash | CLASS:pairs ... (see lua/_common.lua), ended_ms | for good: it is small |
 | rerankq:pool:MODEL:workers | hash | worker -> its last heartbeat, JSON | an hour after the last heartbeat |
 | rerankq:pool:MODEL:measured | hash | a worker's start_seconds, tokens_per_second | 30 days after the last of either |
 | rerankq:score:DIGEST | string | a pair's score as a model gave it | RERANKQ_SCORE_CACHE_SECONDS, see below |

@@ -31,6 +31,11 @@ class Load:
     running_tokens: int = 0
     running_jobs: int = 0
 
+    @property
+    def queued_jobs(self) -> int:
+        """Jobs of which nothing was begun."""
+        return self.jobs - self.running_jobs
+
 
 @dataclass(frozen=True, slots=True)
 class PoolSignals:
@@ -83,6 +88,7 @@ def _ask(pipe: Any, models: Sequence[str]) -> None:
         for work_class in WorkClass:
             pipe.zcard(keys.jobs(model, work_class))
             pipe.zrange(keys.jobs(model, work_class), 0, 0, withscores=True)
+            pipe.zrange(keys.jobs(model, work_class), -1, -1, withscores=True)
         pipe.hgetall(keys.load(model))
         pipe.zcard(keys.outstanding(model))
         pipe.hgetall(keys.workers(model))
@@ -100,19 +106,19 @@ def _read_pool(model: str, answers: Iterator[Any], redis_now: float, now: float)
     came: list[float] = []
     for work_class in WorkClass:
         jobs[work_class] = next(answers)
-        came += [at_ms / 1000 for _, at_ms in next(answers)]
+        came += [at_ms / 1000 for _ in ("the oldest", "the newest") for _, at_ms in next(answers)]
     load, shards, beats, measured = (next(answers) for _ in range(4))
     workers = read_heartbeats(beats)
     alive = tuple(beat for beat in workers if beat.alive(now))
     states = [beat.state for beat in alive]
     failures = sorted((beat for beat in workers if beat.state is WorkerState.FAILED), key=lambda beat: beat.at)
-    changed_ms = load.get(b"changed_ms")
+    changed = came + ([int(load[b"ended_ms"]) / 1000] if b"ended_ms" in load else [])
     return PoolSignals(
         model=model,
         interactive=_load_of(WorkClass.INTERACTIVE, jobs, load),
         batch=_load_of(WorkClass.BATCH, jobs, load),
         oldest_seconds=max(0.0, redis_now - min(came)) if came else 0.0,
-        idle_seconds=None if changed_ms is None else max(0.0, redis_now - int(changed_ms) / 1000),
+        idle_seconds=max(0.0, redis_now - max(changed)) if changed else None,
         shards=shards,
         starting=states.count(WorkerState.STARTING),
         ready=states.count(WorkerState.READY),
@@ -133,8 +139,8 @@ def _load_of(work_class: WorkClass, jobs: Mapping[WorkClass, int], load: Mapping
 
     return Load(
         jobs=jobs[work_class],
-        queued_pairs=count("queued_pairs"),
-        queued_tokens=count("queued_tokens"),
+        queued_pairs=count("pairs") - count("running_pairs"),
+        queued_tokens=count("tokens") - count("running_tokens"),
         running_pairs=count("running_pairs"),
         running_tokens=count("running_tokens"),
         running_jobs=count("running_jobs"),

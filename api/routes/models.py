@@ -34,7 +34,7 @@ async def read_model(name: str, parts: PartsDep, _: OwnerDep) -> Response:
 
 
 def _describe(parts: Parts, spec: ModelSpec) -> dict[str, Any]:
-    health = parts.pools.health(spec.name)
+    signals = parts.pools.pool(spec.name).signals
     return {
         "id": spec.name,
         "object": "model",
@@ -42,5 +42,5 @@ def _describe(parts: Parts, spec: ModelSpec) -> dict[str, Any]:
         "owned_by": "rerankq",
         "model_type": "rerank",
         "aliases": spec.aliases,
-        "workers": {"ready": health.ready, "starting": health.starting},
+        "workers": {"ready": signals.ready, "starting": signals.starting},
     }

@@ -1,13 +1,14 @@
-"""For operators and load balancers: alive, ready. The only routes that never need a key."""
+"""For operators, load balancers and Prometheus: alive, ready, in numbers. The first two never need a key."""
 
 from typing import Any
 
 from fastapi import APIRouter, Response
 
 from api.bodies import EXAMPLE_MODEL, Health, Readiness, answering
-from api.dependencies import PartsDep
+from api.dependencies import OwnerDep, Parts, PartsDep
 from api.exchange import json_response
-from shared.heartbeats import PoolHealth
+from api.metrics import CONTENT_TYPE
+from shared.pool_signals import PoolSignals
 
 router = APIRouter(tags=["operations"])
 
@@ -29,21 +30,29 @@ async def health() -> Response:
 
 @router.get("/ready", responses=_READY_RESPONSES)
 async def ready(parts: PartsDep) -> Response:
-    """200 when Redis answers and at least one model has a worker that takes work; 503 with what is missing."""
-    pools = parts.pools.all()
+    """200 when Redis answers: a request that comes now is accepted, and wakes a pool that sleeps. 503 otherwise."""
     store = parts.pools.store_reachable
-    is_ready = store and any(pool.ready for pool in pools.values())
     body = {
-        "status": "ready" if is_ready else "not ready",
+        "status": "ready" if store else "not ready",
         "store": "reachable" if store else "unreachable",
-        "models": {name: _describe(pool) for name, pool in pools.items()},
+        "models": {name: _describe(parts, name, pool.signals) for name, pool in parts.pools.all().items()},
     }
-    return json_response(body, 200 if is_ready else 503, None if is_ready else {"Retry-After": "1"})
+    return json_response(body, 200 if store else 503, None if store else {"Retry-After": "1"})
 
 
-def _describe(pool: PoolHealth) -> dict[str, Any]:
-    described: dict[str, Any] = {"ready": pool.ready, "starting": pool.starting}
+@router.get("/metrics")
+async def metrics(parts: PartsDep, _: OwnerDep) -> Response:
+    """Everything for Prometheus, in its text format; 503 without Redis."""
+    return Response(parts.metrics.render(await parts.pools.look()), media_type=CONTENT_TYPE)
+
+
+def _describe(parts: Parts, name: str, signals: PoolSignals) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "ready": signals.ready,
+        "starting": signals.starting,
+        "draining": signals.draining,
+    }
     # Others' mishaps are nobody's business once the model is served.
-    if pool.down:
-        described["failure"] = pool.failure
+    if (failed := parts.pools.failed_start(name)) is not None:
+        described["failure"] = failed.reason
     return described

@@ -16,11 +16,11 @@
 --
 -- What the pool has to do is counted as it changes, so that whoever scales it reads a few numbers and no job. The load
 -- hash has, for each class of work:
---   CLASS:queued_pairs, CLASS:queued_tokens     of the shards that are waiting or queued
+--   CLASS:pairs, CLASS:tokens                   of the shards that are not done
 --   CLASS:running_pairs, CLASS:running_tokens   of those that are leased
 --   CLASS:running_jobs                          jobs that were begun
--- and changed_ms, when a job last came or ended. The jobs themselves stand in a sorted set for each class, by when they
--- came. All this is of jobs that have not ended; one without any shard is none that a worker has to do with.
+-- and ended_ms, when a job last ended. The jobs themselves stand in a sorted set for each class, by when they came. All
+-- this is of jobs that have not ended; one without any shard is none that a worker has to do with.
 
 local FAR_FUTURE_MS = 9e15
 
@@ -53,72 +53,57 @@ local function despite_full_memory(keys)
   redis.call('HDEL', keys.job, '')
 end
 
--- Adds to the counts of one class: what is queued and what is running, each {pairs, tokens}, and the jobs begun. With
--- `changed_ms` a job has come or ended.
-local function count(keys, class, queued, running, begun, changed_ms)
-  local names = {class .. ':queued_pairs', class .. ':queued_tokens', class .. ':running_pairs',
-    class .. ':running_tokens', class .. ':running_jobs'}
-  local old = redis.call('HMGET', keys.load, unpack(names))
-  local fields = {names[1], (old[1] or 0) + queued[1], names[2], (old[2] or 0) + queued[2],
-    names[3], (old[3] or 0) + running[1], names[4], (old[4] or 0) + running[2], names[5], (old[5] or 0) + begun}
-  if changed_ms then
-    fields[11], fields[12] = 'changed_ms', changed_ms
-  end
-  redis.call('HSET', keys.load, unpack(fields))
+-- Adds to what is counted of one class; `prefix` is running_ or empty. A shard that was accepted before sizes were noted
+-- has none, and counts nowhere.
+local function count(keys, class, prefix, pairs, tokens)
+  if not pairs or pairs == 0 then return end
+  redis.call('HINCRBY', keys.load, class .. ':' .. prefix .. 'pairs', pairs)
+  redis.call('HINCRBY', keys.load, class .. ':' .. prefix .. 'tokens', tokens)
 end
 
--- The size of a shard from its fields, as it is added, or as it is taken away. A shard of a version that noted none is
--- counted nowhere.
-local function size_of(pairs, tokens)
-  return {pairs or 0, tokens or 0}
-end
-
-local function less(size)
-  return {-size[1], -size[2]}
+local function count_off(keys, class, prefix, pairs, tokens)
+  if pairs then count(keys, class, prefix, -pairs, -tokens) end
 end
 
 -- With nothing outstanding there is no load, whatever was counted: no mistake can keep a pool awake.
-local function clear_load(keys, changed_ms)
+local function clear_load(keys, ended_ms)
   redis.call('DEL', keys.load)
-  if changed_ms then redis.call('HSET', keys.load, 'changed_ms', changed_ms) end
+  if ended_ms then redis.call('HSET', keys.load, 'ended_ms', ended_ms) end
 end
 
--- What is left of a job that ends without all of its scores: {queued size, running size}.
-local function left_of(keys, shards)
-  local queued, running = {0, 0}, {0, 0}
+-- A job that was in `state` has ended. Unless it succeeded, what is left of it is counted off.
+local function count_out(keys, job_id, class, state, shards, now)
+  redis.call('ZREM', jobs_key(keys, class), job_id)
+  if redis.call('ZCARD', keys.outstanding) == 0 then return clear_load(keys, now) end
+
+  local left, running = {0, 0}, {0, 0}
   for shard = 0, shards - 1 do
     local fields = redis.call('HMGET', keys.shards, shard .. ':state', shard .. ':pairs', shard .. ':tokens')
-    if fields[1] ~= 'done' then
-      local sum = fields[1] == 'leased' and running or queued
-      sum[1], sum[2] = sum[1] + (fields[2] or 0), sum[2] + (fields[3] or 0)
+    if fields[1] ~= 'done' and fields[2] then
+      left[1], left[2] = left[1] + fields[2], left[2] + fields[3]
+      if fields[1] == 'leased' then running[1], running[2] = running[1] + fields[2], running[2] + fields[3] end
     end
   end
-  return queued, running
+  count_off(keys, class, '', left[1], left[2])
+  count_off(keys, class, 'running_', running[1], running[2])
+  if state == 'running' then redis.call('HINCRBY', keys.load, class .. ':running_jobs', -1) end
+  redis.call('HSET', keys.load, 'ended_ms', now)
 end
 
 -- Brings a job to a final state: its shards leave the pool, its keys get the lifetime that the job was submitted with,
--- and everybody who waits is told to look. `last` is the size of the shard with which it succeeded, `result` what they
--- would find, where that is known and small: told with the news, it saves them the look.
-local function end_job(keys, job_id, state, channel, last, result)
+-- and everybody who waits is told to look. `result` is what they would find, where that is known and small: told with
+-- the news, it saves them the look.
+local function end_job(keys, job_id, state, channel, result)
   local job = redis.call('HMGET', keys.job, 'shards', 'ttl_ms', 'idempotency', 'class', 'state')
-  local now = now_ms()
-  local shards = tonumber(job[1])
+  local now, shards = now_ms(), tonumber(job[1])
   redis.call('HSET', keys.job, 'state', state, 'finished_ms', now)
-  -- Each finish has seen to its own shard.
-  for shard = 0, state == 'succeeded' and -1 or shards - 1 do
+  -- Where all shards are done, each finish has seen to its own.
+  local left = state == 'succeeded' and 0 or shards
+  for shard = 0, left - 1 do
     redis.call('ZREM', keys.outstanding, job_id .. '/' .. shard)
     redis.call('DEL', lease_key(keys, shard))
   end
-  if shards > 0 then
-    redis.call('ZREM', jobs_key(keys, job[4]), job_id)
-    if redis.call('ZCARD', keys.outstanding) == 0 then
-      clear_load(keys, now)
-    else
-      local queued, running = {0, 0}, last
-      if not last then queued, running = left_of(keys, shards) end
-      count(keys, job[4], less(queued), less(running), job[5] == 'running' and -1 or 0, now)
-    end
-  end
+  if shards > 0 then count_out(keys, job_id, job[4], job[5], left, now) end
   redis.call('ZREM', keys.deadlines, job_id)
   for _, key in ipairs({keys.job, keys.request, keys.documents, keys.shards, keys.results}) do
     redis.call('PEXPIRE', key, job[2])

@@ -29,10 +29,10 @@ if current[3] == '1' and ARGV[6] ~= '1' then return {'alone'} end
 redis.call('HSET', keys.shards, shard .. ':state', 'leased', shard .. ':token', ARGV[3], shard .. ':rings', 0)
 redis.call('SET', lease_key(keys, shard), ARGV[3], 'PX', ARGV[4])
 redis.call('ZADD', keys.outstanding, now + ARGV[4], ARGV[1] .. '/' .. shard)
-if current[1] ~= 'leased' then
-  local size = size_of(current[4], current[5])
-  count(keys, job[5], less(size), size, job[1] == 'running' and 0 or 1)
+if current[1] ~= 'leased' then count(keys, job[5], 'running_', current[4], current[5]) end
+if job[1] ~= 'running' then
+  redis.call('HSET', keys.job, 'state', 'running', 'started_ms', job[4] or now)
+  redis.call('HINCRBY', keys.load, job[5] .. ':running_jobs', 1)
 end
-if job[1] ~= 'running' then redis.call('HSET', keys.job, 'state', 'running', 'started_ms', job[4] or now) end
 return {'run', redis.call('GET', keys.request), redis.call('HGET', keys.documents, shard), now - job[3],
   current[5] or 0}

@@ -10,22 +10,25 @@ if not job[1] or is_final(job[1]) then return {'ended', -1} end
 
 local shard = ARGV[2]
 local current = redis.call('HMGET', keys.shards, shard .. ':state', shard .. ':token', shard .. ':pairs',
-  shard .. ':tokens')
+  shard .. ':tokens', shard .. ':accepted')
 if current[1] ~= 'leased' or current[2] ~= ARGV[3] then return {'stale', -1} end
 
 despite_full_memory(keys)
-redis.call('HSET', keys.shards, shard .. ':state', 'done')
-redis.call('HINCRBY', keys.shards, shard .. ':accepted', 1)
+redis.call('HSET', keys.shards, shard .. ':state', 'done', shard .. ':accepted', (current[5] or 0) + 1)
 redis.call('HSET', keys.results, shard, ARGV[4])
 redis.call('DEL', lease_key(keys, shard))
+-- Counted off while it is outstanding: with the last one everything is dropped.
+if redis.call('ZCARD', keys.outstanding) > 1 then
+  count_off(keys, job[4], '', current[3], current[4])
+  count_off(keys, job[4], 'running_', current[3], current[4])
+end
 redis.call('ZREM', keys.outstanding, ARGV[1] .. '/' .. shard)
 if redis.call('HINCRBY', keys.job, 'left', -1) == 0 then
   local is_whole = tonumber(job[3]) == 1 and #ARGV[4] <= tonumber(ARGV[8])
-  end_job(keys, ARGV[1], 'succeeded', ARGV[5], size_of(current[3], current[4]), is_whole and ARGV[4] or nil)
+  end_job(keys, ARGV[1], 'succeeded', ARGV[5], is_whole and ARGV[4] or nil)
   return {'accepted', -1}
 end
 redis.call('PEXPIRE', keys.results, ARGV[6])
-count(keys, job[4], {0, 0}, less(size_of(current[3], current[4])), 0)
 
 -- One done, the next one rung for: a large job never has more than its window in the queue.
 local next_shard = tonumber(job[2])

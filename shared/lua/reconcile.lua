@@ -36,8 +36,7 @@ local function look_after(member, job_id, shard)
     if crashes >= tonumber(ARGV[5]) then
       return bury(keys, job_id, shard, ARGV[6], ARGV[7], KEYS[6], tonumber(ARGV[8]))
     end
-    local size = size_of(fields[4], fields[5])
-    count(keys, job[2], size, less(size), 0)
+    count_off(keys, job[2], 'running_', fields[4], fields[5])
     redis.call('HSET', keys.shards, shard .. ':state', 'queued', shard .. ':rings', 0)
     if crashes >= tonumber(ARGV[9]) then redis.call('HSET', keys.shards, shard .. ':alone', 1) end
     redis.call('HDEL', keys.shards, shard .. ':token')
@@ -61,6 +60,6 @@ end
 -- Of a job that is gone nobody took the load away.
 local keys = job_keys('')
 if redis.call('ZCARD', keys.outstanding) == 0 and redis.call('HLEN', keys.load) > 1 then
-  clear_load(keys, redis.call('HGET', keys.load, 'changed_ms'))
+  clear_load(keys, redis.call('HGET', keys.load, 'ended_ms'))
 end
 return ring

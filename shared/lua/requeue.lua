@@ -17,8 +17,7 @@ if ARGV[4] == 'transient' and redis.call('HINCRBY', keys.shards, shard .. ':retr
   bury(keys, ARGV[1], shard, ARGV[7], ARGV[8], KEYS[4], tonumber(ARGV[9]))
   return 'failed'
 end
-local size = size_of(current[3], current[4])
-count(keys, job[2], size, less(size), 0)
+count_off(keys, job[2], 'running_', current[3], current[4])
 redis.call('HSET', keys.shards, shard .. ':state', 'queued')
 redis.call('HDEL', keys.shards, shard .. ':token')
 redis.call('DEL', lease_key(keys, shard))

@@ -23,7 +23,7 @@ for shard = 0, tonumber(job[2]) - 1 do
   end
 end
 redis.call('ZADD', jobs_key(keys, job[4]), now, ARGV[1])
-count(keys, job[4], size, {0, 0}, 0, now)
+count(keys, job[4], '', size[1], size[2])
 for _, key in ipairs({keys.job, keys.request, keys.documents, keys.shards, keys.results}) do
   redis.call('PEXPIRE', key, ARGV[2])
 end

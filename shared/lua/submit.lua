@@ -53,7 +53,7 @@ if KEYS[5] then
 end
 if shards > 0 then
   redis.call('ZADD', jobs_key(keys, ARGV[9]), now, ARGV[1])
-  count(keys, ARGV[9], size, {0, 0}, 0, now)
+  count(keys, ARGV[9], '', size[1], size[2])
 else
   -- Nothing is left to score.
   end_job(keys, ARGV[1], 'succeeded', ARGV[15])

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from api.app import create_app
 from api.auth import KeyStore
 from api.errors import error_of, headers_of, status_of
+from api.metrics import CONTENT_TYPE
 from api.pools import PoolWatch
 from api.reconciler import Reconciler
 from api.replies import ReplyWaiter
@@ -58,6 +59,14 @@ STATUS = {
     "model_unavailable": 503,
     "job_expired": 504,
     "wait_timed_out": 504,
+}
+OPEN_AND_CLOSED = {
+    "/health": 200,
+    "/ready": 200,
+    "/metrics": 401,
+    "/v1/models": 401,
+    "/v1/pools": 401,
+    f"/v1/pools/{MODEL}": 401,
 }
 SECRET = "what the traceback would show"
 Opener = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
@@ -319,14 +328,38 @@ class TestRoutes:
 
 
 class TestOperations:
-    async def test_ready_is_redis_and_a_worker(self, open_api: Opener, redis_client: Any) -> None:
-        async with open_api() as client:
-            assert (await client.get("/ready")).status_code == 503
-        HeartbeatWriter(redis_client, MODEL, "w1").beat(WorkerState.READY)
+    async def test_ready_is_redis_also_without_a_worker_since_a_request_wakes_one(
+        self, open_api: Opener, redis_client: Any
+    ) -> None:
         async with open_api() as client:
             answer = await client.get("/ready")
         assert answer.status_code == 200
-        assert answer.json()["models"] == {MODEL: {"ready": 1, "starting": 0}}
+        assert answer.json()["models"] == {MODEL: {"ready": 0, "starting": 0, "draining": 0}}
+        for number, state in enumerate((WorkerState.READY, WorkerState.DRAINING)):
+            HeartbeatWriter(redis_client, MODEL, f"w{number}").beat(state)
+        async with open_api() as client:
+            answer = await client.get("/ready")
+        assert answer.json()["models"] == {MODEL: {"ready": 1, "starting": 0, "draining": 1}}
+
+    async def test_ready_says_why_a_pool_has_no_worker(self, open_api: Opener, redis_client: Any) -> None:
+        HeartbeatWriter(redis_client, MODEL, "w1").fail("the weights are not there")
+        async with open_api() as client:
+            answer = await client.get("/ready")
+        assert answer.json()["models"][MODEL]["failure"] == "the weights are not there"
+
+    async def test_metrics_are_prometheus_text(self, open_api: Opener) -> None:
+        async with open_api() as client:
+            await client.get("/v1/models")
+            answer = await client.get("/metrics")
+        assert answer.headers["content-type"] == CONTENT_TYPE
+        assert f'rerankq_pool_desired_workers{{model="{MODEL}"}} 0.0' in answer.text
+        assert 'rerankq_http_requests_total{path="/v1/models",status="200"} 1.0' in answer.text
+
+    @pytest.mark.parametrize("path", ["/metrics", "/v1/pools"])
+    async def test_without_redis_no_number_is_made_up(self, open_api: Opener, path: str) -> None:
+        async with open_api(redis_url=dead_redis_url()) as client:
+            answer = await client.get(path)
+        assert (answer.status_code, answer.json()["error"]["type"]) == (503, "store_unavailable")
 
     async def test_without_redis_it_is_alive_but_not_ready(self, open_api: Opener) -> None:
         async with open_api(redis_url=dead_redis_url()) as client:
@@ -376,9 +409,9 @@ class TestOperations:
 
     async def test_where_keys_are_required_only_health_and_ready_go_without(self, open_api: Opener) -> None:
         async with open_api(keys_required=True) as client:
-            statuses = {path: (await client.get(path)).status_code for path in ("/health", "/ready", "/v1/models")}
+            statuses = {path: (await client.get(path)).status_code for path in OPEN_AND_CLOSED}
             refused = await client.post("/v1/rerank", content=b"not even JSON")
-        assert statuses == {"/health": 200, "/ready": 503, "/v1/models": 401}
+        assert statuses == OPEN_AND_CLOSED
         assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
 
 

@@ -3,6 +3,7 @@ import re
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -53,6 +54,17 @@ async def test_without_an_id_each_request_gets_its_own(app: RequestEnvelope) -> 
 async def test_the_time_it_took_is_added_to_the_others(app: RequestEnvelope) -> None:
     assert re.fullmatch(r"total;dur=\d+\.\d{3}", (await get(app)).headers["server-timing"])
     assert re.fullmatch(r"queue;dur=1, total;dur=\d+\.\d{3}", (await get(app, "/?x=1")).headers["server-timing"])
+
+
+async def test_of_every_answer_its_route_status_and_seconds_are_told() -> None:
+    observed: list[tuple[str, int, float]] = []
+    app = FastAPI()
+    app.add_api_route("/v1/jobs/{job_id}", lambda job_id: {})
+    envelope = RequestEnvelope(app, render_fault, lambda *what: observed.append(what))
+    for path in ("/v1/jobs/job-1", "/nowhere"):
+        await get(envelope, path)
+    assert [what[:2] for what in observed] == [("/v1/jobs/{job_id}", 200), ("", 404)]
+    assert all(0 < seconds < 5 for *_, seconds in observed)
 
 
 async def test_the_log_says_what_was_asked_but_not_what_about(

@@ -29,7 +29,7 @@ Maker = Callable[..., Preparation]
 
 @pytest.fixture
 async def pools(async_client: redis.asyncio.Redis) -> PoolWatch:
-    watch = PoolWatch(async_client, [spec.name for spec in MODELS.specs])
+    watch = PoolWatch(async_client, MODELS.specs)
     await watch.refresh()
     return watch
 

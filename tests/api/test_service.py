@@ -1,4 +1,6 @@
 import asyncio
+import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -40,7 +42,7 @@ ServiceMaker = Callable[..., RerankService]
 
 @pytest.fixture
 def pools(async_client: Any) -> PoolWatch:
-    return PoolWatch(async_client, [MODEL])
+    return PoolWatch(async_client, [ModelSpec(name=MODEL)])
 
 
 @pytest.fixture
@@ -106,8 +108,9 @@ async def queued_job(client: Any) -> str:
     raise AssertionError("no job was submitted")
 
 
-async def fail_to_start(client: Any, pools: PoolWatch) -> None:
-    HeartbeatWriter(client, MODEL, "w1").beat(WorkerState.FAILED, "the weights are not there")
+async def fail_to_start(client: Any, pools: PoolWatch, worker: str = "w1", *, seconds_ago: float = 0.0) -> None:
+    beat = {"worker": worker, "state": "failed", "at": time.time() - seconds_ago, "reason": "the weights are not there"}
+    client.hset(keys.workers(MODEL), worker, json.dumps(beat))
     await pools.refresh()
 
 
@@ -138,6 +141,16 @@ class TestWaiting:
         record = await service.job(job_id, OWNER)
         assert record.state is JobState.SUCCEEDED
         assert (await service.result(record)).id == job_id
+
+    async def test_past_the_wait_it_is_told_when_a_worker_that_starts_will_be_ready(
+        self, service: RerankService, pools: PoolWatch, redis_client: Any
+    ) -> None:
+        redis_client.hset(keys.measured(MODEL), "start_seconds", 20)
+        HeartbeatWriter(redis_client, MODEL, "w1", started_at=time.time() - 5).beat(WorkerState.STARTING)
+        await pools.refresh()
+        with pytest.raises(WaitTimedOut) as caught:
+            await rerank(service, wait_seconds=0.05)
+        assert caught.value.retry_after in (14, 15)
 
     @pytest.mark.parametrize("wanted", [None, 3600.0])
     async def test_nobody_waits_longer_than_the_server_allows(
@@ -193,14 +206,51 @@ class TestRefusals:
         assert caught.value.param == "documents"
 
     @pytest.mark.parametrize("call", [rerank, submit])
-    async def test_a_pool_that_failed_to_start(
+    async def test_a_pool_whose_failed_start_is_being_waited_out(
         self, service: RerankService, pools: PoolWatch, redis_client: Any, call: Callable[[RerankService], Any]
     ) -> None:
         await fail_to_start(redis_client, pools)
         with pytest.raises(ModelUnavailable, match="failed to start: the weights are not there") as caught:
             await call(service)
-        assert caught.value.retry_after
+        assert caught.value.retry_after == 1
         assert not redis_client.exists(keys.outstanding(MODEL))
+
+    async def test_when_that_is_over_it_is_work_that_makes_a_start_be_tried_again(
+        self, service: RerankService, pools: PoolWatch, worker: Worker, redis_client: Any
+    ) -> None:
+        await fail_to_start(redis_client, pools, seconds_ago=60)
+        result, _ = await asyncio.gather(rerank(service), worker.answer_one())
+        assert len(result.rows) == 2
+
+    async def test_where_nobody_tries_again_the_reason_is_told_after_a_while(
+        self,
+        service: RerankService,
+        pools: PoolWatch,
+        ledger: Ledger,
+        redis_client: Any,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr("api.service._START_PATIENCE_SECONDS", 1.5)
+        await fail_to_start(redis_client, pools, seconds_ago=60)
+        began = time.monotonic()
+        waiting = asyncio.create_task(rerank(service))
+        job_id = await queued_job(redis_client)
+        with pytest.raises(ModelUnavailable, match="failed to start: the weights are not there"):
+            await waiting
+        assert time.monotonic() - began >= 1.5
+        assert await ledger.states([job_id]) == {job_id: JobState.CANCELED}
+
+    async def test_a_pool_that_fails_again_while_somebody_waits(
+        self, service: RerankService, pools: PoolWatch, redis_client: Any
+    ) -> None:
+        await fail_to_start(redis_client, pools, seconds_ago=60)
+        waiting = asyncio.create_task(rerank(service))
+        await queued_job(redis_client)
+        await fail_to_start(redis_client, pools, "w2")
+        with pytest.raises(ModelUnavailable) as caught:
+            await waiting
+        # The second failure in a row is waited out for two seconds.
+        assert caught.value.retry_after in (1, 2)
 
     async def test_a_pool_that_fails_while_somebody_waits(
         self, service: RerankService, pools: PoolWatch, ledger: Ledger, redis_client: Any

@@ -501,7 +501,7 @@ class TestDelete:
         record = await read_record(ledger)
         assert await ledger.delete(record)
         assert set(redis_client.keys()) == {keys.queue(MODEL, INTERACTIVE).encode(), keys.load(MODEL).encode()}
-        assert list(redis_client.hgetall(keys.load(MODEL))) == [b"changed_ms"]
+        assert list(redis_client.hgetall(keys.load(MODEL))) == [b"ended_ms"]
         assert not await ledger.delete(record)
 
 

@@ -443,7 +443,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert loads == {work_class: self._expected_load(work_class) for work_class in WorkClass}
         assert signals.shards == sum(shard.state != "done" for job in self._going_on() for shard in job.shards)
         if not self._going_on():
-            assert set(self._client.hgetall(keys.load(MODEL))) <= {b"changed_ms"}
+            assert set(self._client.hgetall(keys.load(MODEL))) <= {b"ended_ms"}
 
     def _expected_load(self, work_class: WorkClass) -> Load:
         jobs = [job for job in self._going_on() if job.record.work_class is work_class]

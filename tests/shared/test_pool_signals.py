@@ -165,7 +165,7 @@ class TestTimes:
             for work_class in WorkClass:
                 for job_id in redis_client.zrange(keys.jobs(MODEL, work_class), 0, -1):
                     redis_client.zincrby(keys.jobs(MODEL, work_class), -60_000, job_id)
-            redis_client.hincrby(keys.load(MODEL), "changed_ms", -60_000)
+            redis_client.hincrby(keys.load(MODEL), "ended_ms", -60_000)
 
         return passes
 

@@ -1,0 +1,70 @@
+"""The signal that pools are scaled by: what waits, what is in work, who works, and how many workers that asks for."""
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+
+from api.dependencies import OwnerDep, PartsDep
+from api.exchange import json_response
+from api.pools import Pool
+from shared.contracts import WorkClass
+from shared.pool_signals import PoolSignals
+
+router = APIRouter(prefix="/v1/pools", tags=["pools"])
+
+
+@router.get("")
+async def list_pools(parts: PartsDep, _: OwnerDep) -> Response:
+    """Every model's pool, as it is now."""
+    pools = await parts.pools.look()
+    return json_response({"object": "list", "data": [describe(pool) for pool in pools.values()]})
+
+
+@router.get("/{name:path}")
+async def read_pool(name: str, parts: PartsDep, _: OwnerDep) -> Response:
+    """One model's pool, by the model's name or an alias."""
+    model = parts.service.models.resolve(name).name
+    return json_response(describe((await parts.pools.look())[model]))
+
+
+def describe(pool: Pool) -> dict[str, Any]:
+    """One pool. Null is what was never measured, or never happened. `desired` is a plain number, for autoscalers."""
+    signals, decision = pool.signals, pool.decision
+    return {
+        "id": signals.model,
+        "object": "pool",
+        "desired": decision.desired,
+        "reason": decision.reason,
+        "retry_at": decision.retry_at,
+        "oldest_seconds": round(signals.oldest_seconds, 3),
+        "idle_seconds": _rounded(signals.idle_seconds),
+        "shards": signals.shards,
+        "backlog": _by_class(signals, "queued"),
+        "in_flight": _by_class(signals, "running"),
+        "workers": {
+            "starting": signals.starting,
+            "ready": signals.ready,
+            "draining": signals.draining,
+            "busy": len(signals.busy_workers),
+        },
+        "tokens_per_second": _rounded(signals.tokens_per_second),
+        "start_seconds": _rounded(signals.start_seconds),
+        "failures": signals.failures,
+        "failure": signals.failure,
+        "failed_at": _rounded(signals.failed_at),
+    }
+
+
+def _by_class(signals: PoolSignals, state: str) -> dict[str, Any]:
+    """The load in that state: the sums, and each class of work for itself."""
+    loads = {WorkClass.INTERACTIVE: signals.interactive, WorkClass.BATCH: signals.batch}
+    parts = {
+        str(work_class): {what: getattr(load, f"{state}_{what}") for what in ("jobs", "pairs", "tokens")}
+        for work_class, load in loads.items()
+    }
+    sums = {what: sum(part[what] for part in parts.values()) for what in ("jobs", "pairs", "tokens")}
+    return sums | parts
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
