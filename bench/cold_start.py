@@ -69,10 +69,13 @@ class Run:
         self._model = folder / "cross-encoder"
         self._began = time.monotonic()
 
-    def all(self, *, cycle: bool) -> None:
-        """Raises MeasurementFailed when there is no model to measure; what else fails, fails alone."""
+    def make_model(self) -> None:
+        """Raises MeasurementFailed: without it there is nothing to measure."""
         self._tell("making the cross-encoder")
         models.make_cross_encoder(self._model, self._folder / "model.log")
+
+    def starts(self) -> None:
+        """Every round. What fails, fails alone."""
         with self._failing_alone("vLLM's server, first start"):
             self.measured.theirs_first = self._start_theirs()
         for number in range(1, self._rounds + 1):
@@ -82,11 +85,13 @@ class Run:
             for way in (PLAIN, STANDBY):
                 with self._failing_alone(f"rerankq, {way}"):
                     self.measured.ours[way] += self._start_ours(way)
-        if cycle:
-            with self._failing_alone("the cycle"):
-                self._tell("one cycle")
-                with sleeping(self._model, _CYCLE_IDLE_SECONDS, _NO_CACHE, standby=False) as sleeper:
-                    self.measured.cycle = record(sleeper, _CYCLE_IDLE_SECONDS)
+
+    def cycle(self) -> None:
+        """One cycle, after which the worker is gone."""
+        with self._failing_alone("the cycle"):
+            self._tell("one cycle")
+            with sleeping(self._model, _CYCLE_IDLE_SECONDS, _NO_CACHE, standby=False) as sleeper:
+                self.measured.cycle = record(sleeper, _CYCLE_IDLE_SECONDS)
 
     def _start_theirs(self) -> float:
         self._forget_weights()
@@ -216,7 +221,10 @@ def main(arguments: list[str]) -> int:
         run = Run(Path(folder), rounds=options.rounds, starts=options.starts, evict=options.evict)
         interrupted = False
         try:
-            run.all(cycle=not options.quick)
+            run.make_model()
+            run.starts()
+            if not options.quick:
+                run.cycle()
         except KeyboardInterrupt:
             # What was measured is worth a table.
             interrupted = True

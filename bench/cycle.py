@@ -7,7 +7,7 @@ service says of itself.
 import json
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,18 +21,25 @@ from shared.pool_signals import read_signals_now
 SAMPLE_SECONDS = 0.05
 _BEFORE_SECONDS = 2.0
 _AFTER_SECONDS = 2.0
-_GAPS = (1.0, 1.5, 1.0, *(0.4 for _ in range(10)))
-"""Seconds between the calls: some come while the worker starts, the others keep it busy for a while."""
+_GAP_BEFORE_SECONDS = 1.2
+"""Between the calls while the worker starts."""
+_GAP_AFTER_SECONDS = 0.3
+_CALLS_AFTER = 15
+_MOST_AT_ONCE = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What there was `at` seconds after the beginning; a worker is `starting` until it has said that it is ready."""
+    """What there was `at` seconds after the beginning: requests not answered, and worker processes.
+
+    One is `starting` until it has said that it is ready, and `stopping` when it says that no more.
+    """
 
     at: float
     waiting: int
     starting: int
     ready: int
+    stopping: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +79,14 @@ def _call(sleeper: Sleeper, began: float) -> list[tuple[float, float]]:
             raise MeasurementFailed(f"call {number} was answered {status}: {answer[:300]!r}")
         return round(at - began, 3), round(time.monotonic() - at, 3)
 
-    with ThreadPoolExecutor(len(_GAPS) + 1) as threads:
+    with ThreadPoolExecutor(_MOST_AT_ONCE) as threads:
         running = [threads.submit(one, 0)]
-        for number, gap in enumerate(_GAPS, start=1):
-            time.sleep(gap)
-            running.append(threads.submit(one, number))
+        while wait(running[:1], _GAP_BEFORE_SECONDS).not_done and len(running) < _MOST_AT_ONCE:
+            running.append(threads.submit(one, len(running)))
+        wait(running[:1])
+        for _ in range(_CALLS_AFTER):
+            time.sleep(_GAP_AFTER_SECONDS)
+            running.append(threads.submit(one, len(running)))
         return [call.result() for call in running]
 
 
@@ -103,5 +113,8 @@ class _Watch:
                 signals = read_signals_now(client, [self._sleeper.model], time.time())[self._sleeper.model]
                 processes = self._sleeper.workers()
                 ready = min(signals.ready, processes)
+                # There is one worker in a cycle, and it is ready once.
+                was_ready = ready or any(sample.ready for sample in self.samples)
+                starting, stopping = (0, processes - ready) if was_ready else (processes, 0)
                 at = round(time.monotonic() - self._began, 3)
-                self.samples.append(Sample(at, signals.interactive.jobs, processes - ready, ready))
+                self.samples.append(Sample(at, signals.interactive.jobs, starting, ready, stopping))

@@ -4,6 +4,7 @@ As SVG that reads in light and in dark, as bench/chart.py does.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from statistics import median
 
 from bench.chart import STYLE
 from bench.cycle import Cycle, Sample
@@ -12,10 +13,12 @@ _WIDTH, _LEFT, _RIGHT = 760, 64, 24
 _PANELS = {"requests waiting": (104, 204), "workers": (252, 332)}
 _AXIS = 332
 _HEIGHT = 396
+_STEPS = tuple(step * 10**power for power in range(6) for step in (1, 2, 5))
 _STYLE = f"""{STYLE}  .area {{ stroke-width: 1.5 }}
   .waiting {{ fill: #c2540a33; stroke: #c2540a }}
   .ready {{ fill: #0b6bcb55; stroke: #0b6bcb }}
   .starting {{ fill: #8b949e44; stroke: #8b949e; stroke-dasharray: 5 3 }}
+  .stopping {{ fill: #8b949e44; stroke: #8b949e }}
   .note {{ font-size: 12px }}
   @media (prefers-color-scheme: dark) {{
     .waiting {{ fill: #f0883e44; stroke: #f0883e }}
@@ -40,6 +43,7 @@ def zero_one_zero(cycle: Cycle) -> str:
         *_area(frame, "requests waiting", "waiting", lambda sample: sample.waiting),
         *_area(frame, "workers", "starting", lambda sample: sample.starting),
         *_area(frame, "workers", "ready", lambda sample: sample.ready),
+        *_area(frame, "workers", "stopping", lambda sample: sample.stopping),
         *_notes(frame),
         "</svg>",
     ]
@@ -54,7 +58,7 @@ class _Frame:
         self.end = cycle.samples[-1].at
         self._most = {
             "requests waiting": max(1, *(sample.waiting for sample in cycle.samples)),
-            "workers": max(1, *(sample.starting + sample.ready for sample in cycle.samples)),
+            "workers": max(1, *(sample.starting + sample.ready + sample.stopping for sample in cycle.samples)),
         }
 
     def x(self, at: float) -> float:
@@ -70,9 +74,9 @@ class _Frame:
 
 def _told(cycle: Cycle) -> str:
     first = cycle.calls[0][1]
-    warm = min(seconds for _, seconds in cycle.calls)
+    warm = median(seconds for at, seconds in cycle.calls if at > cycle.calls[0][0] + first)
     return (
-        f"The first request is answered after {first:.1f} s, a later one after {warm * 1000:.0f} ms; "
+        f"The first request is answered after {first:.1f} s, the ones after that in {warm * 1000:.0f} ms; "
         f"the worker goes after {cycle.idle_seconds:g} quiet seconds."
     )
 
@@ -81,12 +85,13 @@ def _grid(frame: _Frame) -> Iterator[str]:
     right = _WIDTH - _RIGHT
     for panel, (top, base) in _PANELS.items():
         yield f'<text x="{_LEFT}" y="{top - 12}">{panel}</text>'
-        for count in range(frame.most(panel) + 1):
+        step = next(step for step in _STEPS if frame.most(panel) / step <= 5)
+        for count in range(0, frame.most(panel) + 1, step):
             y = frame.y(panel, count)
             yield f'<path class="grid" d="M{_LEFT} {y:.1f}H{right}"/>'
             yield f'<text x="{_LEFT - 10}" y="{y + 4:.1f}" text-anchor="end">{count}</text>'
         assert base <= _AXIS
-    step = next(step for step in (1, 2, 5, 10, 20, 50, 100) if frame.end / step <= 15)
+    step = next(step for step in _STEPS if frame.end / step <= 15)
     for at in range(0, int(frame.end) + 1, step):
         yield f'<text x="{frame.x(at):.1f}" y="{_AXIS + 20}" text-anchor="middle">{at}</text>'
     yield f'<text x="{(_LEFT + right) / 2:.0f}" y="{_AXIS + 44}" text-anchor="middle">seconds</text>'

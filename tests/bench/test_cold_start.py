@@ -17,7 +17,8 @@ CYCLE = Cycle(
         Sample(2.0, waiting=1, starting=1, ready=0),
         Sample(7.0, waiting=3, starting=0, ready=1),
         Sample(8.0, waiting=0, starting=0, ready=1),
-        Sample(13.0, waiting=0, starting=0, ready=0),
+        Sample(13.0, waiting=0, starting=0, ready=0, stopping=1),
+        Sample(13.2, waiting=0, starting=0, ready=0),
         Sample(15.0, waiting=0, starting=0, ready=0),
     ],
     calls=[(2.0, 5.9), (3.0, 4.9), (9.0, 0.014)],
@@ -61,7 +62,7 @@ def test_the_results_have_every_start_and_the_picture(measured: Measured, tmp_pa
     content = json.loads(paths[0].read_text())
     assert content["ratios"] == {PLAIN: pytest.approx(6.3 / 22), STANDBY: pytest.approx(0.2)}
     assert content["ours"][PLAIN][1]["stages"]["import"] == 4.8
-    assert content["cycle"]["samples"][2] == {"at": 7.0, "waiting": 3, "starting": 0, "ready": 1}
+    assert content["cycle"]["samples"][2] == {"at": 7.0, "waiting": 3, "starting": 0, "ready": 1, "stopping": 0}
     assert content["theirs_first"] == 30.0
 
 
@@ -69,14 +70,12 @@ class TestPicture:
     def test_it_is_an_image_with_both_panels(self) -> None:
         picture = zero_one_zero(CYCLE)
         ElementTree.fromstring(picture)
-        for word in ("requests waiting", "workers", "starts", "ready", "seconds", "after 5.9 s", "after 14 ms"):
+        for word in ("requests waiting", "workers", "starts", "ready", "seconds", "after 5.9 s", "in 14 ms"):
             assert word in picture
 
-    def test_one_area_for_each_stretch(self) -> None:
-        picture = zero_one_zero(CYCLE)
-        assert picture.count('class="area waiting"') == 1
-        assert picture.count('class="area starting"') == 1
-        assert picture.count('class="area ready"') == 1
+    @pytest.mark.parametrize("style", ["waiting", "starting", "ready", "stopping"])
+    def test_one_area_for_each_stretch(self, style: str) -> None:
+        assert zero_one_zero(CYCLE).count(f'class="area {style}"') == 1
 
     def test_a_worker_that_is_still_there_in_the_end_is_drawn(self) -> None:
         assert 'class="area ready"' in zero_one_zero(Cycle(CYCLE.samples[:4], CYCLE.calls, 5.0))
