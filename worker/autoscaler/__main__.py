@@ -16,7 +16,7 @@ from pathlib import Path
 from shared.errors import RerankqError
 from shared.models import MAX_WORKERS, ModelSpec, load_models
 from shared.redis_client import connect
-from worker.autoscaler.launchers import Launcher, LocalProcesses, Observer, Ways
+from worker.autoscaler.launchers import Launcher, LocalProcesses, Observer, Ways, devices_of
 from worker.autoscaler.loop import Autoscaler
 from worker.autoscaler.settings import AutoscalerSettings
 
@@ -72,7 +72,7 @@ def run(settings: AutoscalerSettings, specs: Sequence[ModelSpec]) -> int:
         specs,
         make_launcher(settings, specs, devices),
         logger.info,
-        capacity=settings.capacity or len(devices) or MAX_WORKERS,
+        capacity=settings.capacity or len(devices) // max(map(devices_of, specs)) or MAX_WORKERS,
         start_seconds=settings.start_seconds,
         drain_seconds=settings.drain_seconds,
     )

@@ -4,6 +4,7 @@ Owns how workers are started, watched, reaped and ended; refuses to decide when.
 thread, which lives as long as the process: see shared.processes.spawn.
 """
 
+import math
 import os
 import signal
 import sys
@@ -69,14 +70,20 @@ class Observer:
 class Ways:
     """How workers are started.
 
-    `devices`: one a worker, as CUDA_VISIBLE_DEVICES names them; none: they take what they find. Workers of
-    `standby_models` come from a standby that has imported `standby_engines`.
+    `devices`: what there is for the workers, each as CUDA_VISIBLE_DEVICES names it; none: they take what they find.
+    Workers of `standby_models` come from a standby that has imported `standby_engines`.
     """
 
     environment: Mapping[str, str]
     devices: Sequence[str] = ()
     standby_models: frozenset[str] = frozenset()
     standby_engines: Sequence[str] = ()
+
+
+def devices_of(spec: ModelSpec) -> int:
+    """How many GPUs one worker of the model takes."""
+    sizes = (spec.engine_args.get(name, 1) for name in ("tensor_parallel_size", "pipeline_parallel_size"))
+    return math.prod(size for size in sizes if isinstance(size, int))
 
 
 class LocalProcesses:
@@ -98,15 +105,15 @@ class LocalProcesses:
         return [worker for worker in self._workers if worker.model == model]
 
     def start(self, spec: ModelSpec) -> None:
-        device = self._free_device()
+        devices = self._free_devices(devices_of(spec))
         output = Output()
         try:
-            process = self._process_of(spec.name, device, output)
+            process = self._process_of(spec.name, devices, output)
         except OSError:
             output.close()
             raise
         output.hand_over()
-        self._workers.append(Worker(spec.name, process, output, device))
+        self._workers.append(Worker(spec.name, process, output, devices))
 
     def reap(self) -> list[Ended]:
         self._standby.tend()
@@ -136,10 +143,10 @@ class LocalProcesses:
             ended += self.reap()
         return ended
 
-    def _process_of(self, model: str, device: str | None, output: Output, *, plain: bool = False) -> Process:
+    def _process_of(self, model: str, devices: Sequence[str], output: Output, *, plain: bool = False) -> Process:
         """Raises OSError."""
         arguments = ["--model", model]
-        differences = {} if device is None else {"CUDA_VISIBLE_DEVICES": device}
+        differences = {"CUDA_VISIBLE_DEVICES": ",".join(devices)} if devices else {}
         standby = self._standby.current
         if standby is not None and not plain and model in self._ways.standby_models:
             # Its socket is full when it has stopped reading: a start of our own is sooner then.
@@ -153,7 +160,7 @@ class LocalProcesses:
         if worker.stopping_since is None:
             output = Output()
             try:
-                worker.process = self._process_of(worker.model, worker.device, output, plain=True)
+                worker.process = self._process_of(worker.model, worker.devices, output, plain=True)
             except OSError as error:
                 output.close()
                 self._say(f"a worker could not be started: {error}")
@@ -165,9 +172,15 @@ class LocalProcesses:
         self._workers.remove(worker)
         worker.output.close()
 
-    def _free_device(self) -> str | None:
-        taken = {worker.device for worker in self._workers}
-        return next((device for device in self._ways.devices if device not in taken), None)
+    def _free_devices(self, count: int) -> tuple[str, ...]:
+        """Raises OSError when there are too few."""
+        if not self._ways.devices:
+            return ()
+        taken = {device for worker in self._workers for device in worker.devices}
+        free = [device for device in self._ways.devices if device not in taken]
+        if len(free) < count:
+            raise OSError(f"it needs {count} GPUs, and {len(free)} of {len(self._ways.devices)} are free")
+        return tuple(free[:count])
 
     def _bury(self, worker: Worker) -> None:
         """Forget a worker that has ended, after its last words."""

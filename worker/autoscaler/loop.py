@@ -1,8 +1,8 @@
 """Observe, decide, act: one round looks at every pool once and has the launcher do what follows.
 
-Owns what is remembered between rounds, and what is told: people (`say`) what happens and why, the pools of workers
-that died without a word. Refuses to decide how many workers there should be (shared.scaling), who gives way on a full
-machine (shared.machine), and how a worker is started (launchers).
+Owns what is remembered between rounds, and tells people (`say`) what happens and why. Refuses to decide how many
+workers there should be (shared.scaling), who gives way on a full machine (shared.machine), how a worker is started
+(launchers) and what is left of one that has died (obituaries).
 """
 
 import time
@@ -12,19 +12,19 @@ from dataclasses import dataclass, field, replace
 import redis
 from redis.exceptions import RedisError
 
-from shared import keys
-from shared.heartbeats import HeartbeatWriter, WorkerState, read_heartbeats, worker_name
+from shared.heartbeats import WorkerState
 from shared.machine import share_machine, wish
 from shared.models import ModelSpec
 from shared.pool_signals import PoolSignals, read_signals_now
-from shared.processes import how_it_ended
 from shared.scaling import Decision, Memory, decide, is_outstanding, somebody_waits
 from worker.autoscaler.launchers import Ended, Launcher
+from worker.autoscaler.obituaries import Obituaries
 from worker.autoscaler.workers import Worker
 
 LAST_SECONDS = 15.0
 """How long after its time to drain a worker may take to end. It is killed then."""
-_REASON_CHARACTERS = 300
+SILENT_SECONDS = 60.0
+"""A worker that was ready and has said nothing for so long hangs. It is killed, and so replaced."""
 
 
 @dataclass(slots=True)
@@ -54,27 +54,31 @@ class Autoscaler:
         self._client = client
         self._pools = {spec.name: _Pool(spec) for spec in specs}
         self._launcher = launcher
+        self._obituaries = Obituaries(client)
         self._say = say
         self._capacity = capacity
         self._start_seconds = start_seconds
         self._drain_seconds = drain_seconds
         self._ended: list[Ended] = []
-        """Those that nobody was told of yet."""
-        self._reachable = True
+        """Those of whom nothing is written yet."""
+        self._reachable: bool | None = None
 
     def round(self) -> None:
         """Look once, and act. While Redis is away nothing is started or stopped."""
         self._ended += self._launcher.reap()
         try:
+            if self._reachable is None and self._launcher.acts:
+                self._obituaries.forget_predecessors(self._pools)
             self._note_the_ended()
             seen = read_signals_now(self._client, list(self._pools), time.time())
         except (RedisError, OSError) as error:
-            if self._reachable:
+            if self._reachable is not False:
                 self._say(f"Redis cannot be reached, the workers stay as they are: {str(error)[:200]}")
             self._reachable = False
             return
-        if not self._reachable:
+        if self._reachable is False:
             self._say("Redis is there again")
+            self._forgive_silence()
         self._reachable = True
         self._act({name: self._with_own(self._pools[name], signals) for name, signals in seen.items()})
 
@@ -85,7 +89,7 @@ class Autoscaler:
         try:
             self._note_the_ended()
         except (RedisError, OSError):
-            # Their heartbeats will fall silent.
+            # Nobody hears from them any more: that says it too, a little later.
             self._ended.clear()
 
     def _with_own(self, pool: _Pool, signals: PoolSignals) -> PoolSignals:
@@ -95,12 +99,14 @@ class Autoscaler:
         names = {worker.name for worker in own}
         states = [state for name, state in said.items() if name not in names]
         for worker in own:
-            state = said.get(worker.name or "", WorkerState.STARTING)
+            state = said.get(worker.name or "")
+            if state is not None:
+                worker.heard_at = time.monotonic()
             if state is WorkerState.READY and not worker.was_ready:
                 worker.was_ready = True
-                self._tell(pool.spec.name, f"ready after {time.monotonic() - worker.started_at:.1f} s")
-            states.append(WorkerState.DRAINING if worker.stopping_since is not None else state)
-            self._hurry(worker)
+                self._tell(pool, f"ready after {time.monotonic() - worker.started_at:.1f} s")
+            self._end_if_it_hangs(pool, worker)
+            states.append(WorkerState.DRAINING if worker.stopping_since is not None else state or WorkerState.STARTING)
         return replace(
             signals,
             starting=states.count(WorkerState.STARTING),
@@ -108,15 +114,24 @@ class Autoscaler:
             draining=states.count(WorkerState.DRAINING),
         )
 
-    def _hurry(self, worker: Worker) -> None:
-        """End a worker that takes too long."""
+    def _end_if_it_hangs(self, pool: _Pool, worker: Worker) -> None:
         now = time.monotonic()
         if worker.stopping_since is not None:
             if now - worker.stopping_since > self._drain_seconds + LAST_SECONDS:
                 worker.kill()
-        elif not worker.was_ready and now - worker.started_at > self._start_seconds:
+        elif worker.was_ready:
+            if now - worker.heard_at > SILENT_SECONDS:
+                self._tell(pool, f"the worker has been silent for {SILENT_SECONDS:.0f} s: ending it")
+                worker.kill()
+        elif now - worker.started_at > self._start_seconds:
             worker.gave_up = f"not ready within {self._start_seconds:g} s"
             worker.kill()
+
+    def _forgive_silence(self) -> None:
+        """What was said meanwhile could not be heard."""
+        for name in self._pools:
+            for worker in self._launcher.workers(name):
+                worker.heard_at = time.monotonic()
 
     def _act(self, seen: Mapping[str, PoolSignals]) -> None:
         now = time.time()
@@ -133,17 +148,10 @@ class Autoscaler:
         """Start or stop what is between the workers that there are and the pool's share."""
         alive = signals.starting + signals.ready
         if share > alive:
-            self._tell_once(
-                pool,
-                ("start", share),
-                f"{_why_start(pool, signals, decision)}: {self._do('start', share - alive, alive)}",
-            )
-            for _ in range(share - alive):
-                self._start(pool.spec)
+            self._start(pool, share - alive, _why_start(pool, signals, decision))
         elif share < alive:
             why = _cause(decision) if decision.desired < alive else "another model needs the place"
-            self._tell_once(pool, ("stop", share), f"{why}: {self._do('stop', alive - share, alive)}")
-            self._stop(pool.spec.name, signals, alive - share)
+            self._stop(pool, signals, alive - share, why)
         elif decision.desired > share:
             self._tell_once(pool, ("full",), f"{_cause(decision)}: there is no room for another worker")
         elif decision.retry_at is not None and _is_awaited(signals):
@@ -151,59 +159,42 @@ class Autoscaler:
         else:
             pool.told = ()
 
-    def _start(self, spec: ModelSpec) -> None:
-        try:
-            self._launcher.start(spec)
-        except OSError as error:
-            reason = f"the worker's process could not be started: {error}"
-            self._tell(spec.name, reason)
-            # In our own name, for it has none.
-            HeartbeatWriter(self._client, spec.name, worker_name()).fail(reason)
+    def _start(self, pool: _Pool, count: int, why: str) -> None:
+        what = "a worker" if count == 1 else f"{count} workers"
+        self._tell_once(pool, ("start", count), f"{why}: {'starting' if self._launcher.acts else 'would start'} {what}")
+        for _ in range(count):
+            try:
+                self._launcher.start(pool.spec)
+            except OSError as error:
+                self._tell(pool, self._obituaries.no_process(pool.spec.name, error))
 
-    def _stop(self, model: str, signals: PoolSignals, count: int) -> None:
+    def _stop(self, pool: _Pool, signals: PoolSignals, count: int, why: str) -> None:
         """Ask so many to stop: first those that are not ready yet, then those without work."""
-        going = [worker for worker in self._launcher.workers(model) if worker.stopping_since is None]
+        going = [worker for worker in self._launcher.workers(pool.spec.name) if worker.stopping_since is None]
         going.sort(key=lambda worker: (worker.was_ready, worker.name in signals.busy_workers))
+        what = (
+            f"{count} workers" if count > 1 else "the worker" if signals.starting + signals.ready == 1 else "a worker"
+        )
+        if going or not self._launcher.acts:
+            doing = "stopping" if self._launcher.acts else "would stop"
+            self._tell_once(pool, ("stop", count), f"{why}: {doing} {what}")
         for worker in going[:count]:
             worker.ask_to_stop()
 
     def _note_the_ended(self) -> None:
-        """Say how they ended, where their heartbeats are read. Raises redis.RedisError."""
+        """Raises redis.RedisError, after which it may be called again."""
         while self._ended:
-            self._note(self._ended[0])
+            end = self._ended[0]
+            self._tell(self._pools[end.worker.model], self._obituaries.note(end))
             self._ended.pop(0)
 
-    def _note(self, end: Ended) -> None:
-        worker, name = end.worker, end.worker.name or ""
-        writer = HeartbeatWriter(self._client, worker.model, name)
-        beats = read_heartbeats({b"": self._client.hget(keys.workers(worker.model), name) or b""})  # type: ignore[dict-item]
-        how = how_it_ended(end.status)
-        if beats and beats[0].state is WorkerState.FAILED:
-            self._tell(worker.model, f"the worker could not start: {beats[0].reason}")
-        elif worker.gave_up or not (
-            worker.stopping_since is not None or worker.was_ready or (beats and beats[0].ready_at)
-        ):
-            reason = worker.gave_up or f"the worker {how} before it was ready: {worker.output.last_line}"
-            writer.fail(reason[:_REASON_CHARACTERS])
-            self._tell(worker.model, f"the worker could not start: {reason}")
-        else:
-            # One that was killed could not say goodbye: nobody shall count on it.
-            writer.leave()
-            self._tell(worker.model, f"the worker {'has stopped' if end.status == 0 else how}")
-
-    def _do(self, what: str, count: int, alive: int) -> str:
-        """`starting a worker`, or what would be done by who acts."""
-        workers = f"{count} workers" if count > 1 else "the worker" if alive == 1 and what == "stop" else "a worker"
-        doing = {"start": "starting", "stop": "stopping"}[what]
-        return f"{doing} {workers}" if self._launcher.acts else f"would {what} {workers}"
-
-    def _tell(self, model: str, sentence: str) -> None:
-        self._say(sentence if len(self._pools) == 1 else f"{model}: {sentence}")
+    def _tell(self, pool: _Pool, sentence: str) -> None:
+        self._say(sentence if len(self._pools) == 1 else f"{pool.spec.name}: {sentence}")
 
     def _tell_once(self, pool: _Pool, key: tuple[object, ...], sentence: str) -> None:
         if pool.told != key:
             pool.told = key
-            self._tell(pool.spec.name, sentence)
+            self._tell(pool, sentence)
 
 
 def _why_start(pool: _Pool, signals: PoolSignals, decision: Decision) -> str:

@@ -36,14 +36,15 @@ class Process(Protocol):
 class Worker:
     """A worker of one model, from the moment in which it is wanted until it has ended.
 
-    `device` is the one it has. `gave_up` says why its start was broken off.
+    `devices` are its own. `gave_up` says why its start was broken off. `heard_at`: its last heartbeat was then.
     """
 
     model: str
     process: Process
     output: "Output"
-    device: str | None = None
+    devices: tuple[str, ...] = ()
     started_at: float = field(default_factory=time.monotonic)
+    heard_at: float = field(default_factory=time.monotonic)
     was_ready: bool = False
     stopping_since: float | None = None
     gave_up: str = ""

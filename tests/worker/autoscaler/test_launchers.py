@@ -168,7 +168,16 @@ def test_each_worker_has_a_device_of_its_own(launch: Launch) -> None:
     launcher.workers(MODEL)[0].kill()
     ended(launcher)
     launcher.start(SPEC)
-    assert [worker.device for worker in launcher.workers(MODEL)] == ["5", "2"]
+    assert [worker.devices for worker in launcher.workers(MODEL)] == [("5",), ("2",)]
+
+
+def test_or_as_many_as_its_model_is_spread_over(launch: Launch) -> None:
+    launcher = launch(devices=["0", "1", "2"])
+    spread = SPEC.model_copy(update={"engine_args": {"tensor_parallel_size": 2}})
+    launcher.start(spread)
+    assert launcher.workers(MODEL)[0].devices == ("0", "1")
+    with pytest.raises(OSError, match="it needs 2 GPUs, and 1 of 3 are free"):
+        launcher.start(spread)
 
 
 def standby_pid(launcher: LocalProcesses) -> int:

@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 
 from shared import keys
-from shared.heartbeats import WorkerState, summarize
+from shared.heartbeats import WorkerState, summarize, worker_name
 from shared.ledger import Ledger
 from shared.models import MAX_WORKERS, ModelSpec, PoolSettings
 from shared.redis_client import connect
 from tests.shared.support import MODEL, dead_redis_url, make_submission, read_record
 from tests.worker.autoscaler.support import Beats, FakeLauncher
 from worker.autoscaler.launchers import Launcher, Observer
-from worker.autoscaler.loop import LAST_SECONDS, Autoscaler
+from worker.autoscaler.loop import LAST_SECONDS, SILENT_SECONDS, Autoscaler
 from worker.autoscaler.workers import Worker
 
 DRAIN_SECONDS = 5.0
@@ -162,30 +162,36 @@ async def test_on_a_full_machine_it_gets_the_place_as_soon_as_that_is_free(
     assert launcher.started == 2
 
 
+def allow_one(autoscaler: Autoscaler) -> None:
+    """From now on the pool is to have one worker."""
+    pool = autoscaler._pools[MODEL]
+    pool.spec = pool.spec.model_copy(update={"pool": PoolSettings(min=1, max=1, idle_seconds=0, cooldown_seconds=0)})
+
+
+@pytest.mark.parametrize("busy", [0, 1])
 async def test_of_two_workers_the_one_without_work_is_stopped(
-    make: Make, launcher: FakeLauncher, ledger: Ledger, beats: Beats
+    make: Make, launcher: FakeLauncher, beats: Beats, busy: int
 ) -> None:
     autoscaler = make(min=2, max=2)
     autoscaler.round()
-    first, second = launcher.running
-    beats.say(first, WorkerState.READY, held=1)
-    beats.say(second, WorkerState.READY)
+    for number, worker in enumerate(launcher.running):
+        beats.say(worker, WorkerState.READY, held=int(number == busy))
     autoscaler.round()
-    smaller = make(min=1, max=1)
-    for worker in launcher.running:
-        worker.was_ready = True
-    smaller.round()
-    assert [is_stopping(worker) for worker in (first, second)] == [False, True]
+    allow_one(autoscaler)
+    autoscaler.round()
+    assert [is_stopping(worker) for worker in launcher.running] == [number != busy for number in range(2)]
 
 
+@pytest.mark.parametrize("ready", [0, 1])
 async def test_one_that_is_not_ready_yet_is_stopped_before_one_that_is(
-    make: Make, launcher: FakeLauncher, beats: Beats
+    make: Make, launcher: FakeLauncher, beats: Beats, ready: int
 ) -> None:
-    make(min=2, max=2).round()
-    first, second = launcher.running
-    beats.say(first, WorkerState.READY)
-    make(min=1, max=1).round()
-    assert [is_stopping(worker) for worker in (first, second)] == [False, True]
+    autoscaler = make(min=2, max=2)
+    autoscaler.round()
+    beats.say(launcher.running[ready], WorkerState.READY, held=1)
+    allow_one(autoscaler)
+    autoscaler.round()
+    assert [is_stopping(worker) for worker in launcher.running] == [number != ready for number in range(2)]
 
 
 async def test_a_worker_that_dies_before_it_was_ready_has_failed_to_start(
@@ -308,6 +314,31 @@ async def test_a_worker_that_does_not_end_is_killed(
     assert killed == [signal.SIGKILL]
 
 
+async def test_a_worker_that_falls_silent_is_killed_and_replaced(
+    make: Make, launcher: FakeLauncher, ledger: Ledger, beats: Beats, said: list[str]
+) -> None:
+    autoscaler = make()
+    await ledger.submit(make_submission())
+    autoscaler.round()
+    (worker,) = launcher.running
+    beats.say(worker, WorkerState.READY)
+    autoscaler.round()
+    beats.age(SILENT_SECONDS)
+    autoscaler.round()
+    assert not is_stopping(worker)
+    worker.heard_at -= SILENT_SECONDS
+    autoscaler.round()
+    assert is_stopping(worker)
+    assert launcher.started == 2
+    launcher.end(worker, -signal.SIGKILL)
+    autoscaler.round()
+    assert said[2:] == [
+        "the worker has been silent for 60 s: ending it",
+        "1 request waits: starting a worker",
+        "the worker was ended by SIGKILL",
+    ]
+
+
 async def test_a_process_that_cannot_be_started_is_a_failed_start(
     make: Make, launcher: FakeLauncher, ledger: Ledger, beats: Beats
 ) -> None:
@@ -331,6 +362,36 @@ async def test_while_redis_is_away_the_workers_stay_as_they_are(
     assert launcher.started == 0
     (sentence,) = said
     assert sentence.startswith("Redis cannot be reached, the workers stay as they are")
+
+
+async def test_nobody_was_silent_while_redis_was_away(
+    make: Make, launcher: FakeLauncher, ledger: Ledger, beats: Beats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    autoscaler = make()
+    await ledger.submit(make_submission())
+    autoscaler.round()
+    (worker,) = launcher.running
+    beats.say(worker, WorkerState.READY)
+    autoscaler.round()
+    with monkeypatch.context() as away:
+        away.setattr(autoscaler, "_client", connect(dead_redis_url()))
+        autoscaler.round()
+    beats.age(SILENT_SECONDS)
+    worker.heard_at -= SILENT_SECONDS
+    autoscaler.round()
+    assert not is_stopping(worker)
+
+
+async def test_what_this_hosts_workers_said_before_it_began_is_forgotten(
+    make: Make, launcher: FakeLauncher, ledger: Ledger, beats: Beats
+) -> None:
+    beats.say(worker_name(12345), WorkerState.READY)
+    beats.say(worker_name(12346), WorkerState.FAILED, "it broke")
+    beats.age(3)
+    await ledger.submit(make_submission())
+    make().round()
+    assert list(beats.said()) == [worker_name(12346)]
+    assert launcher.started == 1
 
 
 async def test_workers_of_others_count(make: Make, launcher: FakeLauncher, ledger: Ledger, beats: Beats) -> None:
