@@ -72,18 +72,68 @@ class Health(Answered):
     status: Literal["ok"]
 
 
-class Pool(Workers):
+class ModelWorkers(Workers):
     """A model's workers, and why the last one failed to start where none is up."""
 
+    draining: int
     failure: str | Absent = None
 
 
+class Load(Answered):
+    """Work of one class."""
+
+    jobs: int
+    pairs: int
+    tokens: int
+
+
+class Loads(Load):
+    """Work of all classes, and of each."""
+
+    interactive: Load
+    batch: Load
+
+
+class PoolWorkers(ModelWorkers):
+    """A pool's workers; `busy` ones hold work, whatever their state."""
+
+    busy: int
+
+
+class Pool(Answered):
+    """What a model's workers have to do, and how many of them that asks for. Null is what was never measured."""
+
+    id: str
+    object: Literal["pool"]
+    desired: int
+    reason: str
+    retry_at: float | None
+    oldest_seconds: float
+    idle_seconds: float | None
+    shards: int
+    backlog: Loads
+    in_flight: Loads
+    workers: PoolWorkers
+    tokens_per_second: float | None
+    start_seconds: float | None
+    failures: int
+    failure: str | None
+    failed_at: float | None
+
+
+class Pools(Answered):
+    """Every model's pool."""
+
+    object: Literal["list"]
+    data: list[Pool]
+
+
 class Readiness(Answered):
-    """Whether work can be done now."""
+    """Whether a request that is sent now is accepted."""
 
     status: Literal["ready", "not ready"]
     store: Literal["reachable", "unreachable"]
-    models: dict[str, Pool]
+    models: dict[str, ModelWorkers]
 
 
 class ClusterAuth(Answered):
@@ -100,6 +150,26 @@ EXAMPLE_MODEL_BODY: dict[str, Any] = {
     "model_type": "rerank",
     "aliases": ["sentence-transformers/all-MiniLM-L6-v2"],
     "workers": {"ready": 1, "starting": 0},
+}
+_NO_LOAD = {"jobs": 0, "pairs": 0, "tokens": 0}
+_ONE_JOB = {"jobs": 1, "pairs": 3, "tokens": 57}
+EXAMPLE_POOL: dict[str, Any] = {
+    "id": EXAMPLE_MODEL,
+    "object": "pool",
+    "desired": 1,
+    "reason": "3 interactive pairs are outstanding: one worker is enough",
+    "retry_at": None,
+    "oldest_seconds": 0.012,
+    "idle_seconds": 0.012,
+    "shards": 1,
+    "backlog": _NO_LOAD | {"interactive": _NO_LOAD, "batch": _NO_LOAD},
+    "in_flight": _ONE_JOB | {"interactive": _ONE_JOB, "batch": _NO_LOAD},
+    "workers": {"starting": 0, "ready": 1, "draining": 0, "busy": 1},
+    "tokens_per_second": 7480.5,
+    "start_seconds": 6.4,
+    "failures": 0,
+    "failure": None,
+    "failed_at": None,
 }
 EXAMPLE_JOB: dict[str, Any] = {
     "id": EXAMPLE_JOB_ID,

@@ -131,6 +131,7 @@ def _tags(root: Family) -> Iterator[dict[str, str]]:
     yield {"name": root.name, "description": f"Spoken at the root. {root.about}"}
     yield {"name": "jobs", "description": "What a call that does not wait is answered with."}
     yield {"name": "models", "description": "What is served."}
+    yield {"name": "pools", "description": "What waits, who works, and how many workers that asks for."}
     yield {"name": "operations", "description": "For operators and load balancers. No key is needed."}
     yield {"name": "clients", "description": "What clients of other systems ask beside rerank."}
     yield from (

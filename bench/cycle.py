@@ -8,7 +8,7 @@ import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import redis
@@ -44,7 +44,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Cycle:
-    """`calls` has of each call when it came, and how many seconds it took; `idle_seconds` is the pool's setting."""
+    """`samples` are those in which something changed, and the last one. `calls` has of each call when it came, and how many seconds it took; `idle_seconds` is the pool's setting."""
 
     samples: list[Sample]
     calls: list[tuple[float, float]]
@@ -67,7 +67,16 @@ def record(sleeper: Sleeper, idle_seconds: float) -> Cycle:
         time.sleep(_AFTER_SECONDS)
     finally:
         watch.stop()
-    return Cycle(watch.samples, calls, idle_seconds)
+    return Cycle(changes(watch.samples), calls, idle_seconds)
+
+
+def changes(samples: list[Sample]) -> list[Sample]:
+    """Those that differ from the one before, and the last one."""
+    kept: list[Sample] = []
+    for sample in samples:
+        if not kept or replace(sample, at=kept[-1].at) != kept[-1]:
+            kept.append(sample)
+    return kept if kept[-1:] == samples[-1:] else [*kept, samples[-1]]
 
 
 def _call(sleeper: Sleeper, began: float) -> list[tuple[float, float]]:

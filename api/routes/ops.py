@@ -13,12 +13,16 @@ from shared.pool_signals import PoolSignals
 router = APIRouter(tags=["operations"])
 
 
-_READY = {"status": "ready", "store": "reachable", "models": {EXAMPLE_MODEL: {"ready": 1, "starting": 0}}}
-_NOT_READY = _READY | {"status": "not ready", "models": {EXAMPLE_MODEL: {"ready": 0, "starting": 1}}}
+_READY = {
+    "status": "ready",
+    "store": "reachable",
+    "models": {EXAMPLE_MODEL: {"ready": 1, "starting": 0, "draining": 0}},
+}
+_NOT_READY = _READY | {"status": "not ready", "store": "unreachable"}
 HEALTH_RESPONSES: dict[int | str, dict[str, Any]] = {200: answering(Health, {"status": "ok"}, "It does.")}
 _READY_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: answering(Readiness, _READY, "Work can be done now."),
-    503: answering(Readiness, _NOT_READY, "Redis is away, or no worker is up."),
+    200: answering(Readiness, _READY, "A request that is sent now is accepted."),
+    503: answering(Readiness, _NOT_READY, "Redis is away."),
 }
 
 
@@ -40,7 +44,7 @@ async def ready(parts: PartsDep) -> Response:
     return json_response(body, 200 if store else 503, None if store else {"Retry-After": "1"})
 
 
-@router.get("/metrics")
+@router.get("/metrics", include_in_schema=False)
 async def metrics(parts: PartsDep, _: OwnerDep) -> Response:
     """Everything for Prometheus, in its text format; 503 without Redis."""
     return Response(parts.metrics.render(await parts.pools.look()), media_type=CONTENT_TYPE)

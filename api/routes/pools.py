@@ -4,6 +4,8 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
+from api.bodies import EXAMPLE_POOL, Pools, answering
+from api.bodies import Pool as PoolBody
 from api.dependencies import OwnerDep, PartsDep
 from api.exchange import json_response
 from api.pools import Pool
@@ -12,15 +14,23 @@ from shared.pool_signals import PoolSignals
 
 router = APIRouter(prefix="/v1/pools", tags=["pools"])
 
+_LIST_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: answering(Pools, {"object": "list", "data": [EXAMPLE_POOL]}, "The pools.")
+}
+_POOL_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: answering(PoolBody, EXAMPLE_POOL, "The pool."),
+    404: {"description": "The model is not served."},
+}
 
-@router.get("")
+
+@router.get("", responses=_LIST_RESPONSES)
 async def list_pools(parts: PartsDep, _: OwnerDep) -> Response:
     """Every model's pool, as it is now."""
     pools = await parts.pools.look()
     return json_response({"object": "list", "data": [describe(pool) for pool in pools.values()]})
 
 
-@router.get("/{name:path}")
+@router.get("/{name:path}", responses=_POOL_RESPONSES)
 async def read_pool(name: str, parts: PartsDep, _: OwnerDep) -> Response:
     """One model's pool, by the model's name or an alias."""
     model = parts.service.models.resolve(name).name

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 
 from bench.cold_start import PLAIN, STANDBY, Measured, parse, table, write
-from bench.cycle import Cycle, Sample
+from bench.cycle import Cycle, Sample, changes
 from bench.cycle_chart import zero_one_zero
 from bench.sleeper import Start
 
@@ -64,6 +64,14 @@ def test_the_results_have_every_start_and_the_picture(measured: Measured, tmp_pa
     assert content["ours"][PLAIN][1]["stages"]["import"] == 4.8
     assert content["cycle"]["samples"][2] == {"at": 7.0, "waiting": 3, "starting": 0, "ready": 1, "stopping": 0}
     assert content["theirs_first"] == 30.0
+
+
+def test_of_the_samples_only_changes_are_kept() -> None:
+    quiet = [Sample(at / 20, waiting=0, starting=0, ready=0) for at in range(10)]
+    woken = [Sample(1 + at / 20, waiting=1, starting=1, ready=0) for at in range(10)]
+    assert changes([*quiet, *woken]) == [quiet[0], woken[0], woken[-1]]
+    assert changes([*quiet, woken[0]]) == [quiet[0], woken[0]]
+    assert changes([]) == []
 
 
 class TestPicture:
