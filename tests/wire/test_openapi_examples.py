@@ -40,12 +40,21 @@ def test_an_example_is_answered_as_the_document_says(
     assert (answer.status_code, masked(answer.json())) == (status, masked(copy.deepcopy(promised)))
 
 
+def is_alike(one: Any, other: Any) -> bool:
+    """Whether two shapes have the same fields; a null is what is not known yet, and may be anything."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(is_alike(one[name], other[name]) for name in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(is_alike(*pair) for pair in zip(one, other, strict=True))
+    return one == other or "NoneType" in (one, other)
+
+
 @pytest.mark.parametrize(("path", "operation"), list(reads()))
 def test_what_is_read_has_the_documented_form(client: httpx.Client, path: str, operation: dict[str, Any]) -> None:
     answer = client.get(path)
     body = operation["responses"]["200"]["content"][JSON]
     assert answer.status_code == 200
-    assert shape(answer.json()) == shape(body["example"])
+    assert is_alike(shape(answer.json()), shape(body["example"]))
 
 
 def test_a_job_has_the_documented_form(client: httpx.Client) -> None:
