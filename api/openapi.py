@@ -201,7 +201,8 @@ def _complete(operation: dict[str, Any], path: str, dialect: Dialect, shapes: _S
     )
     for status, response in responses.items():
         if int(status) >= 400 and "content" not in response:
-            response["content"] = of_route[status]["content"]
+            plain = _response("", shapes.answered([dialect.error_model]), {})
+            response["content"] = of_route.get(status, plain)["content"]
     if path.endswith("/info"):
         # FastAPI leaves out what is null.
         responses["200"]["content"][_JSON]["example"] = INFO_EXAMPLE

@@ -6,9 +6,15 @@ import pytest
 
 from api.app import create_app
 from api.dialects.registry import FAMILIES
+from api.examples import ERRORS
 from api.settings import ApiSettings
+from shared.errors import ConfigurationError, JobNotFinished, MethodNotAllowed, Overloaded, RouteNotFound
 from shared.models import ModelRegistry, ModelSpec
 from tests.shared.support import MODEL
+from tests.shared.test_errors import LEAVES
+
+# Of other routes, of the operator alone, or not raised yet.
+MET_ELSEWHERE = {RouteNotFound, MethodNotAllowed, JobNotFinished, ConfigurationError, Overloaded}
 
 
 def document_of(**settings: Any) -> dict[str, Any]:
@@ -89,6 +95,13 @@ def test_no_answer_may_have_more_than_is_named(document: dict[str, Any]) -> None
 
 def test_frameworks_own_words_on_validation_are_not_promised(document: dict[str, Any]) -> None:
     assert "HTTPValidationError" not in document["components"]["schemas"]
+
+
+def test_every_error_that_a_rerank_request_may_meet_is_documented() -> None:
+    """Whoever adds an error decides which it is."""
+    met = {type(error) for error in ERRORS}
+    assert met.isdisjoint(MET_ELSEWHERE)
+    assert met | MET_ELSEWHERE == set(LEAVES)
 
 
 def test_operations_have_names_of_their_own(document: dict[str, Any]) -> None:

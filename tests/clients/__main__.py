@@ -38,6 +38,7 @@ QUIET = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     "LITELLM_LOG": "ERROR",
     "NO_PROXY": "*",
+    "NVIDIA_USAGE_TELEMETRY_ENABLED": "false",
 }
 _KEPT = re.compile(r"PATH|LANG|LC_.*|TZ|TERM|SSL_CERT_.*")
 

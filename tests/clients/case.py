@@ -44,6 +44,10 @@ class Client:
     mistake: Callable[[Target], Target] | None = name_no_model
     # The errors whose text the client throws away, whatever it is.
     mute: Set[int] = frozenset()
+    # Where a dialect is spoken exactly: the client's line is run with this behind the service's address.
+    prefix: str = ""
+    # It tries again by itself, no sooner than a Retry-After says.
+    patient: bool = False
     # Its time counts: nobody else calls meanwhile.
     alone: bool = False
 

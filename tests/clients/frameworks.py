@@ -9,6 +9,7 @@ from cohere import errors as cohere_errors
 from langchain_cohere import CohereRerank as LangchainCohere
 from langchain_community.document_compressors import jina_rerank
 from langchain_core.documents import Document
+from langchain_nvidia_ai_endpoints import NVIDIARerank
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 from llama_index.postprocessor.cohere_rerank import CohereRerank
 from llama_index.postprocessor.jinaai_rerank import JinaRerank
@@ -52,6 +53,14 @@ def langchain_jina(target: Target) -> str:
     return _ranked_documents(compressor.compress_documents([Document(text) for text in DOCUMENTS], QUERY))
 
 
+def langchain_nvidia(target: Target) -> str:
+    compressor = made("langchain, NVIDIARerank", target, NVIDIARerank=NVIDIARerank)
+    best = list(compressor.compress_documents([Document(text) for text in DOCUMENTS], QUERY))[:TOP]
+    # They come with the model's own scores.
+    assert all(isinstance(document.metadata["relevance_score"], float) for document in best)
+    return ranked_texts([document.page_content for document in best], [])
+
+
 def _ranked_documents(documents: Iterable[Document]) -> str:
     best = list(documents)[:TOP]
     return ranked_texts([it.page_content for it in best], [it.metadata["relevance_score"] for it in best])
@@ -80,10 +89,12 @@ def _ranked_nodes(postprocessor: Any) -> str:
     return ranked_texts([node.text for node in best], [node.score for node in best])
 
 
-def litellm_as(provider: str) -> Callable[[Target], str]:
+def litellm_as(provider: str, *, documents: bool = True) -> Callable[[Target], str]:
+    """`documents`: the service sends them back."""
+
     def call(target: Target) -> str:
         rows = made(f"litellm, {provider}", target, litellm=litellm).results
-        texts = [row["document"]["text"] for row in rows]
+        texts = [row["document"]["text"] for row in rows] if documents else None
         return ranked([row["index"] for row in rows], [row["relevance_score"] for row in rows], texts)
 
     return call
@@ -109,6 +120,7 @@ LITELLM_INFINITY = {status: raised for status, raised in LITELLM.items() if stat
 LITELLM_TEI = LITELLM | {404: litellm.APIError}
 # Neither has errors of its own: Jina's two say RuntimeError; TEI's looks at no status, and finds that rows are missing.
 JINA = dict.fromkeys((401, 404, 429, 503), RuntimeError)
+NVIDIA = dict.fromkeys((401, 404, 429, 503), Exception)
 TEI = dict.fromkeys((401, 429, 503), AssertionError)
 
 
@@ -118,12 +130,23 @@ PROVIDERS = ("cohere", "jina_ai", "hosted_vllm", "voyage", "together_ai")
 STRANGERS = {"huggingface.co"}
 
 CLIENTS = [
-    Client("cohere, ClientV2", "cohere", cohere_v2, COHERE),
-    Client("cohere, Client", "cohere", cohere_v1, COHERE),
-    Client("langchain, CohereRerank", "langchain-cohere", langchain_cohere, COHERE),
-    Client("langchain, JinaRerank", "langchain-community", langchain_jina, JINA),
+    Client("cohere, ClientV2", "cohere", cohere_v2, COHERE, patient=True),
+    Client("cohere, Client", "cohere", cohere_v1, COHERE, patient=True),
+    Client("langchain, CohereRerank", "langchain-cohere", langchain_cohere, COHERE, patient=True),
+    *(Client("langchain, JinaRerank", "langchain-community", langchain_jina, JINA, prefix=it) for it in ("", "/jina")),
+    Client("langchain, NVIDIARerank", "langchain-nvidia-ai-endpoints", langchain_nvidia, NVIDIA),
+    Client("langchain, NVIDIARerank", "langchain-nvidia-ai-endpoints", langchain_nvidia, NVIDIA, prefix="/nvidia"),
     Client("llama-index, JinaRerank", "llama-index-postprocessor-jinaai-rerank", llama_index_jina, JINA),
-    Client("llama-index, CohereRerank", "llama-index-postprocessor-cohere-rerank", llama_index_cohere, COHERE),
+    Client(
+        "llama-index, JinaRerank", "llama-index-postprocessor-jinaai-rerank", llama_index_jina, JINA, prefix="/jina"
+    ),
+    Client(
+        "llama-index, CohereRerank",
+        "llama-index-postprocessor-cohere-rerank",
+        llama_index_cohere,
+        COHERE,
+        patient=True,
+    ),
     Client(
         "llama-index, TextEmbeddingInference",
         "llama-index-postprocessor-tei-rerank",
@@ -133,6 +156,8 @@ CLIENTS = [
         mute=set(TEI),
     ),
     *(Client(f"litellm, {provider}", "litellm", litellm_as(provider), LITELLM) for provider in PROVIDERS),
+    Client("litellm, cohere", "litellm", litellm_as("cohere", documents=False), LITELLM, prefix="/cohere"),
+    Client("litellm, hosted_vllm", "litellm", litellm_as("hosted_vllm"), LITELLM, prefix="/vllm"),
     Client("litellm, infinity", "litellm", litellm_as("infinity"), LITELLM_INFINITY),
     # It sends no model.
     Client("litellm, huggingface", "litellm", litellm_as("huggingface"), LITELLM_TEI, mistake=lead_nowhere),

@@ -16,6 +16,11 @@ def infinity(target: Target) -> str:
     return ranked([row.index for row in rows], [row.relevance_score for row in rows])
 
 
+RAISES = dict.fromkeys((401, 404, 429, 503), UnexpectedStatus)
+# Infinity itself says 400 of a model that it does not know.
+EXACTLY = dict.fromkeys((401, 400, 429, 503), UnexpectedStatus)
+
 CLIENTS = [
-    Client("infinity_client", "infinity-client", infinity, dict.fromkeys((401, 404, 429, 503), UnexpectedStatus))
+    Client("infinity_client", "infinity-client", infinity, RAISES),
+    Client("infinity_client", "infinity-client", infinity, EXACTLY, prefix="/infinity"),
 ]

@@ -12,7 +12,10 @@ from haystack.utils import Secret
 from haystack_integrations.components.rankers.cohere import CohereRanker
 from haystack_integrations.components.rankers.huggingface_api import HuggingFaceTEIRanker
 from haystack_integrations.components.rankers.jina import JinaRanker
+from pinecone import Pinecone
+from pinecone import errors as pinecone_errors
 from voyageai import error as voyage_errors
+from xinference_client import RESTfulClient
 
 from tests.clients.case import DOCUMENTS, QUERY, TOP, Client, Target, made, question, ranked, ranked_texts
 
@@ -47,6 +50,20 @@ def together_sdk(target: Target) -> str:
     rows = answer.results
     texts = [row.document.text for row in rows]
     return ranked([row.index for row in rows], [row.relevance_score for row in rows], texts)
+
+
+def pinecone_sdk(target: Target) -> str:
+    client = made("pinecone", target, Pinecone=Pinecone)
+    rows = client.inference.rerank(model=target.model, **question()).data
+    texts = [row.document["text"] for row in rows]
+    return ranked([row.index for row in rows], [row.score for row in rows], texts)
+
+
+def xinference(target: Target) -> str:
+    client = made("xinference_client", target, RESTfulClient=RESTfulClient)
+    rows = client.get_model(target.model).rerank(return_documents=True, **question())["results"]
+    texts = [row["document"]["text"] for row in rows]
+    return ranked([row["index"] for row in rows], [row["relevance_score"] for row in rows], texts)
 
 
 def openai_models(target: Target) -> str:
@@ -120,18 +137,30 @@ OPENAI = {
     429: openai.RateLimitError,
     503: openai.InternalServerError,
 }
-# Haystack has no errors of its own: these two say RuntimeError.
-HAYSTACK = dict.fromkeys((401, 404, 429, 503), RuntimeError)
+PINECONE = {
+    401: pinecone_errors.UnauthorizedError,
+    404: pinecone_errors.NotFoundError,
+    429: pinecone_errors.RateLimitError,
+    503: pinecone_errors.ServiceError,
+}
+# Neither haystack nor Xinference has errors of its own.
+RUNTIME = dict.fromkeys((401, 404, 429, 503), RuntimeError)
 
 CLIENTS = [
     Client("haystack, JinaRanker in its 5 s", "jina-haystack", haystack_jina_many, alone=True),
-    Client("cohere, ClientV2", "cohere", cohere_v2, COHERE),
-    Client("cohere, Client", "cohere", cohere_v1, COHERE),
+    Client("cohere, ClientV2", "cohere", cohere_v2, COHERE, patient=True),
+    Client("cohere, ClientV2", "cohere", cohere_v2, COHERE, patient=True, prefix="/cohere"),
+    Client("cohere, Client", "cohere", cohere_v1, COHERE, patient=True),
+    Client("cohere, Client", "cohere", cohere_v1, COHERE, patient=True, prefix="/cohere"),
     Client("voyageai", "voyageai", voyage, VOYAGE, mute={503}),
-    Client("together", "together", together_sdk, TOGETHER),
-    Client("openai, models", "openai", openai_models, OPENAI),
-    Client("haystack, JinaRanker", "jina-haystack", haystack_jina, HAYSTACK),
-    Client("haystack, CohereRanker", "cohere-haystack", haystack_cohere, COHERE),
+    Client("voyageai", "voyageai", voyage, VOYAGE, mute={503}, prefix="/voyage"),
+    Client("together", "together", together_sdk, TOGETHER, patient=True),
+    Client("pinecone", "pinecone", pinecone_sdk, PINECONE, patient=True),
+    Client("xinference_client", "xinference-client", xinference, RUNTIME),
+    Client("openai, models", "openai", openai_models, OPENAI, patient=True),
+    Client("haystack, JinaRanker", "jina-haystack", haystack_jina, RUNTIME),
+    Client("haystack, JinaRanker", "jina-haystack", haystack_jina, RUNTIME, prefix="/jina"),
+    Client("haystack, CohereRanker", "cohere-haystack", haystack_cohere, COHERE, patient=True),
     # It takes the host of its address alone, and sends no model.
-    Client("haystack, HuggingFaceTEIRanker", "huggingface-api-haystack", haystack_tei, HAYSTACK, mistake=None),
+    Client("haystack, HuggingFaceTEIRanker", "huggingface-api-haystack", haystack_tei, RUNTIME, mistake=None),
 ]

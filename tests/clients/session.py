@@ -11,12 +11,14 @@ import ipaddress
 import json
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TextIO
+from uuid import uuid4
 
 from tests.clients.case import Client, Target
 
@@ -54,6 +56,9 @@ def main() -> int:
 
 
 def _outcome(client: Client, targets: dict[str, Target]) -> dict[str, Any]:
+    once = replace(targets["real"], url=f"{targets['limited'].url}/once/{uuid4().hex}")
+    targets = targets | {"once": once}
+    targets = {name: replace(target, url=target.url + client.prefix) for name, target in targets.items()}
     checks = [_success(client, targets["real"])]
     for status, expected in client.raises.items():
         target = targets[_ERRORS[status]]
@@ -62,8 +67,11 @@ def _outcome(client: Client, targets: dict[str, Target]) -> dict[str, Any]:
                 continue
             target = client.mistake(replace(target, says="no-such-model"))
         checks.append(_error(client, status, expected, target))
+    if client.patient:
+        checks.append(_patience(client, targets["once"]))
     version = f"{client.distribution} {importlib.metadata.version(client.distribution)}"
-    return {"client": client.name, "version": version, "checks": checks}
+    name = f"{client.name}{client.prefix and f' at {client.prefix}'}"
+    return {"client": name, "version": version, "checks": checks}
 
 
 def _success(client: Client, target: Target) -> Check:
@@ -71,6 +79,15 @@ def _success(client: Client, target: Target) -> Check:
         return _check(client.call(target))
     except Exception as error:
         return _check("no answer", _told(error))
+
+
+def _patience(client: Client, target: Target) -> Check:
+    """The first call is answered with 429 and a Retry-After of a second."""
+    began = time.monotonic()
+    check = _success(client, target)
+    seconds = time.monotonic() - began
+    hasty = "" if seconds >= 1 else "it did not wait for the second that it was told"
+    return _check(f"429, then answered after {seconds:.1f} s", str(check["problem"]) or hasty)
 
 
 def _error(client: Client, status: int, expected: type[Exception], target: Target) -> Check:

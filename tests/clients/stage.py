@@ -27,7 +27,7 @@ def stage(engine: str) -> Iterator[dict[str, dict[str, str]]]:
         model = real.start_service().name
         down = opened.enter_context(Stack(Options(port=0, workers=0, engine="lexical", environment=environment)))
         _start_and_lose_redis(down)
-        front = opened.enter_context(limiting_front())
+        front = opened.enter_context(limiting_front(real.url))
         real.wait_ready(READY_SECONDS)
         key = _make_key(real)
         targets = {

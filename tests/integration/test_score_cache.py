@@ -134,3 +134,15 @@ class TestWithASlowWorker:
         ]
         assert result.json()["usage"]["cached_pairs"] == 1
         assert client.post("/v1/rerank", json=body, headers=key).content == result.content
+
+    def test_pairs_with_queries_of_their_own_are_remembered_under_these(self, client: httpx.Client) -> None:
+        pairs = {"data_1": ["red fox", "blue whale"], "data_2": ["a red fox", "a red whale"]}
+        taken = client.post("/vllm/score", json=pairs, headers={"Prefer": "respond-async"}).json()
+        while client.get(f"/v1/jobs/{taken['id']}", headers={"Prefer": "wait=10"}).json()["state"] != "succeeded":
+            pass
+        scores = [row["score"] for row in client.get(f"/v1/jobs/{taken['id']}/results").json()["data"]]
+        for query, text, score in zip(*pairs.values(), scores, strict=True):
+            answer = client.post("/v1/rerank", json={"query": query, "documents": [text]})
+            assert (answer.status_code, order(answer)) == (200, [(0, score)])
+            assert answer.json()["usage"]["cached_pairs"] == 1
+        assert client.post("/v1/rerank", json={"query": "red fox", "documents": ["a red whale"]}).status_code == 504
