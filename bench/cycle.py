@@ -44,8 +44,9 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Cycle:
-    """`samples` are those in which something changed, and the last one. `calls` has of each call when it came, and how
-    many seconds it took; `idle_seconds` is the pool's setting.
+    """`samples` are those in which something changed, and the last one; `idle_seconds` is the pool's setting.
+
+    `calls` has of each call when it came, and how many seconds it took.
     """
 
     samples: list[Sample]

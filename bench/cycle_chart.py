@@ -4,6 +4,7 @@ As SVG that reads in light and in dark, as bench/chart.py does.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from statistics import median
 
 from bench.chart import STYLE
@@ -119,7 +120,7 @@ def _area(frame: _Frame, panel: str, style: str, count: Callable[[Sample], int])
 def _notes(frame: _Frame) -> Iterator[str]:
     """What the stretches below are."""
     for style, name in (("starting", "starts"), ("ready", "ready")):
-        times = [sample.at for sample in frame.samples if getattr(sample, style)]
-        if times:
-            x, y = frame.x((times[0] + times[-1]) / 2), frame.y("workers", 0.5) + 4
+        stretch = [(sample.at, following.at) for sample, following in pairwise(frame.samples) if getattr(sample, style)]
+        if stretch:
+            x, y = frame.x((stretch[0][0] + stretch[-1][1]) / 2), frame.y("workers", 0.5) + 4
             yield f'<text class="note" x="{x:.1f}" y="{y:.1f}" text-anchor="middle">{name}</text>'
