@@ -15,13 +15,13 @@ SLOW_SECONDS = 1.0
 Opener = Callable[..., Any]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def service() -> Iterator[Stack]:
     with running() as stack:
         yield stack
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def slow_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Each scoring takes SLOW_SECONDS, and the API itself waits no longer than a fifth of that."""
     models = write_models(tmp_path_factory.mktemp("models"), engine_args={"delay_seconds": SLOW_SECONDS})
