@@ -10,7 +10,7 @@ VENV := .venv/bin
 unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-clients test-fuzz check fix bench bench-quick bench-interactive bench-cold simulate lock clean
+.PHONY: help run demo test test-clients test-fuzz check fix bench bench-quick bench-interactive bench-cold bench-store simulate lock clean
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z-]*\): ## \(.*\)/  make \1\t\2/p' Makefile
@@ -48,6 +48,9 @@ fix: ## Formats, and repairs what the linter can; the only target that changes s
 
 bench-interactive: ## Measures interactive calls while batch work saturates the worker
 	@$(INSTALL) --with test && exec $(VENV)/python -m bench.interactive_under_load $(ARGS)
+
+bench-store: ## Measures what a job and a remembered score cost Redis, 10 seconds (options: ARGS="--help")
+	@$(INSTALL) --with test && exec $(VENV)/python -m bench.store_costs $(ARGS)
 
 simulate: ## Simulates scaling: waits and costs under several kinds of traffic, a minute (options: ARGS="--help")
 	@$(INSTALL) --with check && exec $(VENV)/python -m bench.simulate_scaling $(ARGS)

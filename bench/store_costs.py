@@ -1,0 +1,193 @@
+"""What a job costs Redis: microseconds of its one thread for each of the ledger's scripts, and bytes of its memory.
+
+`make bench-store` (or `python -m bench.store_costs`), 20 s, without a model, an API or a worker: the ledger's own two
+halves against a Redis of their own. Redis is one thread: what a job takes of it bounds what all APIs and workers
+together can do.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import redis
+import redis.asyncio
+
+from bench import machine
+from bench.words import VOCABULARY_SIZE, Words
+from infra.local.redis_server import start_redis
+from shared import keys
+from shared.celery_app import Envelopes, make_celery
+from shared.contracts import Document, RerankRequest, ScoreScale, ShardScores, WorkClass
+from shared.ledger import Ledger, Submission
+from shared.models import ModelSpec
+from shared.processes import stop_all
+from shared.score_cache import ScoreWriter
+from shared.sharding import ShardSize, cut
+from shared.worker_ledger import NO_ROOM, ShardLease, WorkerLedger
+
+MODEL = "model"
+DOCUMENTS, WORDS = 20, 100
+Item = TypeVar("Item")
+_AT_ONCE = 50
+"""Jobs whose scripts share a round trip: neither side waits for the other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Of one step of a job: Redis's microseconds, and the bytes that it holds more once the step is done."""
+
+    step: str
+    microseconds: float
+    bytes: float
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.store_costs", description=__doc__.partition("\n")[0])
+    parser.add_argument("--jobs", type=int, default=2000, help="so many jobs of each kind; default: %(default)s")
+    parser.add_argument("--scores", type=int, default=100_000, help="scores to remember; default: %(default)s")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        child, url = start_redis(Path(folder), os.environ)
+        try:
+            with redis.Redis.from_url(url) as client:
+                job_costs = [
+                    (shards, asyncio.run(measure_jobs(url, client, options.jobs, shards))) for shards in (1, 4)
+                ]
+                remembered = measure_scores(client, options.scores)
+        finally:
+            stop_all([child], grace_seconds=5)
+    print(f"{options.jobs:,} jobs of {DOCUMENTS} documents of {WORDS} words; {json.dumps(machine.describe())}")
+    for shards, costs in job_costs:
+        report(f"a job of {'one shard' if shards == 1 else f'{shards} shards'}", costs)
+    report(f"a remembered score, of {options.scores:,}", [remembered])
+    return 0
+
+
+async def measure_jobs(url: str, client: redis.Redis, jobs: int, shards: int) -> list[Cost]:
+    """Submit, claim and finish so many jobs, one step of all of them after the other."""
+    submissions = make_submissions(url, jobs, shards)
+    leases = [ShardLease(submission.job_id, shard, "token") for submission in submissions for shard in range(shards)]
+    scores = ShardScores(scores=[0.1234567891] * (DOCUMENTS // shards), scale=ScoreScale.LOGIT)
+    worker = WorkerLedger(client, MODEL, lease_seconds=600)
+
+    async def submit() -> None:
+        async with redis.asyncio.Redis.from_url(url) as connection:
+            ledger = Ledger(connection)
+            for some in batches(submissions):
+                await asyncio.gather(*(ledger.submit(submission) for submission in some))
+
+    await submit()  # Once for nothing: the scripts are loaded then.
+    client.flushdb()
+    before, began = used(client), spent(client)
+    await submit()
+    costs = [Cost("submit", (spent(client) - began) / jobs, (used(client) - before) / jobs)]
+
+    def claim(some: Sequence[ShardLease]) -> None:
+        worker.claim_all(some, alone=False)
+
+    def finish(some: Sequence[ShardLease]) -> None:
+        worker.exchange([(lease, scores, WorkClass.INTERACTIVE) for lease in some], NO_ROOM)
+
+    steps: dict[str, Callable[[Sequence[ShardLease]], object]] = {
+        "claim": claim,
+        "renew": worker.renew,
+        "finish": finish,
+    }
+    for step, take in steps.items():
+        before, began = used(client), spent(client)
+        for some in batches(leases):
+            take(some)
+        costs.append(Cost(step, (spent(client) - began) / jobs, (used(client) - before) / jobs))
+    client.flushdb()
+    return costs
+
+
+def measure_scores(client: redis.Redis, count: int) -> Cost:
+    """Remember so many scores, each of a text of its own."""
+    writer = ScoreWriter(client, ModelSpec(name=MODEL, source="source"), seconds=600, entries=count)
+    texts = [f"text {number}" for number in range(count)]
+    made = [
+        (
+            RerankRequest(query="a query", documents=[Document(text=text) for text in some]),
+            ShardScores(scores=[0.1234567891] * len(some), scale=ScoreScale.LOGIT),
+        )
+        for some in batches(texts)
+    ]
+    before, began = allocated(client), spent(client)
+    writer.write_all(made)
+    return Cost("remember", (spent(client) - began) / count, (allocated(client) - before) / count)
+
+
+def make_submissions(url: str, jobs: int, shards: int) -> list[Submission]:
+    """Jobs as the API makes them; no text comes twice."""
+    words = Words([f"word{number}" for number in range(VOCABULARY_SIZE)], seed=1)
+    envelopes = Envelopes(make_celery(url))
+    queue = keys.queue_name(MODEL, WorkClass.INTERACTIVE)
+    made: list[Submission] = []
+    for number in range(jobs):
+        query = words.query(number).decode()
+        texts = [text.decode() for text in words.documents(number, DOCUMENTS, WORDS)]
+        each = cut(query, texts[:1], None)[0].tokens
+        sizes = [ShardSize(DOCUMENTS // shards, each * DOCUMENTS // shards)] * shards
+        job_id = f"job-{number:032}"
+        made.append(
+            Submission(
+                job_id=job_id,
+                request=RerankRequest(query=query, documents=[Document(text=text) for text in texts]),
+                model=MODEL,
+                dialect="superset",
+                owner="owner",
+                work_class=WorkClass.INTERACTIVE,
+                sizes=sizes,
+                envelopes=[envelopes.build(queue, job_id, shard) for shard in range(len(sizes))],
+                deadline_seconds=600,
+            )
+        )
+    return made
+
+
+def batches(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    """Some at a time, in order."""
+    return (items[start : start + _AT_ONCE] for start in range(0, len(items), _AT_ONCE))
+
+
+def spent(client: redis.Redis) -> float:
+    """Microseconds that Redis has spent in scripts so far."""
+    stats: Any = client.info("commandstats")
+    return float(sum(stats.get(name, {}).get("usec", 0) for name in ("cmdstat_evalsha", "cmdstat_eval")))
+
+
+def used(client: redis.Redis) -> int:
+    """Bytes of all keys and their values, as Redis tells them key by key: buffers of any kind are not in it."""
+    total = 0
+    for names in batches(list(client.scan_iter(count=1000))):
+        with client.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.memory_usage(name, samples=0)
+            total += sum(pipe.execute())
+    return total
+
+
+def allocated(client: redis.Redis) -> int:
+    """Bytes that Redis has taken, of whatever kind: for so many small keys that what holds them together counts."""
+    memory: Any = client.info("memory")
+    return int(memory["used_memory"])
+
+
+def report(title: str, costs: Sequence[Cost]) -> None:
+    print(f"\n{title:32}{'us of Redis':>12}{'bytes':>10}")
+    for cost in costs:
+        print(f"{cost.step:32}{cost.microseconds:12.1f}{cost.bytes:10.0f}")
+    if len(costs) > 1:
+        print(f"{'in all':32}{sum(cost.microseconds for cost in costs):12.1f}{sum(cost.bytes for cost in costs):10.0f}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
