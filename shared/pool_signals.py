@@ -44,7 +44,7 @@ class PoolSignals:
     `oldest_seconds`: since the oldest job that has not ended came, 0 when there is none. `idle_seconds`: since a job
     last came or ended. `shards`: those not done, the number that KEDA's redis trigger reads.
     `busy_workers` had something in hand at their last heartbeat. `failures`: starts that failed since a worker was
-    ready; `failed_at`, Unix seconds, and `failure` tell of the last one.
+    ready, those side by side counted once; `failed_at`, Unix seconds, and `failure` tell of the last one.
     `tokens_per_second`: what one worker gets done while it has something to do. `start_seconds`: from a worker's first
     breath until it was ready. `workers`: the last words of those alive.
     """
@@ -124,7 +124,7 @@ def _read_pool(model: str, answers: Iterator[Any], redis_now: float, now: float)
         ready=states.count(WorkerState.READY),
         draining=states.count(WorkerState.DRAINING),
         busy_workers=frozenset(beat.worker for beat in alive if beat.held),
-        failures=len(failures),
+        failures=_count_tries(failures),
         failed_at=failures[-1].at if failures else None,
         failure=failures[-1].reason if failures else None,
         tokens_per_second=_rate(alive, measured),
@@ -145,6 +145,15 @@ def _load_of(work_class: WorkClass, jobs: Mapping[WorkClass, int], load: Mapping
         running_tokens=count("running_tokens"),
         running_jobs=count("running_jobs"),
     )
+
+
+def _count_tries(failures: Sequence[Heartbeat]) -> int:
+    """How often starting has failed. Starts that ran side by side were one try: what fails one, fails all."""
+    tries, over_at = 0, 0.0
+    for beat in failures:
+        if not beat.started_at or beat.started_at >= over_at:
+            tries, over_at = tries + 1, beat.at
+    return tries
 
 
 def _rate(alive: Sequence[Heartbeat], measured: Mapping[bytes, bytes]) -> float | None:

@@ -242,6 +242,12 @@ class TestWorkers:
         writer.forget_others()
         assert (look(redis_client).failures, look(redis_client).failure) == (0, None)
 
+    def test_starts_that_failed_side_by_side_are_one_try(self, redis_client: Any) -> None:
+        now = time.time()
+        for number, (began, ended) in enumerate(((100, 90), (99, 80), (98, 85), (70, 60), (65, 50))):
+            note(redis_client, f"w{number}", "failed", age=ended, started_at=now - began)
+        assert look(redis_client).failures == 2
+
 
 class TestMeasured:
     def test_the_rate_is_the_mean_of_those_who_know_theirs(self, redis_client: Any) -> None:

@@ -5,6 +5,7 @@ words of the others: see shared.heartbeats. Raises redis.RedisError.
 """
 
 import socket
+import time
 from collections.abc import Iterable
 
 import redis
@@ -26,7 +27,8 @@ class Obituaries:
     def note(self, end: Ended) -> str:
         """Write down the end of a worker; answers it in words."""
         worker, name = end.worker, end.worker.name or ""
-        writer = HeartbeatWriter(self._client, worker.model, name)
+        began = time.time() - (time.monotonic() - worker.started_at)
+        writer = HeartbeatWriter(self._client, worker.model, name, started_at=began)
         last = self._last_word(worker.model, name)
         how = how_it_ended(end.status)
         if last is not None and last.state is WorkerState.FAILED:
