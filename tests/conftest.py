@@ -1,6 +1,7 @@
 """What every test may use: a real Redis of its own, on a free port, gone with the test run."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from shared.processes import stop_all
 # Nothing of the user's own set-up may leak into a test.
 for variable in [name for name in os.environ if name.startswith("RERANKQ_") or name == "REDIS_URL"]:
     del os.environ[variable]
+
+# Nor what it was started under: nohup, or a shell's background, has signals ignored, by all processes of the tests too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ from shared.models import ModelSpec
 from worker.engines.base import Cancellation, EngineError, EngineStartError, ScoringBatch, ScoringEngine
 from worker.engines.registry import build_engine
 from worker.engines.vllm_settings import prepare_environment
+from worker.startup import collecting_later
 
 
 def score(engine: ScoringEngine, batch: dict[str, Any]) -> dict[str, Any]:
@@ -34,7 +35,8 @@ def score(engine: ScoringEngine, batch: dict[str, Any]) -> dict[str, Any]:
 
 def drive(spec: dict[str, Any], batches: list[dict[str, Any]]) -> dict[str, Any]:
     try:
-        engine = build_engine(ModelSpec.model_validate(spec))
+        with collecting_later():
+            engine = build_engine(ModelSpec.model_validate(spec))
     except EngineStartError as error:
         return {"start_error": str(error)}
     try:
@@ -46,7 +48,8 @@ def drive(spec: dict[str, Any], batches: list[dict[str, Any]]) -> dict[str, Any]
 def drive_all(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One child after another, so that each has the machine to itself."""
     prepare_environment(os.environ)
-    importlib.import_module("worker.engines.vllm_engine")
+    with collecting_later():
+        importlib.import_module("worker.engines.vllm_engine")
     context = multiprocessing.get_context("fork")
     outcomes = []
     for case in cases:

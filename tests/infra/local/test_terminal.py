@@ -23,6 +23,7 @@ class Terminal:
         self.pid = pid
         self._number = number
         self._seen = b""
+        self._family: list[psutil.Process] = []
 
     def wait_for(self, text: str) -> None:
         deadline = time.monotonic() + 30
@@ -32,9 +33,22 @@ class Terminal:
                 self._seen += os.read(self._number, 65536)
 
     def close(self) -> None:
+        """Close the terminal. Who was in it is remembered: nobody tells later whose child an orphan was."""
         if self._number >= 0:
+            with suppress(psutil.NoSuchProcess):
+                self._family = psutil.Process(self.pid).children(recursive=True)
             os.close(self._number)
             self._number = -1
+
+    def clear(self) -> None:
+        """Close it, and leave nothing of it behind."""
+        self.close()
+        for process in self._family:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, 9)
+        os.waitpid(self.pid, 0)
 
 
 @contextmanager
@@ -54,19 +68,10 @@ def terminal(folder: Path, *command: str) -> Iterator[Terminal]:
     )
     os.close(slave)
     opened = Terminal(pid, master)
-    family: list[psutil.Process] = []
     try:
         yield opened
-        with suppress(psutil.NoSuchProcess):
-            family = psutil.Process(pid).children(recursive=True)
     finally:
-        opened.close()
-        for process in family:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        with suppress(ProcessLookupError):
-            os.kill(pid, 9)
-        os.waitpid(pid, 0)
+        opened.clear()
 
 
 @pytest.fixture
