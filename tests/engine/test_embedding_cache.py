@@ -65,7 +65,6 @@ def test_known_documents_under_a_new_query_cost_the_query_alone(
 ) -> None:
     assert warm["another query"]["prompt_tokens"] < 10
     assert cold["another query"]["prompt_tokens"] > 4000
-    assert warm["another query"]["seconds"] < cold["another query"]["seconds"] / 5
 
 
 def test_a_batch_that_is_known_whole_computes_nothing(warm: dict[str, dict[str, Any]]) -> None:
