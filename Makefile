@@ -10,7 +10,7 @@ VENV := .venv/bin
 unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-clients test-fuzz check fix bench bench-quick bench-interactive bench-cold bench-store simulate lock clean
+.PHONY: help run demo test test-clients test-cycles test-fuzz check fix bench bench-quick bench-interactive bench-cold bench-store simulate lock clean
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z-]*\): ## \(.*\)/  make \1\t\2/p' Makefile
@@ -24,6 +24,9 @@ demo: ## The same, and shows a few requests on it
 
 test: ## Runs the tests (options for pytest: ARGS="...")
 	@$(INSTALL) --with test && exec $(VENV)/python -m pytest $(ARGS)
+
+test-cycles: ## Starts and stops workers twenty times over, with requests at every phase of it, 10 minutes
+	@$(INSTALL) --with test && exec $(VENV)/python -m pytest -m cycles -s $(ARGS)
 
 # One environment for each set of libraries whose pins agree.
 test-clients: ## Runs real client libraries against the service (options: ARGS="--only cohere --engine vllm")

@@ -5,11 +5,9 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import httpx
 import psutil
@@ -19,27 +17,13 @@ import yaml
 
 from infra.local.stack import Stack
 from shared import keys
-from tests.stacks import PANDA, running
+from tests.cycles import ask, check_cycles
+from tests.stacks import running
 from tests.stacks import said_by_autoscaler as said
 from tests.stacks import workers_of as workers
 from tests.worker.support import wait_until
 
 IDLE_SECONDS = 0.3
-CYCLES = 20
-SLACK_SECONDS = 0.5
-"""What a machine with other things to do may add to a cold start."""
-
-
-def ask(stack: Stack, **changes: Any) -> httpx.Response:
-    """A waiting call with a query of its own."""
-    body = PANDA | {"query": f"giant panda {uuid4().hex}"} | changes
-    return httpx.post(f"{stack.url}/v1/rerank", json=body, timeout=60)
-
-
-def timed(stack: Stack) -> tuple[float, httpx.Response]:
-    started = time.monotonic()
-    answer = ask(stack)
-    return time.monotonic() - started, answer
 
 
 def until_none_is_left(stack: Stack) -> None:
@@ -72,61 +56,11 @@ def test_a_pool_may_always_have_one() -> None:
         assert ask(stack).status_code == 200
 
 
-class Phases:
-    """Requests sent in every phase of a pool's life, and how long each took."""
-
-    def __init__(self, stack: Stack) -> None:
-        self._stack = stack
-        self._threads = ThreadPoolExecutor(8)
-        self._sent: dict[str, list[Future[tuple[float, httpx.Response]]]] = {}
-
-    def send(self, phase: str) -> Future[tuple[float, httpx.Response]]:
-        future = self._threads.submit(timed, self._stack)
-        self._sent.setdefault(phase, []).append(future)
-        return future
-
-    def seconds(self, phase: str) -> list[float]:
-        """Raises where a request was lost."""
-        taken = []
-        for future in self._sent[phase]:
-            seconds, answer = future.result(timeout=60)
-            assert answer.status_code == 200, answer.text
-            assert answer.json()["results"][0]["index"] == 2
-            taken.append(seconds)
-        return taken
-
-
-def until_one_is_told_to_stop(stack: Stack) -> None:
-    """Once more than until now."""
-
-    def stops() -> int:
-        return sum("stopping" in sentence for sentence in said(stack))
-
-    before = stops()
-    wait_until(lambda: stops() > before)
-
-
 @pytest.mark.slow
-def test_twenty_cycles_lose_nothing_and_nobody_waits_longer_than_for_a_start() -> None:
-    """Each cycle has a request at zero, one while the worker starts, one in the countdown, one while it drains."""
+def test_requests_at_every_phase_are_answered_and_nobody_waits_longer_than_for_a_start() -> None:
+    """`make test-cycles` has twenty cycles, and the real engine."""
     with running(pool={"idle_seconds": IDLE_SECONDS}) as stack:
-        phases = Phases(stack)
-        for cycle in range(CYCLES):
-            until_none_is_left(stack)
-            first = phases.send("zero")
-            time.sleep(0.02 * cycle)
-            phases.send("starting").result(timeout=60)
-            first.result(timeout=60)
-            time.sleep(IDLE_SECONDS * cycle / CYCLES)
-            phases.send("countdown").result(timeout=60)
-            until_one_is_told_to_stop(stack)
-            # Anywhere from the signal to the end of the process, and a little beyond.
-            time.sleep(0.015 * cycle)
-            phases.send("draining").result(timeout=60)
-        cold = max(phases.seconds("zero"))
-        for phase in ("starting", "countdown", "draining"):
-            assert max(phases.seconds(phase)) <= cold + SLACK_SECONDS, phase
-        assert max(phases.seconds("countdown")) < cold
+        check_cycles(stack, 6, IDLE_SECONDS)
 
 
 @contextmanager

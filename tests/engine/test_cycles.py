@@ -1,0 +1,26 @@
+"""The long form of scaling to zero and back: `make test-cycles`."""
+
+import pytest
+
+from tests.cycles import check_cycles
+from tests.stacks import running, said_by_autoscaler
+from tests.worker.support import wait_until
+
+pytestmark = [pytest.mark.cycles, pytest.mark.timeout(900)]
+
+CYCLES = 20
+IDLE_SECONDS = 0.5
+
+
+@pytest.mark.parametrize("standby", [False, True], ids=["plain", "standby"])
+@pytest.mark.parametrize("engine", ["lexical", pytest.param("vllm", marks=pytest.mark.engine)])
+def test_twenty_cycles_lose_nothing_and_nobody_waits_longer_than_for_a_start(engine: str, standby: bool) -> None:
+    with running(engine=engine, pool={"idle_seconds": IDLE_SECONDS, "standby": standby}) as stack:
+        if standby:
+            wait_until(lambda: "a standby is ready" in "".join(said_by_autoscaler(stack)), seconds=120)
+        seconds = check_cycles(stack, CYCLES, IDLE_SECONDS, standbys=int(standby))
+    for phase, taken in seconds.items():
+        taken.sort()
+        print(
+            f"{engine:8} {phase:10} {CYCLES} requests, seconds: median {taken[CYCLES // 2]:.2f}, worst {taken[-1]:.2f}"
+        )
