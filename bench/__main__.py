@@ -24,7 +24,7 @@ RESULTS = Path(__file__).parent / "results"
 def main(arguments: list[str]) -> int:
     options = parse(arguments)
     plan = Plan(wanted(options.only), options.rounds, options.seconds, options.backlog, options.seed)
-    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGTERM, terminated)
     forget_settings(os.environ)
     with tempfile.TemporaryDirectory(prefix="rerankq-bench-", ignore_cleanup_errors=True) as folder:
         run = Run(plan, Path(folder))
@@ -54,9 +54,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--only", nargs="+", choices=list(CASES), default=[], metavar="CASE", help="these cases alone")
-    parser.add_argument("--rounds", type=_positive, default=0, help="turns of each server; default: 2")
+    parser.add_argument("--rounds", type=positive, default=0, help="turns of each server; default: 2")
     parser.add_argument("--seconds", type=float, default=0.0, help="length of one load; default: 8")
-    parser.add_argument("--backlog", type=_positive, default=0, help="pairs queued in case g; default: 5000")
+    parser.add_argument("--backlog", type=positive, default=0, help="pairs queued in case g; default: 5000")
     parser.add_argument("--seed", type=int, default=1, help="what the words are drawn with; default: %(default)s")
     parser.add_argument("--quick", action="store_true", help="one round, 2 s, 1000 pairs: to see that it works")
     parser.add_argument(
@@ -77,13 +77,14 @@ def forget_settings(environment: MutableMapping[str, str]) -> None:
         del environment[name]
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """An option's number, at least 1. Raises argparse.ArgumentTypeError."""
     if (value := int(text)) < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
     return value
 
 
-def _terminated(*_: object) -> None:
+def terminated(*_: object) -> None:
     """A polite kill ends in order: every server is stopped, the folder removed."""
     raise SystemExit(143)
 

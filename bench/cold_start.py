@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 
 from bench import machine, models, servers
-from bench.__main__ import RESULTS, forget_settings
+from bench.__main__ import RESULTS, forget_settings, positive, terminated
 from bench.cycle import Cycle, record
 from bench.cycle_chart import zero_one_zero
 from bench.generator import MeasurementFailed
@@ -191,8 +191,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench.cold_start", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=_positive, default=3, help="turns of each; default: %(default)s")
-    parser.add_argument("--starts", type=_positive, default=2, help="of ours in a turn; default: %(default)s")
+    parser.add_argument("--rounds", type=positive, default=3, help="turns of each; default: %(default)s")
+    parser.add_argument("--starts", type=positive, default=2, help="of ours in a turn; default: %(default)s")
     parser.add_argument("--evict", action="store_true", help="drop the weights from the page cache before each start")
     parser.add_argument("--quick", action="store_true", help="one round of one start and no cycle; writes nothing")
     parser.add_argument("--name", default="cold_start", help="write bench/results/NAME.json; default: %(default)s")
@@ -202,20 +202,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return options
 
 
-def _positive(text: str) -> int:
-    if (value := int(text)) < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
-
-
-def _terminated(*_: object) -> None:
-    """A polite kill ends in order: every server is stopped, the folder removed."""
-    raise SystemExit(143)
-
-
 def main(arguments: list[str]) -> int:
     options = parse(arguments)
-    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGTERM, terminated)
     forget_settings(os.environ)
     with tempfile.TemporaryDirectory(prefix="rerankq-cold-", ignore_cleanup_errors=True) as folder:
         run = Run(Path(folder), rounds=options.rounds, starts=options.starts, evict=options.evict)

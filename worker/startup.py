@@ -1,7 +1,8 @@
 """A worker's start: where its time goes, and what makes it short. Knows no engine.
 
 Nothing that is imported or loaded at the start is ever freed, but Python's collector looks for garbage in it again and
-again: a second of vLLM's import, and more than half of its load. So it rests until the worker is ready (`collecting`).
+again: a second of vLLM's import, and more than half of its load. So it rests until the worker is
+ready (`collecting_later`).
 """
 
 import gc

@@ -92,9 +92,7 @@ async def test_it_says_once_when_the_worker_is_ready(
     make: Make, launcher: FakeLauncher, ledger: Ledger, beats: Beats, said: list[str]
 ) -> None:
     autoscaler = make()
-    await ledger.submit(make_submission())
-    autoscaler.round()
-    (worker,) = launcher.running
+    worker = await starting(autoscaler, launcher, ledger)
     beats.say(worker, WorkerState.STARTING)
     autoscaler.round()
     worker.started_at -= 9.3
@@ -109,9 +107,7 @@ async def test_after_some_quiet_the_worker_is_asked_to_stop(
     make: Make, launcher: FakeLauncher, ledger: Ledger, beats: Beats, said: list[str]
 ) -> None:
     autoscaler = make()
-    await ledger.submit(make_submission())
-    autoscaler.round()
-    (worker,) = launcher.running
+    worker = await starting(autoscaler, launcher, ledger)
     beats.say(worker, WorkerState.READY)
     autoscaler.round()
     assert not is_stopping(worker)
@@ -123,6 +119,14 @@ async def test_after_some_quiet_the_worker_is_asked_to_stop(
     launcher.end(worker, 0)
     autoscaler.round()
     assert said[2:] == ["quiet for 0 s: stopping the worker", "the worker has stopped"]
+
+
+async def starting(autoscaler: Autoscaler, launcher: FakeLauncher, ledger: Ledger) -> Worker:
+    """A job has come, and a worker was started for it."""
+    await ledger.submit(make_submission())
+    autoscaler.round()
+    (worker,) = launcher.running
+    return worker
 
 
 async def draining(autoscaler: Autoscaler, launcher: FakeLauncher, ledger: Ledger, beats: Beats) -> None:
@@ -198,9 +202,7 @@ async def test_a_worker_that_dies_before_it_was_ready_has_failed_to_start(
     make: Make, launcher: FakeLauncher, ledger: Ledger, beats: Beats, redis_client: Any, said: list[str]
 ) -> None:
     autoscaler = make()
-    await ledger.submit(make_submission())
-    autoscaler.round()
-    (worker,) = launcher.running
+    worker = await starting(autoscaler, launcher, ledger)
     beats.say(worker, WorkerState.STARTING)
     launcher.end(worker, -signal.SIGKILL, "loading", "RuntimeError: no kernel image is available", "")
     autoscaler.round()
@@ -233,9 +235,7 @@ async def test_the_reason_that_a_worker_gives_itself_is_kept(
     make: Make, launcher: FakeLauncher, ledger: Ledger, beats: Beats, said: list[str]
 ) -> None:
     autoscaler = make()
-    await ledger.submit(make_submission())
-    autoscaler.round()
-    (worker,) = launcher.running
+    worker = await starting(autoscaler, launcher, ledger)
     beats.say(worker, WorkerState.FAILED, "model 'x' has 3 labels")
     launcher.end(worker, 1, "something else")
     autoscaler.round()
@@ -247,9 +247,7 @@ async def test_a_worker_that_dies_later_is_replaced_at_once(
     make: Make, launcher: FakeLauncher, ledger: Ledger, beats: Beats, said: list[str]
 ) -> None:
     autoscaler = make()
-    await ledger.submit(make_submission())
-    autoscaler.round()
-    (worker,) = launcher.running
+    worker = await starting(autoscaler, launcher, ledger)
     beats.say(worker, WorkerState.READY)
     autoscaler.round()
     launcher.end(worker, -signal.SIGKILL)
@@ -263,9 +261,7 @@ async def test_also_one_that_was_ready_for_less_than_a_round(
     make: Make, launcher: FakeLauncher, ledger: Ledger, beats: Beats
 ) -> None:
     autoscaler = make()
-    await ledger.submit(make_submission())
-    autoscaler.round()
-    (worker,) = launcher.running
+    worker = await starting(autoscaler, launcher, ledger)
     beats.say(worker, WorkerState.READY)
     launcher.end(worker, 3)
     autoscaler.round()
@@ -286,9 +282,7 @@ async def test_a_start_that_takes_too_long_is_broken_off_and_has_failed(
     make: Make, launcher: FakeLauncher, ledger: Ledger, beats: Beats
 ) -> None:
     autoscaler = make()
-    await ledger.submit(make_submission())
-    autoscaler.round()
-    (worker,) = launcher.running
+    worker = await starting(autoscaler, launcher, ledger)
     worker.started_at -= START_SECONDS + 1
     beats.say(worker, WorkerState.STARTING)
     autoscaler.round()
@@ -318,9 +312,7 @@ async def test_a_worker_that_falls_silent_is_killed_and_replaced(
     make: Make, launcher: FakeLauncher, ledger: Ledger, beats: Beats, said: list[str]
 ) -> None:
     autoscaler = make()
-    await ledger.submit(make_submission())
-    autoscaler.round()
-    (worker,) = launcher.running
+    worker = await starting(autoscaler, launcher, ledger)
     beats.say(worker, WorkerState.READY)
     autoscaler.round()
     beats.age(SILENT_SECONDS)
@@ -368,9 +360,7 @@ async def test_nobody_was_silent_while_redis_was_away(
     make: Make, launcher: FakeLauncher, ledger: Ledger, beats: Beats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     autoscaler = make()
-    await ledger.submit(make_submission())
-    autoscaler.round()
-    (worker,) = launcher.running
+    worker = await starting(autoscaler, launcher, ledger)
     beats.say(worker, WorkerState.READY)
     autoscaler.round()
     with monkeypatch.context() as away:
