@@ -1,14 +1,7 @@
 """A Redis behind TLS: its certificate is checked by every connection, redis-py's and kombu's."""
 
-import asyncio
-import shutil
-import ssl
-import subprocess
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 import redis
@@ -16,47 +9,19 @@ from kombu.exceptions import OperationalError
 
 from shared.celery_app import make_celery
 from shared.redis_client import checking_certificates, connect
+from tests.tls import make_certificate, tls_door
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for localhost that is its own authority, with its key in the same file."""
-    if (openssl := shutil.which("openssl")) is None:
-        pytest.skip("needs openssl, which makes a certificate")
-    path = tmp_path_factory.mktemp("tls") / "localhost.pem"
-    command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"]
-    command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", "-", "-out", "-"]
-    path.write_bytes(subprocess.run(command, capture_output=True, timeout=30, check=True).stdout)
-    return path
+    return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture(scope="module")
 def tls_url(redis_server: str, certificate: Path) -> Iterator[str]:
     """The tests' Redis, reached through a TLS door."""
-    target = urlsplit(redis_server).port
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate)
-    loop = asyncio.new_event_loop()
-
-    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while data := await reader.read(65536):
-                writer.write(data)
-                await writer.drain()
-        writer.close()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        behind_reader, behind_writer = await asyncio.open_connection("127.0.0.1", target)
-        await asyncio.gather(forward(reader, behind_writer), forward(behind_reader, writer))
-
-    server = loop.run_until_complete(asyncio.start_server(serve, "localhost", 0, family=2, ssl=context))
-    thread = threading.Thread(target=loop.run_forever, name="tls-door", daemon=True)
-    thread.start()
-    yield f"rediss://localhost:{server.sockets[0].getsockname()[1]}/0"
-    loop.call_soon_threadsafe(server.close)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(timeout=10)
-    loop.close()
+    with tls_door(redis_server, certificate) as url:
+        yield url
 
 
 def ask_as_the_ledger(url: str) -> None:

@@ -1,0 +1,57 @@
+"""A door to Redis that speaks TLS, for one that does not itself; and a certificate for it."""
+
+import asyncio
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+
+def make_certificate(folder: Path) -> Path:
+    """A certificate for localhost that is its own authority, with its key in the same file. Skips without openssl."""
+    if (openssl := shutil.which("openssl")) is None:
+        pytest.skip("needs openssl, which makes a certificate")
+    path = folder / "localhost.pem"
+    command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"]
+    command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", "-", "-out", "-"]
+    path.write_bytes(subprocess.run(command, capture_output=True, timeout=30, check=True).stdout)
+    return path
+
+
+@contextmanager
+def tls_door(redis_url: str, certificate: Path) -> Iterator[str]:
+    """The URL at which the Redis of `redis_url` is reached by TLS; whoever asks does not know the certificate yet."""
+    target = urlsplit(redis_url).port
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    loop = asyncio.new_event_loop()
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        behind_reader, behind_writer = await asyncio.open_connection("127.0.0.1", target)
+        await asyncio.gather(forward(reader, behind_writer), forward(behind_reader, writer))
+
+    thread = threading.Thread(target=loop.run_forever, name="tls-door", daemon=True)
+    thread.start()
+    listening = asyncio.start_server(serve, "localhost", 0, family=socket.AF_INET, ssl=context)
+    server = asyncio.run_coroutine_threadsafe(listening, loop).result(timeout=10)
+    try:
+        yield f"rediss://localhost:{server.sockets[0].getsockname()[1]}/0"
+    finally:
+        loop.call_soon_threadsafe(server.close)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(timeout=10)
+        loop.close()
