@@ -42,9 +42,10 @@ _NO_CACHE = {"RERANKQ_SCORE_CACHE": "false"}
 
 @dataclass(slots=True)
 class Measured:
-    """Every start, in the order of the rounds; `theirs_first` compiled what the later ones found done."""
+    """Every start, in the order of the rounds; before the two first ones vLLM's cache was empty."""
 
     theirs_first: float | None = None
+    ours_first: Start | None = None
     theirs: list[float] = field(default_factory=list)
     ours: dict[str, list[Start]] = field(default_factory=lambda: {PLAIN: [], STANDBY: []})
     cycle: Cycle | None = None
@@ -78,13 +79,15 @@ class Run:
         """Every round. What fails, fails alone."""
         with self._failing_alone("vLLM's server, first start"):
             self.measured.theirs_first = self._start_theirs()
+        with self._failing_alone("rerankq, first start"):
+            (self.measured.ours_first,) = self._start_ours(PLAIN, 1, VLLM_CACHE_ROOT=str(self._folder / "empty"))
         for number in range(1, self._rounds + 1):
             self._tell(f"round {number} of {self._rounds}")
             with self._failing_alone("vLLM's server"):
                 self.measured.theirs.append(self._start_theirs())
             for way in (PLAIN, STANDBY):
                 with self._failing_alone(f"rerankq, {way}"):
-                    self.measured.ours[way] += self._start_ours(way)
+                    self.measured.ours[way] += self._start_ours(way, self._starts)
 
     def cycle(self) -> None:
         """One cycle, after which the worker is gone."""
@@ -99,10 +102,10 @@ class Run:
             self._tell(f"vLLM's server: {server.first_score_seconds:.2f} s")
             return server.first_score_seconds
 
-    def _start_ours(self, way: str) -> list[Start]:
+    def _start_ours(self, way: str, count: int, **variables: str) -> list[Start]:
         starts: list[Start] = []
-        with sleeping(self._model, _IDLE_SECONDS, _NO_CACHE, standby=way == STANDBY) as sleeper:
-            for number in range(self._starts):
+        with sleeping(self._model, _IDLE_SECONDS, _NO_CACHE | variables, standby=way == STANDBY) as sleeper:
+            for number in range(count):
                 self._forget_weights()
                 query = {"model": sleeper.model, "query": f"first {number}", "documents": ["of all"]}
                 starts.append(sleeper.wake(json.dumps(query)))
@@ -142,6 +145,10 @@ def table(measured: Measured) -> str:
             share = "" if ratio is None else f"{ratio:.3f}"
             cells = (f"rerankq, {way}", f"{median(seconds):.2f}", share, f"<= {TARGETS[way]:.2f}", verdict)
             lines.append(f"| {' | '.join(cells)} | {_list(seconds)} |")
+    if measured.theirs_first is not None:
+        lines.append(f"| vLLM's server, nothing cached | {measured.theirs_first:.2f} | | | | |")
+    if measured.ours_first is not None:
+        lines.append(f"| rerankq, plain, nothing cached | {measured.ours_first.seconds:.2f} | | | | |")
     lines += ["", *_stages(measured)]
     if measured.failures:
         lines += ["", "Failed:", *(f"- {failure}" for failure in measured.failures)]
