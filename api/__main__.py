@@ -12,6 +12,7 @@ import uvicorn
 
 from api.app import create_app
 from api.auth import KeyStore
+from api.protocol import Http11
 from api.settings import ApiSettings
 from shared.errors import ConfigurationError, RerankqError
 from shared.models import load_models
@@ -85,6 +86,8 @@ def serve(settings: ApiSettings) -> int:
         port=settings.port,
         access_log=False,
         log_config=None,
+        http=Http11,
+        ws="none",
         server_header=False,
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )

@@ -92,6 +92,7 @@ def create_app(settings: ApiSettings, registry: ModelRegistry, *, keys_required:
         title="rerankq",
         summary="A rerank service that queues: wait for the result, or take a job.",
         lifespan=lifespan,
+        redirect_slashes=False,
     )
     app.add_middleware(RequestEnvelope, render_fault=_render_fault, observe=metrics.observe)
     app.state.root = family(settings.root_dialect)

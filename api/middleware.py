@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 logger = logging.getLogger("api.access")
 
+_SLASHES = re.compile("//+")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -46,6 +47,7 @@ class RequestEnvelope:
         scope.setdefault("state", {})["request_id"] = request_id
 
         begun = False
+        meant = _as_meant(scope)
 
         async def send_with_headers(message: Message) -> None:
             nonlocal begun
@@ -56,7 +58,7 @@ class RequestEnvelope:
                 headers["X-Request-Id"] = request_id
                 parts = [headers.get("Server-Timing"), f"total;dur={elapsed:.3f}"]
                 headers["Server-Timing"] = ", ".join(part for part in parts if part)
-                self._observe(getattr(scope.get("route"), "path", ""), message["status"], elapsed / 1000)
+                self._observe(getattr(meant.get("route"), "path", ""), message["status"], elapsed / 1000)
                 logger.info(
                     "%s %s %d %.1f ms %s",
                     scope["method"],
@@ -68,12 +70,26 @@ class RequestEnvelope:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_headers)
+            await self._app(meant, receive, send_with_headers)
         except Exception:
             logger.exception("request %s: a fault", request_id)
             if begun:
                 raise
-            await self._render_fault(Request(scope))(scope, receive, send_with_headers)
+            await self._render_fault(Request(meant))(meant, receive, send_with_headers)
+
+
+def _as_meant(scope: Scope) -> Scope:
+    """The request without what people get wrong in addresses: a slash at the end, and two where a base URL has one.
+
+    A redirect would do, but many clients follow none when they POST. A HEAD is a GET whose body the server leaves out.
+    """
+    path = _SLASHES.sub("/", scope["path"])
+    if len(path) > 1:
+        path = path.removesuffix("/")
+    if path == scope["path"] and scope["method"] != "HEAD":
+        return scope
+    # A copy, for the server looks into its own: to a HEAD it must not send a body.
+    return {**scope, "path": path, "method": "GET" if scope["method"] == "HEAD" else scope["method"]}
 
 
 def _path_as_sent(scope: Scope) -> str:

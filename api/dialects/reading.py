@@ -41,6 +41,11 @@ def _no_bool(value: Any) -> Any:
     return value
 
 
+def _named(value: Any) -> Any:
+    """Forms that were left empty send an empty name."""
+    return None if isinstance(value, str) and not value.strip() else value
+
+
 Number = Annotated[int, BeforeValidator(_no_bool)]
 
 
@@ -49,7 +54,7 @@ class CommonFields(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    model: Annotated[str, Field(min_length=1)] | None = None
+    model: Annotated[str | None, BeforeValidator(_named)] = None
     top_n: Annotated[Number | None, Field(validation_alias=AliasChoices("top_n", "top_k"))] = None
     return_documents: bool = True
     raw_scores: bool = False

@@ -395,9 +395,10 @@ class TestOperations:
             {"Api-Key": "{key}"},
             {"api-key": "{key}", "Authorization": "Basic abc"},
             {"Api-Key": "wrong", "Authorization": "bearer {key}"},
+            {"X-Api-Key": "{key}"},
         ],
     )
-    async def test_a_key_may_come_in_either_header(
+    async def test_a_key_may_come_in_any_of_the_headers(
         self, open_api: Opener, async_client: redis.asyncio.Redis, headers: dict[str, str]
     ) -> None:
         key = await KeyStore(async_client).create("mine")
