@@ -1,8 +1,7 @@
 """The root's dialect: one answer that Jina's, Cohere's, vLLM's, GPUStack's, Bifrost's and Voyage's clients all read.
 
 Takes documents as strings, as objects with `text`, `id` and `meta`, or as objects among whose fields `rank_fields`
-picks; echoes them as objects. A body that only TEI, vLLM's score or NVIDIA's clients send is theirs: it is read and
-answered as they do. Errors have the superset's shape for all of them.
+picks; echoes them as objects. `root.py` adds whose bodies are answered in another way.
 """
 
 from typing import Annotated, Any, ClassVar, Literal
@@ -178,7 +177,7 @@ class SupersetDialect(Dialect):
 
     name = "superset"
     paths: ClassVar[tuple[str, ...]] = ("/v1/rerank", "/rerank", "/v2/rerank")
-    aliases = ("/v1/v1/rerank", "/v1/v2/rerank")
+    aliases: ClassVar[tuple[str, ...]] = ("/v1/v1/rerank", "/v1/v2/rerank", "/reranks", "/v1/reranks")
     request_model = SupersetRequest
     answer_models: ClassVar[tuple[type[BaseModel], ...]] = (SupersetAnswer,)
     error_model = SupersetError

@@ -70,11 +70,10 @@ class TeiDialect(Dialect):
     }
 
     def parse(self, body: JsonObject) -> RerankRequest:
-        body = without_nulls(body)
+        body = {"return_documents": False} | without_nulls(body)
         query = read_query(body)
         documents = read_documents(body, Objects.REFUSED, field="texts", required=_NO_TEXTS)
-        body["return_documents"] = body.get("return_text", False)
-        return read_request(body, documents, query)
+        return read_request(body, documents, query, own_names={"return_documents": "return_text"})
 
     def render(self, result: RerankResult) -> list[dict[str, Any]]:
         ranks: list[dict[str, Any]] = [{"index": row.index, "score": row.score} for row in result.rows]

@@ -51,7 +51,7 @@ class VoyageAnswer(Answered):
 
 
 class VoyageDialect(Dialect):
-    """Speaks under /voyage."""
+    """Speaks under /voyage, and at the root to whoever sends `truncation`."""
 
     name = "voyage"
     paths = ("/v1/rerank",)
@@ -59,7 +59,13 @@ class VoyageDialect(Dialect):
     answer_models: ClassVar[tuple[type[BaseModel], ...]] = (VoyageAnswer,)
     error_model = DetailError
     examples: ClassVar[dict[str, JsonObject]] = {
-        "documents": {"query": panda.QUERY, "documents": panda.DOCUMENTS, "top_k": 2, "return_documents": True},
+        "documents": {
+            "query": panda.QUERY,
+            "documents": panda.DOCUMENTS,
+            "top_k": 2,
+            "return_documents": True,
+            "truncation": True,
+        },
         "no-query": {"documents": panda.DOCUMENTS},
     }
 

@@ -20,7 +20,7 @@ def test_names_that_jobs_remember_never_change() -> None:
     names = {dialect.name for each in FAMILIES for dialect in each.dialects}
     assert names == {
         *("superset", "jina", "cohere-v1", "cohere-v2", "tei", "vllm", "vllm-score", "infinity", "nebul"),
-        *("gpustack", "bifrost", "voyage", "nvidia", "pinecone"),
+        *("gpustack", "bifrost", "voyage", "nvidia", "pinecone", "mixedbread", "dashscope", "weaviate"),
     }
 
 
