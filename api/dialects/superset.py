@@ -177,7 +177,10 @@ class SupersetDialect(Dialect):
 
     name = "superset"
     paths: ClassVar[tuple[str, ...]] = ("/v1/rerank", "/rerank", "/v2/rerank")
-    aliases: ClassVar[tuple[str, ...]] = ("/v1/v1/rerank", "/v1/v2/rerank", "/reranks", "/v1/reranks")
+    aliases: ClassVar[tuple[str, ...]] = (
+        *("/v1/v1/rerank", "/v1/v2/rerank", "/v2/v1/rerank", "/v2/v2/rerank"),
+        *("/reranks", "/v1/reranks"),
+    )
     request_model = SupersetRequest
     answer_models: ClassVar[tuple[type[BaseModel], ...]] = (SupersetAnswer,)
     error_model = SupersetError

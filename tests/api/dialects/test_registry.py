@@ -38,6 +38,7 @@ def test_names_that_jobs_remember_never_change() -> None:
         ("/cohere/v1/rerank", "cohere-v1"),
         ("/cohere/v2/rerank", "cohere-v2"),
         ("/cohere/v1/v2/rerank", "cohere-v2"),
+        ("/cohere/v2/v2/rerank", "cohere-v2"),
         ("/cohere/nothing", "cohere-v1"),
         ("/vllm/score", "vllm-score"),
         ("/vllm/v2/rerank", "vllm"),
