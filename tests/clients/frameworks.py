@@ -157,7 +157,7 @@ LLAMA_INDEX_NVIDIA = {404: ValueError} | dict.fromkeys((401, 429, 503), httpx.HT
 RERANKERS = dict.fromkeys((401, 404, 429, 503), KeyError)
 VOYAGE = {
     401: voyage_errors.AuthenticationError,
-    404: voyage_errors.InvalidRequestError,
+    404: voyage_errors.APIError,
     429: voyage_errors.RateLimitError,
     503: voyage_errors.ServiceUnavailableError,
 }
@@ -165,7 +165,7 @@ VOYAGE = {
 
 PROVIDERS = (
     *("cohere", "jina_ai", "hosted_vllm", "voyage", "together_ai"),
-    *("nvidia_nim", "dashscope", "fireworks_ai", "azure_ai", "litellm_proxy"),
+    *("nvidia_nim", "dashscope", "azure_ai", "litellm_proxy"),
 )
 # Where litellm looks for the length of every model that it takes for one of Hugging Face's; no setting keeps it from
 # that, and that it is refused here does not trouble it.
@@ -213,6 +213,7 @@ CLIENTS = [
     ),
     Client("rerankers", "rerankers", rerankers, RERANKERS, mute=set(RERANKERS)),
     *(Client(f"litellm, {provider}", "litellm", litellm_as(provider), LITELLM) for provider in PROVIDERS),
+    Client("litellm, fireworks_ai", "litellm", litellm_as("fireworks_ai", documents=False), LITELLM),
     Client("litellm, cohere", "litellm", litellm_as("cohere", documents=False), LITELLM, prefix="/cohere"),
     Client("litellm, hosted_vllm", "litellm", litellm_as("hosted_vllm"), LITELLM, prefix="/vllm"),
     Client("litellm, infinity", "litellm", litellm_as("infinity"), LITELLM_INFINITY),

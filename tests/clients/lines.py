@@ -23,7 +23,7 @@ LINES = {
     "langchain, CohereRerank": 'CohereRerank(base_url="URL", cohere_api_key="KEY", model="MODEL")',
     "langchain, JinaRerank": 'jina_rerank.JINA_API_URL = "URL/v1/rerank"',
     "langchain, NVIDIARerank": 'NVIDIARerank(base_url="URL/v1", api_key="KEY", model="MODEL")',
-    "langchain, VoyageAIRerank": 'VoyageAIRerank(base_url="URL/v1", api_key="KEY", model="MODEL")',
+    "langchain, VoyageAIRerank": 'VoyageAIRerank(base_url="URL/voyage/v1", api_key="KEY", model="MODEL")',
     "llama-index, JinaRerank": 'JinaRerank(base_url="URL/v1", api_key="KEY", model="MODEL")',
     "llama-index, CohereRerank": 'CohereRerank(base_url="URL", api_key="KEY", model="MODEL")',
     "llama-index, TextEmbeddingInference": 'TextEmbeddingInference(base_url="URL/tei", auth_token="Bearer KEY")',
