@@ -18,6 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 logger = logging.getLogger("api.access")
 
 _SLASHES = re.compile("//+")
+_VERSIONS = re.compile(r"^(?P<prefix>/[a-z]+)?(?:/v[0-9])+(?=/v[0-9]/)")
+"""All but the last one of `/v1/v2/...`, at the root or below a prefix."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -79,11 +81,12 @@ class RequestEnvelope:
 
 
 def _as_meant(scope: Scope) -> Scope:
-    """The request without what people get wrong in addresses: a slash at the end, and two where a base URL has one.
+    """The request without what base URLs get wrong: a slash at the end, two in a row, and a version that clients add.
 
     A redirect would do, but many clients follow none when they POST. A HEAD is a GET whose body the server leaves out.
     """
     path = _SLASHES.sub("/", scope["path"])
+    path = _VERSIONS.sub(lambda found: found["prefix"] or "", path)
     if len(path) > 1:
         path = path.removesuffix("/")
     if path == scope["path"] and scope["method"] != "HEAD":

@@ -115,7 +115,6 @@ class CohereV1Dialect(_CohereDialect):
 
     name = "cohere-v1"
     paths = ("/v1/rerank",)
-    aliases = ("/v1/v1/rerank", "/v2/v1/rerank")
     request_model = CohereV1Request
     answer_models: ClassVar[tuple[type[BaseModel], ...]] = (CohereV1Answer,)
     examples: ClassVar[dict[str, JsonObject]] = {
@@ -148,7 +147,7 @@ class CohereV2Dialect(_CohereDialect):
 
     name = "cohere-v2"
     paths = ("/v2/rerank",)
-    aliases = ("/v1/v2/rerank", "/v2/v2/rerank")
+    aliases = ("/rerank",)
     request_model = CohereV2Request
     answer_models: ClassVar[tuple[type[BaseModel], ...]] = (CohereV2Answer,)
     examples: ClassVar[dict[str, JsonObject]] = {

@@ -85,6 +85,7 @@ class GpustackDialect(Dialect):
 
     name = "gpustack"
     paths = ("/v1/rerank",)
+    aliases = ("/rerank",)
     request_model = GpustackRequest
     answer_models: ClassVar[tuple[type[BaseModel], ...]] = (GpustackAnswer,)
     error_model = GpustackError

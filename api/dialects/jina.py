@@ -46,6 +46,7 @@ class JinaDialect(Dialect):
 
     name = "jina"
     paths = ("/v1/rerank",)
+    aliases = ("/rerank",)
     request_model = JinaRequest
     answer_models: ClassVar[tuple[type[BaseModel], ...]] = (JinaAnswer,)
     error_model = DetailError

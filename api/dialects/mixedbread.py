@@ -66,6 +66,7 @@ class MixedbreadDialect(Dialect):
 
     name = "mixedbread"
     paths = ("/v1/reranking",)
+    aliases = ("/reranking",)
     request_model = MixedbreadRequest
     answer_models: ClassVar[tuple[type[BaseModel], ...]] = (MixedbreadAnswer,)
     error_model = SupersetError

@@ -60,8 +60,8 @@ class NvidiaDialect(Dialect):
 
     name = "nvidia"
     paths = ("/v1/ranking",)
-    # Where the models are that NVIDIA hosts; the body names the model, too.
-    aliases = ("/v1/retrieval/{model:path}/reranking",)
+    # The second one is where the models are that NVIDIA hosts; the body names the model, too.
+    aliases = ("/ranking", "/v1/retrieval/{model:path}/reranking")
     request_model = NvidiaRequest
     answer_models: ClassVar[tuple[type[BaseModel], ...]] = (NvidiaAnswer,)
     error_model = NvidiaError

@@ -20,13 +20,16 @@ _TEI, _SCORE, _NVIDIA = TeiDialect(), VllmScoreDialect(), NvidiaDialect()
 _VOYAGE, _MIXEDBREAD, _DASHSCOPE = VoyageDialect(), MixedbreadDialect(), DashscopeDialect()
 _OTHERS: tuple[Dialect, ...] = (_TEI, _SCORE, _NVIDIA, _VOYAGE, _MIXEDBREAD, _DASHSCOPE)
 _OTHER_PATHS = [path for dialect in _OTHERS for path in dialect.paths if path not in SupersetDialect.paths]
+_OTHER_ALIASES = {path for dialect in _OTHERS for path in dialect.aliases}.difference(
+    SupersetDialect.paths, SupersetDialect.aliases
+)
 
 
 class RootDialect(SupersetDialect):
     """The superset, and who else may be meant by a body."""
 
     paths = (*SupersetDialect.paths, *_OTHER_PATHS)
-    aliases = (*SupersetDialect.aliases, *NvidiaDialect.aliases)
+    aliases = (*SupersetDialect.aliases, *sorted(_OTHER_ALIASES))
     answer_models: ClassVar[tuple[type[BaseModel], ...]] = (
         *SupersetDialect.answer_models,
         *(model for dialect in _OTHERS for model in dialect.answer_models),

@@ -177,10 +177,7 @@ class SupersetDialect(Dialect):
 
     name = "superset"
     paths: ClassVar[tuple[str, ...]] = ("/v1/rerank", "/rerank", "/v2/rerank")
-    aliases: ClassVar[tuple[str, ...]] = (
-        *("/v1/v1/rerank", "/v1/v2/rerank", "/v2/v1/rerank", "/v2/v2/rerank"),
-        *("/reranks", "/v1/reranks"),
-    )
+    aliases: ClassVar[tuple[str, ...]] = ("/reranking", "/reranks", "/v1/reranks")
     request_model = SupersetRequest
     answer_models: ClassVar[tuple[type[BaseModel], ...]] = (SupersetAnswer,)
     error_model = SupersetError
@@ -194,7 +191,7 @@ class SupersetDialect(Dialect):
     }
 
     def parse(self, body: JsonObject) -> RerankRequest:
-        body = without_nulls(body)
+        body = _all_fields(without_nulls(body))
         query = read_query(body)
         return read_request(body, read_documents(body), query, RoutedFields)
 
@@ -222,6 +219,17 @@ class SupersetDialect(Dialect):
 
     def render_error(self, error: RerankqError, request_id: str = "") -> dict[str, Any]:
         return superset_body(error)
+
+
+def _all_fields(body: dict[str, Any]) -> dict[str, Any]:
+    """The body with all fields as `rank_fields`, as Together has it, where its documents are objects without a text."""
+    documents = body.get("documents")
+    if body.get("rank_fields", []) != [] or not isinstance(documents, list) or not documents:
+        return body
+    if not all(isinstance(document, dict) and document.get("text") is None for document in documents):
+        return body
+    names = (name for document in documents for name, value in document.items() if name and value is not None)
+    return body | {"rank_fields": [name for name in dict.fromkeys(names) if name not in ("id", "meta")]}
 
 
 def _row(row: RankedRow) -> dict[str, Any]:

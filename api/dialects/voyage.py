@@ -55,6 +55,7 @@ class VoyageDialect(Dialect):
 
     name = "voyage"
     paths = ("/v1/rerank",)
+    aliases = ("/rerank",)
     request_model = VoyageRequest
     answer_models: ClassVar[tuple[type[BaseModel], ...]] = (VoyageAnswer,)
     error_model = DetailError

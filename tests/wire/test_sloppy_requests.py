@@ -37,9 +37,16 @@ def assert_refused(answer: httpx.Response, param: str | None, message: str, stat
         "/v1/rerank?api-version=1",
         "//jina//v1/rerank//",
         "/cohere/v2/rerank/",
+        "/v1/v1/rerank",
+        "/v1/v2/rerank",
+        "/v2//v2/v2/rerank/",
+        "/cohere/v2/v1/rerank",
+        "/reranking",
+        "/v1/reranks",
+        *("/jina/rerank", "/cohere/rerank", "/gpustack/rerank", "/jina/v1/v1/rerank"),
     ],
 )
-def test_slashes_and_queries_do_not_matter(client: httpx.Client, path: str) -> None:
+def test_slashes_queries_and_versions_do_not_matter(client: httpx.Client, path: str) -> None:
     assert_ranked(client.post(path, json=BODY))
 
 
@@ -141,7 +148,8 @@ def test_values_are_taken_as_they_are_meant(client: httpx.Client, more: dict[str
         ({"documents": [1]}, "documents[0]", 400),
         ({"documents": ["hi", None]}, "documents[1]", 400),
         ({"documents": [["hi"], ["it is a bear"]]}, "documents[0]", 400),
-        ({"documents": [{"content": "hi"}]}, "documents[0].text", 400),
+        ({"documents": ["hi", {"content": "hi"}]}, "documents[1].text", 400),
+        ({"documents": [{"id": "hi"}]}, "documents[0].text", 400),
         ({"query": 5}, "query", 400),
         ({"query": "  "}, "query", 400),
         ({"top_n": 0}, "top_n", 400),
