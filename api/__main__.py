@@ -18,6 +18,8 @@ from shared.errors import ConfigurationError, RerankqError
 from shared.models import load_models
 from shared.redis_client import connect_async
 
+KEEP_ALIVE_SECONDS = 75
+"""Load balancers keep an idle connection for a minute, and take one that is closed sooner for a server that failed."""
 DRAIN_SECONDS = 10
 """How long calls in flight may still take when the server is told to stop."""
 
@@ -89,6 +91,7 @@ def serve(settings: ApiSettings) -> int:
         http=Http11,
         ws="none",
         server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
     return 0

@@ -177,7 +177,10 @@ class SupersetDialect(Dialect):
 
     name = "superset"
     paths: ClassVar[tuple[str, ...]] = ("/v1/rerank", "/rerank", "/v2/rerank")
-    aliases: ClassVar[tuple[str, ...]] = ("/reranking", "/reranks", "/v1/reranks")
+    aliases: ClassVar[tuple[str, ...]] = (
+        *("/reranking", "/reranks", "/v1/reranks"),
+        *("/models/rerank", "/v1/models/rerank"),
+    )
     request_model = SupersetRequest
     answer_models: ClassVar[tuple[type[BaseModel], ...]] = (SupersetAnswer,)
     error_model = SupersetError

@@ -43,6 +43,7 @@ def assert_refused(answer: httpx.Response, param: str | None, message: str, stat
         "/cohere/v2/v1/rerank",
         "/reranking",
         "/v1/reranks",
+        "/v1/models/rerank",
         *("/jina/rerank", "/cohere/rerank", "/gpustack/rerank", "/jina/v1/v1/rerank"),
     ],
 )
