@@ -18,12 +18,9 @@ class Http11(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as offer:
-            self._decline(data[offer.args[0] :])
-        except httptools.HttpParserError:
-            self.send_400_response("the request is not valid HTTP")
+        left: bytes | None = data
+        while left is not None:
+            left = self._feed(left)
 
     def on_headers_complete(self) -> None:
         if not self.parser.should_upgrade():
@@ -34,18 +31,28 @@ class Http11(HttpToolsProtocol):
         if not self.parser.should_upgrade():
             super().on_message_complete()
 
-    def _decline(self, rest: bytes) -> None:
-        """Read the request that has just begun as if nothing had been offered; `rest` is what came after its head."""
+    def _feed(self, data: bytes) -> bytes | None:
+        """Read on; the answer is what is to be read again, after an offer."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            return self._without_offer(data[offer.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("the request is not valid HTTP")
+        return None
+
+    def _without_offer(self, rest: bytes) -> bytes | None:
+        """The request that has just begun as if nothing had been offered; `rest` is what came after its head."""
         method = self.parser.get_method()
         if method == b"CONNECT":
             # An offer without a header, to be a proxy.
             self.send_400_response("CONNECT is not allowed here")
-            return
+            return None
         version = self.parser.get_http_version().encode()
         head = [method + b" " + self.url + b" HTTP/" + version]
         head += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
         self.parser = httptools.HttpRequestParser(self)
-        self.data_received(b"\r\n".join(head) + b"\r\n\r\n" + rest)
+        return b"\r\n".join(head) + b"\r\n\r\n" + rest
 
     def send_400_response(self, msg: str) -> None:
         body = to_json(superset_body(InvalidRequest(msg)))

@@ -215,6 +215,14 @@ def test_a_request_as_it_comes_on_the_wire(stack: Stack, parts: list[bytes]) -> 
             assert answer_on(line) == (200, {"status": "ok"})
 
 
+def test_many_offers_at_once_are_declined_one_by_one(stack: Stack) -> None:
+    asked = b"GET /health HTTP/1.1\r\nHost: a\r\n" + H2C + b"\r\n"
+    with connected(stack) as line:
+        line.sendall(asked * 1500)
+        for _ in range(1500):
+            assert answer_on(line) == (200, {"status": "ok"})
+
+
 @pytest.mark.parametrize(
     ("sent", "message"),
     [
