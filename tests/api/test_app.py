@@ -323,6 +323,12 @@ class TestRoutes:
         allowed = {path: answer.headers["allow"] for path, answer in answers.items()}
         assert allowed == {"/v1/jobs/job-1": "DELETE, GET, HEAD", "/v1/rerank": "POST", "/v1/models/m": "GET, HEAD"}
 
+    async def test_the_roots_dialect_has_its_signs_of_life_there(self, open_api: Opener) -> None:
+        paths = ("/.well-known/ready", "/meta", "/weaviate/meta", "/health")
+        for root, statuses in (("weaviate", [200, 200, 200, 200]), ("superset", [404, 404, 200, 200])):
+            async with open_api(root_dialect=root) as client:
+                assert [(await client.get(path)).status_code for path in paths] == statuses
+
     async def test_a_model_is_found_by_a_name_with_a_slash(self, open_api: Opener) -> None:
         async with open_api() as client:
             assert (await client.get("/v1/models/org/alias")).json()["id"] == MODEL
