@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 from api.dialects import panda
 from api.dialects.base import Dialect
 from api.dialects.reading import JsonObject, read_documents, read_query, read_request, without_nulls
+from api.dialects.rows import rows_of, text_object
 from api.dialects.shapes import Answered, Asked, Instruction, Model, Query, RowWithText, TextDocument, TopN, TotalUsage
 from api.errors import status_of
 from shared.contracts import RerankRequest, RerankResult
@@ -91,11 +92,8 @@ class DashscopeDialect(Dialect):
         return read_request(read, read_documents(read), query, own_names={"instruction": "instruct"})
 
     def render(self, result: RerankResult) -> dict[str, Any]:
-        rows: list[dict[str, Any]] = [{"index": row.index, "relevance_score": row.score} for row in result.rows]
-        if result.return_documents:
-            for rendered, row in zip(rows, result.rows, strict=True):
-                rendered["document"] = {"text": row.document.text}
-        return {"output": {"results": rows}, "usage": {"total_tokens": result.prompt_tokens}, "request_id": result.id}
+        output = {"results": rows_of(result, text_object)}
+        return {"output": output, "usage": {"total_tokens": result.prompt_tokens}, "request_id": result.id}
 
     def render_error(self, error: RerankqError, request_id: str = "") -> dict[str, Any]:
         code = "Model.NotExist" if isinstance(error, ModelNotFound) else _CODES.get(status_of(error), "InternalError")

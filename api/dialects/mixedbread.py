@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from api.dialects import panda
 from api.dialects.base import Dialect
 from api.dialects.reading import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
+from api.dialects.rows import as_sent, rows_of
 from api.dialects.shapes import Absent, Answered, Asked, Index, Model, Query, RankFieldNames, Score, Tokens, TopN
 from api.dialects.superset import SupersetError
 from api.errors import superset_body
@@ -83,16 +84,11 @@ class MixedbreadDialect(Dialect):
 
     def render(self, result: RerankResult) -> dict[str, Any]:
         tokens = result.prompt_tokens
-        rows: list[dict[str, Any]] = [
-            {"index": row.index, "score": row.score, "object": "rank_result"} for row in result.rows
-        ]
-        if result.return_documents:
-            for rendered, row in zip(rows, result.rows, strict=True):
-                rendered["input"] = row.document.text if row.document.fields is None else row.document.fields
+        rows = rows_of(result, as_sent, score="score", name="input")
         return {
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens, "completion_tokens": 0},
             "model": result.model,
-            "data": rows,
+            "data": [row | {"object": "rank_result"} for row in rows],
             "object": "list",
             "top_k": len(rows),
             "return_input": result.return_documents,

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 from api.dialects import panda
 from api.dialects.base import Dialect
 from api.dialects.reading import CommonFields, JsonObject, read_documents, read_query, read_request, without_nulls
+from api.dialects.rows import echo
 from api.dialects.shapes import (
     Absent,
     Answered,
@@ -244,19 +245,3 @@ def _row(row: RankedRow) -> dict[str, Any]:
     if row.error is not None:
         rendered["error"] = row.error
     return rendered
-
-
-def echo(row: RankedRow) -> dict[str, Any]:
-    """What the caller gave: an object as it came, otherwise never a null, which some clients reject."""
-    return echo_parts(row) if row.document.fields is None else row.document.fields
-
-
-def echo_parts(row: RankedRow) -> dict[str, Any]:
-    """The text, and the caller's own `id` and `meta` where there are any."""
-    document = row.document
-    echoed: dict[str, Any] = {"text": document.text}
-    if document.id is not None:
-        echoed["id"] = document.id
-    if document.meta is not None:
-        echoed["meta"] = document.meta
-    return echoed

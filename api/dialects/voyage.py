@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 from api.dialects import panda
 from api.dialects.base import Dialect
 from api.dialects.reading import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
+from api.dialects.rows import rows_of, text_of
 from api.dialects.shapes import (
     Absent,
     Answered,
@@ -76,13 +77,9 @@ class VoyageDialect(Dialect):
         return read_request(body, read_documents(body, Objects.REFUSED), query)
 
     def render(self, result: RerankResult) -> dict[str, Any]:
-        rows: list[dict[str, Any]] = [{"index": row.index, "relevance_score": row.score} for row in result.rows]
-        if result.return_documents:
-            for rendered, row in zip(rows, result.rows, strict=True):
-                rendered["document"] = row.document.text
         return {
             "object": "list",
-            "data": rows,
+            "data": rows_of(result, text_of),
             "model": result.model,
             "usage": {"total_tokens": result.prompt_tokens},
         }
