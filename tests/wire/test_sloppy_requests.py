@@ -120,6 +120,20 @@ def test_a_body_that_a_strict_reader_refuses(client: httpx.Client, sent: bytes, 
 
 
 @pytest.mark.parametrize(
+    ("sent", "message"),
+    [
+        (b"", "the body is not valid JSON: it is empty"),
+        (b" \r\n", "the body is not valid JSON: it is empty"),
+        (SENT.decode().encode("utf-16"), "the body is not valid JSON: byte 0 is not UTF-8"),
+        ('{"query": "é"}'.encode("latin-1"), "the body is not valid JSON: byte 11 is not UTF-8"),
+        (json.dumps(SENT.decode()).encode(), "the body must be a JSON object"),
+    ],
+)
+def test_what_cannot_be_read_is_said(client: httpx.Client, sent: bytes, message: str) -> None:
+    assert_refused(client.post("/v1/rerank", content=sent), None, message)
+
+
+@pytest.mark.parametrize(
     "more",
     [
         {"top_n": 999},
