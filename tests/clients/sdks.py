@@ -3,12 +3,15 @@
 import time
 
 import cohere
+import contextual
 import dashscope
 import mixedbread
 import openai
 import together
 import voyageai
+import zeroentropy
 from cohere import errors as cohere_errors
+from contextual import ContextualAI
 from dashscope.v2 import errors as dashscope_errors
 from haystack import Document
 from haystack.utils import Secret
@@ -19,8 +22,10 @@ from haystack_integrations.components.rankers.nvidia import NvidiaRanker
 from mixedbread import Mixedbread
 from pinecone import Pinecone
 from pinecone import errors as pinecone_errors
+from tei_client import HttpClient
 from voyageai import error as voyage_errors
 from xinference_client import RESTfulClient
+from zeroentropy import ZeroEntropy
 
 from tests.clients.case import DOCUMENTS, QUERY, TOP, Client, Target, made, question, ranked, ranked_texts
 
@@ -79,6 +84,23 @@ def dashscope_sdk(target: Target) -> str:
     rows = answer.results
     texts = [row.document.text for row in rows]
     return ranked([row.index for row in rows], [row.relevance_score for row in rows], texts)
+
+
+def zeroentropy_sdk(target: Target) -> str:
+    rows = made("zeroentropy", target, ZeroEntropy=ZeroEntropy).models.rerank(model=target.model, **question()).results
+    return ranked([row.index for row in rows], [row.relevance_score for row in rows])
+
+
+def contextual_sdk(target: Target) -> str:
+    client = made("contextual", target, ContextualAI=ContextualAI)
+    rows = client.rerank.create(model=target.model, **question()).results
+    return ranked([row.index for row in rows], [row.relevance_score for row in rows])
+
+
+def tei(target: Target) -> str:
+    client = made("tei_client", target, HttpClient=HttpClient)
+    rows = client.rerank(QUERY, DOCUMENTS, return_text=True).ranks[:TOP]
+    return ranked([row.index for row in rows], [row.score for row in rows], [row.text for row in rows])
 
 
 def xinference(target: Target) -> str:
@@ -179,6 +201,20 @@ MIXEDBREAD = {
     429: mixedbread.RateLimitError,
     503: mixedbread.InternalServerError,
 }
+ZEROENTROPY = {
+    401: zeroentropy.AuthenticationError,
+    404: zeroentropy.NotFoundError,
+    429: zeroentropy.RateLimitError,
+    503: zeroentropy.InternalServerError,
+}
+CONTEXTUAL = {
+    401: contextual.AuthenticationError,
+    404: contextual.NotFoundError,
+    429: contextual.RateLimitError,
+    503: contextual.InternalServerError,
+}
+# It asks for the model first, and looks at no status.
+TEI = dict.fromkeys((401, 429, 503), KeyError)
 DASHSCOPE = {
     401: dashscope_errors.AuthenticationError,
     404: dashscope_errors.NotFoundError,
@@ -200,6 +236,9 @@ CLIENTS = [
     Client("pinecone", "pinecone", pinecone_sdk, PINECONE, patient=True),
     Client("mixedbread", "mixedbread", mixedbread_sdk, MIXEDBREAD, patient=True),
     Client("mixedbread", "mixedbread", mixedbread_sdk, MIXEDBREAD, patient=True, prefix="/mixedbread"),
+    Client("zeroentropy", "zeroentropy", zeroentropy_sdk, ZEROENTROPY, patient=True),
+    Client("contextual", "contextual-client", contextual_sdk, CONTEXTUAL, patient=True),
+    Client("tei_client", "tei-client", tei, TEI, mistake=None, mute=set(TEI)),
     Client("dashscope, Client", "dashscope", dashscope_sdk, DASHSCOPE),
     Client("dashscope, Client", "dashscope", dashscope_sdk, DASHSCOPE, prefix="/dashscope"),
     Client("xinference_client", "xinference-client", xinference, RUNTIME),
