@@ -10,7 +10,8 @@ VENV := .venv/bin
 unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-clients test-cycles test-fuzz check fix bench bench-quick bench-interactive bench-cold bench-store simulate lock clean
+.PHONY: help run demo test test-clients test-clients-js test-cycles test-fuzz check fix lock clean chaos
+.PHONY: bench bench-quick bench-interactive bench-cold bench-store simulate
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z-]*\): ## \(.*\)/  make \1\t\2/p' Makefile
@@ -33,6 +34,9 @@ test-clients: ## Runs real client libraries against the service (options: ARGS="
 	@$(INSTALL) --with test && for set in sdks frameworks infinity; do \
 		$(INSTALL) --with clients-$$set || exit; \
 	done && exec $(VENV)/python -m tests.clients $(ARGS)
+
+test-clients-js: ## The same with client libraries for JavaScript (needs node 20 and npm)
+	@$(INSTALL) --with test && npm ci --silent --prefix tests/clients/js && exec $(VENV)/python -m tests.clients --js $(ARGS)
 
 test-fuzz: ## Sends thousands of generated requests to the service (options: ARGS="--examples 100 --seed 7")
 	@$(INSTALL) --with test && $(INSTALL) --with fuzz && exec $(VENV)/python -m tests.fuzz $(ARGS)
@@ -71,8 +75,7 @@ lock: ## Writes requirements/*.txt anew (needs uv; newer versions: ARGS=--upgrad
 	@requirements/lock.sh $(ARGS)
 
 clean: ## Throws away .venv, the other environments and the tools' caches
-	rm -rf .venv .venv-clients-* .venv-fuzz .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-clients-* .venv-fuzz tests/clients/js/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
-.PHONY: chaos
 chaos: ## Breaks everything that can break and shows what became of the jobs (options: ARGS="--kills 200 --seed 1")
 	@$(INSTALL) --with test && exec $(VENV)/python -m tests.chaos $(ARGS)

@@ -12,11 +12,14 @@ import uvicorn
 
 from api.app import create_app
 from api.auth import KeyStore
+from api.protocol import Http11
 from api.settings import ApiSettings
 from shared.errors import ConfigurationError, RerankqError
 from shared.models import load_models
 from shared.redis_client import connect_async
 
+KEEP_ALIVE_SECONDS = 75
+"""Load balancers keep an idle connection for a minute, and take one that is closed sooner for a server that failed."""
 DRAIN_SECONDS = 10
 """How long calls in flight may still take when the server is told to stop."""
 
@@ -85,7 +88,10 @@ def serve(settings: ApiSettings) -> int:
         port=settings.port,
         access_log=False,
         log_config=None,
+        http=Http11,
+        ws="none",
         server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
     return 0

@@ -10,6 +10,7 @@ from functools import partial
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match, Route
 
@@ -40,6 +41,8 @@ from shared.score_cache import ScoreReader
 logger = logging.getLogger("api")
 
 _CLIENT_CLOSED_REQUEST = 499
+_READABLE = ("Location", "Preference-Applied", "Retry-After", "Server-Timing", "X-Request-Id")
+"""What a page may read of an answer's headers, beside what every page may."""
 
 
 def create_app(settings: ApiSettings, registry: ModelRegistry, *, keys_required: bool = False) -> FastAPI:
@@ -92,7 +95,16 @@ def create_app(settings: ApiSettings, registry: ModelRegistry, *, keys_required:
         title="rerankq",
         summary="A rerank service that queues: wait for the result, or take a job.",
         lifespan=lifespan,
+        redirect_slashes=False,
     )
+    if settings.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=_READABLE,
+        )
     app.add_middleware(RequestEnvelope, render_fault=_render_fault, observe=metrics.observe)
     app.state.root = family(settings.root_dialect)
     for router in (
@@ -148,7 +160,8 @@ def _methods(request: Request) -> set[str]:
     """What is allowed on a path. The framework itself names the methods of the first route alone."""
     routes = [route for route in request.app.routes if isinstance(route, Route)]
     here = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
-    return {method for route in here for method in route.methods or ()}
+    methods = {method for route in here for method in route.methods or ()}
+    return methods | {"HEAD"} if "GET" in methods else methods
 
 
 async def _client_left(request: Request, _: Exception) -> Response:

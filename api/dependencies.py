@@ -35,7 +35,7 @@ PartsDep = Annotated[Parts, Depends(get_parts)]
 async def get_owner(request: Request, parts: PartsDep) -> str:
     """The id of the caller's key. Raises Unauthorized."""
     headers = request.headers
-    authorization, key = headers.get("authorization"), headers.get("api-key")
+    authorization, key = headers.get("authorization"), headers.get("api-key") or headers.get("x-api-key")
     if key is not None and (authorization is None or not is_bearer(authorization)):
         authorization = f"Bearer {key}"
     return await parts.authenticator.owner(authorization)

@@ -17,6 +17,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 logger = logging.getLogger("api.access")
 
+_SLASHES = re.compile("//+")
+_VERSIONS = re.compile(r"^(?P<prefix>/[a-z]+)?(?:/v[0-9])+(?=/v[0-9]/)")
+"""All but the last one of `/v1/v2/...`, at the root or below a prefix."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -46,6 +49,7 @@ class RequestEnvelope:
         scope.setdefault("state", {})["request_id"] = request_id
 
         begun = False
+        meant = _as_meant(scope)
 
         async def send_with_headers(message: Message) -> None:
             nonlocal begun
@@ -56,7 +60,7 @@ class RequestEnvelope:
                 headers["X-Request-Id"] = request_id
                 parts = [headers.get("Server-Timing"), f"total;dur={elapsed:.3f}"]
                 headers["Server-Timing"] = ", ".join(part for part in parts if part)
-                self._observe(getattr(scope.get("route"), "path", ""), message["status"], elapsed / 1000)
+                self._observe(getattr(meant.get("route"), "path", ""), message["status"], elapsed / 1000)
                 logger.info(
                     "%s %s %d %.1f ms %s",
                     scope["method"],
@@ -68,12 +72,27 @@ class RequestEnvelope:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_headers)
+            await self._app(meant, receive, send_with_headers)
         except Exception:
             logger.exception("request %s: a fault", request_id)
             if begun:
                 raise
-            await self._render_fault(Request(scope))(scope, receive, send_with_headers)
+            await self._render_fault(Request(meant))(meant, receive, send_with_headers)
+
+
+def _as_meant(scope: Scope) -> Scope:
+    """The request without what base URLs get wrong: a slash at the end, two in a row, and a version that clients add.
+
+    A redirect would do, but many clients follow none when they POST. A HEAD is a GET whose body the server leaves out.
+    """
+    path = _SLASHES.sub("/", scope["path"])
+    path = _VERSIONS.sub(lambda found: found["prefix"] or "", path)
+    if len(path) > 1:
+        path = path.removesuffix("/")
+    if path == scope["path"] and scope["method"] != "HEAD":
+        return scope
+    # A copy, for the server looks into its own: to a HEAD it must not send a body.
+    return {**scope, "path": path, "method": "GET" if scope["method"] == "HEAD" else scope["method"]}
 
 
 def _path_as_sent(scope: Scope) -> str:

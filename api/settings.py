@@ -19,7 +19,7 @@ class ApiSettings(Settings):
     `result_seconds`: how long a finished job can be read.
     `shard_tokens`: a job is cut into shards of so many estimated tokens, a few seconds of an engine's time each.
     `batch_window`: so many shards of one batch job are in the queue at once. `root_dialect`: who speaks at the root,
-    by its prefix.
+    by its prefix. `allowed_origins`: whose pages may call from a browser, separated by commas; `*` is everybody's.
     """
 
     host: str = "127.0.0.1"
@@ -33,6 +33,12 @@ class ApiSettings(Settings):
     shard_tokens: Annotated[int, Field(ge=1)] = 16_384
     batch_window: Annotated[int, Field(ge=1)] = 32
     root_dialect: str = "superset"
+    allowed_origins: str = ""
+
+    @property
+    def origins(self) -> list[str]:
+        """The allowed ones, one by one."""
+        return [origin for part in self.allowed_origins.split(",") if (origin := part.strip().rstrip("/"))]
 
     @field_validator("root_dialect")
     @classmethod

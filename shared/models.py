@@ -17,6 +17,8 @@ MAX_WORKERS = 1000
 _LONGEST_SECONDS = 7 * 24 * 3600.0
 
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/@+-]*$", max_length=200)]
+Alias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/@+:-]*$", max_length=200)]
+"""Clients say `NAME:TAG`; a name of ours is part of keys in Redis, where colons part."""
 
 
 class PoolSettings(BaseModel):
@@ -60,7 +62,7 @@ class ModelSpec(BaseModel):
     name: ModelName
     source: str = ""
     revision: str | None = None
-    aliases: list[ModelName] = []
+    aliases: list[Alias] = []
     engine: str = "vllm"
     engine_args: dict[str, Any] = {}
     score_template: str | None = None
@@ -93,11 +95,13 @@ class ModelRegistry:
             raise ConfigurationError("no model is configured", param="models")
         self.specs = list(specs)
         self._by_name: dict[str, ModelSpec] = {}
+        self._in_lower_case: dict[str, ModelSpec] = {}
         for spec in specs:
             for name in (spec.name, *spec.aliases):
                 if name in self._by_name:
                     raise ConfigurationError(f"the model name {name!r} stands twice", param="models")
                 self._by_name[name] = spec
+                self._in_lower_case.setdefault(name.lower(), spec)
 
     @property
     def default(self) -> ModelSpec:
@@ -107,10 +111,13 @@ class ModelRegistry:
         """The model of that name or alias, the default one for None. Raises ModelNotFound.
 
         The name may have a provider before it, as gateways write it: `vllm/NAME` is NAME, unless it is a name itself.
+        In another case it is found, too; of names that differ in nothing else, the first.
         """
         if name is None:
             return self.default
-        spec = self._by_name.get(name) or self._by_name.get(name.partition("/")[2])
+        bare = name.partition("/")[2]
+        spec = self._by_name.get(name) or self._by_name.get(bare)
+        spec = spec or self._in_lower_case.get(name.lower()) or self._in_lower_case.get(bare.lower())
         if spec is None:
             served = ", ".join(spec.name for spec in self.specs)
             raise ModelNotFound(f"model {name[:200]!r} is not served here; served: {served}", param="model")

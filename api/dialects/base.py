@@ -23,7 +23,7 @@ class Dialect(ABC):
     paths: ClassVar[Sequence[str]]
     """Where it is spoken, below the prefix of its family."""
     aliases: ClassVar[Sequence[str]] = ()
-    """Paths that real clients make of those by mistake: served, not shown."""
+    """Paths where some clients look for those: served, not shown."""
 
     summary: ClassVar[str] = "Rank documents by their relevance to a query"
     request_model: ClassVar[type[BaseModel]]

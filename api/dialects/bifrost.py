@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from api.dialects import panda
 from api.dialects.base import Dialect
 from api.dialects.reading import TEXT_REQUIRED, JsonObject, read_documents, read_query, read_request, without_nulls
+from api.dialects.rows import echo_parts, rows_of
 from api.dialects.shapes import (
     Absent,
     Answered,
@@ -22,7 +23,7 @@ from api.dialects.shapes import (
     Tokens,
     TopN,
 )
-from api.dialects.superset import Fallbacks, RoutedFields, echo_parts
+from api.dialects.superset import Fallbacks, RoutedFields
 from api.errors import status_of
 from shared.contracts import RerankRequest, RerankResult
 from shared.errors import InternalError, InvalidRequest, RerankqError
@@ -160,15 +161,11 @@ class BifrostDialect(Dialect):
         return read_request(body, documents, query, RoutedFields)
 
     def render(self, result: RerankResult) -> dict[str, Any]:
-        rows: list[dict[str, Any]] = [{"index": row.index, "relevance_score": row.score} for row in result.rows]
-        if result.return_documents:
-            for rendered, row in zip(rows, result.rows, strict=True):
-                rendered["document"] = echo_parts(row)
         provider, slash, model = result.model.partition("/")
         tokens = result.prompt_tokens
         return {
             "id": result.id,
-            "results": rows,
+            "results": rows_of(result, echo_parts),
             "model": model if slash else result.model,
             "usage": {"prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens},
             "extra_fields": {

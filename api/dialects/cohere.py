@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 from api.dialects import panda
 from api.dialects.base import Dialect
 from api.dialects.reading import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
+from api.dialects.rows import echo, rows_of
 from api.dialects.shapes import (
     Absent,
     Answered,
@@ -21,7 +22,7 @@ from api.dialects.shapes import (
     Texts,
     TopN,
 )
-from api.dialects.superset import ApiVersion, BilledUnits, MetaTokens, echo
+from api.dialects.superset import ApiVersion, BilledUnits, MetaTokens
 from shared.contracts import RerankRequest, RerankResult
 from shared.errors import InvalidRequest, RerankqError
 
@@ -115,7 +116,6 @@ class CohereV1Dialect(_CohereDialect):
 
     name = "cohere-v1"
     paths = ("/v1/rerank",)
-    aliases = ("/v1/v1/rerank",)
     request_model = CohereV1Request
     answer_models: ClassVar[tuple[type[BaseModel], ...]] = (CohereV1Answer,)
     examples: ClassVar[dict[str, JsonObject]] = {
@@ -131,14 +131,10 @@ class CohereV1Dialect(_CohereDialect):
         return read_request(body, read_documents(body, Objects.WHOLE), query)
 
     def render(self, result: RerankResult) -> dict[str, Any]:
-        rows: list[dict[str, Any]] = [{"index": row.index, "relevance_score": row.score} for row in result.rows]
-        if result.return_documents:
-            for rendered, row in zip(rows, result.rows, strict=True):
-                rendered["document"] = echo(row)
         tokens = {"input_tokens": result.prompt_tokens, "output_tokens": 0}
         return {
             "id": result.id,
-            "results": rows,
+            "results": rows_of(result, echo),
             "meta": {"api_version": {"version": "1"}, "billed_units": {"search_units": 1}, "tokens": tokens},
         }
 
@@ -148,7 +144,7 @@ class CohereV2Dialect(_CohereDialect):
 
     name = "cohere-v2"
     paths = ("/v2/rerank",)
-    aliases = ("/v1/v2/rerank",)
+    aliases = ("/rerank",)
     request_model = CohereV2Request
     answer_models: ClassVar[tuple[type[BaseModel], ...]] = (CohereV2Answer,)
     examples: ClassVar[dict[str, JsonObject]] = {
@@ -169,6 +165,6 @@ class CohereV2Dialect(_CohereDialect):
     def render(self, result: RerankResult) -> dict[str, Any]:
         return {
             "id": result.id,
-            "results": [{"index": row.index, "relevance_score": row.score} for row in result.rows],
+            "results": rows_of(result),
             "meta": {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}},
         }

@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 from api.dialects import panda
 from api.dialects.base import Dialect
 from api.dialects.reading import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
+from api.dialects.rows import rows_of, text_object
 from api.dialects.shapes import (
     Absent,
     Answered,
@@ -85,6 +86,7 @@ class GpustackDialect(Dialect):
 
     name = "gpustack"
     paths = ("/v1/rerank",)
+    aliases = ("/rerank",)
     request_model = GpustackRequest
     answer_models: ClassVar[tuple[type[BaseModel], ...]] = (GpustackAnswer,)
     error_model = GpustackError
@@ -103,11 +105,7 @@ class GpustackDialect(Dialect):
         return {
             "model": result.model,
             "object": "list",
-            "results": [
-                ({"document": {"text": row.document.text}} if result.return_documents else {})
-                | {"index": row.index, "relevance_score": row.score}
-                for row in result.rows
-            ],
+            "results": rows_of(result, text_object),
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
         }
 

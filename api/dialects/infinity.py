@@ -11,10 +11,11 @@ from pydantic import BaseModel, Field, RootModel
 from api.dialects import panda
 from api.dialects.base import Dialect
 from api.dialects.reading import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
+from api.dialects.rows import rows_of, text_of
 from api.dialects.shapes import Absent, Answered, Asked, DetailError, Model, PromptUsage, Query, Row, Texts, TopN
 from api.dialects.superset import SupersetError
 from api.errors import status_of, superset_body
-from shared.contracts import RankedRow, RerankRequest, RerankResult
+from shared.contracts import RerankRequest, RerankResult
 from shared.errors import (
     InvalidRequest,
     MethodNotAllowed,
@@ -109,7 +110,7 @@ class InfinityDialect(Dialect):
         tokens = result.prompt_tokens
         return {
             "object": "rerank",
-            "results": [_row(row, result.return_documents) for row in result.rows],
+            "results": rows_of(result, text_of),
             "model": result.model,
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
             "id": result.id,
@@ -149,10 +150,3 @@ class NebulDialect(InfinityDialect):
 
     def status_of(self, error: RerankqError) -> int:
         return status_of(error)
-
-
-def _row(row: RankedRow, with_document: bool) -> dict[str, Any]:
-    rendered: dict[str, Any] = {"relevance_score": row.score, "index": row.index}
-    if with_document:
-        rendered["document"] = row.document.text
-    return rendered

@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 from api.dialects import panda
 from api.dialects.base import Dialect
 from api.dialects.reading import JsonObject, read_documents, read_query, read_request, without_nulls
+from api.dialects.rows import rows_of, text_object
 from api.dialects.shapes import (
     Answered,
     Asked,
@@ -46,6 +47,7 @@ class JinaDialect(Dialect):
 
     name = "jina"
     paths = ("/v1/rerank",)
+    aliases = ("/rerank",)
     request_model = JinaRequest
     answer_models: ClassVar[tuple[type[BaseModel], ...]] = (JinaAnswer,)
     error_model = DetailError
@@ -65,11 +67,11 @@ class JinaDialect(Dialect):
         return read_request(body, read_documents(body), query)
 
     def render(self, result: RerankResult) -> dict[str, Any]:
-        rows: list[dict[str, Any]] = [{"index": row.index, "relevance_score": row.score} for row in result.rows]
-        if result.return_documents:
-            for rendered, row in zip(rows, result.rows, strict=True):
-                rendered["document"] = {"text": row.document.text}
-        return {"model": result.model, "usage": {"total_tokens": result.prompt_tokens}, "results": rows}
+        return {
+            "model": result.model,
+            "usage": {"total_tokens": result.prompt_tokens},
+            "results": rows_of(result, text_object),
+        }
 
     def render_error(self, error: RerankqError, request_id: str = "") -> dict[str, Any]:
         return {"detail": error.message}

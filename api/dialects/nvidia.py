@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from api.dialects import panda
 from api.dialects.base import Dialect
 from api.dialects.reading import QUERY_REQUIRED, JsonObject, read_documents, read_query, read_request, without_nulls
+from api.dialects.rows import rows_of
 from api.dialects.shapes import Answered, Asked, Ignored, Index, Model, Query, RawScore, TextDocument
 from api.errors import status_of
 from shared.contracts import RerankRequest, RerankResult
@@ -60,6 +61,8 @@ class NvidiaDialect(Dialect):
 
     name = "nvidia"
     paths = ("/v1/ranking",)
+    # The second one is where the models are that NVIDIA hosts; the body names the model, too.
+    aliases = ("/ranking", "/v1/retrieval/{model:path}/reranking")
     request_model = NvidiaRequest
     answer_models: ClassVar[tuple[type[BaseModel], ...]] = (NvidiaAnswer,)
     error_model = NvidiaError
@@ -83,7 +86,7 @@ class NvidiaDialect(Dialect):
         return read_request(body, read_documents(body, field="passages", required=_NO_PASSAGES), query)
 
     def render(self, result: RerankResult) -> dict[str, Any]:
-        return {"rankings": [{"index": row.index, "logit": row.score} for row in result.rows]}
+        return {"rankings": rows_of(result, score="logit")}
 
     def render_error(self, error: RerankqError, request_id: str = "") -> dict[str, Any]:
         kind = "invalid_request_error" if isinstance(error, RequestError) else error.code

@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 from api.dialects import panda
 from api.dialects.base import Dialect
 from api.dialects.reading import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
+from api.dialects.rows import echo, rows_of
 from api.dialects.shapes import (
     Absent,
     Answered,
@@ -20,7 +21,6 @@ from api.dialects.shapes import (
     Score,
     TopN,
 )
-from api.dialects.superset import echo
 from api.errors import status_of
 from shared.contracts import RerankRequest, RerankResult
 from shared.errors import RerankqError
@@ -111,11 +111,7 @@ class PineconeDialect(Dialect):
         return read_request(body, read_documents(body, Objects.WHOLE), query)
 
     def render(self, result: RerankResult) -> dict[str, Any]:
-        rows: list[dict[str, Any]] = [{"index": row.index, "score": row.score} for row in result.rows]
-        if result.return_documents:
-            for rendered, row in zip(rows, result.rows, strict=True):
-                rendered["document"] = echo(row)
-        return {"model": result.model, "data": rows, "usage": {"rerank_units": 1}}
+        return {"model": result.model, "data": rows_of(result, echo, score="score"), "usage": {"rerank_units": 1}}
 
     def render_error(self, error: RerankqError, request_id: str = "") -> dict[str, Any]:
         status = status_of(error)

@@ -47,13 +47,12 @@ class RankFields:
                 raise InvalidRequest(f"{param}: no document has a field {name[:100]!r}", param=param)
         return cls({name: place for place, name in enumerate(dict.fromkeys(names))}) if objects else None
 
-    def render(self, index: int, document: Mapping[str, Any]) -> str:
-        """The text to score of one object. Raises InvalidRequest when it has none of the fields."""
+    def render(self, param: str, document: Mapping[str, Any]) -> str:
+        """The text to score of one object. Raises InvalidRequest, naming `param`, when it has none of the fields."""
         # Neither many rank_fields nor many fields make this slow: no text is looked for in a list.
         found = [name for name, value in document.items() if value is not None and name in self.places]
         picked = {name: document[name] for name in sorted(found, key=self.places.__getitem__)}
         if not picked:
-            param = f"documents[{index}]"
             raise InvalidRequest(f"{param} has none of the rank_fields", param=param)
         if self.places == _TEXT_ALONE and isinstance(picked["text"], str):
             # What is the default may as well be said.

@@ -6,6 +6,7 @@ The rules that real clients force on every dialect: an explicit null is an absen
 
 from collections.abc import Mapping
 from enum import Enum
+from types import MappingProxyType
 from typing import Annotated, Any
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -41,6 +42,11 @@ def _no_bool(value: Any) -> Any:
     return value
 
 
+def _named(value: Any) -> Any:
+    """Forms that were left empty send an empty name."""
+    return None if isinstance(value, str) and not value.strip() else value
+
+
 Number = Annotated[int, BeforeValidator(_no_bool)]
 
 
@@ -49,7 +55,7 @@ class CommonFields(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    model: Annotated[str, Field(min_length=1)] | None = None
+    model: Annotated[str | None, BeforeValidator(_named)] = None
     top_n: Annotated[Number | None, Field(validation_alias=AliasChoices("top_n", "top_k"))] = None
     return_documents: bool = True
     raw_scores: bool = False
@@ -109,7 +115,7 @@ def _read_object(document: Any, index: int, objects: Objects, rank_fields: RankF
         raise InvalidRequest(f"{param} must be {allowed}", param=param)
     own = {name: document[name] for name in ("id", "meta") if name in document}
     if rank_fields is not None:
-        own |= {"text": rank_fields.render(index, document), "fields": document}
+        own |= {"text": rank_fields.render(param, document), "fields": document}
     elif document.get("text") is None:
         raise InvalidRequest(TEXT_REQUIRED.format(index), param=f"{param}.text")
     elif objects is Objects.WHOLE:
@@ -123,22 +129,31 @@ def _read_object(document: Any, index: int, objects: Objects, rank_fields: RankF
 
 
 def read_request(
-    body: JsonObject, documents: list[Document], query: str, fields: type[CommonFields] = CommonFields
+    body: JsonObject,
+    documents: list[Document],
+    query: str,
+    fields: type[CommonFields] = CommonFields,
+    own_names: JsonObject = MappingProxyType({}),
 ) -> RerankRequest:
-    """The canonical request from the shared fields, and those of `fields`. Raises InvalidRequest."""
+    """The canonical request from the shared fields, and those of `fields`. Raises InvalidRequest.
+
+    `own_names`: what the dialect calls some of the shared fields. An error names a field as the body does.
+    """
+    own_names = {shared: own for shared, own in own_names.items() if own in body}
     try:
-        read = fields.model_validate(body)
+        read = fields.model_validate({**body, **{shared: body[own] for shared, own in own_names.items()}})
     except ValidationError as error:
-        raise invalid(error) from error
+        raise invalid(error, own_names=own_names) from error
     if read.top_n is not None and read.top_n < 1:
         name = "top_n" if "top_n" in body else "top_k"
         raise InvalidRequest(AT_LEAST_ONE.format(name), param=name)
     return RerankRequest.model_construct(query=query, documents=documents, **read.model_dump())
 
 
-def invalid(error: ValidationError, within: str = "") -> InvalidRequest:
+def invalid(error: ValidationError, within: str = "", own_names: JsonObject = MappingProxyType({})) -> InvalidRequest:
     """The first thing wrong, in one sentence that names the field."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     # A union reports each of its members ("id.str", "id.int"): the field is the first part.
-    field = within + str(first["loc"][0])
+    name = str(first["loc"][0])
+    field = within + own_names.get(name, name)
     return InvalidRequest(f"{field}: {first['msg'][0].lower()}{first['msg'][1:]}", param=field)

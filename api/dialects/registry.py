@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from api.dialects.base import Dialect
 from api.dialects.bifrost import BifrostDialect
 from api.dialects.cohere import CohereV1Dialect, CohereV2Dialect
+from api.dialects.dashscope import DashscopeDialect
 from api.dialects.gpustack import GpustackDialect
 from api.dialects.infinity import InfinityDialect, NebulDialect
 from api.dialects.jina import JinaDialect
+from api.dialects.mixedbread import MixedbreadDialect
 from api.dialects.nvidia import NvidiaDialect
 from api.dialects.pinecone import PineconeDialect
 from api.dialects.root import RootDialect
@@ -16,6 +18,7 @@ from api.dialects.tei import TeiDialect
 from api.dialects.vllm import VllmRerankDialect
 from api.dialects.vllm_score import VllmScoreDialect
 from api.dialects.voyage import VoyageDialect
+from api.dialects.weaviate import WeaviateDialect
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +46,8 @@ class Family:
 
 SUPERSET = Family(
     "superset",
-    "One answer that nearly every client reads. Bodies of TEI (`texts`), of vLLM's score API (two sides) and of NVIDIA "
-    "(`passages`) are answered as these systems do.",
+    "One answer that nearly every client reads. Bodies of TEI (`texts`), of vLLM's score API (two sides), of NVIDIA "
+    "(`passages`), of Voyage (`truncation`), of Mixedbread and DashScope (`input`) are answered as these systems do.",
     (RootDialect(),),
 )
 FAMILIES: tuple[Family, ...] = (
@@ -106,6 +109,19 @@ FAMILIES: tuple[Family, ...] = (
         "pinecone",
         "Pinecone's inference API: `Pinecone(api_key=..., host='http://HOST/pinecone')`.",
         (PineconeDialect(),),
+    ),
+    Family("mixedbread", "Mixedbread: `Mixedbread(base_url='http://HOST/mixedbread')`.", (MixedbreadDialect(),)),
+    Family(
+        "dashscope",
+        "DashScope's native API: `dashscope.base_http_api_url = 'http://HOST/dashscope/api/v1'`.",
+        (DashscopeDialect(),),
+    ),
+    Family(
+        "weaviate",
+        "Weaviate's module reranker-transformers: `RERANKER_INFERENCE_API=http://HOST/weaviate`.",
+        (WeaviateDialect(),),
+        models=("/meta",),
+        health=("/.well-known/ready", "/.well-known/live"),
     ),
 )
 

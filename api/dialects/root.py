@@ -6,41 +6,52 @@ from typing import ClassVar
 from pydantic import BaseModel
 
 from api.dialects.base import Dialect
+from api.dialects.dashscope import DashscopeDialect
+from api.dialects.mixedbread import MixedbreadDialect
 from api.dialects.nvidia import NvidiaDialect
 from api.dialects.reading import JsonObject
 from api.dialects.superset import SupersetDialect
 from api.dialects.tei import TeiDialect
 from api.dialects.vllm_score import SIDES, VllmScoreDialect
+from api.dialects.voyage import VoyageDialect
 
 _FIRST_SIDES = sorted({first for first, _ in SIDES})
 _TEI, _SCORE, _NVIDIA = TeiDialect(), VllmScoreDialect(), NvidiaDialect()
+_VOYAGE, _MIXEDBREAD, _DASHSCOPE = VoyageDialect(), MixedbreadDialect(), DashscopeDialect()
+_OTHERS: tuple[Dialect, ...] = (_TEI, _SCORE, _NVIDIA, _VOYAGE, _MIXEDBREAD, _DASHSCOPE)
+_OTHER_PATHS = [path for dialect in _OTHERS for path in dialect.paths if path not in SupersetDialect.paths]
+_OTHER_ALIASES = {path for dialect in _OTHERS for path in dialect.aliases}.difference(
+    SupersetDialect.paths, SupersetDialect.aliases
+)
 
 
 class RootDialect(SupersetDialect):
     """The superset, and who else may be meant by a body."""
 
-    paths = (*SupersetDialect.paths, *VllmScoreDialect.paths, *NvidiaDialect.paths)
+    paths = (*SupersetDialect.paths, *_OTHER_PATHS)
+    aliases = (*SupersetDialect.aliases, *sorted(_OTHER_ALIASES))
     answer_models: ClassVar[tuple[type[BaseModel], ...]] = (
         *SupersetDialect.answer_models,
-        *_TEI.answer_models,
-        *_SCORE.answer_models,
-        *_NVIDIA.answer_models,
+        *(model for dialect in _OTHERS for model in dialect.answer_models),
     )
 
     def readers(self, path: str) -> Sequence[Dialect]:
         def is_elsewhere(dialect: Dialect) -> bool:
             return not path.endswith(tuple(SupersetDialect.paths if dialect is self else dialect.paths))
 
-        return sorted((self, _TEI, _SCORE, _NVIDIA), key=is_elsewhere)
+        return sorted((self, *_OTHERS), key=is_elsewhere)
 
     def spoken_in(self, body: JsonObject) -> Dialect:
-        # Fields that the superset does not know are ignored: what it can read, it answers.
+        # Fields that the superset does not know are ignored: what it can read, it answers. But for Voyage's own field,
+        # for its clients want an `object` that Infinity's refuse.
         if body.get("documents") is not None and body.get("query") is not None:
-            return self
+            return self if body.get("truncation") is None else _VOYAGE
         if body.get("texts") is not None:
             return _TEI
         if body.get("passages") is not None:
             return _NVIDIA
+        if (given := body.get("input")) is not None:
+            return _DASHSCOPE if isinstance(given, dict) else _MIXEDBREAD
         if any(body.get(side) is not None for side in _FIRST_SIDES):
             return _SCORE
         return self

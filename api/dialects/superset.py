@@ -1,8 +1,7 @@
 """The root's dialect: one answer that Jina's, Cohere's, vLLM's, GPUStack's, Bifrost's and Voyage's clients all read.
 
 Takes documents as strings, as objects with `text`, `id` and `meta`, or as objects among whose fields `rank_fields`
-picks; echoes them as objects. A body that only TEI, vLLM's score or NVIDIA's clients send is theirs: it is read and
-answered as they do. Errors have the superset's shape for all of them.
+picks; echoes them as objects. `root.py` adds whose bodies are answered in another way.
 """
 
 from typing import Annotated, Any, ClassVar, Literal
@@ -12,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 from api.dialects import panda
 from api.dialects.base import Dialect
 from api.dialects.reading import CommonFields, JsonObject, read_documents, read_query, read_request, without_nulls
+from api.dialects.rows import echo
 from api.dialects.shapes import (
     Absent,
     Answered,
@@ -178,7 +178,10 @@ class SupersetDialect(Dialect):
 
     name = "superset"
     paths: ClassVar[tuple[str, ...]] = ("/v1/rerank", "/rerank", "/v2/rerank")
-    aliases = ("/v1/v1/rerank", "/v1/v2/rerank")
+    aliases: ClassVar[tuple[str, ...]] = (
+        *("/reranking", "/reranks", "/v1/reranks"),
+        *("/models/rerank", "/v1/models/rerank"),
+    )
     request_model = SupersetRequest
     answer_models: ClassVar[tuple[type[BaseModel], ...]] = (SupersetAnswer,)
     error_model = SupersetError
@@ -192,7 +195,7 @@ class SupersetDialect(Dialect):
     }
 
     def parse(self, body: JsonObject) -> RerankRequest:
-        body = without_nulls(body)
+        body = _all_fields(without_nulls(body))
         query = read_query(body)
         return read_request(body, read_documents(body), query, RoutedFields)
 
@@ -222,6 +225,17 @@ class SupersetDialect(Dialect):
         return superset_body(error)
 
 
+def _all_fields(body: dict[str, Any]) -> dict[str, Any]:
+    """The body with all fields as `rank_fields`, as Together has it, where its documents are objects without a text."""
+    documents = body.get("documents")
+    if body.get("rank_fields", []) != [] or not isinstance(documents, list) or not documents:
+        return body
+    if not all(isinstance(document, dict) and document.get("text") is None for document in documents):
+        return body
+    names = (name for document in documents for name, value in document.items() if name and value is not None)
+    return body | {"rank_fields": [name for name in dict.fromkeys(names) if name not in ("id", "meta")]}
+
+
 def _row(row: RankedRow) -> dict[str, Any]:
     rendered: dict[str, Any] = {"index": row.index, "relevance_score": row.score}
     if row.truncated:
@@ -231,19 +245,3 @@ def _row(row: RankedRow) -> dict[str, Any]:
     if row.error is not None:
         rendered["error"] = row.error
     return rendered
-
-
-def echo(row: RankedRow) -> dict[str, Any]:
-    """What the caller gave: an object as it came, otherwise never a null, which some clients reject."""
-    return echo_parts(row) if row.document.fields is None else row.document.fields
-
-
-def echo_parts(row: RankedRow) -> dict[str, Any]:
-    """The text, and the caller's own `id` and `meta` where there are any."""
-    document = row.document
-    echoed: dict[str, Any] = {"text": document.text}
-    if document.id is not None:
-        echoed["id"] = document.id
-    if document.meta is not None:
-        echoed["meta"] = document.meta
-    return echoed

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, RootModel
 from api.dialects import panda
 from api.dialects.base import Dialect
 from api.dialects.reading import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
+from api.dialects.rows import rows_of, text_of
 from api.dialects.shapes import Absent, Answered, Asked, Ignored, Index, Query, Score, Texts
 from api.errors import status_of
 from shared.contracts import RerankRequest, RerankResult
@@ -70,18 +71,13 @@ class TeiDialect(Dialect):
     }
 
     def parse(self, body: JsonObject) -> RerankRequest:
-        body = without_nulls(body)
+        body = {"return_documents": False} | without_nulls(body)
         query = read_query(body)
         documents = read_documents(body, Objects.REFUSED, field="texts", required=_NO_TEXTS)
-        body["return_documents"] = body.get("return_text", False)
-        return read_request(body, documents, query)
+        return read_request(body, documents, query, own_names={"return_documents": "return_text"})
 
     def render(self, result: RerankResult) -> list[dict[str, Any]]:
-        ranks: list[dict[str, Any]] = [{"index": row.index, "score": row.score} for row in result.rows]
-        if result.return_documents:
-            for rank, row in zip(ranks, result.rows, strict=True):
-                rank["text"] = row.document.text
-        return ranks
+        return rows_of(result, text_of, score="score", name="text")
 
     def render_error(self, error: RerankqError, request_id: str = "") -> dict[str, Any]:
         return {"error": error.message, "error_type": _type_of(error)}

@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 from api.dialects import panda
 from api.dialects.base import Dialect
 from api.dialects.reading import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
+from api.dialects.rows import rows_of, text_of
 from api.dialects.shapes import (
     Absent,
     Answered,
@@ -51,15 +52,22 @@ class VoyageAnswer(Answered):
 
 
 class VoyageDialect(Dialect):
-    """Speaks under /voyage."""
+    """Speaks under /voyage, and at the root to whoever sends `truncation`."""
 
     name = "voyage"
     paths = ("/v1/rerank",)
+    aliases = ("/rerank",)
     request_model = VoyageRequest
     answer_models: ClassVar[tuple[type[BaseModel], ...]] = (VoyageAnswer,)
     error_model = DetailError
     examples: ClassVar[dict[str, JsonObject]] = {
-        "documents": {"query": panda.QUERY, "documents": panda.DOCUMENTS, "top_k": 2, "return_documents": True},
+        "documents": {
+            "query": panda.QUERY,
+            "documents": panda.DOCUMENTS,
+            "top_k": 2,
+            "return_documents": True,
+            "truncation": True,
+        },
         "no-query": {"documents": panda.DOCUMENTS},
     }
 
@@ -69,13 +77,9 @@ class VoyageDialect(Dialect):
         return read_request(body, read_documents(body, Objects.REFUSED), query)
 
     def render(self, result: RerankResult) -> dict[str, Any]:
-        rows: list[dict[str, Any]] = [{"index": row.index, "relevance_score": row.score} for row in result.rows]
-        if result.return_documents:
-            for rendered, row in zip(rows, result.rows, strict=True):
-                rendered["document"] = row.document.text
         return {
             "object": "list",
-            "data": rows,
+            "data": rows_of(result, text_of),
             "model": result.model,
             "usage": {"total_tokens": result.prompt_tokens},
         }

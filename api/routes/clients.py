@@ -1,5 +1,6 @@
 """What clients of other systems ask beside rerank: what is served, whether a key is needed, a sign of life."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -20,6 +21,7 @@ _INFO: dict[str, Any] = {
     "responses": {200: answering(TeiInfo, INFO_EXAMPLE, "The default model.")},
 }
 _HEALTH: dict[str, Any] = {"summary": "Whether the process answers", "responses": HEALTH_RESPONSES}
+_EVERYBODYS = ("/health", "/info", "/models", "/v1/models")
 _MODELS: dict[str, Any] = {"summary": "What is served", "responses": LIST_RESPONSES}
 
 
@@ -36,14 +38,18 @@ def make_router(root: Family) -> APIRouter:
     router.add_api_route("/info", read_info, tags=["clients"], **_INFO)
     router.add_api_route("/models", list_models, tags=["clients"], **_MODELS)
     for prefix, family in everywhere(root):
-        if prefix:
-            for path in family.models:
-                router.add_api_route(prefix + path, list_models, tags=[family.name], **_MODELS)
-            for path in family.health:
-                router.add_api_route(prefix + path, health, tags=[family.name], **_HEALTH)
-            for path in family.info:
-                router.add_api_route(prefix + path, read_info, tags=[family.name], **_INFO)
+        for path in _elsewhere(prefix, family.models):
+            router.add_api_route(path, list_models, tags=[family.name], **_MODELS)
+        for path in _elsewhere(prefix, family.health):
+            router.add_api_route(path, health, tags=[family.name], **_HEALTH)
+        for path in _elsewhere(prefix, family.info):
+            router.add_api_route(path, read_info, tags=[family.name], **_INFO)
     return router
+
+
+def _elsewhere(prefix: str, paths: Iterable[str]) -> Iterator[str]:
+    """A family's paths below its prefix; of those at the root only what is not there for everybody."""
+    return (prefix + path for path in paths if prefix or path not in _EVERYBODYS)
 
 
 async def read_cluster_auth(parts: PartsDep) -> Response:

@@ -1,9 +1,10 @@
-"""For operators, load balancers and Prometheus: alive, ready, in numbers. The first two never need a key."""
+"""For operators, load balancers and Prometheus: who answers, alive, ready, in numbers. Only the last needs a key."""
 
 from typing import Any
 
 from fastapi import APIRouter, Response
 
+from api import VERSION
 from api.bodies import EXAMPLE_MODEL, Health, Readiness, answering
 from api.dependencies import OwnerDep, Parts, PartsDep
 from api.exchange import json_response
@@ -24,6 +25,12 @@ _READY_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: answering(Readiness, _READY, "A request that is sent now is accepted."),
     503: answering(Readiness, _NOT_READY, "Redis is away."),
 }
+
+
+@router.get("/", include_in_schema=False)
+async def welcome() -> Response:
+    """Who answers here, to whoever opens the address in a browser."""
+    return json_response({"name": "rerankq", "version": VERSION, "docs": "/docs", "models": "/v1/models"})
 
 
 @router.get("/health", responses=HEALTH_RESPONSES)

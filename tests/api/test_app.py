@@ -4,7 +4,7 @@ import re
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import pytest
@@ -61,6 +61,7 @@ STATUS = {
     "wait_timed_out": 504,
 }
 OPEN_AND_CLOSED = {
+    "/": 200,
     "/health": 200,
     "/ready": 200,
     "/metrics": 401,
@@ -320,7 +321,13 @@ class TestRoutes:
         async with open_api() as client:
             answers = {path: await client.patch(path) for path in ("/v1/jobs/job-1", "/v1/rerank", "/v1/models/m")}
         allowed = {path: answer.headers["allow"] for path, answer in answers.items()}
-        assert allowed == {"/v1/jobs/job-1": "DELETE, GET", "/v1/rerank": "POST", "/v1/models/m": "GET"}
+        assert allowed == {"/v1/jobs/job-1": "DELETE, GET, HEAD", "/v1/rerank": "POST", "/v1/models/m": "GET, HEAD"}
+
+    async def test_the_roots_dialect_has_its_signs_of_life_there(self, open_api: Opener) -> None:
+        paths = ("/.well-known/ready", "/meta", "/weaviate/meta", "/health")
+        for root, statuses in (("weaviate", [200, 200, 200, 200]), ("superset", [404, 404, 200, 200])):
+            async with open_api(root_dialect=root) as client:
+                assert [(await client.get(path)).status_code for path in paths] == statuses
 
     async def test_a_model_is_found_by_a_name_with_a_slash(self, open_api: Opener) -> None:
         async with open_api() as client:
@@ -395,9 +402,10 @@ class TestOperations:
             {"Api-Key": "{key}"},
             {"api-key": "{key}", "Authorization": "Basic abc"},
             {"Api-Key": "wrong", "Authorization": "bearer {key}"},
+            {"X-Api-Key": "{key}"},
         ],
     )
-    async def test_a_key_may_come_in_either_header(
+    async def test_a_key_may_come_in_any_of_the_headers(
         self, open_api: Opener, async_client: redis.asyncio.Redis, headers: dict[str, str]
     ) -> None:
         key = await KeyStore(async_client).create("mine")
@@ -413,6 +421,43 @@ class TestOperations:
             refused = await client.post("/v1/rerank", content=b"not even JSON")
         assert statuses == OPEN_AND_CLOSED
         assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+
+
+class TestOrigins:
+    ASKED: ClassVar[dict[str, str]] = {
+        "Origin": "https://a.example",
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization,content-type,prefer",
+    }
+
+    @pytest.mark.parametrize("allowed", ["*", "https://b.example, https://a.example/"])
+    async def test_a_page_of_an_allowed_origin_may_call_and_read(self, open_api: Opener, allowed: str) -> None:
+        async with open_api(allowed_origins=allowed, keys_required=True) as client:
+            asked = await client.options("/v1/rerank", headers=self.ASKED)
+            refused = await client.post("/cohere/v2/rerank", json={}, headers={"Origin": "https://a.example"})
+        assert asked.status_code == 200
+        assert asked.headers["access-control-allow-headers"] == "authorization,content-type,prefer"
+        assert refused.status_code == 401
+        for answer in (asked, refused):
+            assert answer.headers["access-control-allow-origin"] in ("*", "https://a.example")
+        assert "Location" in refused.headers["access-control-expose-headers"]
+
+    @pytest.mark.parametrize("allowed", ["", "https://b.example"])
+    async def test_others_may_not(self, open_api: Opener, allowed: str) -> None:
+        async with open_api(allowed_origins=allowed) as client:
+            asked = await client.options("/v1/rerank", headers=self.ASKED)
+            got = await client.get("/v1/models", headers={"Origin": "https://a.example"})
+        assert asked.status_code in (400, 405)
+        for answer in (asked, got):
+            assert "access-control-allow-origin" not in answer.headers
+
+
+async def test_the_address_itself_says_who_answers(open_api: Opener) -> None:
+    async with open_api() as client:
+        said = (await client.get("/")).json()
+        assert said["name"] == "rerankq"
+        for path in (said["docs"], said["models"]):
+            assert (await client.get(path)).status_code == 200
 
 
 class TestBackground:

@@ -41,6 +41,12 @@ class TestReading:
         with pytest.raises(InvalidRequest, match="must be a JSON object"):
             await read_json_object(Caller(body).request, LIMIT)
 
+    async def test_a_letter_that_was_cut_in_two_is_mended_unless_that_takes_long(self) -> None:
+        half = b'{"a": "%s\\ud83d"}'
+        assert await read_json_object(Caller(half % b"").request, LIMIT) == {"a": "\ufffd"}
+        with pytest.raises(InvalidRequest, match="not valid JSON"):
+            await read_json_object(Caller(half % (b"\\n" * 200_000)).request, 10**6)
+
     @pytest.mark.parametrize(
         "body",
         [
@@ -50,7 +56,7 @@ class TestReading:
             b'{"a": NaN}',
             b'{"a": -Infinity}',
             b"\xff",
-            b'{"a": "\\ud800"}',
+            b'{"a": "\\ud8"}',
             b'{"a":' + b"[" * 90,
         ],
     )

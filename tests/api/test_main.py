@@ -88,6 +88,12 @@ class TestServing:
         assert main(["--redis-url", redis_url, *arguments, "--models-file", models_file, "--port", "0"]) == 0
         assert len(served) == 1
 
+    def test_an_idle_connection_outlives_a_load_balancers_minute(
+        self, redis_url: str, models_file: str, served: list[dict[str, Any]]
+    ) -> None:
+        assert main(["--redis-url", redis_url, "serve", "--models-file", models_file]) == 0
+        assert served[0]["timeout_keep_alive"] > 60
+
     def test_with_a_key_it_is_served_everywhere(
         self, redis_url: str, models_file: str, served: list[dict[str, Any]]
     ) -> None:

@@ -1,13 +1,15 @@
 """`python -m tests.clients`: real client libraries, unmodified, against the running service.
 
 One line for each client; ends with status 1 when anything failed. Each set of libraries runs in its own environment
-(`make test-clients` makes them), in a process that reaches nothing but this machine.
+(`make test-clients` makes them), in a process that reaches nothing but this machine. `--js` runs those for JavaScript
+instead (`make test-clients-js`).
 """
 
 import argparse
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +26,7 @@ from infra.local.stack import ROOT, StackError
 from tests.clients.stage import stage
 
 SETS = ("sdks", "frameworks", "infinity")
+JS = "js"
 SESSION_SECONDS = 150.0
 # Libraries that tell their makers, look for updates or fetch price lists are told not to; whoever does it all the same
 # is refused by the session.
@@ -63,6 +66,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         prog="python -m tests.clients", description="Run real client libraries against the service."
     )
     parser.add_argument("--engine", choices=("lexical", "vllm"), default="lexical", help="default: %(default)s")
+    parser.add_argument("--js", action="store_true", help="the clients for JavaScript; needs node")
     parser.add_argument("--only", default="", metavar="TEXT", help="only clients whose set and name hold this text")
     return parser.parse_args(arguments)
 
@@ -70,7 +74,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def run(options: argparse.Namespace, console: Console) -> int:
     passed = failed = 0
     with stage(options.engine) as targets:
-        for name in SETS:
+        for name in (JS,) if options.js else SETS:
             for outcome in _session(name, targets, options.only):
                 console.print(_line(outcome), highlight=False, soft_wrap=True)
                 for check in outcome["checks"]:
@@ -83,14 +87,12 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 def _session(name: str, targets: dict[str, dict[str, str]], only: str) -> Iterator[dict[str, Any]]:
     """What becomes of one set's clients, one by one. Raises StackError when its process does not come to its end."""
-    python = ROOT / f".venv-clients-{name}" / "bin" / "python"
-    if not python.exists():
-        raise StackError(f"{python.parent.parent.name} is not there; `make test-clients` makes it")
+    command = _command(name)
     with tempfile.TemporaryDirectory(prefix="rerankq-clients-") as folder:
         log = Path(folder) / "log"
         with log.open("wb") as errors:
             child = subprocess.Popen(
-                [python, "-m", "tests.clients.session", name, str(SESSION_SECONDS)],
+                command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -110,6 +112,19 @@ def _session(name: str, targets: dict[str, dict[str, str]], only: str) -> Iterat
         finally:
             child.kill()
             child.wait()
+
+
+def _command(name: str) -> list[str]:
+    """What runs a set's clients. Raises StackError when its environment is missing."""
+    if name == JS:
+        folder = Path(__file__).parent / "js"
+        if not (node := shutil.which("node")) or not (folder / "node_modules").exists():
+            raise StackError("node or its packages are not there; `make test-clients-js` installs these")
+        return [node, str(folder / "session.mjs")]
+    python = ROOT / f".venv-clients-{name}" / "bin" / "python"
+    if not python.exists():
+        raise StackError(f"{python.parent.parent.name} is not there; `make test-clients` makes it")
+    return [str(python), "-m", "tests.clients.session", name, str(SESSION_SECONDS)]
 
 
 def _environment(folder: str) -> dict[str, str]:

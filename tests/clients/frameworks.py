@@ -1,19 +1,25 @@
-"""litellm, langchain and llama-index, and the older cohere SDK that they are built on."""
+"""litellm, langchain, llama-index and rerankers, and the older SDKs of Cohere and Voyage that they are built on."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import cohere
+import httpx
 import litellm
 from cohere import errors as cohere_errors
 from langchain_cohere import CohereRerank as LangchainCohere
 from langchain_community.document_compressors import jina_rerank
 from langchain_core.documents import Document
 from langchain_nvidia_ai_endpoints import NVIDIARerank
+from langchain_voyageai import VoyageAIRerank
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 from llama_index.postprocessor.cohere_rerank import CohereRerank
 from llama_index.postprocessor.jinaai_rerank import JinaRerank
+from llama_index.postprocessor.nvidia_rerank import NVIDIARerank as LlamaIndexNvidia
+from llama_index.postprocessor.siliconflow_rerank import SiliconFlowRerank
 from llama_index.postprocessor.tei_rerank import TextEmbeddingInference
+from rerankers import Reranker
+from voyageai import error as voyage_errors
 
 from tests.clients.case import (
     DOCUMENTS,
@@ -61,6 +67,11 @@ def langchain_nvidia(target: Target) -> str:
     return ranked_texts([document.page_content for document in best], [])
 
 
+def langchain_voyage(target: Target) -> str:
+    compressor = made("langchain, VoyageAIRerank", target, VoyageAIRerank=VoyageAIRerank)
+    return _ranked_documents(compressor.compress_documents([Document(text) for text in DOCUMENTS], QUERY))
+
+
 def _ranked_documents(documents: Iterable[Document]) -> str:
     best = list(documents)[:TOP]
     return ranked_texts([it.page_content for it in best], [it.metadata["relevance_score"] for it in best])
@@ -80,6 +91,25 @@ def llama_index_cohere(target: Target) -> str:
 def llama_index_tei(target: Target) -> str:
     name = "llama-index, TextEmbeddingInference"
     return _ranked_nodes(made(name, target, TextEmbeddingInference=TextEmbeddingInference))
+
+
+def llama_index_nvidia(target: Target) -> str:
+    postprocessor = made("llama-index, NVIDIARerank", target, NVIDIARerank=LlamaIndexNvidia)
+    postprocessor.top_n = TOP
+    nodes = [NodeWithScore(node=TextNode(text=text), score=0.0) for text in DOCUMENTS]
+    best = postprocessor.postprocess_nodes(nodes, query_bundle=QueryBundle(QUERY))
+    # They come with the model's own scores.
+    assert all(isinstance(node.score, float) for node in best)
+    return ranked_texts([node.text for node in best], [])
+
+
+def llama_index_siliconflow(target: Target) -> str:
+    return _ranked_nodes(made("llama-index, SiliconFlowRerank", target, SiliconFlowRerank=SiliconFlowRerank))
+
+
+def rerankers(target: Target) -> str:
+    best = made("rerankers", target, Reranker=Reranker).rank(QUERY, DOCUMENTS).results[:TOP]
+    return ranked([row.doc_id for row in best], [row.score for row in best])
 
 
 def _ranked_nodes(postprocessor: Any) -> str:
@@ -122,9 +152,21 @@ LITELLM_TEI = LITELLM | {404: litellm.APIError}
 JINA = dict.fromkeys((401, 404, 429, 503), RuntimeError)
 NVIDIA = dict.fromkeys((401, 404, 429, 503), Exception)
 TEI = dict.fromkeys((401, 429, 503), AssertionError)
+# llama-index's for NVIDIA asks for the models first, and does not find one itself; rerankers looks at no status.
+LLAMA_INDEX_NVIDIA = {404: ValueError} | dict.fromkeys((401, 429, 503), httpx.HTTPStatusError)
+RERANKERS = dict.fromkeys((401, 404, 429, 503), KeyError)
+VOYAGE = {
+    401: voyage_errors.AuthenticationError,
+    404: voyage_errors.APIError,
+    429: voyage_errors.RateLimitError,
+    503: voyage_errors.ServiceUnavailableError,
+}
 
 
-PROVIDERS = ("cohere", "jina_ai", "hosted_vllm", "voyage", "together_ai")
+PROVIDERS = (
+    *("cohere", "jina_ai", "hosted_vllm", "voyage", "together_ai"),
+    *("nvidia_nim", "dashscope", "azure_ai", "litellm_proxy"),
+)
 # Where litellm looks for the length of every model that it takes for one of Hugging Face's; no setting keeps it from
 # that, and that it is refused here does not trouble it.
 STRANGERS = {"huggingface.co"}
@@ -136,6 +178,7 @@ CLIENTS = [
     *(Client("langchain, JinaRerank", "langchain-community", langchain_jina, JINA, prefix=it) for it in ("", "/jina")),
     Client("langchain, NVIDIARerank", "langchain-nvidia-ai-endpoints", langchain_nvidia, NVIDIA),
     Client("langchain, NVIDIARerank", "langchain-nvidia-ai-endpoints", langchain_nvidia, NVIDIA, prefix="/nvidia"),
+    Client("langchain, VoyageAIRerank", "langchain-voyageai", langchain_voyage, VOYAGE, mute={503}),
     Client("llama-index, JinaRerank", "llama-index-postprocessor-jinaai-rerank", llama_index_jina, JINA),
     Client(
         "llama-index, JinaRerank", "llama-index-postprocessor-jinaai-rerank", llama_index_jina, JINA, prefix="/jina"
@@ -155,7 +198,22 @@ CLIENTS = [
         mistake=None,
         mute=set(TEI),
     ),
+    Client(
+        "llama-index, NVIDIARerank",
+        "llama-index-postprocessor-nvidia-rerank",
+        llama_index_nvidia,
+        LLAMA_INDEX_NVIDIA,
+        mute={401, 429, 503},
+    ),
+    Client(
+        "llama-index, SiliconFlowRerank",
+        "llama-index-postprocessor-siliconflow-rerank",
+        llama_index_siliconflow,
+        JINA,
+    ),
+    Client("rerankers", "rerankers", rerankers, RERANKERS, mute=set(RERANKERS)),
     *(Client(f"litellm, {provider}", "litellm", litellm_as(provider), LITELLM) for provider in PROVIDERS),
+    Client("litellm, fireworks_ai", "litellm", litellm_as("fireworks_ai", documents=False), LITELLM),
     Client("litellm, cohere", "litellm", litellm_as("cohere", documents=False), LITELLM, prefix="/cohere"),
     Client("litellm, hosted_vllm", "litellm", litellm_as("hosted_vllm"), LITELLM, prefix="/vllm"),
     Client("litellm, infinity", "litellm", litellm_as("infinity"), LITELLM_INFINITY),

@@ -3,19 +3,29 @@
 import time
 
 import cohere
+import contextual
+import dashscope
+import mixedbread
 import openai
 import together
 import voyageai
+import zeroentropy
 from cohere import errors as cohere_errors
+from contextual import ContextualAI
+from dashscope.v2 import errors as dashscope_errors
 from haystack import Document
 from haystack.utils import Secret
 from haystack_integrations.components.rankers.cohere import CohereRanker
 from haystack_integrations.components.rankers.huggingface_api import HuggingFaceTEIRanker
 from haystack_integrations.components.rankers.jina import JinaRanker
+from haystack_integrations.components.rankers.nvidia import NvidiaRanker
+from mixedbread import Mixedbread
 from pinecone import Pinecone
 from pinecone import errors as pinecone_errors
+from tei_client import HttpClient
 from voyageai import error as voyage_errors
 from xinference_client import RESTfulClient
+from zeroentropy import ZeroEntropy
 
 from tests.clients.case import DOCUMENTS, QUERY, TOP, Client, Target, made, question, ranked, ranked_texts
 
@@ -57,6 +67,40 @@ def pinecone_sdk(target: Target) -> str:
     rows = client.inference.rerank(model=target.model, **question()).data
     texts = [row.document["text"] for row in rows]
     return ranked([row.index for row in rows], [row.score for row in rows], texts)
+
+
+def mixedbread_sdk(target: Target) -> str:
+    client = made("mixedbread", target, Mixedbread=Mixedbread)
+    answer = client.rerank(query=QUERY, input=DOCUMENTS, model=target.model, top_k=TOP, return_input=True)
+    assert answer.usage.total_tokens >= 0
+    rows = answer.data
+    return ranked([row.index for row in rows], [row.score for row in rows], [row.input for row in rows])
+
+
+def dashscope_sdk(target: Target) -> str:
+    client = made("dashscope, Client", target, dashscope=dashscope)
+    answer = client.rerank.create(model=target.model, return_documents=True, **question())
+    assert answer.usage.total_tokens >= 0
+    rows = answer.results
+    texts = [row.document.text for row in rows]
+    return ranked([row.index for row in rows], [row.relevance_score for row in rows], texts)
+
+
+def zeroentropy_sdk(target: Target) -> str:
+    rows = made("zeroentropy", target, ZeroEntropy=ZeroEntropy).models.rerank(model=target.model, **question()).results
+    return ranked([row.index for row in rows], [row.relevance_score for row in rows])
+
+
+def contextual_sdk(target: Target) -> str:
+    client = made("contextual", target, ContextualAI=ContextualAI)
+    rows = client.rerank.create(model=target.model, **question()).results
+    return ranked([row.index for row in rows], [row.relevance_score for row in rows])
+
+
+def tei(target: Target) -> str:
+    client = made("tei_client", target, HttpClient=HttpClient)
+    rows = client.rerank(QUERY, DOCUMENTS, return_text=True).ranks[:TOP]
+    return ranked([row.index for row in rows], [row.score for row in rows], [row.text for row in rows])
 
 
 def xinference(target: Target) -> str:
@@ -104,6 +148,14 @@ def haystack_tei(target: Target) -> str:
     return _ranked(ranker.run(query=QUERY, documents=_documents(), top_k=TOP)["documents"])
 
 
+def haystack_nvidia(target: Target) -> str:
+    ranker = made("haystack, NvidiaRanker", target, NvidiaRanker=NvidiaRanker, Secret=Secret)
+    best = ranker.run(query=QUERY, documents=_documents(), top_k=TOP)["documents"]
+    # They come with the model's own scores.
+    assert all(isinstance(document.score, float) for document in best)
+    return ranked_texts([document.content for document in best], [])
+
+
 def _documents() -> list[Document]:
     return [Document(content=text) for text in DOCUMENTS]
 
@@ -143,6 +195,32 @@ PINECONE = {
     429: pinecone_errors.RateLimitError,
     503: pinecone_errors.ServiceError,
 }
+MIXEDBREAD = {
+    401: mixedbread.AuthenticationError,
+    404: mixedbread.NotFoundError,
+    429: mixedbread.RateLimitError,
+    503: mixedbread.InternalServerError,
+}
+ZEROENTROPY = {
+    401: zeroentropy.AuthenticationError,
+    404: zeroentropy.NotFoundError,
+    429: zeroentropy.RateLimitError,
+    503: zeroentropy.InternalServerError,
+}
+CONTEXTUAL = {
+    401: contextual.AuthenticationError,
+    404: contextual.NotFoundError,
+    429: contextual.RateLimitError,
+    503: contextual.InternalServerError,
+}
+# It asks for the model first, and looks at no status.
+TEI = dict.fromkeys((401, 429, 503), KeyError)
+DASHSCOPE = {
+    401: dashscope_errors.AuthenticationError,
+    404: dashscope_errors.NotFoundError,
+    429: dashscope_errors.RateLimitError,
+    503: dashscope_errors.ServiceUnavailableError,
+}
 # Neither haystack nor Xinference has errors of its own.
 RUNTIME = dict.fromkeys((401, 404, 429, 503), RuntimeError)
 
@@ -156,11 +234,19 @@ CLIENTS = [
     Client("voyageai", "voyageai", voyage, VOYAGE, mute={503}, prefix="/voyage"),
     Client("together", "together", together_sdk, TOGETHER, patient=True),
     Client("pinecone", "pinecone", pinecone_sdk, PINECONE, patient=True),
+    Client("mixedbread", "mixedbread", mixedbread_sdk, MIXEDBREAD, patient=True),
+    Client("mixedbread", "mixedbread", mixedbread_sdk, MIXEDBREAD, patient=True, prefix="/mixedbread"),
+    Client("zeroentropy", "zeroentropy", zeroentropy_sdk, ZEROENTROPY, patient=True),
+    Client("contextual", "contextual-client", contextual_sdk, CONTEXTUAL, patient=True),
+    Client("tei_client", "tei-client", tei, TEI, mistake=None, mute=set(TEI)),
+    Client("dashscope, Client", "dashscope", dashscope_sdk, DASHSCOPE),
+    Client("dashscope, Client", "dashscope", dashscope_sdk, DASHSCOPE, prefix="/dashscope"),
     Client("xinference_client", "xinference-client", xinference, RUNTIME),
     Client("openai, models", "openai", openai_models, OPENAI, patient=True),
     Client("haystack, JinaRanker", "jina-haystack", haystack_jina, RUNTIME),
     Client("haystack, JinaRanker", "jina-haystack", haystack_jina, RUNTIME, prefix="/jina"),
     Client("haystack, CohereRanker", "cohere-haystack", haystack_cohere, COHERE, patient=True),
+    Client("haystack, NvidiaRanker", "nvidia-haystack", haystack_nvidia, dict.fromkeys(RUNTIME, ValueError)),
     # It takes the host of its address alone, and sends no model.
     Client("haystack, HuggingFaceTEIRanker", "huggingface-api-haystack", haystack_tei, RUNTIME, mistake=None),
 ]

@@ -12,7 +12,12 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def registry() -> ModelRegistry:
     return parse_models(
-        {"models": [{"name": "first", "aliases": ["one", "org/first"]}, {"name": "second", "engine": "lexical"}]}
+        {
+            "models": [
+                {"name": "first", "aliases": ["one", "org/first", "One:latest"]},
+                {"name": "second", "engine": "lexical"},
+            ]
+        }
     )
 
 
@@ -27,6 +32,9 @@ def registry() -> ModelRegistry:
         ("vllm/second", "second"),
         ("vllm/org/first", "first"),
         ("cohere/one", "first"),
+        ("FIRST", "first"),
+        ("vLLM/Org/First", "first"),
+        ("one:LATEST", "first"),
     ],
 )
 def test_a_model_is_found_by_name_and_alias_and_the_first_without_either(
@@ -35,11 +43,16 @@ def test_a_model_is_found_by_name_and_alias_and_the_first_without_either(
     assert registry.resolve(name).name == found
 
 
-@pytest.mark.parametrize("name", ["", "FIRST", "third", "/", "second/", "a/b/second", "org/second/first"])
+@pytest.mark.parametrize("name", ["", "third", "first:latest", "/", "second/", "a/b/second", "org/second/first"])
 def test_an_unknown_model_is_named_with_those_served(registry: ModelRegistry, name: str) -> None:
     with pytest.raises(ModelNotFound, match="is not served here; served: first, second") as caught:
         registry.resolve(name)
     assert caught.value.param == "model"
+
+
+def test_of_names_that_differ_in_case_alone_each_is_itself() -> None:
+    registry = parse_models({"models": [{"name": "model"}, {"name": "Model"}]})
+    assert [registry.resolve(name).name for name in ("model", "Model", "MODEL")] == ["model", "Model", "model"]
 
 
 def test_a_long_name_is_not_echoed_whole(registry: ModelRegistry) -> None:

@@ -34,7 +34,7 @@ def masked(answer: Any) -> Any:
     """The body with `<name>` for what differs every time: ids, times, milliseconds."""
     if not isinstance(answer, dict):
         return answer
-    for name, kind in (("id", str), ("created", int)):
+    for name, kind in (("id", str), ("request_id", str), ("created", int)):
         if name in answer:
             assert isinstance(answer[name], kind)
             answer[name] = f"<{name}>"

@@ -1,7 +1,7 @@
 """The documented examples of the systems that rerankq stands in for, run against the real stack.
 
 Each file under examples/ is one call as its system documents it (only the model's name is left out) and the answer
-that rerankq gives, word for word; `<id>`, `<created>` and `<latency>` stand for what differs every time.
+that rerankq gives, word for word; `<id>` and the like stand for what differs every time.
 """
 
 import json

@@ -47,4 +47,4 @@ def test_what_was_not_waited_for_is_what_the_waiting_call_gets(
 
 
 def test_the_root_is_tried_in_all_its_ways() -> None:
-    assert len(RootDialect().readers("/v1/rerank")) == 4
+    assert len(RootDialect().readers("/v1/rerank")) == 7

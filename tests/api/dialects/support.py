@@ -24,8 +24,8 @@ anything = st.recursive(
     ),
     max_leaves=4,
 )
-LISTS = ["documents", "texts", "passages", "items", "data_1", "data_2", "text_1", "text_2", "queries"]
-FLAGS = ["return_documents", "return_text", "raw_scores", "use_activation", "truncate"]
+LISTS = ["documents", "texts", "passages", "items", "data_1", "data_2", "text_1", "text_2", "queries", "input"]
+FLAGS = ["return_documents", "return_text", "raw_scores", "use_activation", "truncate", "truncation", "return_input"]
 NUMBERS = ["top_n", "top_k", "priority", "max_tokens_per_query", "max_chunk_per_doc", "overlap_tokens"]
 bodies = st.fixed_dictionaries(
     {},

@@ -112,7 +112,7 @@ class TestTheDocument:
     @pytest.mark.parametrize("absent", [None, []])
     def test_without_rank_fields_an_object_has_a_text(self, absent: Any) -> None:
         assert parse({"text": "t", "title": "x", "fields": {"a": 1}}, rank_fields=absent) == [Document(text="t")]
-        assert refusal({"title": "x"}, rank_fields=absent)[1] == "documents[0].text"
+        assert refusal({"text": "t"}, {"title": "x"}, rank_fields=absent)[1] == "documents[1].text"
 
     def test_where_documents_are_strings_only_rank_fields_mean_nothing(self) -> None:
         body = {"query": "q", "documents": ["t"], "rank_fields": "title"}

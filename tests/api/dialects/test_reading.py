@@ -40,6 +40,10 @@ class TestWhatIsTaken:
         optional += ["max_tokens_per_query", "max_chunks_per_doc", "max_chunk_per_doc", "overlap_tokens", "rank_fields"]
         assert dialect.parse(BODY | dict.fromkeys(optional)) == dialect.parse(BODY)
 
+    @pytest.mark.parametrize("name", ["", " "])
+    def test_an_empty_model_is_none(self, dialect: Dialect, name: str) -> None:
+        assert dialect.parse(BODY | {"model": name}).model is None
+
     def test_an_unknown_field_is_ignored(self, dialect: Dialect) -> None:
         unknown = {"rank_fields": ["title"], "user": {"id": 3}, "truncate_prompt_tokens": -1, "scores": None}
         assert dialect.parse(BODY | unknown) == dialect.parse(BODY)
@@ -108,7 +112,7 @@ class TestWhatIsRefused:
     @pytest.mark.parametrize(
         ("field", "values"),
         [
-            ("model", ["", 3, True, ["m"], {}]),
+            ("model", [3, True, ["m"], {}]),
             ("top_n", [2.5, "many", "", [3], {}]),
             ("return_documents", [2, "maybe", "", [], {}]),
             ("raw_scores", [2, "maybe", 0.5, [], {}]),

@@ -20,7 +20,7 @@ def test_names_that_jobs_remember_never_change() -> None:
     names = {dialect.name for each in FAMILIES for dialect in each.dialects}
     assert names == {
         *("superset", "jina", "cohere-v1", "cohere-v2", "tei", "vllm", "vllm-score", "infinity", "nebul"),
-        *("gpustack", "bifrost", "voyage", "nvidia", "pinecone"),
+        *("gpustack", "bifrost", "voyage", "nvidia", "pinecone", "mixedbread", "dashscope", "weaviate"),
     }
 
 
@@ -37,7 +37,7 @@ def test_names_that_jobs_remember_never_change() -> None:
         ("/nebulous/v1/rerank", "superset"),
         ("/cohere/v1/rerank", "cohere-v1"),
         ("/cohere/v2/rerank", "cohere-v2"),
-        ("/cohere/v1/v2/rerank", "cohere-v2"),
+        ("/cohere/rerank", "cohere-v2"),
         ("/cohere/nothing", "cohere-v1"),
         ("/vllm/score", "vllm-score"),
         ("/vllm/v2/rerank", "vllm"),

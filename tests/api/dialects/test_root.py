@@ -21,6 +21,11 @@ ROOT = RootDialect()
         ({"data_1": "q", "data_2": "t"}, "vllm-score"),
         ({"text_1": "q", "text_2": "t"}, "vllm-score"),
         ({"data_1": "q"}, "vllm-score"),
+        ({"query": "q", "documents": ["t"], "truncation": False}, "voyage"),
+        ({"documents": ["t"], "truncation": True}, "superset"),
+        ({"query": "q", "input": ["t"]}, "mixedbread"),
+        ({"query": "q", "input": []}, "mixedbread"),
+        ({"input": {"query": "q", "documents": ["t"]}}, "dashscope"),
         ({}, "superset"),
         ({"query": "q"}, "superset"),
         ({"documents": ["t"]}, "superset"),
@@ -31,16 +36,17 @@ def test_the_body_decides_who_is_meant(body: dict[str, Any], name: str) -> None:
     assert ROOT.spoken_in(body).name == name
 
 
-@pytest.mark.parametrize("more", ["texts", "passages", "queries", "items", "data_1", "text_1"])
+@pytest.mark.parametrize("more", ["texts", "passages", "queries", "items", "data_1", "text_1", "input"])
 def test_what_the_superset_can_read_it_answers(more: str) -> None:
     """The rest is an unknown field."""
     assert ROOT.spoken_in({"query": "q", "documents": ["t"], more: ["x"]}) is ROOT
 
 
-@pytest.mark.parametrize("field", ["texts", "passages", "queries", "data_1"])
+@pytest.mark.parametrize("field", ["texts", "passages", "queries", "data_1", "input"])
 def test_an_explicit_null_is_an_absent_field(field: str) -> None:
     assert ROOT.spoken_in({field: None}) is ROOT
     assert ROOT.spoken_in({"query": None, "documents": ["t"], "queries": "q"}).name == "vllm-score"
+    assert ROOT.spoken_in({"query": "q", "documents": ["t"], "truncation": None}) is ROOT
 
 
 def test_a_prefix_speaks_one_dialect_alone() -> None:
@@ -50,8 +56,17 @@ def test_a_prefix_speaks_one_dialect_alone() -> None:
 
 @pytest.mark.parametrize(
     ("path", "likeliest"),
-    [("/v1/rerank", "superset"), ("/rerank", "superset"), ("/v1/score", "vllm-score"), ("/v1/ranking", "nvidia")],
+    [
+        ("/v1/rerank", "superset"),
+        ("/rerank", "superset"),
+        ("/v1/score", "vllm-score"),
+        ("/v1/ranking", "nvidia"),
+        ("/v1/reranking", "mixedbread"),
+        ("/api/v1/services/rerank/text-rerank/text-rerank", "dashscope"),
+    ],
 )
 def test_whose_path_it_is_is_shown_first(path: str, likeliest: str) -> None:
     assert ROOT.readers(path)[0].name == likeliest
-    assert {reader.name for reader in ROOT.readers(path)} == {"superset", "tei", "vllm-score", "nvidia"}
+    assert {reader.name for reader in ROOT.readers(path)} == {
+        *("superset", "tei", "vllm-score", "nvidia", "voyage", "mixedbread", "dashscope")
+    }

@@ -53,6 +53,21 @@ class TestDocuments:
         assert caught.value.message == "document text is required for rerank at index 1"
         assert caught.value.param == "documents[1].text"
 
+    def test_of_objects_without_a_text_all_fields_are_scored(self) -> None:
+        first, second = {"id": 1, "title": "t", "": "x", "year": None}, {"page": 3, "title": "u", "meta": "m"}
+        assert parse(first, second) == [
+            Document(id=1, text="title: t\n", fields=first),
+            Document(meta="m", text="title: u\npage: 3\n", fields=second),
+        ]
+
+    @pytest.mark.parametrize(
+        "documents", [[{}], [{"id": "x", "meta": "y"}], [{"title": None}], [{"title": "t"}, "two"]]
+    )
+    def test_objects_without_anything_to_score_are_refused(self, documents: list[object]) -> None:
+        with pytest.raises(InvalidRequest) as caught:
+            parse(*documents)
+        assert caught.value.param == "documents[0].text"
+
     @pytest.mark.parametrize("document", [None, 3, True, ["text"]])
     def test_nothing_else_is_a_document(self, document: object) -> None:
         with pytest.raises(InvalidRequest) as caught:

@@ -82,3 +82,7 @@ def test_a_model_is_a_reranker_to_those_who_look() -> None:
     assert (info["max_client_batch_size"], info["version"]) == (100, "1.2.3")
     unsaid = describe_model(ModelSpec(name="m"), max_documents=1, shard_tokens=1, version="1")
     assert (unsaid["max_input_length"], unsaid["model_dtype"]) == (512, "auto")
+
+
+def test_an_error_names_the_field_as_the_body_does() -> None:
+    assert refusal(TEI, BODY | {"return_text": "perhaps"})[1] == "return_text"

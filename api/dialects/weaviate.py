@@ -1,0 +1,70 @@
+"""What Weaviate's module reranker-transformers asks of its inference container: a score a document, in their order.
+
+It matches scores and documents by their places, so that every document is scored and none is left out.
+"""
+
+from typing import Any, ClassVar
+
+from pydantic import BaseModel
+
+from api.dialects import panda
+from api.dialects.base import Dialect
+from api.dialects.reading import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
+from api.dialects.shapes import Answered, Asked, Query, Score, Texts
+from shared.contracts import RerankRequest, RerankResult
+from shared.errors import RerankqError
+
+
+class WeaviateRequest(Asked):
+    """What to score."""
+
+    query: Query
+    documents: Texts
+
+
+class WeaviateScore(Answered):
+    """A document and its score."""
+
+    document: str
+    score: Score
+
+
+class WeaviateAnswer(Answered):
+    """The scores, in the order of the request."""
+
+    scores: list[WeaviateScore]
+
+
+class WeaviateError(Answered):
+    """What went wrong."""
+
+    error: str
+
+
+class WeaviateDialect(Dialect):
+    """Speaks under /weaviate."""
+
+    name = "weaviate"
+    paths = ("/rerank",)
+    summary = "Score documents, in the order of the request"
+    request_model = WeaviateRequest
+    answer_models: ClassVar[tuple[type[BaseModel], ...]] = (WeaviateAnswer,)
+    error_model = WeaviateError
+    examples: ClassVar[dict[str, JsonObject]] = {
+        "documents": {"query": panda.QUERY, "documents": panda.DOCUMENTS, "property": ""},
+        "no-query": {"documents": panda.DOCUMENTS},
+    }
+
+    def parse(self, body: JsonObject) -> RerankRequest:
+        body = without_nulls(body)
+        body.pop("top_n", None)
+        body.pop("top_k", None)
+        query = read_query(body)
+        return read_request(body, read_documents(body, Objects.REFUSED), query)
+
+    def render(self, result: RerankResult) -> dict[str, Any]:
+        in_order = sorted(result.rows, key=lambda row: row.index)
+        return {"scores": [{"document": row.document.text, "score": row.score} for row in in_order]}
+
+    def render_error(self, error: RerankqError, request_id: str = "") -> dict[str, Any]:
+        return {"error": error.message}

@@ -1,0 +1,191 @@
+// The clients for JavaScript, as session.py runs the others: reads the targets as JSON from its standard input, and
+// writes one line of JSON for each client. Nothing here reaches anything but this machine: whoever tries is refused.
+import assert from "node:assert/strict";
+import dns from "node:dns";
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+
+import { createCohere } from "@ai-sdk/cohere";
+import { createTogetherAI } from "@ai-sdk/togetherai";
+import { CohereRerank } from "@langchain/cohere";
+import Mixedbread from "@mixedbread/sdk";
+import { Pinecone } from "@pinecone-database/pinecone";
+import { rerank } from "ai";
+import { CohereClient, CohereClientV2 } from "cohere-ai";
+import OpenAI from "openai";
+import Together from "together-ai";
+import { createVoyage } from "voyage-ai-provider";
+import { VoyageAIClient } from "voyageai";
+
+const NAMES = {
+  CohereClient, CohereClientV2, CohereRerank, Mixedbread, OpenAI, Pinecone, Together, VoyageAIClient,
+  createCohere, createTogetherAI, createVoyage,
+};
+const LINES = JSON.parse(readFileSync(new URL("lines.json", import.meta.url)));
+const QUERY = "What is a panda?";
+const DOCUMENTS = ["hi", "it is a bear", "The giant panda is a bear species endemic to China."];
+const TOP = 2;
+
+// What the client's line evaluates to.
+function made(name, target) {
+  const line = LINES[name].replace(/"URL/g, `"${target.url}`).replaceAll("KEY", target.key);
+  const given = Object.keys(NAMES);
+  return new Function(...given, `return ${line.replaceAll("MODEL", target.model)}`)(...given.map((it) => NAMES[it]));
+}
+
+function ranked(rows, score, text) {
+  assert.deepEqual(rows.map((row) => row.index), [2, 1]);
+  const scores = rows.map(score);
+  assert.ok(scores.every((each) => each >= 0 && each <= 1) && scores[0] > scores[1], `scores ${scores}`);
+  if (text) assert.deepEqual(rows.map(text), [DOCUMENTS[2], DOCUMENTS[1]]);
+  return `${rows.length} of ${DOCUMENTS.length} ranked${text ? ", with documents" : ""}`;
+}
+
+const scored = (row) => row.relevanceScore;
+const underscored = (row) => row.relevance_score;
+const withText = (row) => row.document.text;
+
+async function throughAi(name, target, hasty) {
+  const model = made(name, target);
+  const options = hasty ? { maxRetries: 0 } : {};
+  const answer = await rerank({ model, query: QUERY, documents: DOCUMENTS, topN: TOP, ...options });
+  const rows = answer.ranking.map((row) => ({ ...row, index: row.originalIndex }));
+  return ranked(rows, (row) => row.score, (row) => row.document);
+}
+
+async function viaLangchain(name, target) {
+  const compressor = made(name, target);
+  const rows = await compressor.rerank(DOCUMENTS, QUERY, { topN: TOP });
+  return ranked(rows, scored);
+}
+
+async function models(name, target) {
+  const client = made(name, target);
+  const listed = (await client.models.list()).data.map((model) => model.id);
+  assert.ok(listed.includes((await client.models.retrieve(target.model)).id));
+  return `${listed.length} model listed`;
+}
+
+const COHERE = {
+  401: "UnauthorizedError", 404: "NotFoundError", 429: "TooManyRequestsError", 503: "ServiceUnavailableError",
+};
+const STAINLESS = { 401: "AuthenticationError", 404: "NotFoundError", 429: "RateLimitError", 503: "InternalServerError" };
+const AI = { 401: "APICallError", 404: "APICallError", 429: "APICallError", 503: "APICallError" };
+const VOYAGE = { 401: "VoyageAIError", 404: "VoyageAIError", 429: "VoyageAIError", 503: "VoyageAIError" };
+const PINECONE = {
+  401: "PineconeAuthorizationError", 404: "PineconeNotFoundError", 429: "PineconeUnmappedHttpError",
+  503: "PineconeMaxRetriesExceededError",
+};
+const documents = { query: QUERY, documents: DOCUMENTS };
+
+// `mute`: the errors whose text the client throws away. `patient`: it waits for as long as a Retry-After says.
+const CLIENTS = [
+  {
+    name: "cohere-ai, CohereClientV2", of: "cohere-ai", raises: COHERE, patient: true,
+    call: async (name, it) =>
+      ranked((await made(name, it).rerank({ model: it.model, ...documents, topN: TOP })).results, scored),
+  },
+  {
+    name: "cohere-ai, CohereClient", of: "cohere-ai", raises: COHERE, patient: true,
+    call: async (name, it) => {
+      const asked = { model: it.model, ...documents, topN: TOP, returnDocuments: true };
+      return ranked((await made(name, it).rerank(asked)).results, scored, withText);
+    },
+  },
+  { name: "@langchain/cohere, CohereRerank", of: "@langchain/cohere", raises: COHERE, call: viaLangchain },
+  { name: "ai with @ai-sdk/cohere", of: "@ai-sdk/cohere", raises: AI, patient: true, call: throughAi },
+  { name: "ai with @ai-sdk/togetherai", of: "@ai-sdk/togetherai", raises: AI, patient: true, call: throughAi },
+  { name: "ai with voyage-ai-provider", of: "voyage-ai-provider", raises: AI, patient: true, mute: true, call: throughAi },
+  {
+    name: "voyageai, VoyageAIClient", of: "voyageai", raises: VOYAGE, patient: true,
+    call: async (name, it) => {
+      const asked = { model: it.model, ...documents, topK: TOP, returnDocuments: true };
+      return ranked((await made(name, it).rerank(asked)).data, scored, (row) => row.document);
+    },
+  },
+  {
+    name: "together-ai", of: "together-ai", raises: STAINLESS, patient: true,
+    call: async (name, it) => {
+      const asked = { model: it.model, ...documents, top_n: TOP, return_documents: true };
+      return ranked((await made(name, it).rerank.create(asked)).results, underscored, withText);
+    },
+  },
+  {
+    name: "@mixedbread/sdk", of: "@mixedbread/sdk", raises: STAINLESS, patient: true,
+    call: async (name, it) => {
+      const asked = { model: it.model, query: QUERY, input: DOCUMENTS, top_k: TOP, return_input: true };
+      return ranked((await made(name, it).rerank(asked)).data, (row) => row.score, (row) => row.input);
+    },
+  },
+  {
+    name: "@pinecone-database/pinecone", of: "@pinecone-database/pinecone", raises: PINECONE, mute: true,
+    call: async (name, it) => {
+      const asked = { model: it.model, ...documents, topN: TOP, returnDocuments: true };
+      return ranked((await made(name, it).inference.rerank(asked)).data, (row) => row.score, withText);
+    },
+  },
+  { name: "openai for JavaScript, models", of: "openai", raises: STAINLESS, patient: true, call: models },
+];
+
+const TARGETS = { 401: "refused", 404: "real", 429: "limited", 503: "down" };
+
+async function outcome(client, targets) {
+  const checks = [await succeeds(client, targets.real)];
+  for (const [status, kind] of Object.entries(client.raises)) {
+    const target = { ...targets[TARGETS[status]] };
+    if (status === "404") Object.assign(target, { model: "no-such-model", says: "no-such-model" });
+    checks.push(await fails(client, target, status, kind));
+  }
+  if (client.patient) {
+    const once = { ...targets.real, url: `${targets.limited.url}/once/js-${CLIENTS.indexOf(client)}` };
+    const began = performance.now();
+    const check = await succeeds(client, once);
+    const seconds = (performance.now() - began) / 1000;
+    const hasty = seconds < 1 ? "it did not wait for the second that it was told" : "";
+    checks.push(told(`429, then answered after ${seconds.toFixed(1)} s`, check.problem || hasty));
+  }
+  return { client: client.name, version: `${client.of} ${versionOf(client.of)}`, checks };
+}
+
+async function succeeds(client, target) {
+  try {
+    return told(await client.call(client.name, target));
+  } catch (error) {
+    return told("no answer", String(error?.stack ?? error).slice(0, 2000));
+  }
+}
+
+async function fails(client, target, status, kind) {
+  const shown = `${status} ${kind}`;
+  try {
+    return told(shown, `it was not raised; the answer: ${await client.call(client.name, target, true)}`);
+  } catch (error) {
+    const found = error?.constructor?.name;
+    if (found !== kind && error?.name !== `AI_${kind}`) return told(`${status} ${found}`, `not ${kind}: ${error}`);
+    const said = `${error.message} ${JSON.stringify(error.body ?? "")}`;
+    return told(shown, client.mute || said.includes(target.says) ? "" : `${target.says} is not in what it says: ${said}`);
+  }
+}
+
+function told(shown, problem = "") {
+  return { shown, passed: !problem, problem };
+}
+
+function versionOf(distribution) {
+  const { dependencies } = createRequire(import.meta.url)("./package.json");
+  return dependencies[distribution];
+}
+
+const strangers = new Set();
+const lookup = dns.lookup;
+dns.lookup = (host, ...rest) => {
+  if (["localhost", "127.0.0.1"].includes(host)) return lookup(host, ...rest);
+  strangers.add(host);
+  return rest.at(-1)(new Error(`${host} is not this machine`));
+};
+const given = JSON.parse(readFileSync(0));
+const write = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
+const chosen = CLIENTS.filter((client) => `js ${client.name}`.includes(given.only));
+await Promise.all(chosen.map(async (client) => write(await outcome(client, given.targets))));
+const called = [...strangers].sort().join(", ");
+write({ client: "all of js", version: "", checks: [told("nobody called home", called && `they called ${called}`)] });
