@@ -3,7 +3,6 @@
 Raises StoreUnavailable when Redis cannot be reached or refuses to write.
 """
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any, Literal
 import redis
 
 from shared import codec, keys
-from shared.celery_app import Envelopes
+from shared.celery_app import Envelopes, read_envelope
 from shared.contracts import RerankRequest, ShardScores, WorkClass
 from shared.errors import StoreUnavailable
 from shared.jobs import JobFailure
@@ -241,15 +240,11 @@ class WorkerLedger:
             logger.warning("%d doorbells could not be rung, the reconciler will: %s", len(calls), error)
 
     def _read_doorbell(self, message: bytes, work_class: WorkClass) -> Doorbell | None:
-        """What a Celery message of ours says; see shared.celery_app.Envelopes."""
-        try:
-            job_id, _, shard = json.loads(message)["headers"]["id"].rpartition("/")
-            return Doorbell(job_id, int(shard), work_class)
-        except (ValueError, TypeError, LookupError, AttributeError) as error:
+        if (named := read_envelope(message)) is None:
             # Without its text: what is no message of ours may say anything.
-            queue = keys.queue(self._model, work_class)
-            logger.warning("a message in %s cannot be read, it is left out: %s", queue, type(error).__name__)
+            logger.warning("a message in %s cannot be read, it is left out", keys.queue(self._model, work_class))
             return None
+        return Doorbell(*named, work_class)
 
     def _of(self, script: str, lease: ShardLease, *args: object) -> Call:
         job_keys = job_script_keys(lease.job_id, self._model)
