@@ -25,6 +25,7 @@ from shared.errors import (
     PayloadTooLarge,
     RerankqError,
     ScoringFailed,
+    StoreDamaged,
     StoreUnavailable,
     Unauthorized,
     WaitTimedOut,
@@ -73,6 +74,7 @@ ERRORS: tuple[RerankqError, ...] = (
     InternalError(f"a fault on our side; the log has it under the request id {REQUEST_ID}"),
     ModelUnavailable(f"model {EXAMPLE_MODEL!r} failed to start: the weights are not there", param="model"),
     StoreUnavailable("the job store cannot be reached; try again"),
+    StoreDamaged("the job store has lost this request; send it again"),
     JobExpired(f"the job {EXAMPLE_JOB_ID} passed its deadline before it was scored"),
     WaitTimedOut(
         f"no result within 60 s; the job goes on at /v1/jobs/{EXAMPLE_JOB_ID}", job_id=EXAMPLE_JOB_ID, retry_after=1

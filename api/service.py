@@ -19,11 +19,13 @@ from shared.errors import (
     JobNotFinished,
     JobNotFound,
     ModelUnavailable,
+    StoreDamaged,
     StoreUnavailable,
     WaitTimedOut,
 )
 from shared.jobs import JobRecord, JobState
 from shared.ledger import Acceptance, Ledger, Submission
+from shared.redis_client import RETRY_AFTER_SECONDS
 
 _POOL_CHECK_SECONDS = 1.0
 _START_PATIENCE_SECONDS = 10.0
@@ -82,11 +84,15 @@ class RerankService:
     async def _run(self, submission: Submission, seconds: float) -> tuple[Acceptance, bytes | None]:
         """Submit and wait; answers which job ended, and its scores where they came with the news.
 
-        Raises WaitTimedOut or ModelUnavailable.
+        Raises WaitTimedOut, ModelUnavailable, or StoreDamaged when the job has vanished.
         """
         with self._replies.expect(submission.job_id) as ended:
             acceptance = await self._ledger.submit(submission)
+            ended.accepted = not acceptance.existing
             if not acceptance.existing and await self._wait(ended, submission, seconds):
+                if ended.lost:
+                    message = "the job store has lost this request; send it again"
+                    raise StoreDamaged(message, retry_after=RETRY_AFTER_SECONDS)
                 return acceptance, ended.scores
         job_id = acceptance.job_id
         if acceptance.existing and (await self.job(job_id, submission.owner, wait_seconds=seconds)).state.final:
@@ -114,6 +120,7 @@ class RerankService:
         if wait_seconds and not record.state.final:
             with self._replies.expect(job_id) as ended:
                 record = await self._read(job_id, owner)
+                ended.accepted = True
                 if not record.state.final:
                     await self._ring(ended, min(wait_seconds, self.limits.wait_seconds))
                     record = await self._read(job_id, owner)

@@ -151,6 +151,7 @@ _BY_CODE: dict[str, type[RerankError]] = {
     "overloaded": Overloaded,
     "model_unavailable": Unavailable,
     "store_unavailable": Unavailable,
+    "store_damaged": Unavailable,
     "internal_error": InternalError,
     "wait_timed_out": WaitTimedOut,
 }

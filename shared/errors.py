@@ -20,6 +20,7 @@
     │   ├── WaitTimedOut           the caller's wait ended, the job goes on
     │   ├── ModelUnavailable       the model failed to load
     │   ├── StoreUnavailable       Redis cannot be reached, or refuses to write
+    │   │   └── StoreDamaged       what Redis holds is not what was written, or not all of it
     │   └── InternalError          a fault of ours
     └── ConfigurationError         the operator can mend it (a file, a setting, a model that cannot score)
 
@@ -152,6 +153,12 @@ class StoreUnavailable(ServiceError):
     """Redis cannot be reached, or refuses to write."""
 
     code = "store_unavailable"
+
+
+class StoreDamaged(StoreUnavailable):
+    """What Redis holds is not what was written, or not all of it: asked for again, it is the same."""
+
+    code = "store_damaged"
 
 
 class InternalError(ServiceError):

@@ -1,6 +1,8 @@
 """What kombu's Redis transport does not do for itself: keep the messages of long work, and live through what it meets.
 
-A queue may hold anything, and Redis may refuse anything: as kombu is, either ends the worker. A message that is neither acknowledged nor renewed within the visibility timeout is delivered again. That costs a claim
+A queue may hold anything, and Redis may refuse anything: as kombu is, either ends the worker.
+
+A message that is neither acknowledged nor renewed within the visibility timeout is delivered again. That costs a claim
 and harms nobody, but a long backlog of it would be work for nothing.
 """
 

@@ -56,6 +56,7 @@ STATUS = {
     "internal_error": 500,
     "configuration": 500,
     "store_unavailable": 503,
+    "store_damaged": 503,
     "model_unavailable": 503,
     "job_expired": 504,
     "wait_timed_out": 504,

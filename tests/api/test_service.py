@@ -25,6 +25,7 @@ from shared.errors import (
     ModelUnavailable,
     RerankqError,
     ScoringFailed,
+    StoreDamaged,
     WaitTimedOut,
 )
 from shared.heartbeats import HeartbeatWriter, WorkerState
@@ -193,6 +194,28 @@ class TestWaiting:
         await service.delete(await queued_job(redis_client), OWNER)
         with pytest.raises(JobNotFound):
             await waiting
+
+    async def test_who_waits_for_a_job_that_is_lost_is_told_soon(
+        self, service: RerankService, redis_client: Any
+    ) -> None:
+        waiting = asyncio.create_task(rerank(service))
+        await queued_job(redis_client)
+        redis_client.flushall()
+        with pytest.raises(StoreDamaged, match="send it again") as caught:
+            async with asyncio.timeout(3):
+                await waiting
+        assert caught.value.retry_after
+
+    async def test_who_asked_for_its_job_is_told_that_there_is_none(
+        self, service: RerankService, redis_client: Any
+    ) -> None:
+        record = await submit(service)
+        waiting = asyncio.create_task(service.job(record.id, OWNER, wait_seconds=10))
+        await asyncio.sleep(0.1)
+        redis_client.flushall()
+        with pytest.raises(JobNotFound):
+            async with asyncio.timeout(3):
+                await waiting
 
 
 class TestRefusals:
