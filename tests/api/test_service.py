@@ -474,12 +474,27 @@ class TestJobs:
             await service.result(await submit(service))
 
     @pytest.mark.parametrize("part", [keys.results, keys.documents, keys.request])
-    async def test_what_is_deleted_while_it_is_read_is_gone_and_never_half_an_answer(
+    async def test_a_result_of_which_a_part_is_lost_is_never_half_an_answer(
         self, service: RerankService, worker: Worker, redis_client: Any, part: Callable[[str], str]
     ) -> None:
         record = await submit(service)
         await worker.answer_one()
         redis_client.delete(part(record.id))
+        with pytest.raises(StoreDamaged, match="has lost the result"):
+            await service.result(record)
+
+    async def test_what_is_deleted_while_it_is_read_is_gone(
+        self, service: RerankService, ledger: Ledger, worker: Worker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        record = await submit(service)
+        await worker.answer_one()
+        read_request = ledger.read_request
+
+        async def read_when_it_is_deleted(job_id: str) -> Any:
+            assert await ledger.delete(record)
+            return await read_request(job_id)
+
+        monkeypatch.setattr(ledger, "read_request", read_when_it_is_deleted)
         with pytest.raises(JobNotFound):
             await service.result(record)
 
@@ -577,11 +592,11 @@ class TestKnownScores:
         assert result.cached_pairs == 0
         assert await service.result(await service.job(result.id, OWNER)) == result
 
-    async def test_what_is_deleted_while_it_is_read_is_gone(
+    async def test_known_scores_of_lost_documents_are_no_result(
         self, service: RerankService, remember: Callable[..., None], redis_client: Any
     ) -> None:
         remember(make_request("one", "two"), 0.25, 0.75)
         record = await submit(service)
         redis_client.delete(keys.documents(record.id))
-        with pytest.raises(JobNotFound):
+        with pytest.raises(StoreDamaged):
             await service.result(record)
