@@ -12,6 +12,7 @@ import uvicorn
 
 from api.app import create_app
 from api.auth import KeyStore
+from api.protocol import Protocol
 from api.settings import ApiSettings
 from shared.errors import ConfigurationError, RerankqError
 from shared.models import load_models
@@ -86,6 +87,8 @@ def serve(settings: ApiSettings) -> int:
         access_log=False,
         log_config=None,
         server_header=False,
+        http=Protocol,
+        ws="none",
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
     return 0

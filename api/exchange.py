@@ -1,6 +1,7 @@
 """Bodies and answers: bounded reading of JSON, rendering of JSON, and noticing that a caller has left."""
 
 import asyncio
+import codecs
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -9,18 +10,28 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from api.preference import Preference, parse_preference
-from shared.errors import InvalidRequest, PayloadTooLarge
+from shared.errors import InvalidRequest, PayloadTooLarge, RequestTimedOut
 
 T = TypeVar("T")
 
+BODY_SECONDS = 30.0
+"""How long a body may pause."""
 _MAX_IDEMPOTENCY_KEY = 255
 
 
 async def read_json_object(request: Request, max_bytes: int) -> dict[str, Any]:
-    """The body as a JSON object. Raises PayloadTooLarge, before the rest is read, or InvalidRequest."""
+    """The body as a JSON object, with or without a byte order mark.
+
+    Raises PayloadTooLarge, before the rest is read, RequestTimedOut or InvalidRequest.
+    """
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", ""):
+        raise InvalidRequest(
+            "a body with a Content-Encoding is not read here: send it as it is", param="Content-Encoding"
+        )
     body = await _read_body(request, max_bytes)
     try:
-        value = pydantic_core.from_json(body, allow_inf_nan=False)
+        value = pydantic_core.from_json(body.removeprefix(codecs.BOM_UTF8), allow_inf_nan=False)
     except ValueError as error:
         raise InvalidRequest(f"the body is not valid JSON: {error}") from error
     if not isinstance(value, dict):
@@ -34,12 +45,19 @@ async def _read_body(request: Request, max_bytes: int) -> bytes:
         raise too_large
     chunks: list[bytes] = []
     size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > max_bytes:
-            raise too_large
-        chunks.append(chunk)
-    return b"".join(chunks)
+    stream = aiter(request.stream())
+    try:
+        while True:
+            async with asyncio.timeout(BODY_SECONDS):
+                chunk = await anext(stream)
+            size += len(chunk)
+            if size > max_bytes:
+                raise too_large
+            chunks.append(chunk)
+    except StopAsyncIteration:
+        return b"".join(chunks)
+    except TimeoutError:
+        raise RequestTimedOut(f"nothing more of the body came for {BODY_SECONDS:g} s") from None
 
 
 def read_preference(request: Request) -> Preference:

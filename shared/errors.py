@@ -4,6 +4,7 @@
     ├── RequestError               the caller can mend it
     │   ├── InvalidRequest         a field is missing, malformed or out of range
     │   ├── PayloadTooLarge        the body is over the limit
+    │   ├── RequestTimedOut        the rest of the request did not come
     │   ├── Unauthorized           no key, or one that is not known
     │   ├── RouteNotFound          no such path
     │   ├── MethodNotAllowed       the path exists, the method does not
@@ -53,6 +54,12 @@ class PayloadTooLarge(RequestError):
     """The body is over the limit."""
 
     code = "payload_too_large"
+
+
+class RequestTimedOut(RequestError):
+    """The rest of the request did not come."""
+
+    code = "request_timed_out"
 
 
 class Unauthorized(RequestError):

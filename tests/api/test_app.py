@@ -50,6 +50,7 @@ STATUS = {
     "job_not_finished": 409,
     "job_canceled": 409,
     "payload_too_large": 413,
+    "request_timed_out": 408,
     "idempotency_conflict": 422,
     "overloaded": 429,
     "scoring_failed": 500,
