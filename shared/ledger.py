@@ -227,7 +227,12 @@ class Ledger:
         with store_errors():
             removed = await self._scripts["mend"](
                 keys=job_script_keys("", model, *queues, keys.DEAD),
-                args=[keys.job(""), _ROUND, int(REPEAT_RING_SECONDS * 1000)],
+                args=[
+                    keys.job(""),
+                    _ROUND,
+                    int(REPEAT_RING_SECONDS * 1000),
+                    *(word for pair in keys.KOMBU.items() for word in pair),
+                ],
             )
         for key in removed:
             logger.error("%s was not what rerankq keeps there, it is removed", key.decode())

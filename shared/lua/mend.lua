@@ -2,14 +2,17 @@
 -- job still knows is put back among the outstanding ones.
 -- reads   the jobs that have not ended, oldest first, and their shards
 -- writes  KEYS[2] outstanding; deletes any of KEYS[2] outstanding, KEYS[3] deadlines, KEYS[4..5] queues, KEYS[6] dead,
---         load, jobs, workers, measured
--- args    1 start of every job's key, 2 how many shards are looked at, at most, 3 jobs younger than this in ms are left
+--         load, jobs, workers, measured, the keys in the args
+-- args    1 start of every job's key, 2 how many shards are looked at, at most, 3 jobs younger than this in ms are left,
+--         then a key and its kind, a key and its kind ...
 -- answers {the keys that were removed}
 local pool = job_keys('')
 local removed = {}
-for key, kind in pairs({[KEYS[2]] = 'zset', [KEYS[3]] = 'zset', [KEYS[4]] = 'list', [KEYS[5]] = 'list',
+local kinds = {[KEYS[2]] = 'zset', [KEYS[3]] = 'zset', [KEYS[4]] = 'list', [KEYS[5]] = 'list',
   [KEYS[6]] = 'list', [pool.load] = 'hash', [jobs_key(pool, 'interactive')] = 'zset', [jobs_key(pool, 'batch')] = 'zset',
-  [pool.pool .. 'workers'] = 'hash', [pool.pool .. 'measured'] = 'hash'}) do
+  [pool.pool .. 'workers'] = 'hash', [pool.pool .. 'measured'] = 'hash'}
+for at = 4, #ARGV, 2 do kinds[ARGV[at]] = ARGV[at + 1] end
+for key, kind in pairs(kinds) do
   local is = redis.call('TYPE', key).ok
   if is ~= kind and is ~= 'none' then
     redis.call('DEL', key)

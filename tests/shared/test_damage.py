@@ -189,6 +189,7 @@ class TestMending:
             keys.jobs(MODEL, WorkClass.INTERACTIVE),
             keys.workers(MODEL),
             keys.DEAD,
+            *keys.KOMBU,
         ],
     )
     async def test_what_is_not_of_its_kind_is_removed(
