@@ -34,7 +34,7 @@ from worker.leases import Leases
 from worker.queue_order import InteractiveFirst
 from worker.settings import WorkerSettings
 from worker.startup import Stages, collecting_later, read_ahead
-from worker.transport import MessageRenewer, connect_at_leisure, hear_only_doorbells, live_through_refusals
+from worker.transport import MessageRenewer, hear_only_doorbells, live_through_refusals
 
 logger = logging.getLogger("worker")
 
@@ -136,7 +136,6 @@ def work(
     envelopes = Envelopes(app)
     live_through_refusals()
     hear_only_doorbells(envelopes)
-    connect_at_leisure()
 
     ledger = WorkerLedger(client, spec.name, envelopes)
     leases = Leases(ledger)

