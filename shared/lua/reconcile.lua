@@ -44,7 +44,7 @@ local function look_after(member, job_id, shard)
   elseif fields[1] == 'queued' then
     if enough then return look_again(member, wait) end
     redis.call('HINCRBY', keys.shards, shard .. ':rings', 1)
-  elseif not fields[1] then
+  elseif fields[1] ~= 'done' and fields[1] ~= 'waiting' then
     lose_job(keys, job_id, ARGV[7])
     table.insert(given_up, job_id)
     return

@@ -142,6 +142,26 @@ class TestALostPart:
         assert await ledger.reconcile(MODEL) == []
         assert (await read_record(ledger)).state is JobState.FAILED
 
+    async def test_also_when_its_state_makes_no_sense(
+        self, ledger: Ledger, store: StoreView, redis_client: Any
+    ) -> None:
+        await ledger.submit(make_submission())
+        redis_client.hset(keys.shards(JOB), "0:state", "nonsense")
+        store.make_due()
+        assert await ledger.reconcile(MODEL) == []
+        assert (await read_record(ledger)).state is JobState.FAILED
+
+    @pytest.mark.parametrize(("shards", "state"), [(1, JobState.SUCCEEDED), (2, JobState.FAILED)])
+    async def test_also_when_it_is_how_many_shards_are_left(
+        self, ledger: Ledger, worker: WorkerLedger, redis_client: Any, shards: int, state: JobState
+    ) -> None:
+        """Of the only shard the scores are there: that is all."""
+        await ledger.submit(make_submission(shards=shards))
+        worker.claim(make_lease())
+        redis_client.hdel(keys.job(JOB), "left")
+        worker.finish(make_lease(), make_scores(0.5), WorkClass.INTERACTIVE)
+        assert (await read_record(ledger)).state is state
+
     async def test_also_when_it_is_the_scores_of_a_shard(
         self, ledger: Ledger, worker: WorkerLedger, redis_client: Any
     ) -> None:
