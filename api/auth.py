@@ -8,16 +8,21 @@ import asyncio
 import hashlib
 import hmac
 import json
+import logging
 import re
 import secrets
 import time
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import redis.asyncio
+from pydantic import TypeAdapter, ValidationError
 
 from shared import keys
 from shared.errors import InvalidRequest, Unauthorized
 from shared.redis_client import store_errors
+
+logger = logging.getLogger(__name__)
 
 CACHE_SECONDS = 2.0
 """A key that was revoked or created is so within this time in every API process."""
@@ -34,6 +39,9 @@ class KeyRecord:
     name: str
     created: int
     digest: str
+
+
+_RECORD = TypeAdapter(KeyRecord)
 
 
 def _digest(key: str) -> str:
@@ -65,10 +73,10 @@ class KeyStore:
         return key
 
     async def list(self) -> list[KeyRecord]:
-        """All keys, oldest first."""
+        """All keys, oldest first. One whose record cannot be read is among them, and opens nothing."""
         with store_errors():
-            fields = await self._client.hgetall(keys.API_KEYS)
-        records = [KeyRecord(**json.loads(payload)) for payload in fields.values()]
+            fields: Any = await self._client.hgetall(keys.API_KEYS)
+        records = [_read(name.decode(errors="replace"), payload) for name, payload in fields.items()]
         return sorted(records, key=lambda record: (record.created, record.name))
 
     async def revoke(self, name_or_id: str) -> bool:
@@ -76,6 +84,15 @@ class KeyStore:
         found = [record.id for record in await self.list() if name_or_id in (record.name, record.id)]
         with store_errors():
             return bool(found and await self._client.hdel(keys.API_KEYS, *found))
+
+
+def _read(key_id: str, payload: bytes) -> KeyRecord:
+    """The record of one key. One that cannot be read must not be passed over: with no key left, everybody may come."""
+    try:
+        return _RECORD.validate_json(payload)
+    except ValidationError:
+        logger.error("the record of the API key %.20s cannot be read: revoke it", key_id)
+        return KeyRecord(key_id, "(cannot be read)", 0, digest="")
 
 
 class Authenticator:

@@ -16,10 +16,12 @@ from shared.errors import (
     ModelUnavailable,
     Overloaded,
     PayloadTooLarge,
+    RequestTimedOut,
     RerankqError,
     RouteNotFound,
     ScoringFailed,
     ServiceError,
+    StoreDamaged,
     StoreUnavailable,
     Unauthorized,
     WaitTimedOut,
@@ -37,10 +39,12 @@ _STATUS: dict[type[RerankqError], int] = {
     IdempotencyConflict: 422,
     JobCanceled: 409,
     PayloadTooLarge: 413,
+    RequestTimedOut: 408,
     Overloaded: 429,
     ScoringFailed: 500,
     InternalError: 500,
     StoreUnavailable: 503,
+    StoreDamaged: 503,
     ModelUnavailable: 503,
     JobExpired: 504,
     WaitTimedOut: 504,
@@ -53,12 +57,15 @@ def status_of(error: RerankqError) -> int:
 
 
 def headers_of(error: RerankqError) -> dict[str, str]:
-    """Retry-After in whole seconds where a time is known, Location where a job goes on."""
+    """Retry-After in whole seconds where a time is known, Location where a job goes on, and what HTTP asks for."""
     headers: dict[str, str] = {}
     if isinstance(error, ServiceError) and error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
     if isinstance(error, WaitTimedOut):
         headers["Location"] = f"/v1/jobs/{error.job_id}"
+    if isinstance(error, RequestTimedOut):
+        # What comes of it later is not to be taken for another request.
+        headers["Connection"] = "close"
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
     return headers

@@ -12,10 +12,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from api.preference import Preference, parse_preference
-from shared.errors import InvalidRequest, PayloadTooLarge
+from shared.errors import InvalidRequest, PayloadTooLarge, RequestTimedOut
 
 T = TypeVar("T")
 
+BODY_SECONDS = 30.0
+"""How long a body may pause."""
 _MAX_IDEMPOTENCY_KEY = 255
 _ENCODING = "Content-Encoding"
 _PACKED = {"gzip": (16 + zlib.MAX_WBITS,), "deflate": (zlib.MAX_WBITS, -zlib.MAX_WBITS)}
@@ -30,9 +32,13 @@ _MOST_ESCAPES = 200_000
 
 
 async def read_json_object(request: Request, max_bytes: int) -> dict[str, Any]:
-    """The body as a JSON object, packed or not. Raises PayloadTooLarge, before the rest is read, or InvalidRequest."""
+    """The body as a JSON object, packed or not.
+
+    Raises PayloadTooLarge, before the rest is read, RequestTimedOut or InvalidRequest.
+    """
     body = await _read_body(request, max_bytes)
-    if (encoding := request.headers.get("content-encoding", "identity").lower()) != "identity":
+    encoding = request.headers.get("content-encoding", "").strip().lower()
+    if encoding not in ("", "identity"):
         body = _unpack(body, encoding, max_bytes)
     value = _read_json(body.removeprefix(codecs.BOM_UTF8))
     if not isinstance(value, dict):
@@ -91,12 +97,19 @@ async def _read_body(request: Request, max_bytes: int) -> bytes:
         raise _too_large(max_bytes)
     chunks: list[bytes] = []
     size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > max_bytes:
-            raise _too_large(max_bytes)
-        chunks.append(chunk)
-    return b"".join(chunks)
+    stream = aiter(request.stream())
+    try:
+        while True:
+            async with asyncio.timeout(BODY_SECONDS):
+                chunk = await anext(stream)
+            size += len(chunk)
+            if size > max_bytes:
+                raise _too_large(max_bytes)
+            chunks.append(chunk)
+    except StopAsyncIteration:
+        return b"".join(chunks)
+    except TimeoutError:
+        raise RequestTimedOut(f"nothing more of the body came for {BODY_SECONDS:g} s") from None
 
 
 def read_preference(request: Request) -> Preference:

@@ -55,6 +55,7 @@ _PARAMETERS: list[dict[str, Any]] = [
     },
 ]
 _HEADERS: dict[str, dict[str, Any]] = {
+    "Connection": {"description": "close: what is sent after this is not read.", "schema": {"type": "string"}},
     "Location": {"description": "Where the job is.", "schema": {"type": "string"}},
     "Retry-After": {"description": "Whole seconds.", "schema": {"type": "string", "pattern": "^[0-9]+$"}},
     "Preference-Applied": {"description": "Which preference held.", "schema": {"type": "string"}},

@@ -14,7 +14,7 @@ import redis.asyncio
 
 from shared import keys
 from shared.celery_app import Envelopes
-from shared.errors import StoreUnavailable
+from shared.errors import StoreDamaged, StoreUnavailable
 from shared.ledger import Ledger, Ring
 from shared.redis_client import store_errors
 from shared.scripts import script_source
@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 ROUND_SECONDS = 0.5
 LEADER_SECONDS = 4.0
 """When the leading process dies, another one takes over within this time."""
+MEND_SECONDS = 2.0
 GRACE_SECONDS = 6.0
 """After Redis was away, workers get this long to renew: while it was, no lease could be kept."""
 
@@ -43,12 +44,16 @@ class Reconciler:
         self._server: str | None = None
         self._first_contact = True
         self._trusted_from = 0.0
+        self._mend_at = 0.0
 
     async def run(self) -> None:
         """One round after another, until cancelled."""
         while True:
             try:
                 await self._round()
+            except StoreDamaged as error:
+                # Redis is there: what is not in the way of the rest is looked after in the next round.
+                logger.error("a round was cut short: %s", error)
             except StoreUnavailable:
                 self._server = None
                 self._first_contact = False
@@ -65,7 +70,11 @@ class Reconciler:
         self._first_contact = False
         if not await self._lead():
             return
+        if mending := now >= self._mend_at:
+            self._mend_at = now + MEND_SECONDS
         for model in self._models:
+            if mending:
+                await self._ledger.mend(model)
             await self._ledger.expire(model)
             if now >= self._trusted_from:
                 await self.ring(await self._ledger.reconcile(model), model)

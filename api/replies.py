@@ -26,8 +26,14 @@ _RECONNECT_SECONDS = 0.5
 
 
 class Ending(asyncio.Event):
-    """Set when a job has ended. `scores` is its only shard's accepted scores as the worker wrote them, if they came."""
+    """Set when a job has ended. `scores` is its only shard's accepted scores as the worker wrote them, if they came.
 
+    `accepted` is to be set when the job is known to be in the store. When it is there no more, and nobody has said that
+    it ended, it is `lost`.
+    """
+
+    accepted = False
+    lost = False
     scores: bytes | None = None
 
 
@@ -93,14 +99,20 @@ class ReplyWaiter:
         """Ring for every awaited job that has ended or is gone."""
         if not (waiting := list(self._waiting)):
             return
+        # Before the store is asked: one that is accepted meanwhile may be gone in an answer that is older.
+        accepted = {event for events in self._waiting.values() for event in events if event.accepted}
         try:
             states = await self._ledger.states(waiting)
         except StoreUnavailable:
             # Looked up again in a second; the pool watch has said by now that Redis is away.
             return
         for job_id, state in states.items():
-            # Gone: a job that is being submitted just now, or one that was deleted; its waiter finds out.
-            if state is not None and state.final:
+            if state is None:
+                # Or it is being submitted just now.
+                for event in accepted.intersection(self._waiting.get(job_id, ())):
+                    event.lost = True
+                    event.set()
+            elif state.final:
                 self._ring(job_id)
 
     def _ring(self, job_id: str, scores: bytes | None = None) -> None:
@@ -112,4 +124,4 @@ class ReplyWaiter:
 def read_news(message: bytes) -> tuple[str, bytes | None]:
     """The job that has ended, and its result where it was told too; see lua/_common.lua."""
     job_id, _, scores = message.partition(b" ")
-    return job_id.decode(), scores or None
+    return job_id.decode(errors="replace"), scores or None

@@ -19,11 +19,13 @@ from shared.errors import (
     JobNotFinished,
     JobNotFound,
     ModelUnavailable,
+    StoreDamaged,
     StoreUnavailable,
     WaitTimedOut,
 )
 from shared.jobs import JobRecord, JobState
 from shared.ledger import Acceptance, Ledger, Submission
+from shared.redis_client import RETRY_AFTER_SECONDS
 
 _POOL_CHECK_SECONDS = 1.0
 _START_PATIENCE_SECONDS = 10.0
@@ -82,11 +84,14 @@ class RerankService:
     async def _run(self, submission: Submission, seconds: float) -> tuple[Acceptance, bytes | None]:
         """Submit and wait; answers which job ended, and its scores where they came with the news.
 
-        Raises WaitTimedOut or ModelUnavailable.
+        Raises WaitTimedOut, ModelUnavailable, or StoreDamaged when the job has vanished.
         """
         with self._replies.expect(submission.job_id) as ended:
             acceptance = await self._ledger.submit(submission)
+            ended.accepted = not acceptance.existing
             if not acceptance.existing and await self._wait(ended, submission, seconds):
+                if ended.lost:
+                    raise _lost("this request")
                 return acceptance, ended.scores
         job_id = acceptance.job_id
         if acceptance.existing and (await self.job(job_id, submission.owner, wait_seconds=seconds)).state.final:
@@ -114,6 +119,7 @@ class RerankService:
         if wait_seconds and not record.state.final:
             with self._replies.expect(job_id) as ended:
                 record = await self._read(job_id, owner)
+                ended.accepted = True
                 if not record.state.final:
                     await self._ring(ended, min(wait_seconds, self.limits.wait_seconds))
                     record = await self._read(job_id, owner)
@@ -180,14 +186,16 @@ class RerankService:
     async def _outcome(self, job_id: str, submission: Submission | None) -> RerankResult:
         """The result of a job that has ended; `submission` when the caller still has it at hand."""
         record, shards = await self._ledger.read_finished(job_id)
+        if record is None:
+            raise _not_found(job_id)
         accepted = (submission.request, submission.rest) if submission else await self._ledger.read_request(job_id)
-        if record is None or accepted is None:
-            raise _not_found(job_id)
+        is_whole = accepted is not None and len(accepted[0].documents) == record.pairs and len(shards) == record.shards
+        if accepted is None or (record.state is JobState.SUCCEEDED and not is_whole):
+            # Deleted while it was read, or a part of it is lost.
+            if await self._ledger.read(job_id) is None:
+                raise _not_found(job_id)
+            raise _lost("the result of this job")
         request, rest = accepted
-        is_whole = len(request.documents) == record.pairs and len(shards) == record.shards
-        if record.state is JobState.SUCCEEDED and not is_whole:
-            # Deleted while it was read.
-            raise _not_found(job_id)
         match record.state:
             case JobState.SUCCEEDED:
                 return rank(record, request, shards, rest)
@@ -203,3 +211,7 @@ class RerankService:
 
 def _not_found(job_id: str) -> JobNotFound:
     return JobNotFound(f"there is no job {job_id[:100]!r}", param="id")
+
+
+def _lost(what: str) -> StoreDamaged:
+    return StoreDamaged(f"the job store has lost {what}; send it again", retry_after=RETRY_AFTER_SECONDS)

@@ -143,6 +143,7 @@ _BY_CODE: dict[str, type[RerankError]] = {
     "model_not_found": ModelNotFound,
     "job_not_found": JobNotFound,
     "payload_too_large": PayloadTooLarge,
+    "request_timed_out": Unavailable,
     "job_not_finished": JobNotFinished,
     "idempotency_conflict": IdempotencyConflict,
     "job_canceled": JobCanceled,
@@ -151,6 +152,7 @@ _BY_CODE: dict[str, type[RerankError]] = {
     "overloaded": Overloaded,
     "model_unavailable": Unavailable,
     "store_unavailable": Unavailable,
+    "store_damaged": Unavailable,
     "internal_error": InternalError,
     "wait_timed_out": WaitTimedOut,
 }
@@ -159,6 +161,7 @@ _BY_STATUS: dict[int, type[RerankError]] = {
     401: Unauthorized,
     403: Unauthorized,
     404: NotFound,
+    408: Unavailable,
     413: PayloadTooLarge,
     429: Overloaded,
     500: InternalError,

@@ -7,6 +7,7 @@ script pushes them. A contract test holds the two equal.
 
 import base64
 import json
+import re
 import uuid
 from typing import Any
 
@@ -22,6 +23,7 @@ VISIBILITY_TIMEOUT_SECONDS = 15
 """A message that was neither acknowledged nor renewed for this long is delivered again: it costs a claim."""
 
 _BLANK = "<blank>"
+_TASK_ID = re.compile(r"([A-Za-z0-9_.:-]{1,200})/([0-9]{1,9})")
 
 
 def make_celery(redis_url: str) -> Celery:
@@ -72,6 +74,16 @@ def make_celery(redis_url: str) -> Celery:
 def pool_queues(model: str) -> list[Queue]:
     """The two queues of a model's pool, the interactive one first."""
     return [Queue(keys.queue_name(model, work_class)) for work_class in WorkClass]
+
+
+def read_envelope(message: bytes) -> tuple[str, int] | None:
+    """The job and the shard that a message of `Envelopes` names; None for anything else."""
+    try:
+        task_id = json.loads(message)["headers"]["id"]
+        match = _TASK_ID.fullmatch(task_id)
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return None
+    return (match[1], int(match[2])) if match else None
 
 
 class Envelopes:

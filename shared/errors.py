@@ -4,6 +4,7 @@
     ├── RequestError               the caller can mend it
     │   ├── InvalidRequest         a field is missing, malformed or out of range
     │   ├── PayloadTooLarge        the body is over the limit
+    │   ├── RequestTimedOut        the rest of the request did not come
     │   ├── Unauthorized           no key, or one that is not known
     │   ├── RouteNotFound          no such path
     │   ├── MethodNotAllowed       the path exists, the method does not
@@ -20,6 +21,7 @@
     │   ├── WaitTimedOut           the caller's wait ended, the job goes on
     │   ├── ModelUnavailable       the model failed to load
     │   ├── StoreUnavailable       Redis cannot be reached, or refuses to write
+    │   │   └── StoreDamaged       what Redis holds is not what was written, or not all of it
     │   └── InternalError          a fault of ours
     └── ConfigurationError         the operator can mend it (a file, a setting, a model that cannot score)
 
@@ -52,6 +54,12 @@ class PayloadTooLarge(RequestError):
     """The body is over the limit."""
 
     code = "payload_too_large"
+
+
+class RequestTimedOut(RequestError):
+    """The rest of the request did not come."""
+
+    code = "request_timed_out"
 
 
 class Unauthorized(RequestError):
@@ -152,6 +160,12 @@ class StoreUnavailable(ServiceError):
     """Redis cannot be reached, or refuses to write."""
 
     code = "store_unavailable"
+
+
+class StoreDamaged(StoreUnavailable):
+    """What Redis holds is not what was written, or not all of it: asked for again, it is the same."""
+
+    code = "store_damaged"
 
 
 class InternalError(ServiceError):

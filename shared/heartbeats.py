@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 
 import redis
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from shared import keys
 
@@ -51,6 +52,7 @@ class Heartbeat:
     ready_at: float = 0.0
     held: int = 0
     tokens_per_second: float | None = None
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     def alive(self, now: float) -> bool:
         return self.state is not WorkerState.FAILED and now - self.at < STALE_SECONDS
@@ -97,11 +99,13 @@ def read_heartbeats(fields: Mapping[bytes, bytes]) -> list[Heartbeat]:
     return [beat for payload in fields.values() if (beat := _decode(payload)) is not None]
 
 
+_HEARTBEAT = TypeAdapter(Heartbeat)
+
+
 def _decode(payload: bytes) -> Heartbeat | None:
     try:
-        fields = json.loads(payload)
-        return Heartbeat(**{**fields, "state": WorkerState(fields["state"])})
-    except (ValueError, TypeError, KeyError):
+        return _HEARTBEAT.validate_json(payload)
+    except ValidationError:
         return None
 
 

@@ -46,6 +46,14 @@ RECONCILER = f"{PREFIX}reconciler"
 SCORES = f"{PREFIX}scores"
 REST_FIELD = b"rest"
 """Beside the shards' numbers in the hash of a job's documents."""
+KOMBU = {
+    f"{PREFIX}unacked": "hash",
+    f"{PREFIX}unacked_index": "zset",
+    f"{PREFIX}_kombu.binding.celery": "set",
+    f"{PREFIX}_kombu.binding_permanent.celery": "set",
+    f"{PREFIX}_kombu.binding_deadlines": "zset",
+}
+"""kombu's own, and of which kind they are."""
 UNACKED_INDEX = f"{PREFIX}unacked_index"
 """kombu's: when each message in work was delivered."""
 

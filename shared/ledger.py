@@ -1,10 +1,14 @@
 """The ledger: the truth about jobs and shards. Every change is one Lua script; nothing else writes these keys.
 
 This is the API's half, asyncio: submit, read, cancel, delete, and the reconciler's rounds. The worker's half is
-worker_ledger.py. Raises StoreUnavailable when Redis cannot be reached or refuses to write.
+worker_ledger.py. Raises StoreUnavailable when Redis cannot be reached or refuses to write,
+StoreDamaged when what it holds cannot be used.
 """
 
 import hashlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,9 +19,11 @@ from shared.assembly import Rest
 from shared.contracts import RerankRequest, ShardScores, WorkClass
 from shared.errors import IdempotencyConflict
 from shared.jobs import JobFailure, JobRecord, JobState
-from shared.redis_client import store_errors
+from shared.redis_client import damaged, is_damage, store_errors
 from shared.scripts import Call, ScriptPipe, job_script_keys, script_source
 from shared.sharding import ShardSize
+
+logger = logging.getLogger(__name__)
 
 REPEAT_RING_SECONDS = 5.0
 """How long a doorbell may go unheard before it is rung again; doubled for every further time."""
@@ -28,6 +34,7 @@ CRASHES_ALLOWED = 4
 ALONE_AFTER_CRASHES = 2
 """Once may be chance, and a dying worker charges every shard in it: only then is a shard tried without company."""
 DEAD_LIST_LENGTH = 1000
+_STATES = {state.value.encode(): state for state in JobState}
 _ROUND = 500
 """Shards or jobs looked after in one script: bounded, since Redis does nothing else meanwhile."""
 
@@ -91,7 +98,7 @@ class Ledger:
         self._client = client
         self._pipe = ScriptPipe(client)
         self._lifetimes = lifetimes or Lifetimes()
-        names = ("submit", "cancel", "delete", "reconcile", "expire", "revive", "ring")
+        names = ("submit", "cancel", "delete", "reconcile", "expire", "mend", "revive", "ring")
         self._scripts: dict[str, Any] = {name: client.register_script(script_source(name)) for name in names}
 
     async def submit(self, submission: Submission) -> Acceptance:
@@ -131,8 +138,7 @@ class Ledger:
     async def read(self, job_id: str) -> JobRecord | None:
         """The job's record, None when there is none."""
         with store_errors():
-            fields: Any = await self._client.hgetall(keys.job(job_id))
-        return JobRecord.from_hash(job_id, fields) if fields else None
+            return _record(job_id, await self._client.hgetall(keys.job(job_id)))
 
     async def read_finished(self, job_id: str) -> tuple[JobRecord | None, list[ShardScores]]:
         """The record and the accepted scores, shard by shard.
@@ -144,8 +150,8 @@ class Ledger:
                 pipe.hgetall(keys.job(job_id))
                 pipe.hgetall(keys.results(job_id))
                 fields, results = await pipe.execute()
-        record = JobRecord.from_hash(job_id, fields) if fields else None
-        return record, [codec.decode_scores(payload) for payload in _in_order(results)]
+        with _readable():
+            return _record(job_id, fields), [codec.decode_scores(payload) for payload in _in_order(results)]
 
     async def read_request(self, job_id: str) -> tuple[RerankRequest, Rest | None] | None:
         """The request as it was accepted, and what of it no shard holds; None when it is gone.
@@ -160,18 +166,20 @@ class Ledger:
         if not head:
             return None
         rest = parts.pop(keys.REST_FIELD, None)
-        return codec.decode_whole(head, _in_order(parts), rest)
+        with _readable():
+            return codec.decode_whole(head, _in_order(parts), rest)
 
     async def states(self, job_ids: list[str]) -> dict[str, JobState | None]:
-        """The states of many jobs in one round trip; None for a job that is gone."""
+        """The states of many jobs in one round trip; None for a job that is gone, or cannot be read."""
         with store_errors():
             async with self._client.pipeline(transaction=False) as pipe:
                 for job_id in job_ids:
                     pipe.hget(keys.job(job_id), "state")
-                answers = await pipe.execute()
-        return {
-            job_id: JobState(state.decode()) if state else None for job_id, state in zip(job_ids, answers, strict=True)
-        }
+                answers = await pipe.execute(raise_on_error=False)
+            for answer in answers:
+                if isinstance(answer, Exception) and not is_damage(answer):
+                    raise answer
+        return {job_id: _STATES.get(state) for job_id, state in zip(job_ids, answers, strict=True)}
 
     async def cancel(self, record: JobRecord) -> JobState | None:
         """Cancel a job; answers the state it is in afterwards, None when it is gone."""
@@ -207,8 +215,27 @@ class Ledger:
         ]
         with store_errors():
             found = await self._scripts["reconcile"](keys=job_script_keys("", model, *queues, keys.DEAD), args=args)
+        found, given_up = found
+        for job_id in given_up:
+            logger.error("job %.100s is given up: the store has lost a part of it", job_id.decode(errors="replace"))
         triples = zip(found[::3], found[1::3], found[2::3], strict=True)
         return [Ring(job.decode(), int(shard), WorkClass(name.decode())) for job, shard, name in triples]
+
+    async def mend(self, model: str) -> None:
+        """Repair what somebody else has done to a pool's keys."""
+        queues = [keys.queue(model, work_class) for work_class in WorkClass]
+        with store_errors():
+            removed = await self._scripts["mend"](
+                keys=job_script_keys("", model, *queues, keys.DEAD),
+                args=[
+                    keys.job(""),
+                    _ROUND,
+                    int(REPEAT_RING_SECONDS * 1000),
+                    *(word for pair in keys.KOMBU.items() for word in pair),
+                ],
+            )
+        for key in removed:
+            logger.error("%s was not what rerankq keeps there, it is removed", key.decode())
 
     async def expire(self, model: str) -> int:
         """End the jobs whose deadline has passed; answers how many."""
@@ -228,6 +255,20 @@ class Ledger:
     async def _on_job(self, script: str, record: JobRecord, *args: object) -> Any:
         with store_errors():
             return await self._scripts[script](keys=job_script_keys(record.id, record.model), args=[record.id, *args])
+
+
+def _record(job_id: str, fields: Any) -> JobRecord | None:
+    with _readable():
+        return JobRecord.from_hash(job_id, fields) if fields else None
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Whatever cannot be read inside the block is damaged. Only its kind is told: its text may hold a caller's."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError) as error:
+        raise damaged(f"{type(error).__name__} while it was read") from None
 
 
 def _slices(submission: Submission) -> list[bytes]:

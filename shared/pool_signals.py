@@ -4,6 +4,7 @@ The load is counted by the ledger's scripts as it changes (lua/_common.lua), the
 Decides nothing: see shared.scaling.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -112,7 +113,8 @@ def _read_pool(model: str, answers: Iterator[Any], redis_now: float, now: float)
     alive = tuple(beat for beat in workers if beat.alive(now))
     states = [beat.state for beat in alive]
     failures = sorted((beat for beat in workers if beat.state is WorkerState.FAILED), key=lambda beat: beat.at)
-    changed = came + ([int(load[b"ended_ms"]) / 1000] if b"ended_ms" in load else [])
+    ended_ms = _number(load, b"ended_ms")
+    changed = came + ([] if ended_ms is None else [ended_ms / 1000])
     return PoolSignals(
         model=model,
         interactive=_load_of(WorkClass.INTERACTIVE, jobs, load),
@@ -135,7 +137,7 @@ def _read_pool(model: str, answers: Iterator[Any], redis_now: float, now: float)
 
 def _load_of(work_class: WorkClass, jobs: Mapping[WorkClass, int], load: Mapping[bytes, bytes]) -> Load:
     def count(what: str) -> int:
-        return int(load.get(f"{work_class}:{what}".encode(), 0))
+        return int(_number(load, f"{work_class}:{what}".encode()) or 0)
 
     return Load(
         jobs=jobs[work_class],
@@ -162,6 +164,10 @@ def _rate(alive: Sequence[Heartbeat], measured: Mapping[bytes, bytes]) -> float 
     return sum(rates) / len(rates) if rates else _number(measured, b"tokens_per_second")
 
 
-def _number(measured: Mapping[bytes, bytes], name: bytes) -> float | None:
-    value = measured.get(name)
-    return None if value is None else float(value)
+def _number(fields: Mapping[bytes, bytes], name: bytes) -> float | None:
+    """None where it is not there, or no number: these are signals, and nobody is to fail of one."""
+    try:
+        value = float(fields[name])
+    except (KeyError, ValueError):
+        return None
+    return value if math.isfinite(value) else None

@@ -4,6 +4,8 @@ redis-py's own defaults retry ten times behind five-second timeouts: a caller wo
 Redis that is gone. Here a command fails within seconds and the caller decides.
 """
 
+import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,15 +16,22 @@ import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ConstantBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, RedisError
+from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 from redis.retry import Retry
 
-from shared.errors import StoreUnavailable
+from shared.errors import StoreDamaged, StoreUnavailable
+
+logger = logging.getLogger(__name__)
 
 SOCKET_TIMEOUT_SECONDS = 5.0
 CONNECT_TIMEOUT_SECONDS = 2.0
 HEALTH_CHECK_SECONDS = 15
 RETRY_AFTER_SECONDS = 2
+
+_DAMAGED = re.compile(r"WRONGTYPE|user_script|running script|is not (an integer|a float|a valid)")
+_REFUSED = re.compile(r"OOM|READONLY|MISCONF|NOREPLICAS|NOPERM|read only replica|used memory|Script killed")
+"""What Redis says of itself, and not of what it holds, has this in the middle when it is a script that meets it."""
+_FULL = re.compile(r"OOM|used memory")
 
 _COMMON: dict[str, Any] = {
     "socket_timeout": SOCKET_TIMEOUT_SECONDS,
@@ -72,13 +81,34 @@ def checking_certificates(url: str) -> str:
     return f"{url}{'&' if parts.query else '?'}ssl_cert_reqs=required"
 
 
+def is_damage(error: BaseException) -> bool:
+    """Whether Redis answered that what it holds is not of the kind asked for: an outage passes, this does not."""
+    # What Redis says of itself outside of a script has a class of its own.
+    text = str(error)
+    return type(error) is ResponseError and bool(_DAMAGED.search(text)) and not _REFUSED.search(text)
+
+
 @contextmanager
 def store_errors() -> Iterator[None]:
-    """Turn what Redis raises inside the block, awaited or not, into StoreUnavailable."""
+    """Turn what Redis raises inside the block, awaited or not, into StoreUnavailable or StoreDamaged."""
     try:
         yield
     except (RedisError, OSError) as error:
-        full = isinstance(error, OutOfMemoryError) or "OOM" in str(error)
-        reason = "is out of memory" if full else "cannot be reached"
-        message = f"the job store {reason}; try again"
+        if is_damage(error):
+            raise damaged(error) from error
+        message = f"the job store {_reason(error)}; try again"
         raise StoreUnavailable(message, retry_after=RETRY_AFTER_SECONDS) from error
+
+
+def damaged(cause: object) -> StoreDamaged:
+    """The error that stands for it; `cause`, which goes to the log alone, must not hold what a caller wrote."""
+    logger.error("what the job store holds cannot be used: %.300s", cause)
+    return StoreDamaged("what the job store holds of this is damaged; send it again", retry_after=RETRY_AFTER_SECONDS)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OutOfMemoryError) or _FULL.search(str(error)):
+        return "is out of memory"
+    if isinstance(error, ResponseError):
+        return "takes nothing now"
+    return "cannot be reached"

@@ -11,6 +11,7 @@ import redis.asyncio
 from redis.exceptions import NoScriptError
 
 from shared import keys
+from shared.redis_client import is_damage
 
 _LUA = Path(__file__).parent / "lua"
 
@@ -38,7 +39,9 @@ class Call:
 
 
 def call_all(client: redis.Redis, calls: Sequence[Call]) -> list[Any]:
-    """Run script calls in one round trip; answers them in order. Raises the first error.
+    """Run script calls in one round trip; answers them in order. Raises the first error that is an outage's.
+
+    Where a call met damage (see shared.redis_client.is_damage) its answer is that error: the others are good.
 
     A pipeline of redis-py would ask before each one whether Redis knows its scripts. Here a script that Redis has
     forgotten is loaded and called again; the other calls have run by then, and are not repeated.
@@ -51,7 +54,7 @@ def call_all(client: redis.Redis, calls: Sequence[Call]) -> list[Any]:
         for place, answer in zip(forgotten, _send(client, again), strict=True):
             answers[place] = answer
     for answer in answers:
-        if isinstance(answer, Exception):
+        if isinstance(answer, Exception) and not is_damage(answer):
             raise answer
     return answers
 

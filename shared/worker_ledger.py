@@ -1,19 +1,19 @@
 """The worker's half of the ledger, for the jobs of one model: claim, renew, finish, fail, give back. Blocking.
 
-Raises StoreUnavailable when Redis cannot be reached or refuses to write.
+Raises StoreUnavailable when Redis cannot be reached or refuses to write. A job whose record is damaged is given up,
+with a line in the log: for its worker it has ended.
 """
 
-import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Literal
 
 import redis
 
 from shared import codec, keys
-from shared.celery_app import Envelopes
+from shared.celery_app import Envelopes, read_envelope
 from shared.contracts import RerankRequest, ShardScores, WorkClass
 from shared.errors import StoreUnavailable
 from shared.jobs import JobFailure
@@ -130,7 +130,7 @@ class WorkerLedger:
         self._lease_ms = int(lease_seconds * 1000)
         self._ceiling_ms = int(Lifetimes().unfinished * 1000)
         self._repeat_ms = int(REPEAT_RING_SECONDS * 1000)
-        names = ("claim", "renew", "finish", "fail", "requeue", "ring", "take")
+        names = ("claim", "renew", "finish", "fail", "requeue", "ring", "take", "abandon")
         self._scripts: dict[str, Any] = {name: client.register_script(script_source(name)) for name in names}
 
     def claim(self, lease: ShardLease, *, alone: bool = True) -> Claim:
@@ -140,16 +140,13 @@ class WorkerLedger:
     def claim_all(self, leases: Sequence[ShardLease], *, alone: bool) -> list[Claim]:
         """Take several shards, all in one round trip; see `claim`."""
         args = (self._lease_ms, keys.FINISHED_CHANNEL, int(alone))
-        with store_errors():
-            answers = call_all(self._client, [self._of("claim", lease, *args) for lease in leases])
-        return [_read_claim(answer) for answer in answers]
+        ended = [b"ended"]
+        return [_read_claim(answer) for answer in self._on_each("claim", leases, args, ended)]
 
     def renew(self, leases: Sequence[ShardLease]) -> list[RenewVerdict]:
         """Keep the shards, all in one round trip; answers for each what is to be done with it."""
         args = (self._lease_ms, keys.FINISHED_CHANNEL)
-        with store_errors():
-            answers = call_all(self._client, [self._of("renew", lease, *args) for lease in leases])
-        return [RenewVerdict(answer.decode()) for answer in answers]
+        return [RenewVerdict(answer.decode()) for answer in self._on_each("renew", leases, args, b"ended")]
 
     def finish(self, lease: ShardLease, scores: ShardScores, work_class: WorkClass) -> FinishVerdict:
         """Hand in a shard's scores and ring for the job's next one. Not ACCEPTED means that they were dropped."""
@@ -169,7 +166,12 @@ class WorkerLedger:
             calls.append(Call(self._scripts["take"], queues, (room.shards, room.batch)))
         with store_errors():
             answers = call_all(self._client, calls) if calls else []
-        finished, taken = answers[: len(finishes)], answers[len(finishes) :]
+        finished = [
+            self._or_give_up(lease, answer, [b"ended", -1])
+            for (lease, _, _), answer in zip(finishes, answers, strict=False)
+        ]
+        # A queue that is none is the reconciler's to mend.
+        taken = [answer for answer in answers[len(finishes) :] if not isinstance(answer, Exception)]
         following = [
             Doorbell(lease.job_id, next_shard, work_class)
             for (lease, _, work_class), (_, next_shard) in zip(finishes, finished, strict=True)
@@ -195,22 +197,18 @@ class WorkerLedger:
 
     def fail(self, lease: ShardLease, failure: JobFailure) -> FinishVerdict:
         """End the job: this shard can never be scored."""
-        with store_errors():
-            answer = self._call("fail", lease, failure.to_json(), keys.FINISHED_CHANNEL)
-        return FinishVerdict(answer.decode())
+        return FinishVerdict(self._call("fail", lease, failure.to_json(), keys.FINISHED_CHANNEL).decode())
 
     def give_back(self, lease: ShardLease, work_class: WorkClass) -> FinishVerdict:
         """Somebody else shall score it, at once and free of charge."""
-        with store_errors():
-            answer = self._requeue(lease, "drain", REPEAT_RING_SECONDS, JobFailure("", ""))
+        answer = self._requeue(lease, "drain", REPEAT_RING_SECONDS, JobFailure("", ""))
         if answer is FinishVerdict.ACCEPTED:
             self.ring([Doorbell(lease.job_id, lease.shard, work_class)])
         return answer
 
     def retry_later(self, lease: ShardLease, after_seconds: float, failure: JobFailure) -> FinishVerdict:
         """It shall be tried again later; over its budget the job fails with `failure`."""
-        with store_errors():
-            return self._requeue(lease, "transient", after_seconds, failure)
+        return self._requeue(lease, "transient", after_seconds, failure)
 
     def _requeue(self, lease: ShardLease, kind: str, after_seconds: float, failure: JobFailure) -> FinishVerdict:
         args = (
@@ -236,36 +234,46 @@ class WorkerLedger:
             calls.append(Call(self._scripts["ring"], [keys.queue(self._model, bell.work_class)], (end, envelope)))
         try:
             with store_errors():
-                call_all(self._client, calls)
+                for answer in call_all(self._client, calls):
+                    if isinstance(answer, Exception):
+                        raise answer
         except StoreUnavailable as error:
             logger.warning("%d doorbells could not be rung, the reconciler will: %s", len(calls), error)
 
     def _read_doorbell(self, message: bytes, work_class: WorkClass) -> Doorbell | None:
-        """What a Celery message of ours says; see shared.celery_app.Envelopes."""
-        try:
-            job_id, _, shard = json.loads(message)["headers"]["id"].rpartition("/")
-            return Doorbell(job_id, int(shard), work_class)
-        except (ValueError, TypeError, LookupError, AttributeError) as error:
+        if (named := read_envelope(message)) is None:
             # Without its text: what is no message of ours may say anything.
-            queue = keys.queue(self._model, work_class)
-            logger.warning("a message in %s cannot be read, it is left out: %s", queue, type(error).__name__)
+            logger.warning("a message in %s cannot be read, it is left out", keys.queue(self._model, work_class))
             return None
+        return Doorbell(*named, work_class)
 
     def _of(self, script: str, lease: ShardLease, *args: object) -> Call:
         job_keys = job_script_keys(lease.job_id, self._model)
         return Call(self._scripts[script], job_keys, (lease.job_id, lease.shard, lease.token, *args))
 
-    def _call(
-        self,
-        script: str,
-        lease: ShardLease,
-        *args: object,
-        more_keys: Sequence[str] = (),
-    ) -> Any:
-        return self._scripts[script](
-            keys=job_script_keys(lease.job_id, self._model, *more_keys),
-            args=[lease.job_id, lease.shard, lease.token, *args],
-        )
+    def _call(self, script: str, lease: ShardLease, *args: object, more_keys: Sequence[str] = ()) -> Any:
+        call = self._of(script, lease, *args)
+        with store_errors():
+            (answer,) = call_all(self._client, [replace(call, keys=[*call.keys, *more_keys])])
+        return self._or_give_up(lease, answer, b"ended")
+
+    def _on_each(self, script: str, leases: Sequence[ShardLease], args: Sequence[object], ended: Any) -> list[Any]:
+        """The answers of a script for several shards, in one round trip."""
+        with store_errors():
+            answers = call_all(self._client, [self._of(script, lease, *args) for lease in leases])
+        return [self._or_give_up(lease, answer, ended) for lease, answer in zip(leases, answers, strict=True)]
+
+    def _or_give_up(self, lease: ShardLease, answer: Any, ended: Any) -> Any:
+        """The answer, or, where the job's record cannot be worked with, `ended`: the job then is."""
+        if not isinstance(answer, Exception):
+            return answer
+        logger.error("job %s is given up, the store has something else in its place: %.200s", lease.job_id, answer)
+        try:
+            with store_errors():
+                call_all(self._client, [self._of("abandon", lease, keys.FINISHED_CHANNEL)])
+        except StoreUnavailable as error:
+            logger.warning("the reconciler will give up job %s: %s", lease.job_id, error)
+        return ended
 
 
 def _read_claim(answer: Sequence[Any]) -> Claim:

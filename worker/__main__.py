@@ -34,7 +34,7 @@ from worker.leases import Leases
 from worker.queue_order import InteractiveFirst
 from worker.settings import WorkerSettings
 from worker.startup import Stages, collecting_later, read_ahead
-from worker.transport import MessageRenewer, live_through_full_memory
+from worker.transport import MessageRenewer, hear_only_doorbells, live_through_refusals
 
 logger = logging.getLogger("worker")
 
@@ -133,9 +133,11 @@ def work(
     app = make_celery(settings.redis_url)
     app.conf.task_queues = pool_queues(spec.name)
     app.conf.broker_transport_options |= {"queue_order_strategy": InteractiveFirst}
-    live_through_full_memory()
+    envelopes = Envelopes(app)
+    live_through_refusals()
+    hear_only_doorbells(envelopes)
 
-    ledger = WorkerLedger(client, spec.name, Envelopes(app))
+    ledger = WorkerLedger(client, spec.name, envelopes)
     leases = Leases(ledger)
     executor = Executor(engine, settings.concurrency, heart.start_ms)
     writer = ScoreWriter(client, spec, seconds=settings.score_cache_seconds, entries=settings.score_cache_entries)

@@ -1,4 +1,6 @@
-"""What kombu's Redis transport does not do for itself: keep the messages of long work, and live through a full Redis.
+"""What kombu's Redis transport does not do for itself: keep the messages of long work, and live through what it meets.
+
+A queue may hold anything, and Redis may refuse anything: as kombu is, either ends the worker.
 
 A message that is neither acknowledged nor renewed within the visibility timeout is delivered again. That costs a claim
 and harms nobody, but a long backlog of it would be work for nothing.
@@ -7,22 +9,49 @@ and harms nobody, but a long backlog of it would be work for nothing.
 import logging
 import threading
 import time
+from typing import Any
 
 import celery.worker.state
 import redis
-from kombu.transport.redis import Transport
-from redis.exceptions import OutOfMemoryError
+from kombu.transport.redis import Channel, Transport
+from redis.exceptions import ResponseError
 
 from shared import keys
-from shared.celery_app import VISIBILITY_TIMEOUT_SECONDS
+from shared.celery_app import VISIBILITY_TIMEOUT_SECONDS, Envelopes, read_envelope
 
 logger = logging.getLogger(__name__)
 
 
-def live_through_full_memory() -> None:
-    """Have the consumer connect again when Redis is out of memory; as kombu is, that is the end of the worker."""
-    if OutOfMemoryError not in Transport.connection_errors:
-        Transport.connection_errors = (*Transport.connection_errors, OutOfMemoryError)
+def live_through_refusals() -> None:
+    """Have the consumer connect again when Redis refuses, because it is full, a replica or cannot save."""
+    if ResponseError not in Transport.connection_errors:
+        Transport.connection_errors = (*Transport.connection_errors, ResponseError)
+
+
+def hear_only_doorbells(envelopes: Envelopes) -> None:
+    """Have the consumer leave out of a queue what names no shard.
+
+    Of what does, nothing else is believed: Celery, which fails in many ways on a message that is not its own, gets a
+    fresh one.
+    """
+
+    def only_doorbells(answer: Any, **_: object) -> tuple[bytes, bytes] | None:
+        if not answer:
+            return None
+        queue, message = answer
+        if (named := read_envelope(message)) is None:
+            # Without its text: what is no message of ours may say anything.
+            logger.warning("a message in %s cannot be read, it is left out", queue.decode())
+            return None
+        return queue, envelopes.build(queue.decode().removeprefix(keys.PREFIX), *named)
+
+    class DoorbellChannel(Channel):
+        def _create_client(self, asynchronous: bool = False) -> Any:
+            client = super()._create_client(asynchronous)  # type: ignore[misc]
+            client.set_response_callback("BRPOP", only_doorbells)
+            return client
+
+    Transport.Channel = DoorbellChannel
 
 
 class MessageRenewer:

@@ -112,6 +112,41 @@ local function end_job(keys, job_id, state, channel, result)
   redis.call('PUBLISH', channel, result and job_id .. ' ' .. result or job_id)
 end
 
+-- What the pool has of a job that is gone.
+local function forget_job(keys, job_id)
+  redis.call('ZREM', keys.deadlines, job_id)
+  redis.call('ZREM', jobs_key(keys, 'interactive'), job_id)
+  redis.call('ZREM', jobs_key(keys, 'batch'), job_id)
+end
+
+-- Ends a job of which the store has lost a part.
+local function lose_job(keys, job_id, channel)
+  redis.call('HSET', keys.job, 'failure', cjson.encode({code = 'scoring_failed',
+    message = 'the job store has lost a part of this job; send it again'}))
+  end_job(keys, job_id, 'failed', channel)
+end
+
+-- Ends a job whose record cannot be worked with, and removes it where even that fails: it shall stand in nobody's way.
+local function give_up(keys, job_id, channel)
+  if pcall(lose_job, keys, job_id, channel) then return end
+  redis.call('DEL', keys.job, keys.request, keys.documents, keys.shards, keys.results)
+  forget_job(keys, job_id)
+  redis.call('PUBLISH', channel, job_id)
+end
+
+-- Does `work` on one job of many; answers whether that was possible. One that it is not possible on is given up.
+local function or_give_up(keys, job_id, channel, work)
+  local done, problem = pcall(work)
+  if done then return true end
+  local reason = type(problem) == 'table' and problem.err or tostring(problem)
+  -- Redis refuses to write: no fault of the job's.
+  for _, refusal in ipairs({'OOM', 'READONLY', 'MISCONF', 'NOREPLICAS', 'NOPERM', 'read only replica'}) do
+    if string.find(reason, refusal, 1, true) then error(problem) end
+  end
+  give_up(keys, job_id, channel)
+  return false
+end
+
 -- Ends the job because a shard is over its budget, and leaves a note for the operator.
 local function bury(keys, job_id, shard, failure, channel, dead, dead_cap)
   local note = {job = job_id, shard = tonumber(shard), model = redis.call('HGET', keys.job, 'model'),

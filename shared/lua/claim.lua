@@ -2,11 +2,12 @@
 -- reads   the job's request and documents
 -- writes  KEYS[1] job, its shards and lease; KEYS[2] outstanding, load; on a passed deadline whatever ends a job
 -- args    1 job id, 2 shard, 3 fencing token, 4 lease in ms, 5 channel, 6 1: it would have no company
+--         where a part of the job is lost, that too
 -- answers {verdict, request JSON, documents JSON, ms since the job was accepted, the shard's tokens}; verdict is
 --         run | gone (no such job) | ended (the job is final) | done (the shard is) | held (another worker has it) |
 --         alone (it must have no company: to be claimed again when it would have none)
 local keys = job_keys(KEYS[1])
-local job = redis.call('HMGET', keys.job, 'state', 'deadline_ms', 'created_ms', 'started_ms', 'class')
+local job = redis.call('HMGET', keys.job, 'state', 'deadline_ms', 'created_ms', 'started_ms', 'class', 'shards')
 if not job[1] then return {'gone'} end
 if is_final(job[1]) then return {'ended'} end
 
@@ -21,6 +22,12 @@ local shard = ARGV[2]
 local current = redis.call('HMGET', keys.shards, shard .. ':state', shard .. ':token', shard .. ':alone',
   shard .. ':pairs', shard .. ':tokens')
 if current[1] == 'done' then return {'done'} end
+local request, documents = redis.call('GET', keys.request), redis.call('HGET', keys.documents, shard)
+if not (current[1] and request and documents) then
+  if tonumber(shard) >= tonumber(job[6]) then return {'gone'} end
+  lose_job(keys, ARGV[1], ARGV[5])
+  return {'ended'}
+end
 -- Also when the lease has run out: only the reconciler takes a shard away, and counts the crash. Not held by the same
 -- token: that is a claim repeated after a lost answer.
 if current[1] == 'leased' and current[2] ~= ARGV[3] then return {'held'} end
@@ -34,5 +41,4 @@ if job[1] ~= 'running' then
   redis.call('HSET', keys.job, 'state', 'running', 'started_ms', job[4] or now)
   redis.call('HINCRBY', keys.load, job[5] .. ':running_jobs', 1)
 end
-return {'run', redis.call('GET', keys.request), redis.call('HGET', keys.documents, shard), now - job[3],
-  current[5] or 0}
+return {'run', request, documents, now - job[3], current[5] or 0}

@@ -23,7 +23,11 @@ if redis.call('ZCARD', keys.outstanding) > 1 then
   count_off(keys, job[4], 'running_', current[3], current[4])
 end
 redis.call('ZREM', keys.outstanding, ARGV[1] .. '/' .. shard)
-if redis.call('HINCRBY', keys.job, 'left', -1) == 0 then
+if redis.call('HINCRBY', keys.job, 'left', -1) <= 0 then
+  if redis.call('HLEN', keys.results) < tonumber(job[3]) then
+    lose_job(keys, ARGV[1], ARGV[5])
+    return {'ended', -1}
+  end
   local is_whole = tonumber(job[3]) == 1 and #ARGV[4] <= tonumber(ARGV[8])
   end_job(keys, ARGV[1], 'succeeded', ARGV[5], is_whole and ARGV[4] or nil)
   return {'accepted', -1}

@@ -5,11 +5,11 @@
 -- args    1 start of every job's key, 2 how many shards at most, 3 ms until the first repeated ring, 4 ms between later
 --         ones at most, 5 crashes allowed, 6 failure JSON for more, 7 channel, 8 length of the dead list,
 --         9 crashes after which a shard is tried alone, 10 as 3, for a shard that lost its worker
--- answers {job id, shard, class, job id, shard, class, ...} to ring for
+-- answers {{job id, shard, class, job id, shard, class, ...} to ring for, {job id, ...} that were given up}
 local now = now_ms()
 local doorbells = redis.call('LLEN', KEYS[4]) + redis.call('LLEN', KEYS[5])
 local enough = doorbells >= redis.call('ZCARD', KEYS[2])
-local ring = {}
+local ring, given_up = {}, {}
 
 local function look_again(member, after_ms)
   redis.call('ZADD', KEYS[2], now + after_ms, member)
@@ -19,6 +19,7 @@ local function look_after(member, job_id, shard)
   local keys = job_keys(ARGV[1] .. job_id)
   despite_full_memory(keys)
   local job = redis.call('HMGET', keys.job, 'state', 'class')
+  if not job[1] then forget_job(keys, job_id) end
   if not job[1] or is_final(job[1]) then
     redis.call('ZREM', KEYS[2], member)
     return
@@ -43,6 +44,10 @@ local function look_after(member, job_id, shard)
   elseif fields[1] == 'queued' then
     if enough then return look_again(member, wait) end
     redis.call('HINCRBY', keys.shards, shard .. ':rings', 1)
+  elseif fields[1] ~= 'done' and fields[1] ~= 'waiting' then
+    lose_job(keys, job_id, ARGV[7])
+    table.insert(given_up, job_id)
+    return
   else
     redis.call('ZREM', KEYS[2], member)
     return
@@ -55,11 +60,17 @@ end
 
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, ARGV[2])) do
   local job_id, shard = string.match(member, '^(.+)/(%d+)$')
-  look_after(member, job_id, shard)
+  local function work() look_after(member, job_id, shard) end
+  if not job_id then
+    redis.call('ZREM', KEYS[2], member)
+  elseif not or_give_up(job_keys(ARGV[1] .. job_id), job_id, ARGV[7], work) then
+    redis.call('ZREM', KEYS[2], member)
+    table.insert(given_up, job_id)
+  end
 end
 -- Of a job that is gone nobody took the load away.
 local keys = job_keys('')
 if redis.call('ZCARD', keys.outstanding) == 0 and redis.call('HLEN', keys.load) > 1 then
   clear_load(keys, redis.call('HGET', keys.load, 'ended_ms'))
 end
-return ring
+return {ring, given_up}

@@ -179,6 +179,18 @@ class TestAuthenticator:
         await client.flushall()
         assert await authenticator.owner(f"Bearer {key}")
 
+    @pytest.mark.parametrize("payload", ["no JSON", "{}", "[]"])
+    async def test_a_record_that_cannot_be_read_opens_nothing_and_lets_nobody_else_in(
+        self, store: KeyStore, client: Any, clock: Clock, payload: str
+    ) -> None:
+        await client.hset(keys.API_KEYS, "spoiled", payload)
+        with pytest.raises(Unauthorized):
+            await Authenticator(store, always_required=False).owner(None)
+        key = await store.create("good")
+        assert await Authenticator(store, always_required=False).owner(f"Bearer {key}")
+        assert await store.revoke("spoiled")
+        assert [record.name for record in await store.list()] == ["good"]
+
     async def test_without_redis_nobody_is_let_in_by_chance(self, clock: Clock) -> None:
         server = fakeredis.FakeServer()
         server.connected = False

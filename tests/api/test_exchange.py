@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from starlette.requests import ClientDisconnect, Request
 
+import api.exchange
 from api.exchange import json_response, read_idempotency_key, read_json_object, unless_disconnected
-from shared.errors import InvalidRequest, PayloadTooLarge
+from shared.errors import InvalidRequest, PayloadTooLarge, RequestTimedOut
 
 LIMIT = 100
 
@@ -14,27 +15,55 @@ LIMIT = 100
 class Caller:
     """Sends a body in chunks and then, unless it leaves, stays on the line."""
 
-    def __init__(self, *chunks: bytes, leaves: bool = False, announces: int | None = None) -> None:
+    def __init__(
+        self,
+        *chunks: bytes,
+        leaves: bool = False,
+        announces: int | None = None,
+        encoding: str | None = None,
+        rest_comes: bool = True,
+    ) -> None:
         self._chunks = list(chunks)
         self._leaves = leaves
         self.taken = 0
+        self._rest_comes = rest_comes
         headers = [] if announces is None else [(b"content-length", str(announces).encode())]
+        headers += [] if encoding is None else [(b"content-encoding", encoding.encode())]
         self.request = Request({"type": "http", "method": "POST", "headers": headers}, self._receive)
 
     async def _receive(self) -> dict[str, Any]:
         if self.taken < len(self._chunks):
             chunk = self._chunks[self.taken]
             self.taken += 1
-            return {"type": "http.request", "body": chunk, "more_body": self.taken < len(self._chunks)}
+            return {"type": "http.request", "body": chunk, "more_body": not self._is_whole()}
         if not self._leaves:
             await asyncio.sleep(30)
         return {"type": "http.disconnect"}
+
+    def _is_whole(self) -> bool:
+        return self._rest_comes and self.taken == len(self._chunks)
 
 
 class TestReading:
     @pytest.mark.parametrize("chunks", [[b'{"a": [1, "\xc3\xbc"]}'], [b'{"a": ', b"", b'[1, "\xc3', b'\xbc"]}']])
     async def test_a_body_is_an_object_in_one_piece_or_in_many(self, chunks: Sequence[bytes]) -> None:
         assert await read_json_object(Caller(*chunks).request, LIMIT) == {"a": [1, "ü"]}
+
+    async def test_a_byte_order_mark_is_passed_over(self) -> None:
+        assert await read_json_object(Caller(b"\xef\xbb\xbf{}").request, LIMIT) == {}
+
+    @pytest.mark.parametrize("encoding", ["br", "identity, gzip"])
+    async def test_an_unknown_encoding_is_refused_by_name(self, encoding: str) -> None:
+        caller = Caller(b"{}", encoding=encoding)
+        with pytest.raises(InvalidRequest, match="Content-Encoding"):
+            await read_json_object(caller.request, LIMIT)
+        assert await read_json_object(Caller(b"{}", encoding="Identity").request, LIMIT) == {}
+
+    async def test_a_body_that_does_not_go_on_is_not_waited_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(api.exchange, "BODY_SECONDS", 0.1)
+        caller = Caller(b'{"a":', b"", rest_comes=False)
+        with pytest.raises(RequestTimedOut):
+            await read_json_object(caller.request, LIMIT)
 
     @pytest.mark.parametrize("body", [b"[]", b'"text"', b"3", b"null"])
     async def test_nothing_but_an_object_is_taken(self, body: bytes) -> None:

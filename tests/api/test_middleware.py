@@ -101,3 +101,11 @@ async def test_what_is_not_http_passes_untouched() -> None:
     scope = {"type": "lifespan"}
     await RequestEnvelope(inner, render_fault)(scope, channel, channel)
     assert seen == [({"type": "lifespan"}, channel, channel)]
+
+
+async def test_head_is_answered_as_get_is(app: RequestEnvelope, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        async with http(app) as client:
+            head, get_ = await client.head("/"), await client.get("/")
+    assert (head.status_code, head.headers["content-length"]) == (200, get_.headers["content-length"])
+    assert "HEAD / 200" in caplog.text

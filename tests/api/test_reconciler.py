@@ -176,6 +176,17 @@ class TestRounds:
             with out_of_memory(redis_client):
                 await until(lambda: store.deadlines() == [], seconds=1)
 
+    async def test_keys_that_are_none_of_ours_are_no_reason_to_leave_anything(
+        self, async_client: redis.asyncio.Redis, ledger: Ledger, store: StoreView, redis_client: Any
+    ) -> None:
+        await ledger.submit(make_submission())
+        store.make_due()
+        for key in (keys.RECONCILER, keys.queue(MODEL, INTERACTIVE), keys.deadlines(MODEL)):
+            redis_client.delete(key)
+            redis_client.hset(key, "something", "else")
+        async with running(make_reconciler(async_client, ledger)):
+            await until(lambda: redis_client.type(keys.queue(MODEL, INTERACTIVE)) == b"list")
+
 
 class TestLeading:
     async def test_of_two_processes_one_works(self, async_client: redis.asyncio.Redis) -> None:

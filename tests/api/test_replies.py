@@ -131,6 +131,43 @@ async def test_a_job_that_goes_on_wakes_nobody(replies: ReplyWaiter, ledger: Led
         assert not gone.is_set()
 
 
+async def test_a_job_that_was_accepted_and_is_gone_is_lost(
+    replies: ReplyWaiter, ledger: Ledger, redis_client: Any
+) -> None:
+    with replies.expect("job-1") as lost, replies.expect("job-x") as not_there_yet:
+        await submit(ledger, "job-1")
+        lost.accepted = True
+        redis_client.flushall()
+        await seconds_until(lost.wait())
+        assert lost.lost
+        assert not not_there_yet.is_set()
+
+
+async def test_what_is_no_news_is_not_listened_to(replies: ReplyWaiter, ledger: Ledger, redis_client: Any) -> None:
+    with replies.expect("job-1") as ended:
+        await submit(ledger, "job-1")
+        for nonsense in (b"", b" ", b"\xff\xfe", b"job-\xff {}"):
+            redis_client.publish(keys.FINISHED_CHANNEL, nonsense)
+        finish(redis_client, "job-1")
+        await seconds_until(ended.wait())
+
+
+async def test_a_job_that_cannot_be_read_keeps_nobody_else_waiting(
+    replies: ReplyWaiter, ledger: Ledger, redis_client: Any
+) -> None:
+    with replies.expect("job-1") as ended, replies.expect("job-2") as spoiled, replies.expect("job-3") as strange:
+        for job_id in ("job-1", "job-2", "job-3"):
+            await submit(ledger, job_id)
+        spoiled.accepted = strange.accepted = True
+        redis_client.delete(keys.job("job-2"))
+        redis_client.set(keys.job("job-2"), "something else")
+        redis_client.hset(keys.job("job-3"), "state", "nonsense")
+        end_silently(redis_client, "job-1")
+        for event in (ended, spoiled, strange):
+            await seconds_until(event.wait())
+        assert (ended.lost, spoiled.lost, strange.lost) == (False, True, True)
+
+
 async def test_a_killed_connection_is_made_again(
     replies: ReplyWaiter, ledger: Ledger, async_client: redis.asyncio.Redis, redis_client: Any
 ) -> None:

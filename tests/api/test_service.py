@@ -25,6 +25,7 @@ from shared.errors import (
     ModelUnavailable,
     RerankqError,
     ScoringFailed,
+    StoreDamaged,
     WaitTimedOut,
 )
 from shared.heartbeats import HeartbeatWriter, WorkerState
@@ -193,6 +194,28 @@ class TestWaiting:
         await service.delete(await queued_job(redis_client), OWNER)
         with pytest.raises(JobNotFound):
             await waiting
+
+    async def test_who_waits_for_a_job_that_is_lost_is_told_soon(
+        self, service: RerankService, redis_client: Any
+    ) -> None:
+        waiting = asyncio.create_task(rerank(service))
+        await queued_job(redis_client)
+        redis_client.flushall()
+        with pytest.raises(StoreDamaged, match="send it again") as caught:
+            async with asyncio.timeout(3):
+                await waiting
+        assert caught.value.retry_after
+
+    async def test_who_asked_for_its_job_is_told_that_there_is_none(
+        self, service: RerankService, redis_client: Any
+    ) -> None:
+        record = await submit(service)
+        waiting = asyncio.create_task(service.job(record.id, OWNER, wait_seconds=10))
+        await asyncio.sleep(0.1)
+        redis_client.flushall()
+        with pytest.raises(JobNotFound):
+            async with asyncio.timeout(3):
+                await waiting
 
 
 class TestRefusals:
@@ -451,12 +474,27 @@ class TestJobs:
             await service.result(await submit(service))
 
     @pytest.mark.parametrize("part", [keys.results, keys.documents, keys.request])
-    async def test_what_is_deleted_while_it_is_read_is_gone_and_never_half_an_answer(
+    async def test_a_result_of_which_a_part_is_lost_is_never_half_an_answer(
         self, service: RerankService, worker: Worker, redis_client: Any, part: Callable[[str], str]
     ) -> None:
         record = await submit(service)
         await worker.answer_one()
         redis_client.delete(part(record.id))
+        with pytest.raises(StoreDamaged, match="has lost the result"):
+            await service.result(record)
+
+    async def test_what_is_deleted_while_it_is_read_is_gone(
+        self, service: RerankService, ledger: Ledger, worker: Worker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        record = await submit(service)
+        await worker.answer_one()
+        read_request = ledger.read_request
+
+        async def read_when_it_is_deleted(job_id: str) -> Any:
+            assert await ledger.delete(record)
+            return await read_request(job_id)
+
+        monkeypatch.setattr(ledger, "read_request", read_when_it_is_deleted)
         with pytest.raises(JobNotFound):
             await service.result(record)
 
@@ -554,11 +592,11 @@ class TestKnownScores:
         assert result.cached_pairs == 0
         assert await service.result(await service.job(result.id, OWNER)) == result
 
-    async def test_what_is_deleted_while_it_is_read_is_gone(
+    async def test_known_scores_of_lost_documents_are_no_result(
         self, service: RerankService, remember: Callable[..., None], redis_client: Any
     ) -> None:
         remember(make_request("one", "two"), 0.25, 0.75)
         record = await submit(service)
         redis_client.delete(keys.documents(record.id))
-        with pytest.raises(JobNotFound):
+        with pytest.raises(StoreDamaged):
             await service.result(record)

@@ -7,7 +7,7 @@ import pytest
 from celery import Celery
 
 from shared import keys
-from shared.celery_app import TASK_NAME, Envelopes, make_celery, pool_queues
+from shared.celery_app import TASK_NAME, Envelopes, make_celery, pool_queues, read_envelope
 from shared.contracts import WorkClass
 from tests.shared.support import MODEL
 
@@ -101,3 +101,17 @@ def test_a_message_is_acknowledged_after_the_work_and_its_result_kept_nowhere(ap
     assert app.conf.task_ignore_result
     assert app.conf.result_backend is None
     assert app.conf.accept_content == ["json"]
+
+
+def test_an_envelope_is_read_back(app: Celery) -> None:
+    assert read_envelope(Envelopes(app).build(keys.queue_name(MODEL, WorkClass.BATCH), JOB, 12)) == (JOB, 12)
+
+
+@pytest.mark.parametrize("task_id", ["", "job-1", "job-1/", "/1", "job-1/-1", "job-1/x", "job 1/1", "job-\ud800/1", 7])
+def test_what_names_no_shard_is_no_envelope(task_id: Any) -> None:
+    assert read_envelope(json.dumps({"headers": {"id": task_id}}).encode()) is None
+
+
+@pytest.mark.parametrize("message", [b"", b"x", b"\xff", b"7", b"[]", b'{"headers": null}', b"[" * 100_000])
+def test_nor_is_anything_else(message: bytes) -> None:
+    assert read_envelope(message) is None

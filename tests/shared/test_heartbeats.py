@@ -78,6 +78,13 @@ def test_a_heartbeat_that_cannot_be_read_hides_no_other() -> None:
     assert summarize(beats(("ready", 0, ""), ("dreaming", 0, "")), NOW).ready == 1
 
 
+@pytest.mark.parametrize(
+    "spoiled", [b"no JSON", b"[]", b'{"worker": "w", "state": "ready", "at": "soon"}', b'{"worker": "w", "at": NaN}']
+)
+def test_nor_does_one_that_is_none(spoiled: bytes) -> None:
+    assert summarize(beats(("ready", 0, "")) | {b"spoiled": spoiled}, NOW).ready == 1
+
+
 class TestWriter:
     def test_a_beat_says_where_the_worker_stands(self, client: Any) -> None:
         writer = HeartbeatWriter(client, MODEL, "w1")

@@ -266,3 +266,11 @@ class TestMeasured:
         assert signals.tokens_per_second == 123.4
         assert signals.start_seconds == pytest.approx(7, abs=1)
         assert 29 * 86_400 < redis_client.ttl(keys.measured(MODEL)) <= 30 * 86_400
+
+    @pytest.mark.parametrize("nonsense", ["", "x", "nan", "inf", b"\xff"])
+    def test_what_is_no_number_was_not_measured(self, redis_client: Any, nonsense: str | bytes) -> None:
+        redis_client.hset(keys.measured(MODEL), mapping={"tokens_per_second": nonsense, "start_seconds": nonsense})
+        redis_client.hset(keys.load(MODEL), mapping={"batch:tokens": nonsense, "ended_ms": nonsense})
+        signals = look(redis_client)
+        assert (signals.tokens_per_second, signals.start_seconds, signals.idle_seconds) == (None, None, None)
+        assert signals.batch.queued_tokens == 0

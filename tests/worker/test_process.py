@@ -1,16 +1,19 @@
 """`python -m worker` as a process of its own, with the lexical engine: how it works and how it goes."""
 
+import json
 import os
 import signal
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from shared import keys
+from shared.celery_app import Envelopes, make_celery
 from shared.contracts import WorkClass
 from shared.heartbeats import WorkerState, read_heartbeats
 from shared.jobs import JobState
@@ -67,6 +70,10 @@ async def submit(ledger: Ledger, bells: Bells, *, shards: int = 1) -> None:
     bells.ring(*range(shards))
 
 
+def has_state(store: StoreView, state: str, job_id: str) -> bool:
+    return store.shard(job_id=job_id).get("state") == state
+
+
 def state_of(store: StoreView, shard: int = 0) -> str | None:
     return store.shard(shard).get("state")
 
@@ -120,3 +127,70 @@ async def test_a_second_signal_ends_it_now(
     assert process.child.exit_status is None
     assert process.stop() < DRAIN_SECONDS
     assert process.child.exit_status == 128 + signal.SIGTERM
+
+
+def message(**changes: Any) -> bytes:
+    """A doorbell of a job that there is not, spoiled."""
+    good = json.loads(Envelopes(make_celery("")).build(keys.queue_name(MODEL, WorkClass.INTERACTIVE), "job-0", 0))
+    return json.dumps(good | changes).encode()
+
+
+GARBAGE = (
+    b"",
+    b"no JSON",
+    b"\xff\x00",
+    b"[" * 100_000,
+    b"null",
+    b"[1]",
+    b"{}",
+    message(properties=None),
+    message(headers=None),
+    message(headers={"id": "job-0/0", "task": ["not", "hashable"]}),
+    message(headers={"id": "job-0/0", "task": "some.other"}),
+    message(headers={"id": ["job-0", 0]}),
+    message(body="%"),
+)
+
+
+async def test_what_is_no_doorbell_is_left_out_and_nothing_else(
+    process: WorkerProcess, redis_client: Any, ledger: Ledger, store: StoreView, bells: Bells
+) -> None:
+    """In a quiet worker Celery hears it, in a busy one the dispatcher: there, any of these once ended the process."""
+    for number, spoiled in enumerate(GARBAGE):
+        bells.put(spoiled)
+        wait_until(lambda: not store.doorbells(WorkClass.INTERACTIVE))
+        if number % 4 == 3:
+            await ledger.submit(make_submission(f"job-{number}", rung=0))
+            bells.ring(0, job_id=f"job-{number}")
+            bells.put(spoiled)
+            wait_until(partial(has_state, store, "done", f"job-{number}"))
+    assert process.child.exit_status is None
+    wait_until(lambda: not redis_client.exists(keys.UNACKED_INDEX))
+
+
+async def test_something_else_in_the_place_of_kombus_own_keys_is_outlived(
+    process: WorkerProcess, redis_client: Any, ledger: Ledger, store: StoreView, bells: Bells
+) -> None:
+    for key in keys.KOMBU:
+        redis_client.delete(key)
+        redis_client.set(key, "something else")
+    redis_client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    a_while(1.0)
+    await ledger.mend(MODEL)
+    await submit(ledger, bells)
+    wait_until(lambda: state_of(store) == "done", seconds=20)
+    assert process.child.exit_status is None
+
+
+async def test_a_redis_that_refuses_to_write_is_waited_for(
+    process: WorkerProcess, redis_client: Any, ledger: Ledger, store: StoreView, bells: Bells
+) -> None:
+    """A replica refuses even to hear: as kombu is, that is the end of the worker."""
+    redis_client.replicaof("127.0.0.1", 1)
+    try:
+        a_while(1.0)
+    finally:
+        redis_client.replicaof("NO", "ONE")
+    await submit(ledger, bells)
+    wait_until(lambda: state_of(store) == "done", seconds=20)
+    assert process.child.exit_status is None

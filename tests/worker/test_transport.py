@@ -8,7 +8,7 @@ import pytest
 import redis
 from kombu import Connection
 from kombu.transport.redis import Transport
-from redis.exceptions import OutOfMemoryError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
 from shared import keys
 from shared.celery_app import Envelopes, make_celery, pool_queues
@@ -16,7 +16,7 @@ from shared.contracts import WorkClass
 from shared.redis_client import connect
 from tests.shared.support import MODEL, dead_redis_url
 from tests.worker.support import wait_until
-from worker.transport import MessageRenewer, live_through_full_memory
+from worker.transport import MessageRenewer, live_through_refusals
 
 QUEUE = keys.queue_name(MODEL, WorkClass.INTERACTIVE)
 
@@ -138,27 +138,29 @@ def test_it_goes_on_until_it_is_stopped_also_when_redis_is_away_for_a_moment(
     assert consumer.delivered_at(message) == 1
 
 
-class TestFullMemory:
+class TestRefusals:
     @pytest.fixture(autouse=True)
     def as_kombu_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        known = tuple(error for error in Transport.connection_errors if error is not OutOfMemoryError)
+        known = tuple(error for error in Transport.connection_errors if error is not ResponseError)
         monkeypatch.setattr(Transport, "connection_errors", known)
 
-    def test_a_full_redis_is_a_lost_connection_to_the_consumer(self, redis_url: str) -> None:
-        assert OutOfMemoryError not in Transport.connection_errors
-        live_through_full_memory()
-        assert OutOfMemoryError in Transport.connection_errors
+    @pytest.mark.parametrize("refusal", [OutOfMemoryError, ReadOnlyError, ResponseError])
+    def test_a_redis_that_refuses_is_a_lost_connection_to_the_consumer(
+        self, redis_url: str, refusal: type[Exception]
+    ) -> None:
+        assert not issubclass(refusal, Transport.connection_errors)
+        live_through_refusals()
         app = make_celery(redis_url)
         # Of the consumer's own, made from the transport's: Celery asks the connection, kombu the channel.
         with app.connection_for_read() as connection:
             channel: Any = connection.channel()
-            assert OutOfMemoryError in connection.connection_errors
-            assert OutOfMemoryError in channel.connection_errors
+            assert issubclass(refusal, connection.connection_errors)
+            assert issubclass(refusal, channel.connection_errors)
         app.close()
 
     def test_saying_it_twice_changes_nothing(self) -> None:
-        live_through_full_memory()
+        live_through_refusals()
         known = Transport.connection_errors
-        live_through_full_memory()
+        live_through_refusals()
         assert Transport.connection_errors == known
         assert redis.ConnectionError in known

@@ -1,0 +1,68 @@
+"""Somebody else empties our Redis, or writes into it, while calls wait: they are told soon, and the service goes on."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+import redis
+
+from infra.local.stack import Stack
+from shared import keys
+from shared.contracts import WorkClass
+from tests.integration.conftest import SLOW_SECONDS
+from tests.stacks import PANDA, client_of, running, write_models
+from tests.worker.support import wait_until
+
+MODEL = "test-model"
+CALLS = 4
+
+
+@pytest.fixture(scope="module")
+def patient_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Scoring takes SLOW_SECONDS, and callers wait for it."""
+    models = write_models(tmp_path_factory.mktemp("models"), engine_args={"delay_seconds": SLOW_SECONDS})
+    with running(engine=None, environment={"RERANKQ_MODELS_FILE": models}) as started:
+        yield started
+
+
+@pytest.fixture
+def store(patient_stack: Stack) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(patient_stack.redis_url) as client:
+        yield client
+
+
+def call(stack: Stack, number: int = 0) -> tuple[httpx.Response, float]:
+    """An answer, and when it came."""
+    with client_of(stack) as client:
+        answer = client.post("/v1/rerank", json=PANDA | {"query": f"{number} pandas"})
+        return answer, time.monotonic()
+
+
+def test_who_waits_when_redis_is_emptied_is_told_soon(patient_stack: Stack, store: redis.Redis) -> None:
+    with ThreadPoolExecutor(CALLS) as threads:
+        waiting = [threads.submit(call, patient_stack, number) for number in range(CALLS)]
+        wait_until(lambda: store.zcard(keys.outstanding(MODEL)) == CALLS)
+        store.flushall()
+        emptied_at = time.monotonic()
+        answers = [future.result() for future in waiting]
+    for answer, at in answers:
+        assert (answer.status_code, answer.json()["error"]["type"]) == (503, "store_damaged")
+        assert answer.headers["Retry-After"]
+        assert at - emptied_at < 4
+    assert call(patient_stack)[0].status_code == 200
+
+
+def test_one_spoiled_job_fails_and_no_other(patient_stack: Stack, store: redis.Redis) -> None:
+    with ThreadPoolExecutor(CALLS) as threads:
+        waiting = [threads.submit(call, patient_stack, number) for number in range(CALLS)]
+        wait_until(lambda: store.zcard(keys.outstanding(MODEL)) == CALLS)
+        member: bytes = store.zrange(keys.outstanding(MODEL), 0, 0)[0]  # type: ignore[assignment]
+        spoiled = keys.job(member.decode().partition("/")[0])
+        store.delete(spoiled)
+        store.set(spoiled, "something else")
+        store.lpush(keys.queue(MODEL, WorkClass.INTERACTIVE), "no doorbell")
+        statuses = sorted(future.result()[0].status_code for future in waiting)
+    assert statuses == [200] * (CALLS - 1) + [503]
+    assert call(patient_stack)[0].status_code == 200
