@@ -13,6 +13,8 @@ from typing import Any
 
 import celery.worker.state
 import redis
+from celery import Celery
+from kombu import Connection
 from kombu.transport.redis import Channel, QoS, Transport
 from kombu.transport.virtual import QoS as VirtualQoS
 from redis.exceptions import ResponseError
@@ -22,11 +24,26 @@ from shared.celery_app import VISIBILITY_TIMEOUT_SECONDS, Envelopes, read_envelo
 
 logger = logging.getLogger(__name__)
 
+CONNECT_SECONDS = 2
+
 
 def live_through_refusals() -> None:
     """Have the consumer connect again when Redis refuses, because it is full, a replica or cannot save."""
     if ResponseError not in Transport.connection_errors:
         Transport.connection_errors = (*Transport.connection_errors, ResponseError)
+
+
+class SteadyConnection(Connection):
+    """Tries again every other second, however long Redis was away; kombu's own pauses grow to half a minute."""
+
+    def ensure_connection(self, *args: Any, **options: Any) -> Any:
+        steady = {"interval_start": CONNECT_SECONDS, "interval_step": 0, "interval_max": CONNECT_SECONDS}
+        return super().ensure_connection(*args, **(options | steady))
+
+
+def connect_steadily(app: Celery) -> None:
+    """Have the app's consumer do so."""
+    app.amqp.Connection = SteadyConnection
 
 
 class ForgetfulQoS(QoS):
