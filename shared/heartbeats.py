@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 import redis
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from shared import keys
+from shared.scripts import script_source
 
 INTERVAL_SECONDS = 2.0
 STALE_SECONDS = 10.0
@@ -120,6 +122,7 @@ class HeartbeatWriter:
         self._client = client
         self._key = keys.workers(model)
         self._measured_key = keys.measured(model)
+        self._write: Any = client.register_script(script_source("beat"))
         began = time.time() if started_at is None else started_at
         self._beat = Heartbeat(worker=worker, state=WorkerState.STARTING, at=0.0, started_at=began)
 
@@ -135,13 +138,11 @@ class HeartbeatWriter:
             measured["start_seconds"] = round(now - beat.started_at, 3)
         if tokens_per_second is not None:
             measured["tokens_per_second"] = round(tokens_per_second, 3)
-        with self._client.pipeline(transaction=False) as pipe:
-            pipe.hset(self._key, beat.worker, json.dumps(asdict(beat)))
-            pipe.expire(self._key, _HASH_SECONDS)
-            if measured:
-                pipe.hset(self._measured_key, mapping=measured)  # type: ignore[arg-type]
-                pipe.expire(self._measured_key, _MEASURED_SECONDS)
-            pipe.execute()
+        fields = [part for field in measured.items() for part in field]
+        self._write(
+            keys=[self._key, self._measured_key],
+            args=[beat.worker, json.dumps(asdict(beat)), _HASH_SECONDS, _MEASURED_SECONDS, *fields],
+        )
         # Only now: a first word that was not heard is said again.
         self._beat = beat
 

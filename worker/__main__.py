@@ -34,7 +34,7 @@ from worker.leases import Leases
 from worker.queue_order import InteractiveFirst
 from worker.settings import WorkerSettings
 from worker.startup import Stages, collecting_later, read_ahead
-from worker.transport import MessageRenewer, hear_only_doorbells, live_through_refusals
+from worker.transport import MessageRenewer, connect_steadily, hear_only_doorbells, live_through_refusals
 
 logger = logging.getLogger("worker")
 
@@ -134,6 +134,7 @@ def work(
     app.conf.task_queues = pool_queues(spec.name)
     app.conf.broker_transport_options |= {"queue_order_strategy": InteractiveFirst}
     envelopes = Envelopes(app)
+    connect_steadily(app)
     live_through_refusals()
     hear_only_doorbells(envelopes)
 

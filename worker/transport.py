@@ -13,7 +13,10 @@ from typing import Any
 
 import celery.worker.state
 import redis
-from kombu.transport.redis import Channel, Transport
+from celery import Celery
+from kombu import Connection
+from kombu.transport.redis import Channel, QoS, Transport
+from kombu.transport.virtual import QoS as VirtualQoS
 from redis.exceptions import ResponseError
 
 from shared import keys
@@ -21,11 +24,50 @@ from shared.celery_app import VISIBILITY_TIMEOUT_SECONDS, Envelopes, read_envelo
 
 logger = logging.getLogger(__name__)
 
+CONNECT_SECONDS = 2
+
 
 def live_through_refusals() -> None:
     """Have the consumer connect again when Redis refuses, because it is full, a replica or cannot save."""
     if ResponseError not in Transport.connection_errors:
         Transport.connection_errors = (*Transport.connection_errors, ResponseError)
+
+
+class SteadyConnection(Connection):
+    """Tries again every other second, however long Redis was away; kombu's own pauses grow to half a minute."""
+
+    def ensure_connection(self, *args: Any, **options: Any) -> Any:
+        steady = {"interval_start": CONNECT_SECONDS, "interval_step": 0, "interval_max": CONNECT_SECONDS}
+        return super().ensure_connection(*args, **(options | steady))
+
+
+def connect_steadily(app: Celery) -> None:
+    """Have the app's consumer do so."""
+    app.amqp.Connection = SteadyConnection
+
+
+class ForgetfulQoS(QoS):
+    """Is done with a message whether or not Redis hears of it: one that it does not hear of is delivered again.
+
+    As kombu is, a refused acknowledgement is still to come, for ever: a worker that has one message at a time would
+    never take another one.
+    """
+
+    def ack(self, delivery_tag: str) -> None:
+        try:
+            super().ack(delivery_tag)
+        except (redis.RedisError, OSError) as error:
+            self._be_done(delivery_tag, error)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        try:
+            super().reject(delivery_tag, requeue)
+        except (redis.RedisError, OSError) as error:
+            self._be_done(delivery_tag, error)
+
+    def _be_done(self, delivery_tag: str, error: Exception) -> None:
+        logger.warning("a message could not be acknowledged, it will be delivered again: %.200s", error)
+        VirtualQoS.ack(self, delivery_tag)
 
 
 def hear_only_doorbells(envelopes: Envelopes) -> None:
@@ -46,6 +88,8 @@ def hear_only_doorbells(envelopes: Envelopes) -> None:
         return queue, envelopes.build(queue.decode().removeprefix(keys.PREFIX), *named)
 
     class DoorbellChannel(Channel):
+        QoS = ForgetfulQoS
+
         def _create_client(self, asynchronous: bool = False) -> Any:
             client = super()._create_client(asynchronous)  # type: ignore[misc]
             client.set_response_callback("BRPOP", only_doorbells)

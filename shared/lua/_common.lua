@@ -130,8 +130,8 @@ end
 local function give_up(keys, job_id, channel)
   if pcall(lose_job, keys, job_id, channel) then return end
   redis.call('DEL', keys.job, keys.request, keys.documents, keys.shards, keys.results)
+  -- Nobody is told: that it ended would be no news of a job that is gone. Who waits for it notices.
   forget_job(keys, job_id)
-  redis.call('PUBLISH', channel, job_id)
 end
 
 -- Does `work` on one job of many; answers whether that was possible. One that it is not possible on is given up.

@@ -1,8 +1,8 @@
 -- Takes one shard for one worker, or says why not.
 -- reads   the job's request and documents
--- writes  KEYS[1] job, its shards and lease; KEYS[2] outstanding, load; on a passed deadline whatever ends a job
+-- writes  KEYS[1] job, its shards and lease; KEYS[2] outstanding, load; on a passed deadline, and where a part of the job
+--         is lost, whatever ends a job
 -- args    1 job id, 2 shard, 3 fencing token, 4 lease in ms, 5 channel, 6 1: it would have no company
---         where a part of the job is lost, that too
 -- answers {verdict, request JSON, documents JSON, ms since the job was accepted, the shard's tokens}; verdict is
 --         run | gone (no such job) | ended (the job is final) | done (the shard is) | held (another worker has it) |
 --         alone (it must have no company: to be claimed again when it would have none)

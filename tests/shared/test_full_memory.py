@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 import redis
 
+from shared import keys
 from shared.contracts import WorkClass
 from shared.errors import StoreUnavailable
+from shared.heartbeats import HeartbeatWriter, WorkerState
 from shared.jobs import JobFailure, JobState
 from shared.ledger import Ledger, Ring
 from shared.worker_ledger import (
@@ -77,6 +79,14 @@ async def test_reading_the_request(ledger: Ledger) -> None:
 @pytest.mark.usefixtures("full")
 def test_renewing(worker: WorkerLedger, store: StoreView) -> None:
     assert worker.renew([make_lease()]) == [RenewVerdict.LIVE]
+
+
+@pytest.mark.usefixtures("full")
+def test_saying_where_a_worker_stands(redis_client: Any) -> None:
+    """Whoever is not heard is taken for gone, and killed."""
+    HeartbeatWriter(redis_client, MODEL, "w1").beat(WorkerState.READY, tokens_per_second=1.0)
+    assert redis_client.hlen(keys.workers(MODEL)) == 1
+    assert redis_client.hexists(keys.measured(MODEL), "tokens_per_second")
 
 
 @pytest.mark.usefixtures("full")

@@ -22,6 +22,7 @@ from shared.processes import Child
 from tests.shared.support import JOB, MODEL, StoreView, make_request, make_submission, read_doorbell, read_record
 from tests.stacks import write_models
 from tests.worker.support import Bells, a_while, wait_until
+from worker.dispatcher import LINGER_SECONDS
 
 DRAIN_SECONDS = 1.0
 
@@ -180,6 +181,27 @@ async def test_something_else_in_the_place_of_kombus_own_keys_is_outlived(
     await submit(ledger, bells)
     wait_until(lambda: state_of(store) == "done", seconds=20)
     assert process.child.exit_status is None
+
+
+@pytest.mark.parametrize("state", ["full", "replica"])
+async def test_a_redis_that_refuses_an_acknowledgement_does_not_end_the_listening(
+    process: WorkerProcess, redis_client: Any, ledger: Ledger, store: StoreView, bells: Bells, state: str
+) -> None:
+    await submit(ledger, bells)
+    wait_until(lambda: state_of(store) == "done")
+    refuse, allow = {
+        "full": (partial(redis_client.config_set, "maxmemory", 1), partial(redis_client.config_set, "maxmemory", 0)),
+        "replica": (partial(redis_client.replicaof, "127.0.0.1", 1), partial(redis_client.replicaof, "NO", "ONE")),
+    }[state]
+    refuse()
+    try:
+        # The worker stays at the queues for a moment, and acknowledges then.
+        a_while(LINGER_SECONDS + 1.0)
+    finally:
+        allow()
+    await ledger.submit(make_submission("job-2", rung=0))
+    bells.ring(0, job_id="job-2")
+    wait_until(partial(has_state, store, "done", "job-2"), seconds=20)
 
 
 async def test_a_redis_that_refuses_to_write_is_waited_for(

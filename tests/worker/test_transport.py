@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import celery.worker.state
+import kombu.utils.functional
 import pytest
 import redis
 from kombu import Connection
+from kombu.exceptions import OperationalError
 from kombu.transport.redis import Transport
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
@@ -16,7 +18,7 @@ from shared.contracts import WorkClass
 from shared.redis_client import connect
 from tests.shared.support import MODEL, dead_redis_url
 from tests.worker.support import wait_until
-from worker.transport import MessageRenewer, live_through_refusals
+from worker.transport import CONNECT_SECONDS, MessageRenewer, connect_steadily, live_through_refusals
 
 QUEUE = keys.queue_name(MODEL, WorkClass.INTERACTIVE)
 
@@ -136,6 +138,17 @@ def test_it_goes_on_until_it_is_stopped_also_when_redis_is_away_for_a_moment(
     zadd(keys.UNACKED_INDEX, {message.delivery_tag: 1}, xx=True)
     time.sleep(0.05)
     assert consumer.delivered_at(message) == 1
+
+
+def test_a_redis_that_was_away_for_long_is_found_as_soon_as_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kombu.utils.functional, "sleep", lambda _: None)
+    app = make_celery(dead_redis_url())
+    connect_steadily(app)
+    pauses: list[float] = []
+    with app.connection_for_read() as connection, pytest.raises(OperationalError):
+        connection.ensure_connection(lambda _, pause: pauses.append(pause), max_retries=20)
+    assert pauses == [CONNECT_SECONDS] * 20
+    app.close()
 
 
 class TestRefusals:

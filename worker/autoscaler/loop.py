@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import redis
 from redis.exceptions import RedisError
 
+from shared import keys
 from shared.heartbeats import WorkerState
 from shared.machine import share_machine, wish
 from shared.models import ModelSpec
@@ -23,8 +24,9 @@ from worker.autoscaler.workers import Worker
 
 LAST_SECONDS = 15.0
 """How long after its time to drain a worker may take to end. It is killed then."""
-SILENT_SECONDS = 60.0
-"""A worker that was ready and has said nothing for so long hangs. It is killed, and so replaced."""
+SILENT_SECONDS = 20.0
+"""A worker that was ready and has said nothing for so long hangs, and has lost its shards to others long ago. It is
+killed, and so replaced: while there are callers who wait."""
 
 
 @dataclass(slots=True)
@@ -71,6 +73,9 @@ class Autoscaler:
                 self._obituaries.forget_predecessors(self._pools)
             self._note_the_ended()
             seen = read_signals_now(self._client, list(self._pools), time.time())
+            if self._launcher.acts:
+                # Where nothing can be written, nobody's silence says anything.
+                self._client.hdel(keys.workers(next(iter(self._pools))), "")
         except (RedisError, OSError) as error:
             if self._reachable is not False:
                 self._say(f"Redis cannot be reached, the workers stay as they are: {str(error)[:200]}")

@@ -18,6 +18,9 @@ from worker.autoscaler.workers import Output
 
 AGAIN_SECONDS = 60.0
 """How long after a standby's end another one is tried."""
+IMPORT_SECONDS = 120.0
+ANSWER_SECONDS = 5.0
+"""A standby that has imported everything forks in milliseconds; one that has not by then hangs, and is ended."""
 _ANSWER_BYTES = 4096
 
 
@@ -27,6 +30,7 @@ class Forked:
     def __init__(self) -> None:
         self.pid: int | None = None
         self.lost = False
+        self.asked_at = time.monotonic()
         self._status: int | None = None
 
     def poll(self) -> int | None:
@@ -47,6 +51,8 @@ class Standby:
     def __init__(self, engines: Sequence[str], environment: Mapping[str, str]) -> None:
         """Start it; it imports the engines by itself. Raises OSError."""
         self.alive = True
+        self._ready_at = time.monotonic() + IMPORT_SECONDS
+        """At the latest, until it says so."""
         self.refused = False
         """It cannot be forked, and another one could not either."""
         self._output = Output()
@@ -94,7 +100,14 @@ class Standby:
             except OSError:
                 message = b""
             said += self._hear(json.loads(message)) if message else self._over()
+        if self.alive and self._hangs():
+            # Its end of the socket is closed then, which is heard in the next round.
+            self._process.kill()
         return said
+
+    def _hangs(self) -> bool:
+        latest = time.monotonic() - ANSWER_SECONDS
+        return any(max(process.asked_at, self._ready_at) < latest for process in self._asked.values())
 
     def close(self) -> None:
         """End it. Workers that it has forked go on."""
@@ -108,6 +121,7 @@ class Standby:
     def _hear(self, message: dict[str, object]) -> list[str]:
         match message:
             case {"ready": float(seconds), "bytes": int(size)}:
+                self._ready_at = time.monotonic()
                 return [f"a standby is ready after {seconds:.1f} s, it takes {size / 2**20:.0f} MiB"]
             case {"refused": str(reason)}:
                 self.refused = True

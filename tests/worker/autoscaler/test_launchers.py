@@ -222,6 +222,17 @@ def test_one_that_the_standby_did_not_get_to_fork_is_started_without_it(
     assert said == ["the standby was ended by SIGKILL; workers start without it"]
 
 
+def test_a_standby_that_hangs_is_ended_and_keeps_no_worker_from_starting(
+    launch: Launch, states: States, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(standbys, "ANSWER_SECONDS", 0.3)
+    launcher = launch(**with_standby())
+    wait_until(lambda: launcher.reap() == [] and len(said) == 1)
+    os.kill(standby_pid(launcher), signal.SIGSTOP)
+    start(launcher, states)
+    assert said[1] == "the standby was ended by SIGKILL; workers start without it"
+
+
 def test_another_standby_is_started_after_a_while(
     launch: Launch, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -325,7 +325,7 @@ async def test_a_worker_that_falls_silent_is_killed_and_replaced(
     launcher.end(worker, -signal.SIGKILL)
     autoscaler.round()
     assert said[2:] == [
-        "the worker has been silent for 60 s: ending it",
+        "the worker has been silent for 20 s: ending it",
         "1 request waits: starting a worker",
         "the worker was ended by SIGKILL",
     ]
@@ -368,6 +368,26 @@ async def test_nobody_was_silent_while_redis_was_away(
         autoscaler.round()
     beats.age(SILENT_SECONDS)
     worker.heard_at -= SILENT_SECONDS
+    autoscaler.round()
+    assert not is_stopping(worker)
+
+
+async def test_nobody_was_silent_while_redis_took_nothing(
+    make: Make, launcher: FakeLauncher, ledger: Ledger, beats: Beats, redis_client: Any
+) -> None:
+    autoscaler = make()
+    await ledger.submit(make_submission())
+    autoscaler.round()
+    (worker,) = launcher.running
+    beats.say(worker, WorkerState.READY)
+    autoscaler.round()
+    beats.age(SILENT_SECONDS)
+    redis_client.replicaof("127.0.0.1", 1)
+    try:
+        worker.heard_at -= SILENT_SECONDS
+        autoscaler.round()
+    finally:
+        redis_client.replicaof("NO", "ONE")
     autoscaler.round()
     assert not is_stopping(worker)
 
