@@ -46,10 +46,6 @@ class RequestEnvelope:
             return
         started = time.perf_counter()
         request_id = _request_id(scope)
-        method = scope["method"]
-        if method == "HEAD":
-            # As GET; the server leaves the body out.
-            scope = {**scope, "method": "GET"}
         scope.setdefault("state", {})["request_id"] = request_id
 
         begun = False
@@ -67,7 +63,7 @@ class RequestEnvelope:
                 self._observe(getattr(meant.get("route"), "path", ""), message["status"], elapsed / 1000)
                 logger.info(
                     "%s %s %d %.1f ms %s",
-                    method,
+                    scope["method"],
                     _path_as_sent(scope),
                     message["status"],
                     elapsed,

@@ -52,7 +52,8 @@ def test_zero_one_zero(stack: Stack, standby: bool, cycle: int) -> None:
         # The model's own for these texts, wherever the worker came from.
         assert scores == pytest.approx([0.752, 0.426, 0.091], abs=0.005)
         wait_until(lambda: len(workers_of(stack)) == standby, seconds=30)
-        assert said_by_autoscaler(stack)[-1] == "the worker has stopped"
+        # It is said a moment after the process has ended.
+        wait_until(lambda: said_by_autoscaler(stack)[-1] == "the worker has stopped")
 
 
 def test_a_standby_holds_no_model_and_has_one_thread(stack: Stack, standby: bool) -> None:

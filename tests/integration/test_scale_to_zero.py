@@ -40,6 +40,8 @@ def test_zero_one_zero() -> None:
         assert workers(stack) == [worker]
         until_none_is_left(stack)
         assert not worker.is_running()
+        # It is said a moment after the process has ended.
+        wait_until(lambda: said(stack)[-1] == "the worker has stopped")
         sentences = said(stack)
         assert sentences[0] == "1 request waits: starting a worker"
         assert sentences[1].startswith("ready after ")
