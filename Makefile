@@ -10,7 +10,7 @@ VENV := .venv/bin
 unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-clients test-clients-js test-cycles test-fuzz check fix lock clean chaos
+.PHONY: help run demo test test-clients test-clients-js test-long test-fuzz check fix lock clean chaos
 .PHONY: bench bench-quick bench-interactive bench-cold bench-store simulate
 
 help: ## Lists the targets
@@ -26,8 +26,8 @@ demo: ## The same, and shows a few requests on it
 test: ## Runs the tests (options for pytest: ARGS="...")
 	@$(INSTALL) --with test && exec $(VENV)/python -m pytest $(ARGS)
 
-test-cycles: ## Starts and stops workers twenty times over, with requests at every phase of it, 10 minutes
-	@$(INSTALL) --with test && exec $(VENV)/python -m pytest -m cycles -s $(ARGS)
+test-long: ## Runs the tests that take too long for make test: twenty starts and stops with each engine, 10 minutes
+	@$(INSTALL) --with test && exec $(VENV)/python -m pytest -m long -s $(ARGS)
 
 # One environment for each set of libraries whose pins agree.
 test-clients: ## Runs real client libraries against the service (options: ARGS="--only cohere --engine vllm")

@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +29,15 @@ def bi_encoder() -> Iterator[Stack]:
         yield stack
 
 
+ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "VLLM_LOGGING_LEVEL": "ERROR"}
+
+
 def run_program(*arguments: str, stdin: object) -> str:
     """Run a program of this folder, by module name; answers what it printed."""
-    environment = os.environ | {
-        "HF_HUB_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "VLLM_LOGGING_LEVEL": "ERROR",
-    }
     outcome = subprocess.run(
         [sys.executable, "-m", *arguments],
         input=json.dumps(stdin),
-        env=environment,
+        env=os.environ | ENVIRONMENT,
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -46,6 +46,20 @@ def run_program(*arguments: str, stdin: object) -> str:
     )
     assert outcome.returncode == 0, outcome.stderr[-3000:]
     return outcome.stdout
+
+
+def start_program(module: str, *, log: Path) -> "subprocess.Popen[str]":
+    """Start one that reads orders until its standard input is closed."""
+    with log.open("w") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", module],
+            stdin=subprocess.PIPE,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=os.environ | ENVIRONMENT,
+            cwd=ROOT,
+            text=True,
+        )
 
 
 @pytest.fixture(scope="session")
@@ -58,13 +72,26 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def drive(tmp_path_factory: pytest.TempPathFactory) -> Drive:
+def drive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Drive]:
     """Load models into the real engine and score batches with them, see drive.py."""
     folder = tmp_path_factory.mktemp("outcomes")
+    numbers = count()
+    child = start_program("tests.engine.drive", log=folder / "log")
+    assert child.stdin is not None
 
     def run(cases: list[dict[str, Any]]) -> list[Outcome]:
-        run_program("tests.engine.drive", str(folder / "outcomes.json"), stdin=cases)
-        outcomes: list[Outcome] = json.loads((folder / "outcomes.json").read_text())
+        assert child.stdin is not None
+        into = folder / f"{next(numbers)}.json"
+        child.stdin.write(json.dumps({"cases": cases, "into": str(into)}) + "\n")
+        child.stdin.flush()
+        deadline = time.monotonic() + 280
+        while not into.exists():
+            assert child.poll() is None, (folder / "log").read_text()[-3000:]
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        outcomes: list[Outcome] = json.loads(into.read_text())
         return outcomes
 
-    return run
+    yield run
+    child.stdin.close()
+    child.wait(timeout=30)

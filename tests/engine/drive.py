@@ -1,10 +1,9 @@
 """Loads one model after another into the real engine, and scores batches with each. Run as a program of its own.
 
 A process of its own, so that torch stays out of the test runner. vLLM is imported once, and then a child is forked for
-each model: two engines in one process break it. Reads
-[{"spec": a model's entry, "batches": [a ScoringBatch's fields, ...]}, ...] from standard input, and writes a list into
-the file that is its argument: {"scale", "results": [a BatchScores' fields with "seconds", or {"error"}]} for each, or
-{"start_error"}.
+each model: two engines in one process break it. Reads orders from standard input, a line each:
+{"cases": [{"spec": a model's entry, "batches": [a ScoringBatch's fields, ...]}, ...], "into": a file}, and writes a
+list into that file: {"scale", "results": [a BatchScores' fields, or {"error"}]} for each case, or {"start_error"}.
 """
 
 import dataclasses
@@ -13,7 +12,6 @@ import json
 import multiprocessing
 import os
 import sys
-import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,12 +24,11 @@ from worker.startup import collecting_later
 
 
 def score(engine: ScoringEngine, batch: dict[str, Any]) -> dict[str, Any]:
-    started = time.perf_counter()
     try:
         scores = engine.score(ScoringBatch(**batch), Cancellation())
     except EngineError as error:
         return {"error": str(error)}
-    return dataclasses.asdict(scores) | {"seconds": time.perf_counter() - started}
+    return dataclasses.asdict(scores)
 
 
 def drive(spec: dict[str, Any], batches: list[dict[str, Any]]) -> dict[str, Any]:
@@ -51,9 +48,6 @@ def drive_and_end(case: dict[str, Any], sender: Connection) -> NoReturn:
 
 def drive_all(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One child after another, so that each has the machine to itself."""
-    prepare_environment(os.environ)
-    with collecting_later():
-        importlib.import_module("worker.engines.vllm_engine")
     context = multiprocessing.get_context("fork")
     outcomes = []
     for case in cases:
@@ -69,6 +63,17 @@ def drive_all(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return outcomes
 
 
+def main() -> None:
+    prepare_environment(os.environ)
+    with collecting_later():
+        importlib.import_module("worker.engines.vllm_engine")
+    for line in sys.stdin:
+        order = json.loads(line)
+        # Not to standard output, where vLLM logs; and there at once, for somebody waits for the file.
+        unfinished = Path(order["into"] + ".part")
+        unfinished.write_text(json.dumps(drive_all(order["cases"])))
+        unfinished.rename(order["into"])
+
+
 if __name__ == "__main__":
-    # Not to standard output: vLLM logs there.
-    Path(sys.argv[1]).write_text(json.dumps(drive_all(json.load(sys.stdin))))
+    main()

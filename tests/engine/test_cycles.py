@@ -1,4 +1,4 @@
-"""The long form of scaling to zero and back: `make test-cycles`."""
+"""The long form of scaling to zero and back: `make test-long`."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from tests.cycles import check_cycles
 from tests.stacks import running, said_by_autoscaler
 from tests.worker.support import wait_until
 
-pytestmark = [pytest.mark.cycles, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 CYCLES = 20
 IDLE_SECONDS = 0.5

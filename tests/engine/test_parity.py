@@ -115,6 +115,7 @@ def test_usage_counts_the_tokens_that_the_model_read(bi_encoder: Stack) -> None:
     assert usage == {"prompt_tokens": 3 + 3 + 4, "completion_tokens": 0, "total_tokens": 10}
 
 
+@pytest.mark.long
 def test_a_classifier_with_several_labels_is_refused_with_one_clear_sentence(
     classifiers: dict[int, str],
 ) -> None:

@@ -39,8 +39,7 @@ def rank(client: httpx.Client) -> tuple[float, list[float]]:
     return seconds, [row["relevance_score"] for row in rows]
 
 
-@pytest.mark.parametrize("cycle", [1, 2])
-def test_zero_one_zero(stack: Stack, standby: bool, cycle: int) -> None:
+def test_zero_one_zero(stack: Stack, standby: bool) -> None:
     with client_of(stack) as client:
         wait_until(lambda: len(workers_of(stack)) == standby, seconds=20)
         cold, scores = rank(client)

@@ -7,7 +7,7 @@ from infra.local.stack import Stack
 from tests.engine.test_cancel import MANY
 from tests.stacks import PANDA, client_of, running
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.engine, pytest.mark.timeout(300)]
 
 
 def scores(stack: Stack) -> list[float]:
