@@ -62,7 +62,7 @@ bench-store: ## Measures what a job and a remembered score cost Redis, 10 second
 simulate: ## Simulates scaling: waits and costs under several kinds of traffic, a minute (options: ARGS="--help")
 	@$(INSTALL) --with check && exec $(VENV)/python -m bench.simulate_scaling $(ARGS)
 
-bench-cold: ## Measures a cold start against that of vLLM's own server, 3 minutes (options: ARGS="--help")
+bench-cold: ## Measures a cold start against that of vLLM's own server, 4 minutes (options: ARGS="--help")
 	@$(INSTALL) --with bench && exec $(VENV)/python -m bench.cold_start $(ARGS)
 
 bench: ## Measures this service against vLLM's own server, 15 minutes (options: ARGS="--help")
