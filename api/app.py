@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from fastapi import FastAPI, Request, Response
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
@@ -91,7 +92,8 @@ def create_app(settings: ApiSettings, registry: ModelRegistry, *, keys_required:
             await cancel_and_wait(background)
             await client.aclose()
 
-    app = FastAPI(
+    # Not FastAPI's own pages, which fetch what shows them from elsewhere.
+    app = FastAPIOffline(
         title="rerankq",
         summary="A rerank service that queues: wait for the result, or take a job.",
         lifespan=lifespan,

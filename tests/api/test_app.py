@@ -462,6 +462,17 @@ async def test_the_address_itself_says_who_answers(open_api: Opener) -> None:
             assert (await client.get(path)).status_code == 200
 
 
+@pytest.mark.parametrize("page", ["/docs", "/redoc"])
+async def test_the_pages_about_it_fetch_nothing_from_elsewhere(open_api: Opener, page: str) -> None:
+    async with open_api() as client:
+        text = (await client.get(page)).text
+        parts = re.findall(r"""(?:src|href|url)(?:=|: ?)["']([^"']+)""", text)
+        assert len(parts) >= 2
+        for part in parts:
+            assert part.startswith("/"), part
+            assert (await client.get(part)).status_code == 200
+
+
 class TestBackground:
     @pytest.mark.parametrize("part", [ReplyWaiter, PoolWatch, Reconciler])
     async def test_without_a_part_that_failed_the_process_ends(
