@@ -1,6 +1,6 @@
 """What a job costs Redis: microseconds of its one thread for each of the ledger's scripts, and bytes of its memory.
 
-`make bench-store` (or `python -m bench.store_costs`), 20 s, without a model, an API or a worker: the ledger's own two
+`make bench-store` (or `python -m bench.store_costs`), 10 s, without a model, an API or a worker: the ledger's own two
 halves against a Redis of their own. Redis is one thread: what a job takes of it bounds what all APIs and workers
 together can do.
 """

@@ -214,8 +214,9 @@ class Ledger:
             int(REPEAT_RING_AFTER_CRASH_SECONDS * 1000),
         ]
         with store_errors():
-            found = await self._scripts["reconcile"](keys=job_script_keys("", model, *queues, keys.DEAD), args=args)
-        found, given_up = found
+            found, given_up = await self._scripts["reconcile"](
+                keys=job_script_keys("", model, *queues, keys.DEAD), args=args
+            )
         for job_id in given_up:
             logger.error("job %.100s is given up: the store has lost a part of it", job_id.decode(errors="replace"))
         triples = zip(found[::3], found[1::3], found[2::3], strict=True)
