@@ -1,6 +1,7 @@
 """The vendors' own SDKs and haystack, in their newest versions."""
 
 import time
+from typing import Any
 
 import cohere
 import contextual
@@ -164,6 +165,16 @@ def _ranked(documents: list[Document]) -> str:
     return ranked_texts([document.content for document in documents], [document.score for document in documents])
 
 
+def _generated(sdk: Any) -> dict[int, type[Exception]]:
+    """The errors of an SDK that Stainless has generated: they have the same names in all of them."""
+    return {
+        401: sdk.AuthenticationError,
+        404: sdk.NotFoundError,
+        429: sdk.RateLimitError,
+        503: sdk.InternalServerError,
+    }
+
+
 COHERE = {
     401: cohere_errors.UnauthorizedError,
     404: cohere_errors.NotFoundError,
@@ -177,42 +188,17 @@ VOYAGE = {
     429: voyage_errors.RateLimitError,
     503: voyage_errors.ServiceUnavailableError,
 }
-TOGETHER = {
-    401: together.AuthenticationError,
-    404: together.NotFoundError,
-    429: together.RateLimitError,
-    503: together.InternalServerError,
-}
-OPENAI = {
-    401: openai.AuthenticationError,
-    404: openai.NotFoundError,
-    429: openai.RateLimitError,
-    503: openai.InternalServerError,
-}
+TOGETHER = _generated(together)
+OPENAI = _generated(openai)
 PINECONE = {
     401: pinecone_errors.UnauthorizedError,
     404: pinecone_errors.NotFoundError,
     429: pinecone_errors.RateLimitError,
     503: pinecone_errors.ServiceError,
 }
-MIXEDBREAD = {
-    401: mixedbread.AuthenticationError,
-    404: mixedbread.NotFoundError,
-    429: mixedbread.RateLimitError,
-    503: mixedbread.InternalServerError,
-}
-ZEROENTROPY = {
-    401: zeroentropy.AuthenticationError,
-    404: zeroentropy.NotFoundError,
-    429: zeroentropy.RateLimitError,
-    503: zeroentropy.InternalServerError,
-}
-CONTEXTUAL = {
-    401: contextual.AuthenticationError,
-    404: contextual.NotFoundError,
-    429: contextual.RateLimitError,
-    503: contextual.InternalServerError,
-}
+MIXEDBREAD = _generated(mixedbread)
+ZEROENTROPY = _generated(zeroentropy)
+CONTEXTUAL = _generated(contextual)
 # It asks for the model first, and looks at no status.
 TEI = dict.fromkeys((401, 429, 503), KeyError)
 DASHSCOPE = {
