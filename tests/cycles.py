@@ -38,7 +38,8 @@ def check_cycles(stack: Stack, cycles: int, idle_seconds: float, *, standbys: in
         time.sleep(0.4 * share)
         phases.send("starting").result(timeout=60)
         first.result(timeout=60)
-        time.sleep(idle_seconds * share)
+        # Not to its last moment: who comes then may meet a worker that goes, and that is the last phase.
+        time.sleep(0.8 * idle_seconds * share)
         phases.send("countdown").result(timeout=60)
         _wait_for_a_stop(stack)
         # Anywhere from the signal to the end of the process, and a little beyond.
