@@ -24,6 +24,7 @@ from vllm.platforms import current_platform
 from vllm.renderers.chat_utils import ChatTemplateConfig
 from vllm.renderers.inputs.preprocess import parse_model_prompt
 from vllm.tasks import SCORE_TYPE_MAP
+from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.llm_engine import LLMEngine
 
 from shared.models import ModelSpec
@@ -97,7 +98,7 @@ class VllmEngine:
         """The engine's thread: build, then add and step until closed or broken."""
         try:
             _inspect_models_here()
-            engine = LLMEngine.from_engine_args(_engine_args(spec))
+            engine = LLMEngine.from_engine_args(_engine_args(spec), _usage_context())
         except BaseException as error:
             started.set_exception(error)
             return
@@ -230,6 +231,13 @@ def _inspect_models_here() -> None:
     """
     if not envs.VLLM_ENABLE_V1_MULTIPROCESSING and hasattr(registry, "_run_in_subprocess"):
         registry._run_in_subprocess = lambda inspect: inspect()
+
+
+def _usage_context() -> UsageContext:
+    """Selects vLLM's table of default step sizes for this device."""
+    # Without a context vLLM falls back to steps of 2,048 tokens and 128 sequences, which leave a large GPU mostly idle.
+    # The CPU keeps that fallback: its step is bound by arithmetic, and a longer one only delays urgent work.
+    return UsageContext.ENGINE_CONTEXT if current_platform.is_cpu() else UsageContext.LLM_CLASS
 
 
 def _engine_args(spec: ModelSpec) -> EngineArgs:
