@@ -11,12 +11,12 @@ from collections.abc import Awaitable, Callable
 import uvicorn
 
 from api.app import create_app
-from api.auth import KeyStore
-from api.protocol import Http11
+from api.auth.key_store import KeyStore
+from api.http.http11 import Http11
 from api.settings import ApiSettings
 from shared.errors import ConfigurationError, RerankqError
 from shared.models import load_models
-from shared.redis_client import connect_async
+from shared.store.client import connect_async
 
 KEEP_ALIVE_SECONDS = 75
 """Load balancers keep an idle connection for a minute, and take one that is closed sooner for a server that failed."""

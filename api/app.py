@@ -15,29 +15,29 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match, Route
 
-from api.auth import Authenticator, KeyStore
-from api.background import cancel_and_wait
+from api.auth.key_store import Authenticator, KeyStore
+from api.background_tasks import cancel_and_wait
 from api.dependencies import Parts
 from api.dialects.registry import by_path, family
-from api.errors import headers_of, status_of
-from api.exchange import json_response
+from api.http.error_responses import headers_of, status_of
+from api.http.middleware import RequestEnvelope
+from api.http.request_body import json_response
+from api.jobs.completions import ReplyWaiter
+from api.jobs.reconciler import Reconciler
+from api.jobs.service import RerankService
+from api.jobs.submissions import Limits, Preparation
 from api.metrics import Metrics
-from api.middleware import RequestEnvelope
-from api.openapi import describe_api
-from api.pools import PoolWatch
-from api.preparation import Limits, Preparation
-from api.reconciler import Reconciler
-from api.replies import ReplyWaiter
-from api.routes import clients, jobs, models, ops, rerank
+from api.openapi.document import describe_api
+from api.pool_monitor import PoolWatch
+from api.routes import compatibility, jobs, models, operations, rerank
 from api.routes import pools as pool_routes
-from api.service import RerankService
 from api.settings import ApiSettings
-from shared.celery_app import Envelopes, make_celery
 from shared.errors import InternalError, InvalidRequest, MethodNotAllowed, RerankqError, RouteNotFound
-from shared.ledger import Ledger, Lifetimes
+from shared.ledger.job_ledger import Ledger, Lifetimes
 from shared.models import ModelRegistry
-from shared.redis_client import connect_async
+from shared.queue.celery_app import Envelopes, make_celery
 from shared.score_cache import ScoreReader
+from shared.store.client import connect_async
 
 logger = logging.getLogger("api")
 
@@ -114,8 +114,8 @@ def create_app(settings: ApiSettings, registry: ModelRegistry, *, keys_required:
         jobs.router,
         models.router,
         pool_routes.router,
-        ops.router,
-        clients.make_router(app.state.root),
+        operations.router,
+        compatibility.make_router(app.state.root),
     ):
         app.include_router(router)
     app.openapi = partial(describe_api, app, app.state.root)  # type: ignore[method-assign]

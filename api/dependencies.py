@@ -5,10 +5,10 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from api.auth import Authenticator, is_bearer
+from api.auth.key_store import Authenticator, is_bearer
+from api.jobs.service import RerankService
 from api.metrics import Metrics
-from api.pools import PoolWatch
-from api.service import RerankService
+from api.pool_monitor import PoolWatch
 from api.settings import ApiSettings
 
 

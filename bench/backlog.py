@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bench.traffic import Arrival
 from shared.contracts import WorkClass
-from shared.pool_signals import Load
+from shared.pools.signals import Load
 
 
 @dataclass(slots=True, eq=False)

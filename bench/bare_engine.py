@@ -13,8 +13,8 @@ from pathlib import Path
 
 from bench.words import Words, vocabulary
 from shared.models import ModelSpec
-from worker.engines.openmp import use_intel_runtime
-from worker.engines.vllm_settings import engine_settings, prepare_environment
+from worker.engines.vllm.openmp import use_intel_runtime
+from worker.engines.vllm.settings import engine_settings, prepare_environment
 
 _PAIRS_AT_ONCE = 640
 

@@ -25,11 +25,11 @@ from bench.__main__ import RESULTS, forget_settings, positive, terminated
 from bench.cycle import Cycle, record
 from bench.cycle_chart import zero_one_zero
 from bench.generator import MeasurementFailed
-from bench.sleeper import Start, sleeping
+from bench.idle_stack import Start, sleeping
 from infra.local.stack import StackError
 from shared.errors import RerankqError
 from shared.models import ModelSpec
-from worker.startup import weight_files
+from worker.process.startup import weight_files
 
 PLAIN, STANDBY = "plain", "standby"
 TARGETS = {PLAIN: 0.40, STANDBY: 0.15}

@@ -14,9 +14,9 @@ from typing import Any
 import redis
 
 from bench.generator import MeasurementFailed
+from bench.idle_stack import Sleeper
 from bench.servers import post
-from bench.sleeper import Sleeper
-from shared.pool_signals import read_signals_now
+from shared.pools.signals import read_signals_now
 
 SAMPLE_SECONDS = 0.05
 _BEFORE_SECONDS = 2.0

@@ -1,6 +1,6 @@
 """`python -m bench.engine_choices`: vLLM's engine on this CPU, alone in a process, under one setting after another.
 
-Says what each of the worker's choices is worth (worker/engines/vllm_settings.py): seconds until the engine is there,
+Says what each of the worker's choices is worth (worker/engines/vllm/settings.py): seconds until the engine is there,
 pairs a second of long and of short documents. One round; every line has a process of its own. About six minutes.
 """
 

@@ -14,7 +14,7 @@ from typing import Protocol
 from bench.backlog import Backlog, Shard
 from bench.traffic import Arrival
 from shared.contracts import WorkClass
-from shared.pool_signals import PoolSignals
+from shared.pools.signals import PoolSignals
 
 _LONGEST_TAIL_SECONDS = 24 * 3600.0
 _NAMES = [f"worker-{number}" for number in range(2000)]

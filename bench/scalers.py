@@ -12,15 +12,15 @@ from collections import deque
 from dataclasses import dataclass, replace
 
 from shared.models import PoolSettings
-from shared.pool_signals import PoolSignals
-from shared.scaling import Memory, decide
+from shared.pools.scaling import Memory, decide
+from shared.pools.signals import PoolSignals
 
 _LOOP_SECONDS = 1.0
 _WAKE_SECONDS = 0.3
 
 
 class Policy:
-    """`shared.scaling`, as the autoscaler calls it. It looks four times a second; here once, which spares time."""
+    """`shared.pools.scaling`, as the autoscaler calls it: four times a second there, once a second here."""
 
     interval = _LOOP_SECONDS
     wake_seconds: float | None = _WAKE_SECONDS

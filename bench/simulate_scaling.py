@@ -1,7 +1,9 @@
 """`make simulate`: how long callers wait and what workers cost, by this project's rules and by KEDA's and the HPA's.
 
 Nothing is started: jobs, workers and clocks are simulated (bench/fleet.py); the decisions are the real ones, made by
-shared.scaling. Prints one Markdown table; bench/README.md says what is simulated and what is not. A run of all patterns
+shared.pools.scaling.
+
+Prints one Markdown table; bench/README.md says what is simulated and what is not. A run of all patterns
 also writes bench/results/scaling_simulation.json and .svg. The same options and seed print the same table.
 """
 
@@ -21,7 +23,7 @@ from bench.scalers import SHIPPED, AlwaysOn, BacklogAlone, KedaHpa, KedaOnDesire
 from bench.scaling_report import Row
 from bench.traffic import PATTERNS, Arrival, Traffic, busiest_minute, recorded
 from shared.models import PoolSettings
-from shared.scaling import FULL
+from shared.pools.scaling import FULL
 
 RESULTS = Path(__file__).parent / "results"
 EXAMPLE = Path(__file__).parent / "arrivals" / "made_example.csv"

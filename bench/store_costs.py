@@ -23,14 +23,14 @@ from bench import machine
 from bench.words import VOCABULARY_SIZE, Words
 from infra.local.redis_server import start_redis
 from shared import keys
-from shared.celery_app import Envelopes, make_celery
 from shared.contracts import Document, RerankRequest, ScoreScale, ShardScores, WorkClass
-from shared.ledger import Ledger, Submission
+from shared.ledger.job_ledger import Ledger, Submission
+from shared.ledger.worker_ledger import NO_ROOM, ShardLease, WorkerLedger
 from shared.models import ModelSpec
 from shared.processes import stop_all
+from shared.queue.celery_app import Envelopes, make_celery
 from shared.score_cache import ScoreWriter
 from shared.sharding import ShardSize, cut
-from shared.worker_ledger import NO_ROOM, ShardLease, WorkerLedger
 
 MODEL = "model"
 DOCUMENTS, WORDS = 20, 100

@@ -7,9 +7,9 @@ from typing import TypeVar, Unpack
 
 import httpx
 
-from client import transport
-from client.conversation import Answer, Call, Conversation, Pause, Steps
+from client import httpx_calls
 from client.errors import RerankError
+from client.protocol import Answer, Call, Conversation, Pause, Steps
 from client.records import Document, Job, Model, Options, Outcome, Ranking, Request
 from client.settings import DEFAULT_RETRIES, DEFAULT_TIMEOUT_SECONDS, Settings
 
@@ -31,7 +31,7 @@ class AsyncClient:
         settings = Settings.of(url, api_key, timeout_seconds, retries)
         self._timeout_seconds = settings.timeout_seconds
         self._conversation = Conversation(retries=settings.retries)
-        self._http = httpx.AsyncClient(**transport.manner(settings))
+        self._http = httpx.AsyncClient(**httpx_calls.manner(settings))
 
     async def __aenter__(self) -> "AsyncClient":
         return self
@@ -159,6 +159,6 @@ class AsyncClient:
             await asyncio.sleep(step.seconds)
             return None
         try:
-            return transport.answer(await self._http.request(**transport.request(step)))
+            return httpx_calls.answer(await self._http.request(**httpx_calls.request(step)))
         except httpx.HTTPError as error:
-            raise transport.unreachable(self._http.base_url, error) from error
+            raise httpx_calls.unreachable(self._http.base_url, error) from error

@@ -7,9 +7,9 @@ from typing import TypeVar, Unpack
 
 import httpx
 
-from client import transport
-from client.conversation import Answer, Call, Conversation, Pause, Steps
-from client.crowd import Crowd
+from client import httpx_calls
+from client.concurrency import Crowd
+from client.protocol import Answer, Call, Conversation, Pause, Steps
 from client.records import Document, Job, Model, Options, Outcome, Ranking, Request
 from client.settings import DEFAULT_RETRIES, DEFAULT_TIMEOUT_SECONDS, Settings
 
@@ -34,7 +34,7 @@ class Client:
         settings = Settings.of(url, api_key, timeout_seconds, retries)
         self._timeout_seconds = settings.timeout_seconds
         self._conversation = Conversation(retries=settings.retries)
-        self._http = httpx.Client(**transport.manner(settings))
+        self._http = httpx.Client(**httpx_calls.manner(settings))
 
     def __enter__(self) -> "Client":
         return self
@@ -140,6 +140,6 @@ class Client:
             time.sleep(step.seconds)
             return None
         try:
-            return transport.answer(self._http.request(**transport.request(step)))
+            return httpx_calls.answer(self._http.request(**httpx_calls.request(step)))
         except httpx.HTTPError as error:
-            raise transport.unreachable(self._http.base_url, error) from error
+            raise httpx_calls.unreachable(self._http.base_url, error) from error

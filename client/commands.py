@@ -13,8 +13,8 @@ from client.asynchronous import AsyncClient
 from client.batch import Batch, Tally
 from client.blocking import Client
 from client.documents import gather
+from client.output import bar, job_table, models_table, print_json, ranking_table
 from client.records import Job, Options, Ranking
-from client.screen import bar, job_table, models_table, print_json, ranking_table
 
 OPTIONS = ("model", "top_n", "instruction", "max_tokens_per_doc", "max_chunks_per_doc", "priority", "raw_scores")
 TABLE_WIDTH = 100

@@ -1,1 +1,1 @@
-"""What the API and the workers agree on: contracts, keys, the ledger, the queue. Imports neither side."""
+"""Contracts, the Redis ledger and the queue: the code that both the API and the workers import. Imports neither."""

@@ -22,7 +22,7 @@ Alias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/@+:-]*$", max_le
 
 
 class PoolSettings(BaseModel):
-    """How many workers a model has, and when; `shared.scaling` decides by these.
+    """How many workers a model has, and when; `shared.pools.scaling` decides by these.
 
     `min` workers always run, `max` never more. After `idle_seconds` without a job the pool goes down to `min`. While
     work is outstanding there are as many workers as bring it to its end within `target_drain_seconds`, and one is

@@ -19,10 +19,10 @@ import redis.asyncio
 from redis.exceptions import RedisError
 
 from shared import keys
-from shared.assembly import PairScore, split
 from shared.contracts import RerankRequest, ScoreScale, ShardScores
 from shared.models import ModelSpec
-from shared.scripts import script_source
+from shared.partial_results import PairScore, split
+from shared.store.scripts import script_source
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class ScoreWriter:
         """Each score is known for `seconds`, the newest `entries` of them at most."""
         self._spec = spec
         self._limits = (int(seconds * 1000), entries)
-        self._remember = client.register_script(script_source("remember"))
+        self._remember = client.register_script(script_source("cache_scores"))
 
     def write(self, request: RerankRequest, scores: ShardScores) -> None:
         """Remember what a shard's documents, those of `request`, scored; see `write_all`."""

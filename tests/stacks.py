@@ -9,7 +9,7 @@ import httpx
 import psutil
 import yaml
 
-from infra.local.follower import Follower
+from infra.local.log_follower import Follower
 from infra.local.stack import Options, Stack
 
 PANDA = {

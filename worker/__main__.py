@@ -16,25 +16,26 @@ from typing import NoReturn
 import redis
 from celery.signals import setup_logging, worker_ready
 
-from shared.celery_app import Envelopes, make_celery, pool_queues
 from shared.errors import RerankqError
-from shared.heartbeats import HeartbeatWriter, worker_name
+from shared.ledger.worker_ledger import WorkerLedger
 from shared.models import ModelSpec, load_models
-from shared.redis_client import connect
+from shared.pools.heartbeats import HeartbeatWriter, worker_name
+from shared.queue.celery_app import Envelopes, make_celery, pool_queues
 from shared.score_cache import ScoreWriter
-from shared.worker_ledger import WorkerLedger
-from worker import dead, tasks
-from worker.dispatcher import Dispatcher
-from worker.drain import Drain
+from shared.store.client import connect
+from worker import dead_letters
+from worker.consumer import task
+from worker.consumer.kombu_patches import MessageRenewer, connect_steadily, hear_only_doorbells, live_through_refusals
+from worker.consumer.queue_order import InteractiveFirst
+from worker.dispatch.dispatcher import Dispatcher
+from worker.dispatch.drain import Drain
+from worker.dispatch.executor import Executor
+from worker.dispatch.leases import Leases
 from worker.engines.base import EngineStartError, ScoringEngine
 from worker.engines.registry import ENGINES, build_engine, import_engine
-from worker.executor import Executor
-from worker.health import Heart
-from worker.leases import Leases
-from worker.queue_order import InteractiveFirst
+from worker.process.health import Heart
+from worker.process.startup import Stages, collecting_later, read_ahead
 from worker.settings import WorkerSettings
-from worker.startup import Stages, collecting_later, read_ahead
-from worker.transport import MessageRenewer, connect_steadily, hear_only_doorbells, live_through_refusals
 
 logger = logging.getLogger("worker")
 
@@ -50,7 +51,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     commands = parser.add_subparsers(metavar="COMMAND")
     dead_list = commands.add_parser("dead", help="list, show or retry what failed over its budget")
     dead_list.set_defaults(command="dead")
-    dead.add_arguments(dead_list)
+    dead_letters.add_arguments(dead_list)
     return parser.parse_args(arguments)
 
 
@@ -60,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = WorkerSettings.from_environment(**flags)
         if options.command == "dead":
-            return dead.main(options, settings)
+            return dead_letters.main(options, settings)
         spec = choose_model(settings)
     except RerankqError as error:
         print(f"worker: {error}", file=sys.stderr)
@@ -154,7 +155,7 @@ def work(
     )
     drain = Drain(dispatcher, leases, settings.drain_seconds, tell=heart.drain)
     executor.on_engine_death = drain.on_engine_death
-    tasks.register(app, dispatcher)
+    task.register(app, dispatcher)
 
     celery_worker = app.Worker(
         hostname=f"worker@{worker}",

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel
 
-from api.dialects.reading import JsonObject
-from api.errors import status_of
+from api.dialects.request_fields import JsonObject
+from api.http.error_responses import status_of
 from shared.contracts import RerankRequest, RerankResult
 from shared.errors import RerankqError
 

@@ -7,11 +7,18 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
-from api.dialects import panda
+from api.dialects import examples
 from api.dialects.base import Dialect
-from api.dialects.reading import TEXT_REQUIRED, JsonObject, read_documents, read_query, read_request, without_nulls
+from api.dialects.request_fields import (
+    TEXT_REQUIRED,
+    JsonObject,
+    read_documents,
+    read_query,
+    read_request,
+    without_nulls,
+)
 from api.dialects.rows import echo_parts, rows_of
-from api.dialects.shapes import (
+from api.dialects.schemas import (
     Absent,
     Answered,
     Asked,
@@ -24,7 +31,7 @@ from api.dialects.shapes import (
     TopN,
 )
 from api.dialects.superset import Fallbacks, RoutedFields
-from api.errors import status_of
+from api.http.error_responses import status_of
 from shared.contracts import RerankRequest, RerankResult
 from shared.errors import InternalError, InvalidRequest, RerankqError
 
@@ -131,11 +138,11 @@ class BifrostDialect(Dialect):
     examples: ClassVar[dict[str, JsonObject]] = {
         "documents": {
             "model": "vllm/all-MiniLM-L6-v2",
-            "query": panda.QUERY,
+            "query": examples.QUERY,
             "documents": [
-                {"text": panda.DOCUMENTS[0], "id": "doc-1"},
-                {"text": panda.DOCUMENTS[1], "id": "doc-2", "meta": {"source": "zoo"}},
-                panda.DOCUMENTS[2],
+                {"text": examples.DOCUMENTS[0], "id": "doc-1"},
+                {"text": examples.DOCUMENTS[1], "id": "doc-2", "meta": {"source": "zoo"}},
+                examples.DOCUMENTS[2],
             ],
             "top_n": 2,
             "return_documents": True,
@@ -143,11 +150,11 @@ class BifrostDialect(Dialect):
         "fallback": {
             "model": "cohere/rerank-v3.5",
             "fallbacks": ["vllm/all-MiniLM-L6-v2"],
-            "query": panda.QUERY,
-            "documents": panda.DOCUMENTS,
+            "query": examples.QUERY,
+            "documents": examples.DOCUMENTS,
         },
-        "blank-document": {"query": panda.QUERY, "documents": ["hi", " "]},
-        "unknown-model": {"model": "cohere/rerank-v3.5", "query": panda.QUERY, "documents": panda.DOCUMENTS},
+        "blank-document": {"query": examples.QUERY, "documents": ["hi", " "]},
+        "unknown-model": {"model": "cohere/rerank-v3.5", "query": examples.QUERY, "documents": examples.DOCUMENTS},
     }
 
     def parse(self, body: JsonObject) -> RerankRequest:

@@ -4,11 +4,11 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, Field
 
-from api.dialects import panda
+from api.dialects import examples
 from api.dialects.base import Dialect
-from api.dialects.reading import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
+from api.dialects.request_fields import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
 from api.dialects.rows import echo, rows_of
-from api.dialects.shapes import (
+from api.dialects.schemas import (
     Absent,
     Answered,
     Asked,
@@ -119,8 +119,8 @@ class CohereV1Dialect(_CohereDialect):
     request_model = CohereV1Request
     answer_models: ClassVar[tuple[type[BaseModel], ...]] = (CohereV1Answer,)
     examples: ClassVar[dict[str, JsonObject]] = {
-        "documents": {"query": panda.QUERY, "documents": panda.DOCUMENTS, "top_n": 2, "return_documents": True},
-        "no-query": {"documents": panda.DOCUMENTS},
+        "documents": {"query": examples.QUERY, "documents": examples.DOCUMENTS, "top_n": 2, "return_documents": True},
+        "no-query": {"documents": examples.DOCUMENTS},
     }
 
     def parse(self, body: JsonObject) -> RerankRequest:
@@ -148,8 +148,8 @@ class CohereV2Dialect(_CohereDialect):
     request_model = CohereV2Request
     answer_models: ClassVar[tuple[type[BaseModel], ...]] = (CohereV2Answer,)
     examples: ClassVar[dict[str, JsonObject]] = {
-        "documents": {"query": panda.QUERY, "documents": panda.DOCUMENTS, "top_n": 2},
-        "object": {"query": panda.QUERY, "documents": [{"text": "hi"}]},
+        "documents": {"query": examples.QUERY, "documents": examples.DOCUMENTS, "top_n": 2},
+        "object": {"query": examples.QUERY, "documents": [{"text": "hi"}]},
     }
 
     def parse(self, body: JsonObject) -> RerankRequest:

@@ -4,12 +4,12 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, Field
 
-from api.dialects import panda
+from api.dialects import examples
 from api.dialects.base import Dialect
-from api.dialects.reading import JsonObject, read_documents, read_query, read_request, without_nulls
+from api.dialects.request_fields import JsonObject, read_documents, read_query, read_request, without_nulls
 from api.dialects.rows import rows_of, text_object
-from api.dialects.shapes import Answered, Asked, Instruction, Model, Query, RowWithText, TextDocument, TopN, TotalUsage
-from api.errors import status_of
+from api.dialects.schemas import Answered, Asked, Instruction, Model, Query, RowWithText, TextDocument, TopN, TotalUsage
+from api.http.error_responses import status_of
 from shared.contracts import RerankRequest, RerankResult
 from shared.errors import InvalidRequest, ModelNotFound, RerankqError
 
@@ -80,10 +80,10 @@ class DashscopeDialect(Dialect):
     error_model = DashscopeError
     examples: ClassVar[dict[str, JsonObject]] = {
         "documents": {
-            "input": {"query": panda.QUERY, "documents": panda.DOCUMENTS},
+            "input": {"query": examples.QUERY, "documents": examples.DOCUMENTS},
             "parameters": {"top_n": 2, "return_documents": True},
         },
-        "no-query": {"input": {"documents": panda.DOCUMENTS}},
+        "no-query": {"input": {"documents": examples.DOCUMENTS}},
     }
 
     def parse(self, body: JsonObject) -> RerankRequest:

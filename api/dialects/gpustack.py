@@ -4,11 +4,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
-from api.dialects import panda
+from api.dialects import examples
 from api.dialects.base import Dialect
-from api.dialects.reading import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
+from api.dialects.request_fields import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
 from api.dialects.rows import rows_of, text_object
-from api.dialects.shapes import (
+from api.dialects.schemas import (
     Absent,
     Answered,
     Asked,
@@ -21,7 +21,7 @@ from api.dialects.shapes import (
     Texts,
     TopN,
 )
-from api.errors import status_of
+from api.http.error_responses import status_of
 from shared.contracts import RerankRequest, RerankResult
 from shared.errors import RerankqError
 
@@ -91,8 +91,8 @@ class GpustackDialect(Dialect):
     answer_models: ClassVar[tuple[type[BaseModel], ...]] = (GpustackAnswer,)
     error_model = GpustackError
     examples: ClassVar[dict[str, JsonObject]] = {
-        "documents": {"query": panda.QUERY, "documents": panda.DOCUMENTS, "top_n": 2},
-        "no-query": {"documents": panda.DOCUMENTS},
+        "documents": {"query": examples.QUERY, "documents": examples.DOCUMENTS, "top_n": 2},
+        "no-query": {"documents": examples.DOCUMENTS},
     }
 
     def parse(self, body: JsonObject) -> RerankRequest:

@@ -8,13 +8,13 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, RootModel
 
-from api.dialects import panda
+from api.dialects import examples
 from api.dialects.base import Dialect
-from api.dialects.reading import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
+from api.dialects.request_fields import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
 from api.dialects.rows import rows_of, text_of
-from api.dialects.shapes import Absent, Answered, Asked, DetailError, Model, PromptUsage, Query, Row, Texts, TopN
+from api.dialects.schemas import Absent, Answered, Asked, DetailError, Model, PromptUsage, Query, Row, Texts, TopN
 from api.dialects.superset import SupersetError
-from api.errors import status_of, superset_body
+from api.http.error_responses import status_of, superset_body
 from shared.contracts import RerankRequest, RerankResult
 from shared.errors import (
     InvalidRequest,
@@ -96,9 +96,9 @@ class InfinityDialect(Dialect):
     answer_models: ClassVar[tuple[type[BaseModel], ...]] = (InfinityAnswer,)
     error_model: ClassVar[type[BaseModel]] = InfinityError
     examples: ClassVar[dict[str, JsonObject]] = {
-        "documents": {"query": panda.QUERY, "documents": panda.DOCUMENTS, "top_n": 2},
-        "with-documents": {"query": panda.QUERY, "documents": panda.DOCUMENTS, "return_documents": True},
-        "no-query": {"documents": panda.DOCUMENTS},
+        "documents": {"query": examples.QUERY, "documents": examples.DOCUMENTS, "top_n": 2},
+        "with-documents": {"query": examples.QUERY, "documents": examples.DOCUMENTS, "return_documents": True},
+        "no-query": {"documents": examples.DOCUMENTS},
     }
 
     def parse(self, body: JsonObject) -> RerankRequest:

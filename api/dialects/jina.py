@@ -4,11 +4,11 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, Field
 
-from api.dialects import panda
+from api.dialects import examples
 from api.dialects.base import Dialect
-from api.dialects.reading import JsonObject, read_documents, read_query, read_request, without_nulls
+from api.dialects.request_fields import JsonObject, read_documents, read_query, read_request, without_nulls
 from api.dialects.rows import rows_of, text_object
-from api.dialects.shapes import (
+from api.dialects.schemas import (
     Answered,
     Asked,
     DetailError,
@@ -19,7 +19,7 @@ from api.dialects.shapes import (
     TopN,
     TotalUsage,
 )
-from api.errors import status_of
+from api.http.error_responses import status_of
 from shared.contracts import RerankRequest, RerankResult
 from shared.errors import InvalidRequest, RerankqError
 
@@ -52,13 +52,13 @@ class JinaDialect(Dialect):
     answer_models: ClassVar[tuple[type[BaseModel], ...]] = (JinaAnswer,)
     error_model = DetailError
     examples: ClassVar[dict[str, JsonObject]] = {
-        "documents": {"query": panda.QUERY, "documents": panda.DOCUMENTS, "top_n": 2},
+        "documents": {"query": examples.QUERY, "documents": examples.DOCUMENTS, "top_n": 2},
         "objects": {
-            "query": panda.QUERY,
-            "documents": [{"text": text} for text in panda.DOCUMENTS],
+            "query": examples.QUERY,
+            "documents": [{"text": text} for text in examples.DOCUMENTS],
             "return_documents": False,
         },
-        "no-documents": {"query": panda.QUERY, "documents": []},
+        "no-documents": {"query": examples.QUERY, "documents": []},
     }
 
     def parse(self, body: JsonObject) -> RerankRequest:

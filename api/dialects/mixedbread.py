@@ -7,13 +7,13 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
-from api.dialects import panda
+from api.dialects import examples
 from api.dialects.base import Dialect
-from api.dialects.reading import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
+from api.dialects.request_fields import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
 from api.dialects.rows import as_sent, rows_of
-from api.dialects.shapes import Absent, Answered, Asked, Index, Model, Query, RankFieldNames, Score, Tokens, TopN
+from api.dialects.schemas import Absent, Answered, Asked, Index, Model, Query, RankFieldNames, Score, Tokens, TopN
 from api.dialects.superset import SupersetError
-from api.errors import superset_body
+from api.http.error_responses import superset_body
 from shared.contracts import RerankRequest, RerankResult
 from shared.errors import RerankqError
 
@@ -72,8 +72,8 @@ class MixedbreadDialect(Dialect):
     answer_models: ClassVar[tuple[type[BaseModel], ...]] = (MixedbreadAnswer,)
     error_model = SupersetError
     examples: ClassVar[dict[str, JsonObject]] = {
-        "input": {"query": panda.QUERY, "input": panda.DOCUMENTS, "top_k": 2, "return_input": True},
-        "no-input": {"query": panda.QUERY, "input": []},
+        "input": {"query": examples.QUERY, "input": examples.DOCUMENTS, "top_k": 2, "return_input": True},
+        "no-input": {"query": examples.QUERY, "input": []},
     }
 
     def parse(self, body: JsonObject) -> RerankRequest:

@@ -7,12 +7,19 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
-from api.dialects import panda
+from api.dialects import examples
 from api.dialects.base import Dialect
-from api.dialects.reading import QUERY_REQUIRED, JsonObject, read_documents, read_query, read_request, without_nulls
+from api.dialects.request_fields import (
+    QUERY_REQUIRED,
+    JsonObject,
+    read_documents,
+    read_query,
+    read_request,
+    without_nulls,
+)
 from api.dialects.rows import rows_of
-from api.dialects.shapes import Answered, Asked, Ignored, Index, Model, Query, RawScore, TextDocument
-from api.errors import status_of
+from api.dialects.schemas import Answered, Asked, Ignored, Index, Model, Query, RawScore, TextDocument
+from api.http.error_responses import status_of
 from shared.contracts import RerankRequest, RerankResult
 from shared.errors import InvalidRequest, RequestError, RerankqError
 
@@ -68,11 +75,11 @@ class NvidiaDialect(Dialect):
     error_model = NvidiaError
     examples: ClassVar[dict[str, JsonObject]] = {
         "passages": {
-            "query": {"text": panda.QUERY},
-            "passages": [{"text": text} for text in panda.DOCUMENTS],
+            "query": {"text": examples.QUERY},
+            "passages": [{"text": text} for text in examples.DOCUMENTS],
             "truncate": "END",
         },
-        "no-passages": {"query": {"text": panda.QUERY}, "passages": []},
+        "no-passages": {"query": {"text": examples.QUERY}, "passages": []},
     }
 
     def parse(self, body: JsonObject) -> RerankRequest:

@@ -4,11 +4,11 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, Field
 
-from api.dialects import panda
+from api.dialects import examples
 from api.dialects.base import Dialect
-from api.dialects.reading import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
+from api.dialects.request_fields import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
 from api.dialects.rows import echo, rows_of
-from api.dialects.shapes import (
+from api.dialects.schemas import (
     Absent,
     Answered,
     Asked,
@@ -21,7 +21,7 @@ from api.dialects.shapes import (
     Score,
     TopN,
 )
-from api.errors import status_of
+from api.http.error_responses import status_of
 from shared.contracts import RerankRequest, RerankResult
 from shared.errors import RerankqError
 
@@ -97,8 +97,8 @@ class PineconeDialect(Dialect):
     error_model = PineconeError
     examples: ClassVar[dict[str, JsonObject]] = {
         "documents": {
-            "query": panda.QUERY,
-            "documents": [{"id": f"doc-{n}", "text": text} for n, text in enumerate(panda.DOCUMENTS)],
+            "query": examples.QUERY,
+            "documents": [{"id": f"doc-{n}", "text": text} for n, text in enumerate(examples.DOCUMENTS)],
             "rank_fields": ["text"],
             "top_n": 2,
         },

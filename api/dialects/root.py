@@ -9,7 +9,7 @@ from api.dialects.base import Dialect
 from api.dialects.dashscope import DashscopeDialect
 from api.dialects.mixedbread import MixedbreadDialect
 from api.dialects.nvidia import NvidiaDialect
-from api.dialects.reading import JsonObject
+from api.dialects.request_fields import JsonObject
 from api.dialects.superset import SupersetDialect
 from api.dialects.tei import TeiDialect
 from api.dialects.vllm_score import SIDES, VllmScoreDialect

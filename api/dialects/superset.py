@@ -8,11 +8,18 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field
 
-from api.dialects import panda
+from api.dialects import examples
 from api.dialects.base import Dialect
-from api.dialects.reading import CommonFields, JsonObject, read_documents, read_query, read_request, without_nulls
+from api.dialects.request_fields import (
+    CommonFields,
+    JsonObject,
+    read_documents,
+    read_query,
+    read_request,
+    without_nulls,
+)
 from api.dialects.rows import echo
-from api.dialects.shapes import (
+from api.dialects.schemas import (
     Absent,
     Answered,
     Asked,
@@ -28,7 +35,7 @@ from api.dialects.shapes import (
     Tokens,
     TopN,
 )
-from api.errors import superset_body
+from api.http.error_responses import superset_body
 from shared.contracts import RankedRow, RerankRequest, RerankResult
 from shared.errors import RerankqError
 
@@ -186,12 +193,12 @@ class SupersetDialect(Dialect):
     answer_models: ClassVar[tuple[type[BaseModel], ...]] = (SupersetAnswer,)
     error_model = SupersetError
     examples: ClassVar[dict[str, JsonObject]] = {
-        "strings": {"query": panda.QUERY, "documents": panda.DOCUMENTS, "top_n": 2},
+        "strings": {"query": examples.QUERY, "documents": examples.DOCUMENTS, "top_n": 2},
         "objects": {
-            "query": panda.QUERY,
-            "documents": [{"id": "doc-1", "text": panda.DOCUMENTS[1], "meta": {"page": 3}}, panda.DOCUMENTS[0]],
+            "query": examples.QUERY,
+            "documents": [{"id": "doc-1", "text": examples.DOCUMENTS[1], "meta": {"page": 3}}, examples.DOCUMENTS[0]],
         },
-        "no-query": {"query": " ", "documents": panda.DOCUMENTS},
+        "no-query": {"query": " ", "documents": examples.DOCUMENTS},
     }
 
     def parse(self, body: JsonObject) -> RerankRequest:

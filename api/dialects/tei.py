@@ -7,12 +7,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, RootModel
 
-from api.dialects import panda
+from api.dialects import examples
 from api.dialects.base import Dialect
-from api.dialects.reading import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
+from api.dialects.request_fields import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
 from api.dialects.rows import rows_of, text_of
-from api.dialects.shapes import Absent, Answered, Asked, Ignored, Index, Query, Score, Texts
-from api.errors import status_of
+from api.dialects.schemas import Absent, Answered, Asked, Ignored, Index, Query, Score, Texts
+from api.http.error_responses import status_of
 from shared.contracts import RerankRequest, RerankResult
 from shared.errors import InternalError, InvalidRequest, Overloaded, RerankqError, ScoringFailed, ServiceError
 from shared.models import ModelSpec
@@ -65,9 +65,9 @@ class TeiDialect(Dialect):
     answer_models: ClassVar[tuple[type[BaseModel], ...]] = (TeiAnswer,)
     error_model = TeiError
     examples: ClassVar[dict[str, JsonObject]] = {
-        "texts": {"query": panda.QUERY, "texts": panda.DOCUMENTS, "return_text": True},
-        "no-texts": {"query": panda.QUERY, "texts": []},
-        "no-query": {"texts": panda.DOCUMENTS},
+        "texts": {"query": examples.QUERY, "texts": examples.DOCUMENTS, "return_text": True},
+        "no-texts": {"query": examples.QUERY, "texts": []},
+        "no-query": {"texts": examples.DOCUMENTS},
     }
 
     def parse(self, body: JsonObject) -> RerankRequest:

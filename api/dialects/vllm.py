@@ -8,11 +8,11 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, Field
 
-from api.dialects import panda
+from api.dialects import examples
 from api.dialects.base import Dialect
-from api.dialects.reading import DOCUMENTS_REQUIRED, JsonObject, read_query, read_request, without_nulls
-from api.dialects.shapes import Answered, Asked, Index, Instruction, Model, PromptUsage, Query, Score
-from api.errors import status_of
+from api.dialects.request_fields import DOCUMENTS_REQUIRED, JsonObject, read_query, read_request, without_nulls
+from api.dialects.schemas import Answered, Asked, Index, Instruction, Model, PromptUsage, Query, Score
+from api.http.error_responses import status_of
 from shared.contracts import MAX_PRIORITY, Document, RerankRequest, RerankResult
 from shared.errors import InvalidRequest, RerankqError
 
@@ -121,8 +121,8 @@ class VllmRerankDialect(VllmDialect):
     request_model = VllmRerankRequest
     answer_models: ClassVar[tuple[type[BaseModel], ...]] = (VllmRerankAnswer,)
     examples: ClassVar[dict[str, JsonObject]] = {
-        "documents": {"query": panda.QUERY, "documents": panda.DOCUMENTS, "top_n": 0},
-        "no-documents": {"query": panda.QUERY, "documents": []},
+        "documents": {"query": examples.QUERY, "documents": examples.DOCUMENTS, "top_n": 0},
+        "no-documents": {"query": examples.QUERY, "documents": []},
     }
 
     def parse(self, body: JsonObject) -> RerankRequest:

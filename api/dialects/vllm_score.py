@@ -8,9 +8,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.dialects import panda
-from api.dialects.reading import JsonObject, read_request
-from api.dialects.shapes import Answered, Asked, Index, Score, Tokens
+from api.dialects import examples
+from api.dialects.request_fields import JsonObject, read_request
+from api.dialects.schemas import Answered, Asked, Index, Score, Tokens
 from api.dialects.vllm import TextContent, VllmDialect, VllmFields, read_fields, read_texts
 from shared.contracts import Document, RerankRequest, RerankResult
 from shared.errors import InvalidRequest
@@ -79,10 +79,10 @@ class VllmScoreDialect(VllmDialect):
     request_model: ClassVar[type[Asked]] = VllmScoreRequest
     answer_models: ClassVar[tuple[type[BaseModel], ...]] = (VllmScoreAnswer,)
     examples: ClassVar[dict[str, JsonObject]] = {
-        "one-to-many": {"queries": panda.QUERY, "documents": panda.DOCUMENTS},
-        "one-to-one": {"text_1": panda.QUERY, "text_2": panda.DOCUMENTS[1]},
-        "many-to-many": {"data_1": [panda.QUERY, "it is a bear"], "data_2": panda.DOCUMENTS[1:]},
-        "three-to-two": {"data_1": [panda.QUERY] * 3, "data_2": panda.DOCUMENTS[1:]},
+        "one-to-many": {"queries": examples.QUERY, "documents": examples.DOCUMENTS},
+        "one-to-one": {"text_1": examples.QUERY, "text_2": examples.DOCUMENTS[1]},
+        "many-to-many": {"data_1": [examples.QUERY, "it is a bear"], "data_2": examples.DOCUMENTS[1:]},
+        "three-to-two": {"data_1": [examples.QUERY] * 3, "data_2": examples.DOCUMENTS[1:]},
     }
 
     def parse(self, body: JsonObject) -> RerankRequest:

@@ -4,11 +4,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
-from api.dialects import panda
+from api.dialects import examples
 from api.dialects.base import Dialect
-from api.dialects.reading import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
+from api.dialects.request_fields import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
 from api.dialects.rows import rows_of, text_of
-from api.dialects.shapes import (
+from api.dialects.schemas import (
     Absent,
     Answered,
     Asked,
@@ -62,13 +62,13 @@ class VoyageDialect(Dialect):
     error_model = DetailError
     examples: ClassVar[dict[str, JsonObject]] = {
         "documents": {
-            "query": panda.QUERY,
-            "documents": panda.DOCUMENTS,
+            "query": examples.QUERY,
+            "documents": examples.DOCUMENTS,
             "top_k": 2,
             "return_documents": True,
             "truncation": True,
         },
-        "no-query": {"documents": panda.DOCUMENTS},
+        "no-query": {"documents": examples.DOCUMENTS},
     }
 
     def parse(self, body: JsonObject) -> RerankRequest:

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel
 
-from api.dialects import panda
+from api.dialects import examples
 from api.dialects.base import Dialect
-from api.dialects.reading import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
-from api.dialects.shapes import Answered, Asked, Query, Score, Texts
+from api.dialects.request_fields import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
+from api.dialects.schemas import Answered, Asked, Query, Score, Texts
 from shared.contracts import RerankRequest, RerankResult
 from shared.errors import RerankqError
 
@@ -51,8 +51,8 @@ class WeaviateDialect(Dialect):
     answer_models: ClassVar[tuple[type[BaseModel], ...]] = (WeaviateAnswer,)
     error_model = WeaviateError
     examples: ClassVar[dict[str, JsonObject]] = {
-        "documents": {"query": panda.QUERY, "documents": panda.DOCUMENTS, "property": ""},
-        "no-query": {"documents": panda.DOCUMENTS},
+        "documents": {"query": examples.QUERY, "documents": examples.DOCUMENTS, "property": ""},
+        "no-query": {"documents": examples.DOCUMENTS},
     }
 
     def parse(self, body: JsonObject) -> RerankRequest:

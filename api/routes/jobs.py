@@ -4,11 +4,11 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from api.bodies import EXAMPLE_JOB, EXAMPLE_JOB_DONE, Job, answering
 from api.dependencies import OwnerDep, PartsDep
 from api.dialects.registry import by_name
-from api.exchange import json_response, read_preference, unless_disconnected
-from shared.jobs import JobRecord, JobState
+from api.http.request_body import json_response, read_preference, unless_disconnected
+from api.openapi.schemas import EXAMPLE_JOB, EXAMPLE_JOB_DONE, Job, answering
+from shared.ledger.job_record import JobRecord, JobState
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 

@@ -4,9 +4,9 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from api.bodies import EXAMPLE_MODEL_BODY, ServedModel, ServedModels, answering
 from api.dependencies import OwnerDep, Parts, PartsDep
-from api.exchange import json_response
+from api.http.request_body import json_response
+from api.openapi.schemas import EXAMPLE_MODEL_BODY, ServedModel, ServedModels, answering
 from shared.models import ModelSpec
 
 router = APIRouter(prefix="/v1/models", tags=["models"])

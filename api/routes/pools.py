@@ -4,13 +4,13 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from api.bodies import EXAMPLE_POOL, Pools, answering
-from api.bodies import Pool as PoolBody
 from api.dependencies import OwnerDep, PartsDep
-from api.exchange import json_response
-from api.pools import Pool
+from api.http.request_body import json_response
+from api.openapi.schemas import EXAMPLE_POOL, Pools, answering
+from api.openapi.schemas import Pool as PoolBody
+from api.pool_monitor import Pool
 from shared.contracts import WorkClass
-from shared.pool_signals import PoolSignals
+from shared.pools.signals import PoolSignals
 
 router = APIRouter(prefix="/v1/pools", tags=["pools"])
 

@@ -8,17 +8,23 @@ from fastapi import APIRouter, Request, Response
 from api.dependencies import Parts, get_owner, get_parts
 from api.dialects.base import Dialect
 from api.dialects.registry import Family, everywhere
-from api.exchange import json_response, read_idempotency_key, read_json_object, read_preference, unless_disconnected
-from api.fallbacks import first_that_answers
-from api.preference import Preference
+from api.http.prefer_header import Preference
+from api.http.request_body import (
+    json_response,
+    read_idempotency_key,
+    read_json_object,
+    read_preference,
+    unless_disconnected,
+)
+from api.jobs.fallbacks import first_that_answers
 from api.routes.jobs import describe
 from shared.contracts import RerankRequest, RerankResult
 from shared.errors import WaitTimedOut
-from shared.jobs import JobRecord
+from shared.ledger.job_record import JobRecord
 
 
 def make_router(root: Family) -> APIRouter:
-    """Every dialect's paths, those of `root` also without a prefix. What they take and answer is in api/openapi.py."""
+    """Every dialect's paths, those of `root` also without a prefix. See api/openapi/document.py."""
     router = APIRouter()
     for prefix, family in everywhere(root):
         # Shown once, without the prefix.

@@ -28,7 +28,7 @@ COPY worker worker
 
 USER rerankq
 # Loading takes a while, a large model's download much longer: nothing is unhealthy before the start period is over.
-HEALTHCHECK --interval=10s --timeout=10s --start-period=600s --retries=3 CMD ["python", "-m", "worker.health"]
+HEALTHCHECK --interval=10s --timeout=10s --start-period=600s --retries=3 CMD ["python", "-m", "worker.process.health"]
 ENTRYPOINT ["python", "-m", "worker"]
 
 # CUDA, drivers' libraries and the compiler that Triton needs come with vLLM's own image, of the version locked above.
@@ -50,5 +50,5 @@ COPY shared shared
 COPY worker worker
 
 USER rerankq
-HEALTHCHECK --interval=10s --timeout=10s --start-period=600s --retries=3 CMD ["python3", "-m", "worker.health"]
+HEALTHCHECK --interval=10s --timeout=10s --start-period=600s --retries=3 CMD ["python3", "-m", "worker.process.health"]
 ENTRYPOINT ["python3", "-m", "worker"]

@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from infra.local.console import Steps, say
 from infra.local.demo import DemoError, run_demo
-from infra.local.follower import following
+from infra.local.log_follower import following
 from infra.local.stack import Options, Stack, StackError
 from infra.local.terminal import end_with_terminal, hush, minds_its_terminal
 from shared.errors import RerankqError

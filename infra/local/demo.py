@@ -12,7 +12,7 @@ from uuid import uuid4
 from rich.console import Console
 from rich.table import Table
 
-from api.examples import PANDA_DOCUMENTS, PANDA_QUERY
+from api.openapi.examples import PANDA_DOCUMENTS, PANDA_QUERY
 
 EXPECTED_ORDER = [2, 1, 0]
 _JOB_SECONDS = 60

@@ -25,10 +25,10 @@ from infra.local.redis_server import free_port, spawn_redis, url_of, wait_until_
 from infra.local.supervisor import Supervisor
 from shared import keys
 from shared.errors import ConfigurationError
-from shared.heartbeats import summarize
 from shared.models import ModelSpec, load_models
+from shared.pools.heartbeats import summarize
 from shared.processes import Child, how_it_ended, stop_all
-from shared.redis_client import connect
+from shared.store.client import connect
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS_FILE = ROOT / "infra" / "models.yaml"

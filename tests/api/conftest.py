@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 import pytest
 import redis.asyncio
 
-from api.replies import ReplyWaiter
+from api.jobs.completions import ReplyWaiter
 from shared import keys
-from shared.ledger import Ledger
+from shared.ledger.job_ledger import Ledger
 from tests.shared.conftest import async_client, ledger, store
 
 __all__ = ["async_client", "ledger", "replies", "store"]

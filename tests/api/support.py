@@ -11,9 +11,9 @@ import httpx
 
 from shared import keys
 from shared.contracts import Document, RankedRow, RerankResult, ShardScores, WorkClass
-from shared.jobs import JobFailure, JobRecord, JobState
-from shared.redis_client import connect
-from shared.worker_ledger import ClaimVerdict, WorkerLedger
+from shared.ledger.job_record import JobFailure, JobRecord, JobState
+from shared.ledger.worker_ledger import ClaimVerdict, WorkerLedger
+from shared.store.client import connect
 from tests.shared.support import MODEL, OWNER, make_lease, make_scores
 
 

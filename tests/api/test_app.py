@@ -12,12 +12,12 @@ import redis.asyncio
 from fastapi import FastAPI
 
 from api.app import create_app
-from api.auth import KeyStore
-from api.errors import error_of, headers_of, status_of
+from api.auth.key_store import KeyStore
+from api.http.error_responses import error_of, headers_of, status_of
+from api.jobs.completions import ReplyWaiter
+from api.jobs.reconciler import Reconciler
 from api.metrics import CONTENT_TYPE
-from api.pools import PoolWatch
-from api.reconciler import Reconciler
-from api.replies import ReplyWaiter
+from api.pool_monitor import PoolWatch
 from api.settings import ApiSettings
 from shared.errors import (
     ConfigurationError,
@@ -30,9 +30,9 @@ from shared.errors import (
     Unauthorized,
     WaitTimedOut,
 )
-from shared.heartbeats import HeartbeatWriter, WorkerState
-from shared.jobs import JobFailure
+from shared.ledger.job_record import JobFailure
 from shared.models import ModelRegistry, ModelSpec
+from shared.pools.heartbeats import HeartbeatWriter, WorkerState
 from shared.score_cache import ScoreWriter
 from tests.api.conftest import until_subscribed
 from tests.api.support import Worker, http

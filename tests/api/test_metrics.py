@@ -4,12 +4,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from api.metrics import BUCKETS, Metrics
-from api.pools import Pool, PoolWatch
+from api.pool_monitor import Pool, PoolWatch
 from shared.contracts import WorkClass
-from shared.heartbeats import HeartbeatWriter, WorkerState
-from shared.ledger import Ledger
+from shared.ledger.job_ledger import Ledger
+from shared.ledger.worker_ledger import WorkerLedger
 from shared.models import ModelSpec
-from shared.worker_ledger import WorkerLedger
+from shared.pools.heartbeats import HeartbeatWriter, WorkerState
 from tests.shared.support import MODEL, make_lease, make_request, make_submission
 
 

@@ -9,7 +9,7 @@ import pytest
 from bench.cold_start import PLAIN, STANDBY, Measured, parse, table, write
 from bench.cycle import Cycle, Sample, changes
 from bench.cycle_chart import zero_one_zero
-from bench.sleeper import Start
+from bench.idle_stack import Start
 
 CYCLE = Cycle(
     samples=[

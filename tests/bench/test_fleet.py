@@ -13,7 +13,7 @@ from bench.fleet import Fleet, Outcome, Plan
 from bench.scalers import AlwaysOn
 from bench.traffic import Arrival
 from shared.contracts import WorkClass
-from shared.pool_signals import PoolSignals
+from shared.pools.signals import PoolSignals
 from tests.shared.support import properties
 
 INTERACTIVE, BATCH = WorkClass.INTERACTIVE, WorkClass.BATCH

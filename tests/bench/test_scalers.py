@@ -13,7 +13,7 @@ from bench.scalers import SHIPPED, AlwaysOn, BacklogAlone, KedaHpa, KedaOnDesire
 from bench.traffic import Arrival
 from shared.contracts import WorkClass
 from shared.models import PoolSettings
-from shared.pool_signals import Load, PoolSignals
+from shared.pools.signals import Load, PoolSignals
 
 MANIFEST = Path(__file__).parents[2] / "infra/kubernetes/worker/scaledobject.yaml"
 RATE = 1000.0

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import redis
 
-from shared.celery_app import VISIBILITY_TIMEOUT_SECONDS
+from shared.queue.celery_app import VISIBILITY_TIMEOUT_SECONDS
 from tests.chaos.cluster import Cluster, Size
 from tests.chaos.faults import Fault
 from tests.chaos.load import Load, Numbers

@@ -10,8 +10,8 @@ from redis.retry import Retry
 
 from shared import keys
 from shared.contracts import WorkClass
-from shared.heartbeats import WorkerState, read_heartbeats
-from shared.jobs import JobState
+from shared.ledger.job_record import JobState
+from shared.pools.heartbeats import WorkerState, read_heartbeats
 from tests.chaos.cases import number_in
 
 _TIMEOUT_SECONDS = 3.0

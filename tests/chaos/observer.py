@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import redis
 
-from shared.jobs import JobState
+from shared.ledger.job_record import JobState
 from tests.chaos.cases import Case, Kind, Ranking
 from tests.chaos.ledger_view import Job, Lease, LedgerView
 from tests.chaos.report import Row

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from shared.jobs import JobState
+from shared.ledger.job_record import JobState
 from tests.chaos.cases import Case, Kind, Ranking, make_case
 from tests.chaos.ledger_view import Job, Lease, LedgerView, Shard
 from tests.chaos.observer import Observer

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from api.errors import status_of, superset_body
+from api.http.error_responses import status_of, superset_body
 from client import errors
 from shared import errors as service
 from shared.errors import RerankqError

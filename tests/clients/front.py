@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 from api.dialects.registry import by_path
-from api.errors import headers_of
+from api.http.error_responses import headers_of
 from shared.errors import Overloaded
 
 RETRY_AFTER = 1

@@ -19,8 +19,8 @@ from typing import Any, NoReturn
 from shared.models import ModelSpec
 from worker.engines.base import Cancellation, EngineError, EngineStartError, ScoringBatch, ScoringEngine
 from worker.engines.registry import build_engine
-from worker.engines.vllm_settings import prepare_environment
-from worker.startup import collecting_later
+from worker.engines.vllm.settings import prepare_environment
+from worker.process.startup import collecting_later
 
 
 def score(engine: ScoringEngine, batch: dict[str, Any]) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def drive_all(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def main() -> None:
     prepare_environment(os.environ)
     with collecting_later():
-        importlib.import_module("worker.engines.vllm_engine")
+        importlib.import_module("worker.engines.vllm.engine")
     for line in sys.stdin:
         order = json.loads(line)
         # Not to standard output, where vLLM logs; and there at once, for somebody waits for the file.

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from tests.engine.conftest import Drive, Outcome
 from tests.engine.examples import DOCUMENTS, QUERY, TOLERANCE
-from worker.engines.windows import characters, token_windows
+from worker.engines.scoring.windows import characters, token_windows
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from api.examples import PANDA_DOCUMENTS, PANDA_QUERY
+from api.openapi.examples import PANDA_DOCUMENTS, PANDA_QUERY
 from tests.stacks import PANDA
 
 ORDER = [2, 1, 0]

@@ -11,8 +11,8 @@ import pytest
 from infra.local.stack import Options, Stack
 from shared.contracts import RerankRequest
 from shared.models import load_models
-from shared.redis_client import connect
 from shared.score_cache import ScoreWriter
+from shared.store.client import connect
 from tests.shared.support import make_request, make_scores
 from tests.stacks import client_of, write_models
 

@@ -6,10 +6,10 @@ import redis
 import redis.asyncio
 
 from shared import keys
-from shared.celery_app import Envelopes, make_celery
-from shared.ledger import Ledger, Lifetimes
-from shared.redis_client import connect_async
-from shared.worker_ledger import WorkerLedger
+from shared.ledger.job_ledger import Ledger, Lifetimes
+from shared.ledger.worker_ledger import WorkerLedger
+from shared.queue.celery_app import Envelopes, make_celery
+from shared.store.client import connect_async
 from tests.shared.support import MODEL, StoreView
 
 LIFETIMES = Lifetimes(result=100.0, unfinished=1000.0)

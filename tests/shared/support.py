@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, settings
 
 from infra.local.redis_server import free_port
 from shared import keys
-from shared.assembly import Rest
 from shared.contracts import Document, RerankRequest, ScoreScale, ShardScores, WorkClass
-from shared.jobs import JobRecord
-from shared.ledger import Ledger, Submission
+from shared.ledger.job_ledger import Ledger, Submission
+from shared.ledger.job_record import JobRecord
+from shared.ledger.worker_ledger import ShardLease
+from shared.partial_results import Rest
 from shared.sharding import ShardSize
-from shared.worker_ledger import ShardLease
 
 JOB = "job-1"
 MODEL = "test-model"

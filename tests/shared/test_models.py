@@ -96,8 +96,8 @@ def test_weights_are_at_a_hub_id_or_in_a_folder(source: str, location: str) -> N
 
 
 def test_weights_may_be_inside_an_installed_package() -> None:
-    location = ModelSpec(name="m", source="package:shared/lua").location()
-    assert Path(location) == ROOT / "shared" / "lua"
+    location = ModelSpec(name="m", source="package:shared/store/lua").location()
+    assert Path(location) == ROOT / "shared" / "store" / "lua"
 
 
 @pytest.mark.parametrize(

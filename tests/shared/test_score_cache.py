@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared import keys, score_cache
-from shared.assembly import PairScore
 from shared.contracts import RerankRequest, ScoreScale, ShardScores
 from shared.models import ModelSpec
-from shared.redis_client import connect, connect_async
+from shared.partial_results import PairScore
 from shared.score_cache import ScoreReader, ScoreWriter
+from shared.store.client import connect, connect_async
 from tests.shared.support import (
     MODEL,
     StoreView,

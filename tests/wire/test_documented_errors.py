@@ -12,11 +12,11 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from api.auth import KeyStore
+from api.auth.key_store import KeyStore
 from api.dialects.registry import by_path
 from infra.local.stack import Stack
 from shared.errors import ModelNotFound
-from shared.redis_client import connect_async
+from shared.store.client import connect_async
 from tests.stacks import client_of, running, write_models
 from tests.wire.support import assert_documented, every_route, first_example
 

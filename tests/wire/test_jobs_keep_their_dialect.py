@@ -9,7 +9,7 @@ import pytest
 
 from api.dialects.registry import everywhere
 from api.dialects.root import RootDialect
-from api.examples import answer_to
+from api.openapi.examples import answer_to
 
 
 def answered_examples() -> Iterator[Any]:

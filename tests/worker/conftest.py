@@ -3,13 +3,13 @@ from typing import Any
 
 import pytest
 
-from shared.celery_app import Envelopes, make_celery
-from shared.ledger import Ledger
-from shared.worker_ledger import WorkerLedger
+from shared.ledger.job_ledger import Ledger
+from shared.ledger.worker_ledger import WorkerLedger
+from shared.queue.celery_app import Envelopes, make_celery
 from tests.shared.conftest import async_client, ledger, ringing_worker, store
 from tests.shared.support import StoreView
 from tests.worker.support import Bells, Pool, ShakyLedger
-from worker.leases import Leases
+from worker.dispatch.leases import Leases
 
 __all__ = ["async_client", "bells", "leases", "ledger", "pool", "ringing_worker", "shaky", "store"]
 

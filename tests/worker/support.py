@@ -10,18 +10,18 @@ from functools import partial
 from typing import Any, TypeVar
 
 from shared import keys
-from shared.celery_app import Envelopes
 from shared.contracts import ScoreScale, ShardScores, WorkClass
 from shared.errors import StoreUnavailable
-from shared.jobs import JobFailure, JobState
-from shared.ledger import Ledger
-from shared.worker_ledger import LEASE_SECONDS, Claim, Doorbell, FinishVerdict, Room, ShardLease, WorkerLedger
+from shared.ledger.job_ledger import Ledger
+from shared.ledger.job_record import JobFailure, JobState
+from shared.ledger.worker_ledger import LEASE_SECONDS, Claim, Doorbell, FinishVerdict, Room, ShardLease, WorkerLedger
+from shared.queue.celery_app import Envelopes
 from tests.shared.support import JOB, MODEL, StoreView, make_request, make_submission
-from worker.dispatcher import Dispatcher
+from worker.dispatch.dispatcher import Dispatcher
+from worker.dispatch.executor import Executor
+from worker.dispatch.leases import Leases
+from worker.dispatch.throughput import Pace
 from worker.engines.base import BatchScores, Cancellation, ScoringAborted, ScoringBatch, ScoringEngine
-from worker.executor import Executor
-from worker.leases import Leases
-from worker.pace import Pace
 
 Answer = TypeVar("Answer")
 

@@ -7,7 +7,7 @@ import pytest
 
 from shared import keys
 from shared.errors import ConfigurationError, ModelNotFound
-from shared.heartbeats import WorkerState, read_heartbeats
+from shared.pools.heartbeats import WorkerState, read_heartbeats
 from worker.__main__ import choose_model, main, parse_arguments
 from worker.settings import WorkerSettings
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from shared.errors import RerankqError
 from shared.models import MAX_WORKERS, ModelSpec, load_models
-from shared.redis_client import connect
+from shared.store.client import connect
 from worker.autoscaler.launchers import Launcher, LocalProcesses, Observer, Ways, devices_of
 from worker.autoscaler.loop import Autoscaler
 from worker.autoscaler.settings import AutoscalerSettings

@@ -16,8 +16,8 @@ from typing import Protocol
 
 from shared.models import ModelSpec
 from shared.processes import adopt_orphans, spawn
-from worker.autoscaler.standbys import Forked, StandbyKeeper
-from worker.autoscaler.workers import Output, Process, Worker
+from worker.autoscaler.standby_client import Forked, StandbyKeeper
+from worker.autoscaler.worker_process import Output, Process, Worker
 
 _LOOK_SECONDS = 0.05
 

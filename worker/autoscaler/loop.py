@@ -1,8 +1,8 @@
 """Observe, decide, act: one round looks at every pool once and has the launcher do what follows.
 
 Owns what is remembered between rounds, and tells people (`say`) what happens and why. Refuses to decide how many
-workers there should be (shared.scaling), who gives way on a full machine (shared.machine), how a worker is started
-(launchers) and what is left of one that has died (obituaries).
+workers there should be (shared.pools.scaling), who gives way on a full machine (shared.pools.capacity), how a
+worker is started (launchers) and what is left of one that has died (obituaries).
 """
 
 import time
@@ -13,14 +13,14 @@ import redis
 from redis.exceptions import RedisError
 
 from shared import keys
-from shared.heartbeats import WorkerState
-from shared.machine import share_machine, wish
 from shared.models import ModelSpec
-from shared.pool_signals import PoolSignals, read_signals_now
-from shared.scaling import Decision, Memory, decide, is_outstanding, somebody_waits
+from shared.pools.capacity import share_machine, wish
+from shared.pools.heartbeats import WorkerState
+from shared.pools.scaling import Decision, Memory, decide, is_outstanding, somebody_waits
+from shared.pools.signals import PoolSignals, read_signals_now
+from worker.autoscaler.exit_reports import Obituaries
 from worker.autoscaler.launchers import Ended, Launcher
-from worker.autoscaler.obituaries import Obituaries
-from worker.autoscaler.workers import Worker
+from worker.autoscaler.worker_process import Worker
 
 LAST_SECONDS = 15.0
 """How long after its time to drain a worker may take to end. It is killed then."""

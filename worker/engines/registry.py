@@ -10,8 +10,8 @@ from pydantic import NonNegativeFloat, TypeAdapter, ValidationError
 from shared.models import ModelSpec
 from worker.engines.base import EngineStartError, ScoringEngine
 from worker.engines.lexical import LexicalEngine
-from worker.engines.openmp import use_intel_runtime
-from worker.engines.vllm_settings import prepare_environment
+from worker.engines.vllm.openmp import use_intel_runtime
+from worker.engines.vllm.settings import prepare_environment
 
 ENGINES = ("vllm", "lexical")
 
@@ -25,7 +25,7 @@ def build_engine(spec: ModelSpec, mark: Callable[[str], None] = lambda _: None) 
         return LexicalEngine(delay_seconds=_seconds(spec.engine_args))
     import_engine(spec.engine)
     if spec.engine == "vllm":
-        from worker.engines.vllm_engine import VllmEngine
+        from worker.engines.vllm.engine import VllmEngine
 
         return VllmEngine(spec, mark)
     raise EngineStartError(f"model {spec.name!r}: no engine {spec.engine!r}; there are {', '.join(ENGINES)}")
@@ -38,14 +38,14 @@ def import_engine(name: str) -> None:
         prepare_environment(os.environ)
         use_intel_runtime(os.environ)
         try:
-            import worker.engines.vllm_engine  # noqa: F401
+            import worker.engines.vllm.engine  # noqa: F401
         except ImportError as error:
             raise EngineStartError(f"vLLM cannot be imported: {error}") from error
 
 
 def holds_device() -> bool:
     """Whether an engine that was imported holds a device already, so that a forked process could not use it."""
-    module = sys.modules.get("worker.engines.vllm_engine")
+    module = sys.modules.get("worker.engines.vllm.engine")
     return module is not None and bool(module.holds_device())
 
 

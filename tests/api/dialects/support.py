@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
-from api.dialects import panda
+from api.dialects import examples
 from api.dialects.base import Dialect
 from shared.contracts import Document, RankedRow
 from shared.errors import InvalidRequest
 
-BODY: dict[str, Any] = {"query": panda.QUERY, "documents": ["one", "two"]}
+BODY: dict[str, Any] = {"query": examples.QUERY, "documents": ["one", "two"]}
 ROWS = (
     RankedRow(index=1, score=0.9, document=Document(text="b"), truncated=True, window=(0, 1)),
     RankedRow(index=0, score=0.0, document=Document(text=""), error="the document is empty"),

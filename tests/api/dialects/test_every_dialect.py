@@ -10,14 +10,14 @@ from pydantic_core import from_json, to_json
 
 from api.dialects import superset
 from api.dialects.base import Dialect
-from api.dialects.reading import JsonObject
 from api.dialects.registry import FAMILIES
+from api.dialects.request_fields import JsonObject
 from api.dialects.root import RootDialect
 from api.dialects.vllm import VllmRerankDialect
-from api.examples import ERRORS
-from shared import codec
+from api.openapi.examples import ERRORS
 from shared.contracts import Document, RankedRow, RerankRequest, RerankResult
 from shared.errors import InvalidRequest, Overloaded, RerankqError, WaitTimedOut
+from shared.ledger import encoding
 from tests.api.dialects.support import bodies
 from tests.api.support import make_result
 from tests.shared.support import properties
@@ -130,8 +130,8 @@ def test_a_request_that_went_through_the_store_is_answered_byte_for_byte_the_sam
             request = dialect.spoken_in(body).parse(body)
         except InvalidRequest:
             continue
-        parts = [codec.encode_documents(request.documents[:1]), codec.encode_documents(request.documents[1:])]
-        stored = codec.decode_request(codec.encode_request(request), parts)
+        parts = [encoding.encode_documents(request.documents[:1]), encoding.encode_documents(request.documents[1:])]
+        stored = encoding.decode_request(encoding.encode_request(request), parts)
         assert answered(dialect, stored) == answered(dialect, request)
 
 

@@ -4,9 +4,9 @@ import pytest
 from pydantic_core import to_json
 
 from api.dialects.superset import SupersetDialect
-from shared import codec
 from shared.contracts import Document, RankedRow
 from shared.errors import InvalidRequest
+from shared.ledger import encoding
 from tests.api.support import make_result
 from tests.shared.support import MODEL
 
@@ -178,7 +178,7 @@ class TestRendering:
 def test_documents_that_went_through_the_store_are_rendered_byte_for_byte_the_same() -> None:
     documents = ["plain", {"text": "ü 日本", "id": 7, "meta": {"a": 1.0, "b": [1e22, -0.0, 0.1], "c": {"d": None}}}]
     request = SUPERSET.parse({"query": "q", "documents": documents})
-    stored = codec.decode_request(codec.encode_request(request), [codec.encode_documents(request.documents)])
+    stored = encoding.decode_request(encoding.encode_request(request), [encoding.encode_documents(request.documents)])
 
     def rendered(source: list[Document]) -> bytes:
         rows = [RankedRow(index=index, score=0.5, document=document) for index, document in enumerate(source)]

@@ -18,11 +18,11 @@ import redis
 import yaml
 
 from api.app import create_app
-from api.auth import KeyStore
+from api.auth.key_store import KeyStore
 from api.settings import ApiSettings
 from shared import keys
 from shared.models import load_models
-from shared.redis_client import connect_async
+from shared.store.client import connect_async
 from tests.infra.kubernetes.manifests import (
     FOLDER,
     OVERLAYS,

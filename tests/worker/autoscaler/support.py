@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from shared import keys
-from shared.heartbeats import HeartbeatWriter, WorkerState
 from shared.models import ModelSpec
+from shared.pools.heartbeats import HeartbeatWriter, WorkerState
 from worker.autoscaler.launchers import Ended
-from worker.autoscaler.workers import Output, Worker
+from worker.autoscaler.worker_process import Output, Worker
 
 _PIDS = itertools.count(10_000_000)
 """Above what the kernel gives out: a signal to one of them reaches nobody."""

@@ -12,15 +12,15 @@ import psutil
 import pytest
 
 from shared import keys
-from shared.heartbeats import WorkerState, read_heartbeats
 from shared.models import ModelSpec
+from shared.pools.heartbeats import WorkerState, read_heartbeats
 from shared.processes import spawn
 from tests.shared.support import MODEL
 from tests.stacks import write_models
 from tests.worker.support import wait_until
-from worker.autoscaler import standbys
+from worker.autoscaler import standby_client
 from worker.autoscaler.launchers import Ended, LocalProcesses, Ways
-from worker.autoscaler.workers import Worker
+from worker.autoscaler.worker_process import Worker
 
 SPEC = ModelSpec(name=MODEL, engine="lexical")
 
@@ -225,7 +225,7 @@ def test_one_that_the_standby_did_not_get_to_fork_is_started_without_it(
 def test_a_standby_that_hangs_is_ended_and_keeps_no_worker_from_starting(
     launch: Launch, states: States, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(standbys, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(standby_client, "ANSWER_SECONDS", 0.3)
     launcher = launch(**with_standby())
     wait_until(lambda: launcher.reap() == [] and len(said) == 1)
     os.kill(standby_pid(launcher), signal.SIGSTOP)
@@ -236,7 +236,7 @@ def test_a_standby_that_hangs_is_ended_and_keeps_no_worker_from_starting(
 def test_another_standby_is_started_after_a_while(
     launch: Launch, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(standbys, "AGAIN_SECONDS", 0.2)
+    monkeypatch.setattr(standby_client, "AGAIN_SECONDS", 0.2)
     launcher = launch(**with_standby())
     os.kill(standby_pid(launcher), signal.SIGKILL)
     wait_until(lambda: launcher.reap() == [] and len(said) == 2)

@@ -5,15 +5,15 @@ from typing import Any
 import pytest
 
 from shared import keys
-from shared.heartbeats import WorkerState, summarize, worker_name
-from shared.ledger import Ledger
+from shared.ledger.job_ledger import Ledger
 from shared.models import MAX_WORKERS, ModelSpec, PoolSettings
-from shared.redis_client import connect
+from shared.pools.heartbeats import WorkerState, summarize, worker_name
+from shared.store.client import connect
 from tests.shared.support import MODEL, dead_redis_url, make_submission, read_record
 from tests.worker.autoscaler.support import Beats, FakeLauncher
 from worker.autoscaler.launchers import Launcher, Observer
 from worker.autoscaler.loop import LAST_SECONDS, SILENT_SECONDS, Autoscaler
-from worker.autoscaler.workers import Worker
+from worker.autoscaler.worker_process import Worker
 
 DRAIN_SECONDS = 5.0
 START_SECONDS = 60.0

@@ -1,0 +1,1 @@
+"""HTTP itself: the protocol, middleware, request bodies, headers and error responses. Refuses to know jobs."""

@@ -1,0 +1,243 @@
+"""The OpenAPI document: what FastAPI knows of the routes, and what the dialects know of their bodies.
+
+A rerank route reads its body itself, so FastAPI knows nothing of it. Here every such route gets its request, each
+status that it may answer with, the exact shape of each answer, and examples that tests run as they stand.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
+
+from api.dialects.base import Dialect
+from api.dialects.registry import SUPERSET, Family, by_path, everywhere
+from api.http.error_responses import headers_of
+from api.openapi.examples import ERRORS, NOT_FINISHED, REQUEST_ID, answer_to
+from api.openapi.schemas import EXAMPLE_JOB, Job
+from api.routes.compatibility import INFO_EXAMPLE
+from shared.errors import InternalError, RerankqError, StoreUnavailable, Unauthorized
+
+INTRODUCTION = """
+Rank documents by their relevance to a query. Open **superset**, `POST /v1/rerank`, then **Try it out**.
+
+**You have a client already?** Each section below is one system's API under a prefix of its own, errors included: change
+the client's base URL as its section says. Most clients work at the root, too, where one answer has what nearly all of
+them read.
+
+**Waiting or not.** A call waits for its result. `Prefer: respond-async` answers 202 with a job at once, `Prefer:
+wait=5` after five seconds without a result; `/v1/jobs/{id}/results` then has, byte for byte, what the waiting call
+would have got. With an `Idempotency-Key` the same request is the same job, and you may come back for it.
+
+**Keys.** Where keys are configured, send `Authorization: Bearer KEY` or `Api-Key: KEY`.
+
+**Errors** are JSON with one sentence that names the field, in the shape of the path's dialect. `Retry-After` is in
+whole seconds.
+"""
+_RESULTS = "/v1/jobs/{job_id}/results"
+_PUBLIC = ("/health", "/ready", "/v1/cluster/auth")
+_JSON = "application/json"
+_PARAMETERS: list[dict[str, Any]] = [
+    {
+        "name": "Prefer",
+        "in": "header",
+        "description": "`respond-async` for a job at once, `wait=N` for one after N seconds.",
+        "schema": {"type": "string"},
+    },
+    {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "description": "The same key with the same body is the same job.",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+    },
+]
+_HEADERS: dict[str, dict[str, Any]] = {
+    "Connection": {"description": "close: what is sent after this is not read.", "schema": {"type": "string"}},
+    "Location": {"description": "Where the job is.", "schema": {"type": "string"}},
+    "Retry-After": {"description": "Whole seconds.", "schema": {"type": "string", "pattern": "^[0-9]+$"}},
+    "Preference-Applied": {"description": "Which preference held.", "schema": {"type": "string"}},
+    "WWW-Authenticate": {"description": "How to send a key.", "schema": {"type": "string"}},
+}
+
+
+def describe_api(app: FastAPI, root: Family) -> dict[str, Any]:
+    """The document, made when it is first asked for."""
+    if not app.openapi_schema:
+        document = get_openapi(
+            title=app.title,
+            version=app.version,
+            summary=app.summary,
+            description=INTRODUCTION,
+            routes=app.routes,
+            tags=list(_tags(root)),
+        )
+        shapes = _Shapes(root)
+        for path, operations in document["paths"].items():
+            dialect = _reranker(path, root)
+            for operation in operations.values():
+                _complete(operation, path, dialect or by_path(path, root), shapes)
+                if dialect is not None:
+                    operation |= _describe(dialect, path, shapes)
+        components = document.setdefault("components", {})
+        components.setdefault("schemas", {}).update(shapes.definitions)
+        for unused in ("HTTPValidationError", "ValidationError"):
+            components["schemas"].pop(unused, None)
+        components["securitySchemes"] = {
+            "bearer": {"type": "http", "scheme": "bearer"},
+            "key": {"type": "apiKey", "in": "header", "name": "Api-Key"},
+        }
+        document["security"] = [{}, {"bearer": []}, {"key": []}]
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+class _Shapes:
+    """The schemas of all that dialects read and answer, by their names in the document."""
+
+    def __init__(self, root: Family) -> None:
+        dialects = [dialect for _, family in everywhere(root) for dialect in family.dialects]
+        asked = {dialect.request_model for dialect in dialects}
+        self._answers = sorted({model for dialect in dialects for model in dialect.answer_models}, key=_name)
+        errors = {dialect.error_model for dialect in dialects}
+        answered: set[type[BaseModel]] = {*self._answers, *errors, Job}
+        models: list[tuple[type[BaseModel], JsonSchemaMode]] = [
+            *((model, "validation") for model in sorted(asked, key=_name)),
+            *((model, "serialization") for model in sorted(answered, key=_name)),
+        ]
+        self._references, schema = models_json_schema(models, ref_template="#/components/schemas/{model}")
+        self.definitions: dict[str, Any] = schema.get("$defs", {})
+
+    def asked(self, models: Iterable[type[BaseModel]]) -> dict[str, Any]:
+        return self._any_of([self._references[model, "validation"] for model in models])
+
+    def answered(self, models: Iterable[type[BaseModel]]) -> dict[str, Any]:
+        return self._any_of([self._references[model, "serialization"] for model in models])
+
+    def any_answer(self) -> dict[str, Any]:
+        return self.answered(self._answers)
+
+    @staticmethod
+    def _any_of(schemas: list[dict[str, Any]]) -> dict[str, Any]:
+        return schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+
+
+def _name(model: type[BaseModel]) -> str:
+    return model.__name__
+
+
+def _tags(root: Family) -> Iterator[dict[str, str]]:
+    yield {"name": root.name, "description": f"Spoken at the root. {root.about}"}
+    yield {"name": "jobs", "description": "What a call that does not wait is answered with."}
+    yield {"name": "models", "description": "What is served."}
+    yield {"name": "pools", "description": "What waits, who works, and how many workers that asks for."}
+    yield {"name": "operations", "description": "For operators and load balancers. No key is needed."}
+    yield {"name": "clients", "description": "What clients of other systems ask beside rerank."}
+    yield from (
+        {"name": family.name, "description": family.about}
+        for prefix, family in everywhere(root)
+        if prefix and family is not root
+    )
+
+
+def _reranker(path: str, root: Family) -> Dialect | None:
+    """Who reranks at a path, None where nobody does."""
+    for prefix, family in everywhere(root):
+        for dialect in family.dialects:
+            if path.startswith(prefix) and path.removeprefix(prefix) in dialect.paths:
+                return dialect
+    return None
+
+
+def _describe(dialect: Dialect, path: str, shapes: _Shapes) -> dict[str, Any]:
+    """The request, the answers and the examples of a rerank route."""
+    readers = dialect.readers(path)
+    asked: dict[str, Any] = {}
+    answered: defaultdict[int, dict[str, Any]] = defaultdict(dict)
+    for reader in readers:
+        for name, body in reader.examples.items():
+            label = name if reader is dialect else f"{reader.name}: {name}"
+            status, answer = answer_to(dialect, body)
+            asked[label] = {"value": body}
+            answered[status][label] = {"value": answer}
+    responses = {
+        "200": _response("The documents, best first.", shapes.answered(dialect.answer_models), answered.pop(200)),
+        "202": _response(
+            "A job, to a caller that asked for it by `Prefer`.",
+            shapes.answered([Job]),
+            {"job": {"value": EXAMPLE_JOB}},
+            "Location",
+            "Preference-Applied",
+        ),
+    } | _errors(dialect, ERRORS, shapes)
+    for status, examples in answered.items():
+        refusal = _response("The request is wrong.", shapes.answered([dialect.error_model]), {})
+        responses.setdefault(str(status), refusal)["content"][_JSON]["examples"] |= examples
+    return {
+        "parameters": _PARAMETERS,
+        "requestBody": {
+            "required": True,
+            "content": {_JSON: {"schema": shapes.asked(reader.request_model for reader in readers), "examples": asked}},
+        },
+        "responses": responses,
+    }
+
+
+def _complete(operation: dict[str, Any], path: str, dialect: Dialect, shapes: _Shapes) -> None:
+    """Give an operation the errors that every route may answer with, and its errors their shape."""
+    responses = operation["responses"]
+    # FastAPI supposes that it validates the path's parameters in its own words.
+    responses.pop("422", None)
+    common: list[RerankqError] = [error for error in ERRORS if isinstance(error, InternalError)]
+    if path not in _PUBLIC and not path.endswith(("/health", "/ready", "/live")):
+        common += [error for error in ERRORS if isinstance(error, Unauthorized)]
+    if not path.endswith(("/health", "/ready", "/live")):
+        common += [error for error in ERRORS if isinstance(error, StoreUnavailable)]
+    for status, response in _errors(dialect, common, shapes).items():
+        responses.setdefault(status, response)
+    of_route = _errors(
+        dialect, (NOT_FINISHED, *(error for error in ERRORS if error.param in (None, _subject(path)))), shapes
+    )
+    for status, response in responses.items():
+        if int(status) >= 400 and "content" not in response:
+            plain = _response("", shapes.answered([dialect.error_model]), {})
+            response["content"] = of_route.get(status, plain)["content"]
+    if path.endswith("/info"):
+        # FastAPI leaves out what is null.
+        responses["200"]["content"][_JSON]["example"] = INFO_EXAMPLE
+    if path == _RESULTS:
+        answer = {"superset": {"value": answer_to(SUPERSET.dialects[0], SUPERSET.dialects[0].examples["strings"])[1]}}
+        responses["200"]["content"] = {_JSON: {"schema": shapes.any_answer(), "examples": answer}}
+
+
+def _subject(path: str) -> str:
+    """What a path names, as errors do."""
+    return "id" if path.startswith("/v1/jobs") else "model"
+
+
+def _errors(dialect: Dialect, errors: Iterable[RerankqError], shapes: _Shapes) -> dict[str, Any]:
+    """The responses for these errors, by status."""
+    by_status: defaultdict[str, list[RerankqError]] = defaultdict(list)
+    for error in errors:
+        by_status[str(dialect.status_of(error))].append(error)
+    return {
+        status: _response(
+            " ".join(f"{type(error).__doc__}" for error in alike),
+            shapes.answered([dialect.error_model]),
+            {error.code: {"value": dialect.render_error(error, REQUEST_ID)} for error in alike},
+            *{name for error in alike for name in headers_of(error)},
+        )
+        for status, alike in by_status.items()
+    }
+
+
+def _response(description: str, schema: dict[str, Any], examples: dict[str, Any], *headers: str) -> dict[str, Any]:
+    response: dict[str, Any] = {
+        "description": description,
+        "content": {_JSON: {"schema": schema, "examples": examples}},
+    }
+    if headers:
+        response["headers"] = {name: _HEADERS[name] for name in sorted(headers)}
+    return response

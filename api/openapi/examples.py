@@ -1,0 +1,117 @@
+"""What a body of the examples is answered with: made by the dialect that answers it, so that neither can be wrong.
+
+The scores are those of the engine that compares words. Tests send each example to a running service and compare.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from api.dialects import examples
+from api.dialects.base import Dialect
+from api.dialects.request_fields import JsonObject
+from api.jobs.ranking import rank
+from api.openapi.schemas import EXAMPLE_CREATED, EXAMPLE_JOB_ID, EXAMPLE_MODEL
+from shared.contracts import RerankRequest, RerankResult, ScoreScale, ShardScores, WorkClass
+from shared.errors import (
+    IdempotencyConflict,
+    InternalError,
+    InvalidRequest,
+    JobCanceled,
+    JobExpired,
+    JobNotFinished,
+    JobNotFound,
+    ModelNotFound,
+    ModelUnavailable,
+    PayloadTooLarge,
+    RequestTimedOut,
+    RerankqError,
+    ScoringFailed,
+    StoreDamaged,
+    StoreUnavailable,
+    Unauthorized,
+    WaitTimedOut,
+)
+from shared.ledger.job_record import JobRecord, JobState
+from shared.models import ModelRegistry, ModelSpec
+
+PANDA_QUERY, PANDA_DOCUMENTS = examples.QUERY, examples.DOCUMENTS
+REQUEST_ID = "8c1f0e2d3b4a5968"
+_SERVED = ModelRegistry([ModelSpec(name=EXAMPLE_MODEL)])
+_CREATED_MS = EXAMPLE_CREATED * 1000
+_RECORD = JobRecord(
+    id=EXAMPLE_JOB_ID,
+    state=JobState.SUCCEEDED,
+    model=EXAMPLE_MODEL,
+    dialect="",
+    owner="",
+    work_class=WorkClass.INTERACTIVE,
+    pairs=0,
+    shards=1,
+    left=0,
+    created_ms=_CREATED_MS,
+    started_ms=_CREATED_MS,
+    finished_ms=_CREATED_MS,
+    deadline_ms=0,
+    failure=None,
+)
+_HI, _BEAR, _LONG = examples.DOCUMENTS
+_SCORES: Mapping[tuple[str, str], tuple[float, int]] = {
+    (examples.QUERY, _HI): (0.0, 5),
+    (examples.QUERY, _BEAR): (0.5, 8),
+    (examples.QUERY, _LONG): (0.69375, 24),
+    (_BEAR, _LONG): (0.69375, 24),
+}
+"""The score of each pair, and the tokens that it takes."""
+
+ERRORS: tuple[RerankqError, ...] = (
+    InvalidRequest("top_n must be at least 1", param="top_n"),
+    Unauthorized("an API key is required: send `Authorization: Bearer KEY`, or `Api-Key: KEY`"),
+    ModelNotFound(f"model 'nope' is not served here; served: {EXAMPLE_MODEL}", param="model"),
+    JobNotFound(f"there is no job {EXAMPLE_JOB_ID!r}", param="id"),
+    JobCanceled(f"the job {EXAMPLE_JOB_ID} was canceled"),
+    RequestTimedOut("nothing more of the body came for 30 s"),
+    PayloadTooLarge("the body is over the limit of 33554432 bytes"),
+    IdempotencyConflict("this Idempotency-Key stands for another request", param="Idempotency-Key"),
+    ScoringFailed("the worker failed on this job; its log says why"),
+    InternalError(f"a fault on our side; the log has it under the request id {REQUEST_ID}"),
+    ModelUnavailable(f"model {EXAMPLE_MODEL!r} failed to start: the weights are not there", param="model"),
+    StoreUnavailable("the job store cannot be reached; try again"),
+    StoreDamaged("the job store has lost this request; send it again"),
+    JobExpired(f"the job {EXAMPLE_JOB_ID} passed its deadline before it was scored"),
+    WaitTimedOut(
+        f"no result within 60 s; the job goes on at /v1/jobs/{EXAMPLE_JOB_ID}", job_id=EXAMPLE_JOB_ID, retry_after=1
+    ),
+)
+"""One of each that a rerank request may be answered with."""
+NOT_FINISHED = JobNotFinished(f"the job {EXAMPLE_JOB_ID} is running; its result is not there yet")
+
+
+def answer_to(dialect: Dialect, body: JsonObject) -> tuple[int, Any]:
+    """Status and body of the answer to an example of that dialect."""
+    spoken = dialect.spoken_in(body)
+    try:
+        return 200, spoken.render(_result(spoken.parse(body)))
+    except (InvalidRequest, ModelNotFound) as error:
+        return dialect.status_of(error), dialect.render_error(error, REQUEST_ID)
+
+
+def _result(request: RerankRequest) -> RerankResult:
+    served = request.model_copy(update={"model": _first_served(request)})
+    pairs = [_SCORES[document.query or request.query, document.text] for document in request.documents]
+    scores = ShardScores(
+        scores=[score for score, _ in pairs],
+        scale=ScoreScale.SIMILARITY,
+        prompt_tokens=sum(tokens for _, tokens in pairs),
+    )
+    return rank(_RECORD, served, [scores])
+
+
+def _first_served(request: RerankRequest) -> str | None:
+    """The name under which the request finds a model. Raises ModelNotFound."""
+    for name in (request.model, *request.fallbacks):
+        try:
+            _SERVED.resolve(name)
+        except ModelNotFound:
+            continue
+        return name
+    raise ModelNotFound(f"model {request.model!r} is not served here; served: {EXAMPLE_MODEL}", param="model")

@@ -1,0 +1,193 @@
+"""The bodies of the routes that no dialect has a say in, as the OpenAPI document shows them, and an example of each."""
+
+from typing import Any, Literal
+
+from api.dialects.schemas import Absent, Answered
+from shared.ledger.job_record import JobState
+
+EXAMPLE_JOB_ID = "job-5f1d8c0b6f3e4a7d9c2b1a0987654321"
+EXAMPLE_CREATED = 1_795_222_196
+EXAMPLE_MODEL = "all-MiniLM-L6-v2"
+
+
+class Progress(Answered):
+    """How far a job is: (query, document) pairs, and the shards that they are cut into."""
+
+    pairs: int
+    shards: int
+    shards_done: int
+
+
+class JobError(Answered):
+    """Why a job has no result; `type` is stable."""
+
+    type: str
+    message: str
+
+
+class Job(Answered):
+    """A job. Times are Unix seconds; `results` is where the result is, once it is there."""
+
+    id: str
+    object: Literal["job"]
+    state: JobState
+    model: str
+    created: float
+    progress: Progress
+    results: str | Absent = None
+    started: float | Absent = None
+    finished: float | Absent = None
+    error: JobError | Absent = None
+
+
+class Workers(Answered):
+    """A model's workers."""
+
+    ready: int
+    starting: int
+
+
+class ServedModel(Answered):
+    """A model that is served."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: Literal["rerankq"]
+    model_type: Literal["rerank"]
+    aliases: list[str]
+    workers: Workers
+
+
+class ServedModels(Answered):
+    """The models that are served, the default one first."""
+
+    object: Literal["list"]
+    data: list[ServedModel]
+
+
+class Health(Answered):
+    """The process answers."""
+
+    status: Literal["ok"]
+
+
+class ModelWorkers(Workers):
+    """A model's workers, and why the last one failed to start where none is up."""
+
+    draining: int
+    failure: str | Absent = None
+
+
+class Load(Answered):
+    """Work of one class."""
+
+    jobs: int
+    pairs: int
+    tokens: int
+
+
+class Loads(Load):
+    """Work of all classes, and of each."""
+
+    interactive: Load
+    batch: Load
+
+
+class PoolWorkers(ModelWorkers):
+    """A pool's workers; `busy` ones hold work, whatever their state."""
+
+    busy: int
+
+
+class Pool(Answered):
+    """What a model's workers have to do, and how many of them that asks for. Null is what was never measured."""
+
+    id: str
+    object: Literal["pool"]
+    desired: int
+    reason: str
+    retry_at: float | None
+    oldest_seconds: float
+    idle_seconds: float | None
+    shards: int
+    backlog: Loads
+    in_flight: Loads
+    workers: PoolWorkers
+    tokens_per_second: float | None
+    start_seconds: float | None
+    failures: int
+    failure: str | None
+    failed_at: float | None
+
+
+class Pools(Answered):
+    """Every model's pool."""
+
+    object: Literal["list"]
+    data: list[Pool]
+
+
+class Readiness(Answered):
+    """Whether a request that is sent now is accepted."""
+
+    status: Literal["ready", "not ready"]
+    store: Literal["reachable", "unreachable"]
+    models: dict[str, ModelWorkers]
+
+
+class ClusterAuth(Answered):
+    """Whether a key is required, to clients of Xinference."""
+
+    auth: bool
+
+
+EXAMPLE_MODEL_BODY: dict[str, Any] = {
+    "id": EXAMPLE_MODEL,
+    "object": "model",
+    "created": 0,
+    "owned_by": "rerankq",
+    "model_type": "rerank",
+    "aliases": ["sentence-transformers/all-MiniLM-L6-v2"],
+    "workers": {"ready": 1, "starting": 0},
+}
+_NO_LOAD = {"jobs": 0, "pairs": 0, "tokens": 0}
+_ONE_JOB = {"jobs": 1, "pairs": 3, "tokens": 57}
+EXAMPLE_POOL: dict[str, Any] = {
+    "id": EXAMPLE_MODEL,
+    "object": "pool",
+    "desired": 0,
+    "reason": "the last start failed (the weights are not there): next try in 1 s",
+    "retry_at": EXAMPLE_CREATED + 1.5,
+    "oldest_seconds": 0.512,
+    "idle_seconds": 0.512,
+    "shards": 1,
+    "backlog": _ONE_JOB | {"interactive": _ONE_JOB, "batch": _NO_LOAD},
+    "in_flight": _NO_LOAD | {"interactive": _NO_LOAD, "batch": _NO_LOAD},
+    "workers": {"starting": 0, "ready": 0, "draining": 0, "busy": 0},
+    "tokens_per_second": 7480.5,
+    "start_seconds": 6.4,
+    "failures": 1,
+    "failure": "the weights are not there",
+    "failed_at": EXAMPLE_CREATED + 0.5,
+}
+EXAMPLE_JOB: dict[str, Any] = {
+    "id": EXAMPLE_JOB_ID,
+    "object": "job",
+    "state": "queued",
+    "model": EXAMPLE_MODEL,
+    "created": float(EXAMPLE_CREATED),
+    "progress": {"pairs": 3, "shards": 1, "shards_done": 0},
+}
+EXAMPLE_JOB_DONE: dict[str, Any] = EXAMPLE_JOB | {
+    "state": "succeeded",
+    "progress": {"pairs": 3, "shards": 1, "shards_done": 1},
+    "results": f"/v1/jobs/{EXAMPLE_JOB_ID}/results",
+    "started": EXAMPLE_CREATED + 0.004,
+    "finished": EXAMPLE_CREATED + 0.021,
+}
+
+
+def answering(model: type[Answered], example: Any, description: str) -> dict[str, Any]:
+    """What a route's `responses` say of one status."""
+    return {"model": model, "description": description, "content": {"application/json": {"example": example}}}

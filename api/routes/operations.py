@@ -1,0 +1,69 @@
+"""For operators, load balancers and Prometheus: who answers, alive, ready, in numbers. Only the last needs a key."""
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+
+from api import VERSION
+from api.dependencies import OwnerDep, Parts, PartsDep
+from api.http.request_body import json_response
+from api.metrics import CONTENT_TYPE
+from api.openapi.schemas import EXAMPLE_MODEL, Health, Readiness, answering
+from shared.pools.signals import PoolSignals
+
+router = APIRouter(tags=["operations"])
+
+
+_READY = {
+    "status": "ready",
+    "store": "reachable",
+    "models": {EXAMPLE_MODEL: {"ready": 1, "starting": 0, "draining": 0}},
+}
+_NOT_READY = _READY | {"status": "not ready", "store": "unreachable"}
+HEALTH_RESPONSES: dict[int | str, dict[str, Any]] = {200: answering(Health, {"status": "ok"}, "It does.")}
+_READY_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: answering(Readiness, _READY, "A request that is sent now is accepted."),
+    503: answering(Readiness, _NOT_READY, "Redis is away."),
+}
+
+
+@router.get("/", include_in_schema=False)
+async def welcome() -> Response:
+    """Who answers here, to whoever opens the address in a browser."""
+    return json_response({"name": "rerankq", "version": VERSION, "docs": "/docs", "models": "/v1/models"})
+
+
+@router.get("/health", responses=HEALTH_RESPONSES)
+async def health() -> Response:
+    """200 as long as the process answers."""
+    return json_response({"status": "ok"})
+
+
+@router.get("/ready", responses=_READY_RESPONSES)
+async def ready(parts: PartsDep) -> Response:
+    """200 when Redis answers: a request that comes now is accepted, and wakes a pool that sleeps. 503 otherwise."""
+    store = parts.pools.store_reachable
+    body = {
+        "status": "ready" if store else "not ready",
+        "store": "reachable" if store else "unreachable",
+        "models": {name: _describe(parts, name, pool.signals) for name, pool in parts.pools.all().items()},
+    }
+    return json_response(body, 200 if store else 503, None if store else {"Retry-After": "1"})
+
+
+@router.get("/metrics", include_in_schema=False)
+async def metrics(parts: PartsDep, _: OwnerDep) -> Response:
+    """Everything for Prometheus, in its text format; 503 without Redis."""
+    return Response(parts.metrics.render(await parts.pools.look()), media_type=CONTENT_TYPE)
+
+
+def _describe(parts: Parts, name: str, signals: PoolSignals) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "ready": signals.ready,
+        "starting": signals.starting,
+        "draining": signals.draining,
+    }
+    # Others' mishaps are nobody's business once the model is served.
+    if (failed := parts.pools.failed_start(name)) is not None:
+        described["failure"] = failed.reason
+    return described

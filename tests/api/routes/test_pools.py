@@ -1,0 +1,126 @@
+"""`GET /v1/pools`, as people and KEDA read it."""
+
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from api.app import create_app
+from api.settings import ApiSettings
+from shared import keys
+from shared.contracts import WorkClass
+from shared.ledger.job_ledger import Ledger
+from shared.ledger.worker_ledger import WorkerLedger
+from shared.models import ModelRegistry, ModelSpec, PoolSettings
+from shared.pools.heartbeats import HeartbeatWriter, WorkerState
+from tests.api.support import http
+from tests.shared.support import MODEL, make_lease, make_request, make_scores, make_submission
+
+NONE = {"jobs": 0, "pairs": 0, "tokens": 0}
+SPECS = [
+    ModelSpec(name=MODEL, aliases=["org/alias"]),
+    ModelSpec(name="always", pool=PoolSettings(min=2, max=2)),
+]
+
+
+@pytest.fixture
+async def client(redis_url: str, redis_client: Any) -> AsyncIterator[httpx.AsyncClient]:
+    app = create_app(ApiSettings(redis_url=redis_url), ModelRegistry(SPECS))
+    async with app.router.lifespan_context(app), http(app) as client:
+        yield client
+
+
+async def read(client: httpx.AsyncClient, name: str = MODEL) -> dict[str, Any]:
+    answer = await client.get(f"/v1/pools/{name}")
+    assert answer.status_code == 200, answer.text
+    pool: dict[str, Any] = answer.json()
+    return pool
+
+
+async def test_a_pool_that_sleeps(client: httpx.AsyncClient) -> None:
+    assert await read(client) == {
+        "id": MODEL,
+        "object": "pool",
+        "desired": 0,
+        "reason": "nothing is outstanding: no worker is needed",
+        "retry_at": None,
+        "oldest_seconds": 0.0,
+        "idle_seconds": None,
+        "shards": 0,
+        "backlog": NONE | {"interactive": NONE, "batch": NONE},
+        "in_flight": NONE | {"interactive": NONE, "batch": NONE},
+        "workers": {"starting": 0, "ready": 0, "draining": 0, "busy": 0},
+        "tokens_per_second": None,
+        "start_seconds": None,
+        "failures": 0,
+        "failure": None,
+        "failed_at": None,
+    }
+
+
+async def test_a_pool_at_work(client: httpx.AsyncClient, ledger: Ledger, redis_client: Any) -> None:
+    await ledger.submit(make_submission("job-1", request=make_request("a", "b", "c"), shards=2))
+    await ledger.submit(make_submission("job-2", work_class=WorkClass.BATCH))
+    WorkerLedger(redis_client, MODEL).claim(make_lease(0))
+    writer = HeartbeatWriter(redis_client, MODEL, "w1", started_at=time.time() - 9)
+    writer.beat(WorkerState.READY, held=1, tokens_per_second=1234.56789)
+    HeartbeatWriter(redis_client, MODEL, "w2").beat(WorkerState.DRAINING)
+
+    pool = await read(client)
+    assert pool["backlog"] == {
+        "jobs": 1,
+        "pairs": 3,
+        "tokens": 31,
+        "interactive": {"jobs": 0, "pairs": 1, "tokens": 11},
+        "batch": {"jobs": 1, "pairs": 2, "tokens": 20},
+    }
+    assert pool["in_flight"] == {"jobs": 1, "pairs": 2, "tokens": 20} | {
+        "interactive": {"jobs": 1, "pairs": 2, "tokens": 20},
+        "batch": NONE,
+    }
+    assert (pool["shards"], pool["desired"]) == (3, 1)
+    assert pool["workers"] == {"starting": 0, "ready": 1, "draining": 1, "busy": 1}
+    assert pool["tokens_per_second"] == 1234.568
+    assert 9 <= pool["start_seconds"] < 15
+
+
+async def test_what_is_read_is_what_is_so_now(client: httpx.AsyncClient, ledger: Ledger, redis_client: Any) -> None:
+    """Whoever scales by it must not see what was so a second ago."""
+    for number in range(5):
+        await ledger.submit(make_submission(f"job-{number}"))
+        assert (await read(client))["backlog"]["jobs"] == 1
+        worker = WorkerLedger(redis_client, MODEL)
+        worker.claim(make_lease(job_id=f"job-{number}"))
+        assert (await read(client))["in_flight"]["jobs"] == 1
+        worker.finish(make_lease(job_id=f"job-{number}"), make_scores(), WorkClass.INTERACTIVE)
+        pool = await read(client)
+        assert (pool["backlog"]["jobs"], pool["in_flight"]["jobs"], pool["shards"]) == (0, 0, 0)
+
+
+async def test_a_pool_whose_workers_do_not_start(client: httpx.AsyncClient, redis_client: Any) -> None:
+    for number, age in enumerate((3.0, 0.5)):
+        beat = {"worker": f"w{number}", "state": "failed", "at": time.time() - age, "reason": "no weights"}
+        redis_client.hset(keys.workers("always"), f"w{number}", json.dumps(beat))
+    pool = await read(client, "always")
+    assert (pool["desired"], pool["failures"], pool["failure"]) == (0, 2, "no weights")
+    assert pool["reason"] == "2 starts in a row failed (no weights): next try in 2 s"
+    assert pool["retry_at"] == pytest.approx(time.time() + 1.5, abs=1)
+    assert pool["failed_at"] == pytest.approx(time.time() - 0.5, abs=1)
+
+
+async def test_all_pools_stand_in_the_models_order(client: httpx.AsyncClient) -> None:
+    body = (await client.get("/v1/pools")).json()
+    assert body["object"] == "list"
+    assert [(pool["id"], pool["desired"]) for pool in body["data"]] == [(MODEL, 0), ("always", 2)]
+
+
+async def test_an_alias_with_a_slash_names_its_models_pool(client: httpx.AsyncClient) -> None:
+    assert (await read(client, "org/alias"))["id"] == MODEL
+
+
+async def test_a_model_that_is_not_served_has_none(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/v1/pools/nope")
+    assert (answer.status_code, answer.json()["error"]["type"]) == (404, "model_not_found")

@@ -1,0 +1,180 @@
+"""What brings an accepted job to its end works also when Redis is full; only new jobs are refused."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from shared import keys
+from shared.contracts import WorkClass
+from shared.errors import StoreUnavailable
+from shared.ledger.job_ledger import Ledger, Ring
+from shared.ledger.job_record import JobFailure, JobState
+from shared.ledger.worker_ledger import (
+    TRANSIENT_ERRORS_ALLOWED,
+    ClaimVerdict,
+    FinishVerdict,
+    RenewVerdict,
+    WorkerLedger,
+)
+from shared.pools.heartbeats import HeartbeatWriter, WorkerState
+from tests.shared.support import (
+    JOB,
+    MODEL,
+    StoreView,
+    make_lease,
+    make_scores,
+    make_submission,
+    out_of_memory,
+    read_doorbell,
+    read_record,
+)
+
+INTERACTIVE = WorkClass.INTERACTIVE
+FAILURE = JobFailure("scoring_failed", "the engine gave up")
+
+
+@pytest.fixture
+async def accepted(ledger: Ledger, worker: WorkerLedger, redis_client: redis.Redis) -> None:
+    """A job of two shards, the first one in a worker's hands; the scripts are known to Redis."""
+    await ledger.submit(make_submission(shards=2))
+    worker.claim(make_lease())
+
+
+@pytest.fixture
+def full(accepted: None, redis_client: redis.Redis) -> Iterator[None]:
+    """From now on, and until the test is over, Redis is full."""
+    with out_of_memory(redis_client):
+        yield
+
+
+async def test_a_full_store_takes_no_job_and_no_part_of_one(ledger: Ledger, redis_client: Any) -> None:
+    with out_of_memory(redis_client), pytest.raises(StoreUnavailable, match="out of memory"):
+        await ledger.submit(make_submission(idempotency="mine"))
+    assert redis_client.keys() == []
+
+
+@pytest.mark.usefixtures("full")
+async def test_claiming_and_finishing_bring_the_job_to_its_result(ledger: Ledger, worker: WorkerLedger) -> None:
+    assert worker.claim(make_lease(1)).verdict is ClaimVerdict.RUN
+    for shard in (0, 1):
+        assert worker.finish(make_lease(shard), make_scores(float(shard)), INTERACTIVE) is FinishVerdict.ACCEPTED
+    record = await read_record(ledger)
+    assert (record.state, record.left) == (JobState.SUCCEEDED, 0)
+
+
+@pytest.mark.usefixtures("full")
+async def test_reading_what_is_done(ledger: Ledger, worker: WorkerLedger) -> None:
+    worker.finish(make_lease(), make_scores(0.5), INTERACTIVE)
+    _, shards = await ledger.read_finished(JOB)
+    assert [shard.scores for shard in shards] == [[0.5]]
+
+
+@pytest.mark.usefixtures("full")
+async def test_reading_the_request(ledger: Ledger) -> None:
+    assert await ledger.read_request(JOB) == (make_submission(shards=2).request, None)
+
+
+@pytest.mark.usefixtures("full")
+def test_renewing(worker: WorkerLedger, store: StoreView) -> None:
+    assert worker.renew([make_lease()]) == [RenewVerdict.LIVE]
+
+
+@pytest.mark.usefixtures("full")
+def test_saying_where_a_worker_stands(redis_client: Any) -> None:
+    """Whoever is not heard is taken for gone, and killed."""
+    HeartbeatWriter(redis_client, MODEL, "w1").beat(WorkerState.READY, tokens_per_second=1.0)
+    assert redis_client.hlen(keys.workers(MODEL)) == 1
+    assert redis_client.hexists(keys.measured(MODEL), "tokens_per_second")
+
+
+@pytest.mark.usefixtures("full")
+async def test_failing(ledger: Ledger, worker: WorkerLedger) -> None:
+    assert worker.fail(make_lease(), FAILURE) is FinishVerdict.ACCEPTED
+    assert (await read_record(ledger)).failure == FAILURE
+
+
+@pytest.mark.usefixtures("full")
+def test_giving_back(worker: WorkerLedger, store: StoreView) -> None:
+    assert worker.give_back(make_lease(), INTERACTIVE) is FinishVerdict.ACCEPTED
+    assert store.shard()["state"] == "queued"
+
+
+@pytest.mark.usefixtures("full")
+async def test_retrying_until_the_budget_is_spent(ledger: Ledger, worker: WorkerLedger, store: StoreView) -> None:
+    for _ in range(TRANSIENT_ERRORS_ALLOWED + 1):
+        worker.claim(make_lease())
+        worker.retry_later(make_lease(), 1.0, FAILURE)
+    assert (await read_record(ledger)).state is JobState.FAILED
+    assert len(store.dead()) == 1
+
+
+@pytest.mark.usefixtures("full")
+async def test_canceling(ledger: Ledger) -> None:
+    assert await ledger.cancel(await read_record(ledger)) is JobState.CANCELED
+
+
+@pytest.mark.usefixtures("full")
+async def test_deleting(ledger: Ledger) -> None:
+    assert await ledger.delete(await read_record(ledger))
+    assert await ledger.read(JOB) is None
+
+
+async def test_expiring(ledger: Ledger, accepted: None, store: StoreView, redis_client: redis.Redis) -> None:
+    store.pass_deadline()
+    with out_of_memory(redis_client):
+        assert await ledger.expire(MODEL) == 1
+    assert (await read_record(ledger)).state is JobState.EXPIRED
+
+
+async def test_taking_a_silent_workers_shard_away(
+    ledger: Ledger, accepted: None, store: StoreView, redis_client: redis.Redis
+) -> None:
+    store.end_lease()
+    with out_of_memory(redis_client):
+        assert await ledger.reconcile(MODEL) == [Ring(JOB, 0, INTERACTIVE)]
+
+
+async def test_looking_after_a_lease_that_is_kept(
+    ledger: Ledger, accepted: None, store: StoreView, redis_client: redis.Redis
+) -> None:
+    store.make_due()
+    with out_of_memory(redis_client):
+        assert await ledger.reconcile(MODEL) == []
+
+
+async def test_looking_after_a_doorbell_that_nobody_heard(
+    ledger: Ledger, accepted: None, store: StoreView, redis_client: redis.Redis
+) -> None:
+    store.take_doorbells()
+    store.make_due(1)
+    with out_of_memory(redis_client):
+        assert await ledger.reconcile(MODEL) == [Ring(JOB, 1, INTERACTIVE)]
+
+
+async def test_ringing_again(ledger: Ledger, redis_client: redis.Redis) -> None:
+    with out_of_memory(redis_client):
+        await ledger.ring("rerankq:queue:m:batch", [b"doorbell"])
+
+
+async def test_finishing_rings_for_the_next_shard(
+    ledger: Ledger, ringing_worker: WorkerLedger, store: StoreView, redis_client: redis.Redis
+) -> None:
+    await ledger.submit(make_submission(shards=2, rung=1))
+    ringing_worker.claim(make_lease())
+    store.take_doorbells()
+    with out_of_memory(redis_client):
+        assert ringing_worker.finish(make_lease(), make_scores(), INTERACTIVE) is FinishVerdict.ACCEPTED
+    assert [read_doorbell(message) for message in store.doorbells()] == [(JOB, 1)]
+
+
+async def test_giving_back_rings_for_somebody_else(
+    ledger: Ledger, ringing_worker: WorkerLedger, store: StoreView, redis_client: redis.Redis
+) -> None:
+    await ledger.submit(make_submission())
+    ringing_worker.claim(make_lease())
+    store.take_doorbells()
+    with out_of_memory(redis_client):
+        assert ringing_worker.give_back(make_lease(), INTERACTIVE) is FinishVerdict.ACCEPTED
+    assert [read_doorbell(message) for message in store.doorbells()] == [(JOB, 0)]

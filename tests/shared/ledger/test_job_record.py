@@ -1,0 +1,65 @@
+import pytest
+
+from shared.contracts import WorkClass
+from shared.ledger.job_record import JobFailure, JobRecord, JobState, new_job_id
+
+FIELDS = {
+    b"state": b"running",
+    b"model": b"m",
+    b"dialect": b"superset",
+    b"owner": b"",
+    b"class": b"batch",
+    b"pairs": b"3",
+    b"shards": b"2",
+    b"left": b"1",
+    b"created_ms": b"1700000000000",
+    b"started_ms": b"1700000000500",
+    b"deadline_ms": b"0",
+}
+
+
+def test_a_hash_becomes_a_record() -> None:
+    assert JobRecord.from_hash("job-1", FIELDS) == JobRecord(
+        id="job-1",
+        state=JobState.RUNNING,
+        model="m",
+        dialect="superset",
+        owner="",
+        work_class=WorkClass.BATCH,
+        pairs=3,
+        shards=2,
+        left=1,
+        created_ms=1_700_000_000_000,
+        started_ms=1_700_000_000_500,
+        finished_ms=0,
+        deadline_ms=0,
+        failure=None,
+    )
+
+
+def test_a_failure_survives_its_json() -> None:
+    failure = JobFailure("scoring_failed", 'the engine said "no": ü')
+    fields = FIELDS | {b"state": b"failed", b"failure": failure.to_json().encode()}
+    assert JobRecord.from_hash("job-1", fields).failure == failure
+
+
+@pytest.mark.parametrize("missing", [b"state", b"model", b"dialect", b"owner", b"class"])
+def test_a_hash_that_is_not_a_jobs_is_refused(missing: bytes) -> None:
+    fields = {name: value for name, value in FIELDS.items() if name != missing}
+    with pytest.raises(KeyError):
+        JobRecord.from_hash("job-1", fields)
+
+
+def test_four_states_are_final() -> None:
+    assert [state for state in JobState if state.final] == [
+        JobState.SUCCEEDED,
+        JobState.FAILED,
+        JobState.CANCELED,
+        JobState.EXPIRED,
+    ]
+
+
+def test_ids_are_new_and_unguessable() -> None:
+    ids = {new_job_id() for _ in range(1000)}
+    assert len(ids) == 1000
+    assert all(len(job_id) == len("job-") + 32 and job_id.startswith("job-") for job_id in ids)

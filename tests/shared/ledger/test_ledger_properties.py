@@ -1,0 +1,494 @@
+"""Random sequences of everything that may happen to a job, on the real ledger, against what was promised of it.
+
+The promise: a job has one state, and a final one stays (but for a revival); of a shard one finish is accepted; there
+is a result exactly when the job succeeded; what is not done of an unfinished job is outstanding, and looked after;
+what is counted as the pool's load is what is outstanding; only a budget that is spent writes to the dead list.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import pytest
+import redis
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+import shared.ledger.job_ledger
+import shared.ledger.worker_ledger
+from shared import keys
+from shared.contracts import WorkClass
+from shared.ledger.encoding import decode_scores
+from shared.ledger.job_ledger import Ledger, Ring
+from shared.ledger.job_record import JobFailure, JobRecord, JobState
+from shared.ledger.worker_ledger import ClaimVerdict, FinishVerdict, RenewVerdict, ShardLease, WorkerLedger
+from shared.pools.signals import Load, read_signals_now
+from shared.sharding import ShardSize
+from shared.store.client import connect_async
+from tests.shared.conftest import LIFETIMES
+from tests.shared.support import MODEL, StoreView, make_scores, make_submission
+
+T = TypeVar("T")
+
+CRASHES_ALLOWED = 2
+TRANSIENT_ERRORS_ALLOWED = 1
+"""So small that a few random steps spend them."""
+INTERACTIVE = WorkClass.INTERACTIVE
+FAILURE = JobFailure("scoring_failed", "the engine gave up")
+QUEUED, RUNNING, SUCCEEDED = JobState.QUEUED, JobState.RUNNING, JobState.SUCCEEDED
+
+
+@dataclass
+class Shard:
+    """What is promised of one shard; `token` is the one that counts."""
+
+    state: str
+    token: str | None = None
+    lease_lives: bool = False
+    due: bool = False
+    crashes: int = 0
+    retries: int = 0
+    accepted: float | None = None
+
+    def queue(self) -> None:
+        self.state, self.token, self.lease_lives = "queued", None, False
+
+
+@dataclass
+class Job:
+    """What is promised of one job; `state` None when it was deleted."""
+
+    record: JobRecord
+    shards: list[Shard]
+    state: JobState | None = QUEUED
+    overdue: bool = False
+
+    @property
+    def goes_on(self) -> bool:
+        return self.state is not None and not self.state.final
+
+    def end(self, state: JobState | None) -> None:
+        self.state = state
+        for shard in self.shards:
+            shard.lease_lives = shard.due = False
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Every rule does one thing to the ledger and to the model, and compares the answers."""
+
+    jobs: Bundle[str] = Bundle("jobs")
+    leases: Bundle[ShardLease] = Bundle("leases")
+
+    def __init__(self, runner: asyncio.Runner, ledger: Ledger, client: redis.Redis) -> None:
+        super().__init__()
+        self._runner = runner
+        self._ledger = ledger
+        self._client: Any = client
+        self._worker = WorkerLedger(client, MODEL)
+        self._store = StoreView(client)
+        self._model: dict[str, Job] = {}
+        self._dead: list[tuple[str, int]] = []
+        self._count = 0
+
+    def _wait(self, call: Coroutine[Any, Any, T]) -> T:
+        return self._runner.run(call)
+
+    def _number(self) -> int:
+        self._count += 1
+        return self._count
+
+    def _at(self, lease: ShardLease) -> tuple[Job, Shard]:
+        job = self._model[lease.job_id]
+        return job, job.shards[lease.shard]
+
+    @initialize()
+    def begin_with_nothing(self) -> None:
+        self._client.flushall()
+
+    # What callers do.
+
+    @rule(target=jobs, shards=st.integers(1, 3), window=st.integers(1, 3), work_class=st.sampled_from(WorkClass))
+    def submit(self, shards: int, window: int, work_class: WorkClass) -> str:
+        rung = min(shards, window)
+        job_id = f"job-{self._number()}"
+        self._wait(self._ledger.submit(make_submission(job_id, shards=shards, rung=rung, work_class=work_class)))
+        record = self._wait(self._ledger.read(job_id))
+        assert record is not None
+        model = [Shard("queued" if number < rung else "waiting") for number in range(shards)]
+        self._model[job_id] = Job(record, model)
+        return job_id
+
+    @rule(job_id=jobs)
+    def submit_again(self, job_id: str) -> None:
+        """As after a lost answer. One that was deleted meanwhile would be a new job."""
+        job = self._model[job_id]
+        if job.state is not None:
+            self._wait(self._ledger.submit(make_submission(job_id, shards=len(job.shards))))
+
+    @rule(job_id=jobs)
+    def cancel(self, job_id: str) -> None:
+        job = self._model[job_id]
+        if job.goes_on:
+            job.end(JobState.CANCELED)
+        assert self._wait(self._ledger.cancel(job.record)) == job.state
+
+    @rule(job_id=consumes(jobs))
+    def delete(self, job_id: str) -> None:
+        job = self._model[job_id]
+        existed = job.state is not None
+        job.end(None)
+        assert self._wait(self._ledger.delete(job.record)) == existed
+        assert not self._client.keys(f"{keys.job(job_id)}*")
+
+    @rule(job_id=jobs)
+    def revive(self, job_id: str) -> None:
+        self._revive(job_id)
+
+    @precondition(lambda self: self._failed())
+    @rule(data=st.data())
+    def revive_one_that_failed(self, data: st.DataObject) -> None:
+        """Any other one seldom has."""
+        self._revive(data.draw(st.sampled_from(self._failed())))
+
+    def _failed(self) -> list[str]:
+        return [job_id for job_id, job in self._model.items() if job.state is JobState.FAILED]
+
+    def _revive(self, job_id: str) -> None:
+        job = self._model[job_id]
+        rings = self._wait(self._ledger.revive(job.record, 60))
+        if job.state is not JobState.FAILED:
+            assert rings is None
+            return
+        job.state, job.overdue = QUEUED, False
+        left = [number for number, shard in enumerate(job.shards) if shard.state != "done"]
+        assert rings == [Ring(job_id, number, job.record.work_class) for number in left]
+        for number in left:
+            job.shards[number] = Shard("queued", due=True)
+
+    # What workers do.
+
+    @rule(target=leases, job_id=jobs, data=st.data())
+    def claim(self, job_id: str, data: st.DataObject) -> Any:
+        """Of any shard, also one that was not rung for: whatever a message says, the claim decides."""
+        shard = data.draw(st.integers(0, len(self._model[job_id].shards) - 1))
+        lease = ShardLease(job_id, shard, f"token {self._number()}")
+        return lease if self._claim(lease) is ClaimVerdict.RUN else multiple()
+
+    @precondition(lambda self: self._shards("queued", "waiting"))
+    @rule(target=leases, data=st.data())
+    def claim_a_free_one(self, data: st.DataObject) -> Any:
+        job_id, shard = data.draw(st.sampled_from(self._shards("queued", "waiting")))
+        lease = ShardLease(job_id, shard, f"token {self._number()}")
+        return lease if self._claim(lease) is ClaimVerdict.RUN else multiple()
+
+    def _shards(self, *states: str) -> list[tuple[str, int]]:
+        """Those of jobs that go on."""
+        return [
+            (job_id, number)
+            for job_id, job in self._model.items()
+            for number, shard in enumerate(job.shards)
+            if job.goes_on and shard.state in states
+        ]
+
+    @rule(lease=leases)
+    def claim_again(self, lease: ShardLease) -> None:
+        """As after a lost answer."""
+        shard = self._at(lease)[1]
+        if shard.token in (lease.token, None):
+            self._claim(lease)
+
+    def _claim(self, lease: ShardLease) -> ClaimVerdict:
+        job, shard = self._at(lease)
+        claim = self._worker.claim(lease)
+        if job.state is None:
+            expected = ClaimVerdict.GONE
+        elif not job.goes_on or job.overdue:
+            expected = ClaimVerdict.ENDED
+            if job.goes_on:
+                job.end(JobState.EXPIRED)
+        elif shard.state == "done":
+            expected = ClaimVerdict.DONE
+        elif shard.state == "leased" and shard.token != lease.token:
+            expected = ClaimVerdict.HELD
+        else:
+            expected = ClaimVerdict.RUN
+            job.state = RUNNING
+            shard.state, shard.token, shard.lease_lives, shard.due = "leased", lease.token, True, False
+        assert claim.verdict is expected
+        return claim.verdict
+
+    @rule(lease=leases)
+    def renew(self, lease: ShardLease) -> None:
+        job, shard = self._at(lease)
+        if job.goes_on and job.overdue:
+            job.end(JobState.EXPIRED)
+        if not job.goes_on:
+            expected = RenewVerdict.ENDED
+        elif shard.state == "leased" and shard.token == lease.token:
+            expected = RenewVerdict.LIVE
+            shard.lease_lives = True
+        else:
+            expected = RenewVerdict.LOST
+        assert self._worker.renew([lease]) == [expected]
+
+    def _judge(self, lease: ShardLease) -> FinishVerdict:
+        job, shard = self._at(lease)
+        if not job.goes_on:
+            return FinishVerdict.ENDED
+        live = shard.state == "leased" and shard.token == lease.token
+        return FinishVerdict.ACCEPTED if live else FinishVerdict.STALE
+
+    @rule(lease=leases)
+    def finish(self, lease: ShardLease) -> None:
+        self._finish(lease)
+
+    @precondition(lambda self: self._shards("leased"))
+    @rule(data=st.data())
+    def finish_a_held_one(self, data: st.DataObject) -> None:
+        job_id, shard = data.draw(st.sampled_from(self._shards("leased")))
+        self._finish(ShardLease(job_id, shard, self._model[job_id].shards[shard].token or ""))
+
+    def _finish(self, lease: ShardLease) -> None:
+        expected = self._judge(lease)
+        score = float(self._number())
+        assert self._worker.finish(lease, make_scores(score), INTERACTIVE) is expected
+        if expected is not FinishVerdict.ACCEPTED:
+            return
+        job, shard = self._at(lease)
+        assert shard.accepted is None
+        shard.state, shard.lease_lives, shard.due, shard.accepted = "done", False, False, score
+        if all(shard.state == "done" for shard in job.shards):
+            job.end(SUCCEEDED)
+        elif waiting := [shard for shard in job.shards if shard.state == "waiting"]:
+            waiting[0].state = "queued"
+
+    @rule(lease=leases)
+    def fail(self, lease: ShardLease) -> None:
+        expected = self._judge(lease)
+        assert self._worker.fail(lease, FAILURE) is expected
+        if expected is FinishVerdict.ACCEPTED:
+            self._at(lease)[0].end(JobState.FAILED)
+
+    @rule(lease=leases)
+    def give_back(self, lease: ShardLease) -> None:
+        expected = self._judge(lease)
+        assert self._worker.give_back(lease, INTERACTIVE) is expected
+        if expected is FinishVerdict.ACCEPTED:
+            shard = self._at(lease)[1]
+            shard.queue()
+            shard.due = False
+
+    @rule(lease=leases)
+    def retry_later(self, lease: ShardLease) -> None:
+        expected = self._judge(lease)
+        if expected is FinishVerdict.ACCEPTED:
+            shard = self._at(lease)[1]
+            shard.retries += 1
+            shard.due = False
+            if shard.retries > TRANSIENT_ERRORS_ALLOWED:
+                expected = FinishVerdict.FAILED
+                self._bury(lease.job_id, lease.shard)
+            else:
+                shard.queue()
+        assert self._worker.retry_later(lease, 60.0, FAILURE) is expected
+
+    def _bury(self, job_id: str, shard: int) -> None:
+        self._model[job_id].end(JobState.FAILED)
+        self._dead.insert(0, (job_id, shard))
+
+    # What time does, and who looks after it.
+
+    @rule(lease=leases)
+    def the_lease_ends(self, lease: ShardLease) -> None:
+        shard = self._at(lease)[1]
+        if shard.lease_lives and shard.token == lease.token:
+            shard.lease_lives, shard.due = False, True
+            self._store.end_lease(lease.shard, job_id=lease.job_id)
+
+    @rule(job_id=jobs)
+    def its_time_comes(self, job_id: str) -> None:
+        job = self._model[job_id]
+        if job.goes_on:
+            for number, shard in enumerate(job.shards):
+                if shard.state in ("queued", "leased"):
+                    shard.due = True
+                    self._store.make_due(number, job_id=job_id)
+
+    @rule(job_id=jobs)
+    def its_deadline_passes(self, job_id: str) -> None:
+        job = self._model[job_id]
+        if job.goes_on and not job.overdue:
+            job.overdue = True
+            self._store.pass_deadline(job_id)
+
+    @rule()
+    def doorbells_are_lost(self) -> None:
+        self._store.take_doorbells()
+
+    @precondition(lambda self: any(shard.due for job in self._model.values() for shard in job.shards))
+    @rule()
+    def reconcile(self) -> None:
+        rung = sum(len(self._store.doorbells(work_class)) for work_class in WorkClass)
+        enough = rung >= len(self._store.outstanding())
+        due = self._client.zrangebyscore(keys.outstanding(MODEL), "-inf", self._store.now_ms())
+        expected: list[Ring] = []
+        for member in due:
+            job_id, _, number = member.decode().rpartition("/")
+            job, shard = self._model[job_id], self._model[job_id].shards[int(number)]
+            if not job.goes_on:
+                # It was buried for another of its shards, a moment ago.
+                continue
+            assert shard.due
+            shard.due = False
+            if shard.state == "leased" and shard.lease_lives:
+                continue
+            if shard.state == "leased":
+                shard.crashes += 1
+                if shard.crashes >= CRASHES_ALLOWED:
+                    self._bury(job_id, int(number))
+                    continue
+                shard.queue()
+            elif enough:
+                continue
+            expected.append(Ring(job_id, int(number), job.record.work_class))
+        assert not [job_id for job_id, job in self._model.items() for shard in job.shards if shard.due]
+        assert self._wait(self._ledger.reconcile(MODEL)) == expected
+
+    @rule()
+    def expire(self) -> None:
+        overdue = [job for job in self._model.values() if job.goes_on and job.overdue]
+        for job in overdue:
+            job.end(JobState.EXPIRED)
+        assert self._wait(self._ledger.expire(MODEL)) == len(overdue)
+
+    @invariant()
+    def the_promise_holds(self) -> None:
+        left = [job_id for job_id, job in self._model.items() if job.state is not None]
+        with self._client.pipeline(transaction=False) as pipe:
+            for job_id in left:
+                for name in (keys.job(job_id), keys.shards(job_id), keys.results(job_id)):
+                    pipe.hgetall(name)
+                for number in range(len(self._model[job_id].shards)):
+                    pipe.exists(keys.lease(job_id, number))
+            pipe.zrange(keys.outstanding(MODEL), 0, -1, withscores=True)
+            pipe.zrange(keys.deadlines(MODEL), 0, -1)
+            answers = iter(pipe.execute())
+        for job_id in left:
+            job = self._model[job_id]
+            record, shards, results = (next(answers) for _ in range(3))
+            leases = [bool(next(answers)) for _ in job.shards]
+            self._check_record(job, JobRecord.from_hash(job_id, record))
+            self._check_results(job, results)
+            self._check_shards(job, {name.decode(): value.decode() for name, value in shards.items()}, leases)
+        self._check_outstanding({member.decode(): at_ms for member, at_ms in next(answers)})
+        assert {job_id.decode() for job_id in next(answers)} == {
+            job_id for job_id, job in self._model.items() if job.goes_on
+        }
+        assert [(note["job"], note["shard"]) for note in self._store.dead()] == self._dead
+        self._check_load()
+
+    @staticmethod
+    def _check_record(job: Job, record: JobRecord) -> None:
+        assert record.state is job.state
+        assert record.left == sum(shard.state != "done" for shard in job.shards)
+        assert bool(record.finished_ms) == record.state.final
+        assert (record.failure is not None) == (record.state is JobState.FAILED)
+
+    @staticmethod
+    def _check_results(job: Job, results: dict[bytes, bytes]) -> None:
+        """The accepted scores, and so a result, all of them, exactly when the job succeeded."""
+        scores = {int(number): decode_scores(payload).scores for number, payload in results.items()}
+        accepted = {number: [shard.accepted] for number, shard in enumerate(job.shards) if shard.accepted is not None}
+        assert scores == accepted
+        assert (len(accepted) == len(job.shards)) == (job.state is SUCCEEDED)
+
+    @staticmethod
+    def _check_shards(job: Job, fields: dict[str, str], leases: list[bool]) -> None:
+        for number, shard in enumerate(job.shards):
+            assert leases[number] == shard.lease_lives
+            assert fields.get(f"{number}:accepted") == (None if shard.accepted is None else "1")
+            if job.goes_on:
+                assert fields[f"{number}:state"] == shard.state
+                assert int(fields.get(f"{number}:crashes", "0")) == shard.crashes
+                assert int(fields.get(f"{number}:retries", "0")) == shard.retries
+
+    def _check_outstanding(self, outstanding: dict[str, float]) -> None:
+        """All that is not done of unfinished jobs; and somebody will come to each of these jobs."""
+        soon = self._store.now_ms() + 3_600_000
+        expected = set()
+        for job_id, job in self._model.items():
+            if job.goes_on:
+                members = {f"{job_id}/{number}": shard for number, shard in enumerate(job.shards)}
+                expected |= {member for member, shard in members.items() if shard.state != "done"}
+                looked_after = {member for member, shard in members.items() if shard.state in ("queued", "leased")}
+                assert looked_after
+                assert all(outstanding[member] < soon for member in looked_after)
+        assert set(outstanding) == expected
+
+    def _check_load(self) -> None:
+        signals = read_signals_now(self._client, [MODEL], 0.0)[MODEL]
+        loads = {WorkClass.INTERACTIVE: signals.interactive, WorkClass.BATCH: signals.batch}
+        assert loads == {work_class: self._expected_load(work_class) for work_class in WorkClass}
+        assert signals.shards == sum(shard.state != "done" for job in self._going_on() for shard in job.shards)
+        if not self._going_on():
+            assert set(self._client.hgetall(keys.load(MODEL))) <= {b"ended_ms"}
+
+    def _expected_load(self, work_class: WorkClass) -> Load:
+        jobs = [job for job in self._going_on() if job.record.work_class is work_class]
+        sizes: dict[bool, list[ShardSize]] = {False: [], True: []}
+        for job in jobs:
+            submitted = make_submission(shards=len(job.shards)).sizes
+            for shard, size in zip(job.shards, submitted, strict=True):
+                if shard.state != "done":
+                    sizes[shard.state == "leased"].append(size)
+        return Load(
+            jobs=len(jobs),
+            queued_pairs=sum(size.pairs for size in sizes[False]),
+            queued_tokens=sum(size.tokens for size in sizes[False]),
+            running_pairs=sum(size.pairs for size in sizes[True]),
+            running_tokens=sum(size.tokens for size in sizes[True]),
+            running_jobs=sum(job.state is RUNNING for job in jobs),
+        )
+
+    def _going_on(self) -> list[Job]:
+        return [job for job in self._model.values() if job.goes_on]
+
+
+def test_whatever_happens_in_whatever_order_the_promise_holds(
+    redis_url: str, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared.ledger.job_ledger, "CRASHES_ALLOWED", CRASHES_ALLOWED)
+    monkeypatch.setattr(shared.ledger.worker_ledger, "TRANSIENT_ERRORS_ALLOWED", TRANSIENT_ERRORS_ALLOWED)
+    with asyncio.Runner() as runner:
+        client = connect_async(redis_url)
+        ledger = Ledger(client, LIFETIMES)
+
+        class Machine(LedgerMachine):
+            def __init__(self) -> None:
+                super().__init__(runner, ledger, redis_client)
+
+        try:
+            run_state_machine_as_test(
+                Machine,
+                settings=settings(
+                    max_examples=80,
+                    stateful_step_count=40,
+                    deadline=None,
+                    derandomize=True,
+                    suppress_health_check=[HealthCheck.too_slow],
+                ),
+            )
+        finally:
+            runner.run(client.aclose())

@@ -1,0 +1,275 @@
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pytest
+
+from worker.engines.base import BACKGROUND, EngineError, ScoringAborted
+from worker.engines.vllm.step_loop import Abort, EngineLoop, Inbox, Work
+
+STEP_TOKENS = 4
+
+
+@dataclass
+class Output:
+    request_id: str
+    text: str
+
+
+class EchoEngine:
+    """Gives back one prompt a step, the one with the lowest priority number first."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[int, int, str, str]] = []
+        self.broken = False
+
+    def add_request(self, request_id: str, prompt: Any, params: Any, *, priority: int) -> None:
+        if prompt == "nonsense":
+            raise ValueError("this prompt\nmakes no sense")
+        self.waiting.append((priority, int(request_id), request_id, prompt + params))
+
+    def abort_request(self, request_ids: list[str]) -> None:
+        self.waiting = [entry for entry in self.waiting if entry[2] not in request_ids]
+
+    def step(self) -> list[Output]:
+        if self.broken:
+            raise RuntimeError("out of memory")
+        if not self.waiting:
+            return []
+        self.waiting.sort()
+        *_, request_id, text = self.waiting.pop(0)
+        return [Output(request_id, text)]
+
+
+def work(*prompts: str, priority: int = 0) -> Work:
+    return Work([{"prompts": prompt, "params": "!", "tokens": 1} for prompt in prompts], priority)
+
+
+def texts(done: Work) -> list[str]:
+    return [output.text for output in done.done.result(timeout=5)]
+
+
+@pytest.fixture
+def inbox() -> Inbox:
+    return queue.SimpleQueue()
+
+
+@pytest.fixture
+def engine(inbox: Inbox) -> Iterator[EchoEngine]:
+    """An engine whose loop runs on a thread of its own until the test is over."""
+    engine = EchoEngine()
+    thread = threading.Thread(target=EngineLoop(engine, inbox, STEP_TOKENS).run, daemon=True)
+    thread.start()
+    yield engine
+    inbox.put(None)
+    thread.join(timeout=5)
+    assert not thread.is_alive()
+
+
+@pytest.mark.usefixtures("engine")
+def test_every_batch_gets_its_own_outputs_in_its_own_order(inbox: Inbox) -> None:
+    batches = [work("a", "b", "c"), work("d"), work("e", "f")]
+    for batch in batches:
+        inbox.put(batch)
+    assert [texts(batch) for batch in batches] == [["a!", "b!", "c!"], ["d!"], ["e!", "f!"]]
+
+
+def test_a_lower_priority_number_is_computed_sooner() -> None:
+    engine, inbox = EchoEngine(), queue.SimpleQueue[Work | Abort | None]()
+    late, soon = work("late", priority=1000), work("soon", priority=0)
+    order: list[str] = []
+
+    def note(name: str, _: object) -> None:
+        order.append(name)
+        inbox.put(None)
+
+    for batch, name in ((late, "late"), (soon, "soon")):
+        batch.done.add_done_callback(partial(note, name))
+        inbox.put(batch)
+    EngineLoop(engine, inbox, STEP_TOKENS).run()
+    assert order[0] == "soon"
+
+
+def test_when_the_engine_breaks_everybody_who_waits_is_told() -> None:
+    engine, inbox = EchoEngine(), queue.SimpleQueue[Work | Abort | None]()
+    running, waiting = work("a", "b"), work("c")
+    inbox.put(running)
+    loop = EngineLoop(engine, inbox, STEP_TOKENS)
+    engine.broken = True
+    with pytest.raises(RuntimeError):
+        loop.run()
+    inbox.put(waiting)
+    loop.fail_all(EngineError("the engine broke"))
+    for batch in (running, waiting):
+        with pytest.raises(EngineError, match="the engine broke"):
+            batch.done.result(timeout=1)
+
+
+class TestAbort:
+    def test_a_batch_that_nobody_wants_leaves_the_engine_and_the_others_go_on(self) -> None:
+        engine, inbox = EchoEngine(), queue.SimpleQueue[Work | Abort | None]()
+        unwanted, wanted = work("a", "b", "c"), work("d", priority=1)
+        for arrival in (unwanted, wanted, Abort(unwanted)):
+            inbox.put(arrival)
+        wanted.done.add_done_callback(lambda _: inbox.put(None))
+        EngineLoop(engine, inbox, STEP_TOKENS).run()
+        with pytest.raises(ScoringAborted):
+            unwanted.done.result(timeout=1)
+        assert texts(wanted) == ["d!"]
+        assert engine.waiting == []
+
+    def test_what_is_left_of_a_batch_is_aborted_when_some_of_it_is_done(self) -> None:
+        class Interrupted(EchoEngine):
+            def step(self) -> list[Output]:
+                outputs = super().step()
+                if outputs[-1:] and outputs[-1].text == "a!":
+                    inbox.put(Abort(unwanted))
+                    inbox.put(None)
+                return outputs
+
+        engine, inbox = Interrupted(), queue.SimpleQueue[Work | Abort | None]()
+        unwanted = work("a", "b", "c")
+        inbox.put(unwanted)
+        EngineLoop(engine, inbox, STEP_TOKENS).run()
+        with pytest.raises(ScoringAborted):
+            unwanted.done.result(timeout=1)
+        assert engine.waiting == []
+
+    @pytest.mark.usefixtures("engine")
+    def test_a_batch_that_is_done_already_stays_done(self, inbox: Inbox) -> None:
+        done, later = work("a"), work("b")
+        inbox.put(done)
+        assert texts(done) == ["a!"]
+        inbox.put(Abort(done))
+        inbox.put(later)
+        assert texts(later) == ["b!"]
+        assert texts(done) == ["a!"]
+
+    @pytest.mark.usefixtures("engine")
+    def test_aborting_twice_is_aborting_once(self, inbox: Inbox) -> None:
+        unwanted, later = work("a"), work("b")
+        inbox.put(Abort(unwanted))
+        inbox.put(Abort(unwanted))
+        inbox.put(later)
+        assert texts(later) == ["b!"]
+        with pytest.raises(ScoringAborted):
+            unwanted.done.result(timeout=1)
+
+    def test_when_the_engine_breaks_what_was_aborted_is_told_nothing_else(self) -> None:
+        engine, inbox = EchoEngine(), queue.SimpleQueue[Work | Abort | None]()
+        unwanted, waiting = work("a"), work("b")
+        for arrival in (unwanted, Abort(unwanted), waiting):
+            inbox.put(arrival)
+        loop = EngineLoop(engine, inbox, STEP_TOKENS)
+        engine.broken = True
+        with pytest.raises(RuntimeError):
+            loop.run()
+        inbox.put(Abort(waiting))
+        loop.fail_all(EngineError("the engine broke"))
+        with pytest.raises(ScoringAborted):
+            unwanted.done.result(timeout=1)
+        with pytest.raises(EngineError, match="the engine broke"):
+            waiting.done.result(timeout=1)
+
+
+class SteppedEngine(EchoEngine):
+    """Computes all that it has in one step, calls `during` then, and notes what each step had."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: list[str] = []
+        self.during: dict[int, Callable[[], object]] = {}
+
+    def step(self) -> list[Output]:
+        taken, self.waiting = sorted(self.waiting), []
+        self.steps.append("".join(text.removesuffix("!") for *_, text in taken))
+        self.during.get(len(self.steps), lambda: None)()
+        return [Output(request_id, text) for _, _, request_id, text in taken]
+
+
+class TestBackground:
+    def steps(
+        self, arrivals: list[Work], then: dict[int, Work], *, clock: Callable[[], float] = lambda: 0.0
+    ) -> list[str]:
+        """What each step had when these had arrived, and `then` during the step of that number."""
+        engine, inbox = SteppedEngine(), queue.SimpleQueue[Work | Abort | None]()
+        engine.during = {number: partial(inbox.put, batch) for number, batch in then.items()}
+        everything = [*arrivals, *then.values()]
+
+        def stop_after_all(_: object) -> None:
+            if all(batch.done.done() for batch in everything):
+                inbox.put(None)
+
+        for batch in everything:
+            batch.done.add_done_callback(stop_after_all)
+        for batch in arrivals:
+            inbox.put(batch)
+        EngineLoop(engine, inbox, STEP_TOKENS, clock).run()
+        return engine.steps
+
+    def test_it_stands_in_the_engine_with_no_more_than_a_step_takes(self) -> None:
+        assert self.steps([background("abcdefghi")], {}) == ["abcd", "efgh", "i"]
+
+    def test_what_is_urgent_waits_for_the_step_in_progress_and_shares_none(self) -> None:
+        assert self.steps([background("abcdefgh")], {1: work("X")}) == ["abcd", "X", "efgh"]
+
+    def test_it_does_not_wait_for_ever(self) -> None:
+        now = iter(tenths / 10 for tenths in range(1000))
+        steps = self.steps(
+            [background("ab"), work("0")], {step: work(str(step)) for step in range(1, 30)}, clock=lambda: next(now)
+        )
+        assert 2 <= next(number for number, step in enumerate(steps) if "a" in step) <= 11
+
+    def test_the_more_important_of_it_comes_first(self) -> None:
+        assert self.steps([background("abcd", 7), background("efgh", 3)], {}) == ["efgh", "abcd"]
+
+    def test_what_nobody_wants_any_more_is_never_let_in(self) -> None:
+        engine, inbox = SteppedEngine(), queue.SimpleQueue[Work | Abort | None]()
+        unwanted, wanted = background("abcdefgh"), background("X")
+        engine.during = {1: lambda: inbox.put(Abort(unwanted))}
+        wanted.done.add_done_callback(lambda _: inbox.put(None))
+        for batch in (unwanted, wanted):
+            inbox.put(batch)
+        EngineLoop(engine, inbox, STEP_TOKENS).run()
+        assert engine.steps == ["abcd", "X"]
+        with pytest.raises(ScoringAborted):
+            unwanted.done.result(timeout=1)
+
+    def test_what_was_never_let_in_is_told_that_the_engine_broke(self) -> None:
+        engine, inbox = EchoEngine(), queue.SimpleQueue[Work | Abort | None]()
+        kept_out = background("abc")
+        for batch in (work("X"), kept_out):
+            inbox.put(batch)
+        loop = EngineLoop(engine, inbox, STEP_TOKENS)
+        engine.broken = True
+        with pytest.raises(RuntimeError):
+            loop.run()
+        loop.fail_all(EngineError("the engine broke"))
+        with pytest.raises(EngineError, match="the engine broke"):
+            kept_out.done.result(timeout=1)
+
+
+def background(prompts: str, priority: int = 0) -> Work:
+    return work(*prompts, priority=BACKGROUND + priority)
+
+
+def test_a_prompt_that_the_engine_refuses_fails_its_own_batch_and_no_other(engine: EchoEngine, inbox: Inbox) -> None:
+    refused, good = work("one", "nonsense", "two"), work("three")
+    inbox.put(refused)
+    inbox.put(good)
+    with pytest.raises(EngineError, match=r"^the engine refuses this batch: this prompt makes no sense$"):
+        refused.done.result(timeout=5)
+    assert texts(good) == ["three!"]
+    # Nothing of the refused batch is computed, and whoever cancels it late changes nothing.
+    inbox.put(Abort(refused))
+    assert texts_of_new(inbox) == ["four!"]
+    assert engine.waiting == []
+
+
+def texts_of_new(inbox: Inbox) -> list[str]:
+    new = work("four")
+    inbox.put(new)
+    return texts(new)

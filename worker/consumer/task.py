@@ -1,0 +1,17 @@
+"""The Celery task: what a message says, passed on to the dispatcher. No logic lives here."""
+
+from celery import Celery, Task
+
+from shared import keys
+from shared.queue.celery_app import TASK_NAME
+from worker.dispatch.dispatcher import Dispatcher
+
+
+def register(app: Celery, dispatcher: Dispatcher) -> None:
+    """Make the app run shards on this dispatcher."""
+
+    def score_shard(self: "Task[..., None]", job_id: str, shard: int) -> None:
+        delivery = self.request.delivery_info or {}
+        dispatcher.run(job_id, shard, keys.work_class_of(delivery.get("routing_key") or ""))
+
+    app.task(name=TASK_NAME, bind=True, shared=False)(score_shard)

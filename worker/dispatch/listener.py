@@ -1,0 +1,124 @@
+"""Listens at the pool's queues while it is asked to, on a thread of its own.
+
+Blocks in Redis rather than looking again and again: on a machine whose cores are all computing, every look would be
+taken from the engine. Hears one doorbell at a time and then rests for a moment, so that whoever asks can take the
+others that wait all at once.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from shared.contracts import WorkClass
+from shared.errors import StoreUnavailable
+from shared.ledger.worker_ledger import Doorbell, Room, WorkerLedger
+
+logger = logging.getLogger(__name__)
+
+LISTEN_SECONDS = 0.1
+"""One wait in Redis; also how long it takes until the ear is deaf."""
+GATHER_SECONDS = 0.002
+"""The rest after a doorbell: well under an engine's step, long enough for some more to come."""
+_OUTAGE_SECONDS = 0.5
+
+
+class Ear:
+    """One dispatcher's. `heard` is called, on the ear's thread, after each doorbell.
+
+    What is in the air when it is hushed, or told to leave batch work out, is heard all the same; so `take` asks again
+    what there is room for.
+    """
+
+    def __init__(self, ledger: WorkerLedger, heard: Callable[[], None]) -> None:
+        self._ledger = ledger
+        self._tell = heard
+        self._changed = threading.Condition()
+        self._wanted = False
+        self._batch = False
+        self._listening = False
+        self._stopped = False
+        self._heard: deque[Doorbell] = deque()
+        self._thread: threading.Thread | None = None
+
+    def listen(self, *, batch: bool) -> None:
+        """Listen from now on; to batch work only if it is wanted."""
+        with self._changed:
+            self._batch = batch
+            if self._wanted:
+                return
+            self._wanted = True
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="ear", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+
+    def hush(self, *, wait: bool = False) -> None:
+        """Stop listening; what is heard until it has stopped is kept. `wait` until then."""
+        with self._changed:
+            self._wanted = False
+            if wait:
+                self._changed.wait_for(lambda: not self._listening)
+
+    def stop(self) -> list[Doorbell]:
+        """End the thread, and wait for its end; answers what was heard and not taken. `listen` begins another one."""
+        with self._changed:
+            thread, self._thread = self._thread, None
+            self._wanted, self._stopped = False, True
+            self._changed.notify_all()
+        if thread is not None:
+            thread.join()
+        with self._changed:
+            self._stopped = False
+            left, self._heard = list(self._heard), deque()
+        return left
+
+    def has_heard(self, room: Room) -> bool:
+        """Whether `take` would answer anything."""
+        with self._changed:
+            return any(_fits(bell, room) for bell in self._heard)
+
+    def take(self, room: Room) -> list[Doorbell]:
+        """The doorbells heard that there is room for, in their order."""
+        with self._changed:
+            taken: list[Doorbell] = []
+            for bell in tuple(self._heard):
+                if _fits(bell, room.without(taken)):
+                    self._heard.remove(bell)
+                    taken.append(bell)
+            return taken
+
+    def refuse(self, room: Room) -> list[Doorbell]:
+        """The doorbells heard that there is no room for."""
+        with self._changed:
+            refused = [bell for bell in self._heard if not _fits(bell, room)]
+            for bell in refused:
+                self._heard.remove(bell)
+            return refused
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._listening = False
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._wanted or self._stopped)
+                if self._stopped:
+                    return
+                self._listening = True
+                batch = self._batch
+            try:
+                doorbell = self._ledger.listen(LISTEN_SECONDS, batch=batch)
+            except StoreUnavailable as error:
+                logger.debug("the queues cannot be listened to: %s", error)
+                time.sleep(_OUTAGE_SECONDS)
+                continue
+            if doorbell is not None:
+                with self._changed:
+                    self._heard.append(doorbell)
+                self._tell()
+                time.sleep(GATHER_SECONDS)
+
+
+def _fits(bell: Doorbell, room: Room) -> bool:
+    return room.shards > 0 and (bell.work_class is not WorkClass.BATCH or room.batch > 0)

@@ -1,0 +1,146 @@
+"""Bi-encoders: query and documents are embedded each by itself, and a score is the cosine between them.
+
+What was embedded lately is kept, so that a document asked for again costs neither tokenizing nor computing. Equal
+texts of one batch are embedded once.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from shared.contracts import ScoreScale
+from worker.engines.base import BatchScores, EngineError, ScoringBatch
+from worker.engines.scoring.base import NO_SCORE, NOTHING_TO_READ, UNREADABLE, ModelSide, Window, parts_of, read_query
+from worker.engines.scoring.embeddings import Embedded, EmbeddingCache, cosines, text_key, unit_vectors
+from worker.engines.scoring.layouts import Layout
+from worker.engines.scoring.templates import check_instruction
+from worker.engines.scoring.windows import characters
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """A text that is being embedded: its prompts are inputs `first` to `end` - 1."""
+
+    first: int
+    end: int
+    windows: list[Window] | None
+    truncated: bool
+
+
+class EmbeddingScoring:
+    """Scores are cosines."""
+
+    scale = ScoreScale.SIMILARITY
+
+    def __init__(self, side: ModelSide, layout: Layout, cache: EmbeddingCache) -> None:
+        self._side = side
+        self._layout = layout
+        self._cache = cache
+
+    def prepare(self, batch: ScoringBatch) -> "_PreparedTexts":
+        check_instruction(batch.instruction, None)
+        # All that decides where a text is cut belongs to its key.
+        asked = text_key(batch.query, batch.max_tokens_per_query, 1, None)
+        overlap = batch.overlap_tokens if batch.max_chunks_per_doc > 1 else None
+        cuts = (batch.max_tokens_per_doc, batch.max_chunks_per_doc, overlap)
+        keys = [text_key(text, *cuts) for text in batch.documents]
+        found = self._cache.find([asked, *keys])
+        prepared = _PreparedTexts(self._cache, asked, keys, found)
+        missing = {key: text for key, text in zip(keys, batch.documents, strict=True) if key not in found}
+        if asked not in found:
+            (ids,) = self._side.tokens.ids([batch.query])
+            self._add_query(prepared, batch, read_query(batch, ids))
+            missing.pop(asked, None)
+        for (key, text), document in zip(missing.items(), self._side.tokens.ids(list(missing.values())), strict=True):
+            if document is None:
+                prepared.errors[key] = UNREADABLE
+            else:
+                self._add_document(prepared, batch, key, text, document)
+        return prepared
+
+    @property
+    def _room(self) -> int:
+        return self._side.max_tokens - self._layout.special_tokens
+
+    def _add_query(self, prepared: "_PreparedTexts", batch: ScoringBatch, ids: list[int]) -> None:
+        kept = self._layout.single(ids[: self._room])
+        if not kept:
+            raise EngineError("nothing of the query is left for the model to read")
+        prepared.add(prepared.query, [self._side.engine_input(kept)], len(kept), None, len(ids) > self._room)
+
+    def _add_document(
+        self, prepared: "_PreparedTexts", batch: ScoringBatch, key: bytes, text: str, document: list[int]
+    ) -> None:
+        parts = parts_of(len(document), self._room, batch)
+        prompts = [self._layout.single(document[start:end]) for start, end in parts]
+        if not prompts[0]:
+            prepared.errors[key] = NOTHING_TO_READ
+            return
+        windows = None
+        if len(parts) > 1:
+            offsets = self._side.tokens.offsets(text)
+            windows = [characters(offsets, start, end) for start, end in parts]
+        inputs = [self._side.engine_input(prompt) for prompt in prompts]
+        prepared.add(key, inputs, sum(map(len, prompts)), windows, parts[-1][1] < len(document))
+
+
+class _PreparedTexts:
+    """The texts of a batch, by key: those known, those on their way, those that failed."""
+
+    def __init__(
+        self, cache: EmbeddingCache, query: bytes, documents: list[bytes], known: dict[bytes, Embedded]
+    ) -> None:
+        self.inputs: list[Any] = []
+        self.query = query
+        self.errors: dict[bytes, str] = {}
+        self._cache = cache
+        self._documents = documents
+        self._known = known
+        self._pending: dict[bytes, _Pending] = {}
+        self._prompt_tokens = 0
+
+    def add(self, key: bytes, inputs: list[Any], tokens: int, windows: list[Window] | None, truncated: bool) -> None:
+        first = len(self.inputs)
+        self.inputs += inputs
+        self._prompt_tokens += tokens
+        self._pending[key] = _Pending(first, len(self.inputs), windows, truncated)
+
+    def scores(self, outputs: list[Any]) -> BatchScores:
+        if outputs:
+            self._learn([_numbers(output) for output in outputs])
+        if (query := self._known.get(self.query)) is None:
+            raise EngineError("the model gave no finite embedding for the query")
+        scored = [position for position, key in enumerate(self._documents) if key in self._known]
+        entries = [self._known[self._documents[position]] for position in scored]
+        scores: list[float | None] = [None] * len(self._documents)
+        windows: dict[int, Window] = {}
+        for position, entry, (score, place) in zip(scored, entries, cosines(query.vectors, entries), strict=True):
+            scores[position] = score
+            if entry.windows is not None:
+                windows[position] = entry.windows[place]
+        return BatchScores(
+            scores,
+            self._prompt_tokens,
+            [position for position, entry in zip(scored, entries, strict=True) if entry.truncated or query.truncated],
+            windows,
+            {p: self.errors.get(key, NO_SCORE) for p, key in enumerate(self._documents) if key not in self._known},
+        )
+
+    def _learn(self, rows: list[Any]) -> None:
+        """Turn what the engine computed into entries; a text of which nothing finite came back gets none."""
+        for key, pending in self._pending.items():
+            vectors = [row for row in rows[pending.first : pending.end] if row is not None]
+            if len(vectors) != pending.end - pending.first:
+                continue
+            entry = Embedded(unit_vectors(vectors), pending.windows, pending.truncated)
+            self._known[key] = entry
+            self._cache.keep(key, entry)
+
+
+def _numbers(output: Any) -> Any | None:
+    """An output's embedding as numpy's float32, None where it failed."""
+    if output.error is not None:
+        return None
+    numbers = output.outputs.data.float().cpu().numpy()
+    return numbers if np.isfinite(numbers).all() else None

@@ -1,0 +1,62 @@
+"""Cross-encoders that read query and document as a pair with special tokens around them.
+
+The plain path, and the one that has to be fast: a pair is two lists of tokens put into a learnt layout. Everything is
+cut in tokens, so that no prompt is ever longer than the model's limit and nothing is tokenized twice.
+"""
+
+from shared.contracts import ScoreScale
+from worker.engines.base import ScoringBatch
+from worker.engines.scoring.base import UNREADABLE, Gathering, ModelSide, PreparedPrompts, parts_of, read_query
+from worker.engines.scoring.layouts import Layout
+from worker.engines.scoring.templates import check_instruction
+from worker.engines.scoring.windows import characters, longest_first
+
+
+class PairScoring:
+    """Scores are logits."""
+
+    scale = ScoreScale.LOGIT
+
+    def __init__(self, side: ModelSide, layout: Layout) -> None:
+        self._side = side
+        self._layout = layout
+        self._room = side.max_tokens - layout.special_tokens
+
+    def prepare(self, batch: ScoringBatch) -> PreparedPrompts:
+        check_instruction(batch.instruction, None)
+        ids, *documents = self._side.tokens.ids([batch.query, *batch.documents])
+        query = read_query(batch, ids)
+        gathering = Gathering(len(documents))
+        add = self._add_whole if batch.max_chunks_per_doc == 1 else self._add_windows
+        for position, document in enumerate(documents):
+            if document is None:
+                gathering.fail(position, UNREADABLE)
+            else:
+                add(gathering, batch, query, position, document)
+        return PreparedPrompts(gathering)
+
+    def _add_whole(
+        self, gathering: Gathering, batch: ScoringBatch, query: list[int], position: int, document: list[int]
+    ) -> None:
+        """One prompt; when the pair is too long for the model, the longer text of the two is cut first."""
+        kept = document[: batch.max_tokens_per_doc]
+        first, second = longest_first(len(query), len(kept), self._room)
+        if second < len(document) or first < len(query):
+            gathering.truncated.add(position)
+        ids, first_typed = self._layout.pair(query[:first], kept[:second])
+        gathering.add(position, self._side.engine_input(ids, first_typed), len(ids))
+
+    def _add_windows(
+        self, gathering: Gathering, batch: ScoringBatch, query: list[int], position: int, document: list[int]
+    ) -> None:
+        """As many prompts as the document needs and may have; a query never takes more than half of the room then."""
+        fits = len(query) + len(document) <= self._room
+        asked = query if fits else query[: self._room // 2]
+        parts = parts_of(len(document), self._room - len(asked), batch)
+        if parts[-1][1] < len(document) or len(asked) < len(query):
+            gathering.truncated.add(position)
+        offsets = self._side.tokens.offsets(batch.documents[position]) if len(parts) > 1 else None
+        for start, end in parts:
+            ids, first_typed = self._layout.pair(asked, document[start:end])
+            window = None if offsets is None else characters(offsets, start, end)
+            gathering.add(position, self._side.engine_input(ids, first_typed), len(ids), window)

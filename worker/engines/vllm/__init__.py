@@ -1,0 +1,1 @@
+"""The vLLM engine: its settings, its step loop, and the only module that imports vLLM."""

@@ -1,0 +1,255 @@
+"""vLLM in this process, in score mode. The only file that may import vLLM.
+
+One thread builds the engine and steps it for as long as the worker lives: OpenMP's threads belong to the thread
+that first used them, so an engine that is built here and stepped there would compute on one core. Many worker
+threads prepare their prompts and hand them over; vLLM batches continuously across all of them.
+"""
+
+import logging
+import os
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from typing import Any
+
+from vllm import EngineArgs, PoolingParams, envs
+from vllm.entrypoints.pooling.factories import init_pooling_io_processors
+from vllm.entrypoints.pooling.scoring.utils import compress_token_type_ids
+from vllm.entrypoints.pooling.typing import OfflineOutputsContext
+from vllm.inputs.engine import tokens_input
+from vllm.model_executor.models import registry
+from vllm.platforms import current_platform
+from vllm.renderers.chat_utils import ChatTemplateConfig
+from vllm.renderers.inputs.preprocess import parse_model_prompt
+from vllm.tasks import SCORE_TYPE_MAP
+from vllm.usage.usage_lib import UsageContext
+from vllm.v1.engine.llm_engine import LLMEngine
+
+from shared.models import ModelSpec
+from worker.engines.base import BatchScores, Cancellation, EngineDied, EngineStartError, ScoringBatch
+from worker.engines.scoring.base import Prepared
+from worker.engines.scoring.kinds import choose_scoring, take_cache_bytes
+from worker.engines.scoring.layouts import Built
+from worker.engines.scoring.templates import load_template
+from worker.engines.scoring.tokens import TextTokens
+from worker.engines.vllm.settings import engine_settings
+from worker.engines.vllm.step_loop import Abort, EngineLoop, Inbox, Work
+
+logger = logging.getLogger(__name__)
+
+_WARM_UP = ScoringBatch(query="warm up", documents=["one small pair", "and another"])
+
+
+class VllmEngine:
+    """A `ScoringEngine` on vLLM's `LLMEngine`."""
+
+    def __init__(self, spec: ModelSpec, mark: Callable[[str], None] = lambda _: None) -> None:
+        """Load the model and score once, telling `mark` of both. Raises EngineStartError with one clear sentence."""
+        self._inbox: Inbox = queue.SimpleQueue()
+        self._closed = False
+        self._over: Callable[[], None] | None = None
+        spec, cache_bytes = take_cache_bytes(spec)
+        template = load_template(spec.score_template)
+        started: Future[LLMEngine] = Future()
+        self._thread = threading.Thread(target=self._run, args=(spec, started), name="engine", daemon=True)
+        self._thread.start()
+        try:
+            side = VllmSide(spec, started.result(), template)
+            self._scoring = choose_scoring(spec, side, cache_bytes)
+            self.scale = self._scoring.scale
+            mark("load")
+            self.score(_WARM_UP, Cancellation())
+            mark("warm-up")
+        except EngineStartError:
+            self.close()
+            raise
+        except Exception as error:
+            self.close()
+            raise EngineStartError(f"model {spec.name!r} could not be loaded: {_one_line(error)}") from error
+
+    def score(self, batch: ScoringBatch, cancellation: Cancellation) -> BatchScores:
+        return self.begin(batch, cancellation).result()
+
+    def begin(self, batch: ScoringBatch, cancellation: Cancellation) -> "PendingScores":
+        """Turn the batch into prompts, and leave them with the engine. Raises EngineError."""
+        prepared = self._scoring.prepare(batch)
+        if self._closed:
+            raise EngineDied("the engine is closed")
+        work = Work(prepared.inputs, batch.priority)
+        if prepared.inputs:
+            self._inbox.put(work)
+            cancellation.on_cancel(lambda: self._inbox.put(Abort(work)))
+        else:
+            work.done.set_result([])
+        if self._over is not None:
+            # It came after everybody else had been told.
+            self._over()
+        return PendingScores(work, prepared)
+
+    def close(self) -> None:
+        self._closed = True
+        self._inbox.put(None)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout=30)
+
+    def _run(self, spec: ModelSpec, started: Future[LLMEngine]) -> None:
+        """The engine's thread: build, then add and step until closed or broken."""
+        try:
+            _inspect_models_here()
+            engine = LLMEngine.from_engine_args(_engine_args(spec), _usage_context())
+        except BaseException as error:
+            started.set_exception(error)
+            return
+        started.set_result(engine)
+        loop = EngineLoop(engine, self._inbox, engine.vllm_config.scheduler_config.max_num_batched_tokens)
+        try:
+            loop.run()
+            reason = EngineDied("the engine is closed")
+        except Exception as error:
+            logger.exception("the engine broke")
+            reason = EngineDied(f"the engine broke: {_one_line(error)}")
+        self._closed = True
+        loop.fail_all(reason)
+        self._over = partial(loop.fail_all, reason)
+        self._over()
+        engine.renderer.shutdown()
+        engine.engine_core.shutdown()
+
+
+class PendingScores:
+    """A batch in the engine; its scores are made from vLLM's outputs by whoever asks for them."""
+
+    def __init__(self, work: Work, prepared: Prepared) -> None:
+        self._work = work
+        self._prepared = prepared
+
+    def add_done_callback(self, callback: Callable[[Any], object]) -> None:
+        self._work.done.add_done_callback(callback)
+
+    def result(self) -> BatchScores:
+        return self._prepared.scores(self._work.done.result())
+
+
+class VllmSide:
+    """The loaded model as the kinds of scoring see it; a `ModelSide`. Everything asked of vLLM's processors is here."""
+
+    def __init__(self, spec: ModelSpec, engine: LLMEngine, template: str | None) -> None:
+        """Raises EngineStartError when vLLM cannot score with this model."""
+        self._config = engine.model_config
+        tasks = engine.get_supported_tasks()
+        task = self._config.get_pooling_task(tasks)
+        kind = SCORE_TYPE_MAP.get(task)
+        labels = getattr(self._config.hf_config, "num_labels", 1)
+        if kind == "cross-encoder" and labels != 1:
+            raise EngineStartError(
+                f"model {spec.name!r} has {labels} labels; a reranker must have exactly one (num_labels: 1)"
+            )
+        if template is None and getattr(self._config.hf_config, "is_original_qwen3_reranker", False):
+            # Without its prompt this model ranks at random, and there is no other prompt that it could want.
+            template = load_template("qwen3-reranker")
+        processors = init_pooling_io_processors(
+            supported_tasks=tasks,
+            vllm_config=engine.vllm_config,
+            renderer=engine.renderer,
+            chat_template_config=ChatTemplateConfig(chat_template=template),
+        )
+        if kind is None or kind not in processors:
+            raise EngineStartError(f"model {spec.name!r} cannot score pairs (vLLM offers: {', '.join(tasks)})")
+        self._processor: Any = processors[kind]
+        self._tokenize = engine.renderer.default_cmpl_tok_params.with_kwargs(truncate_prompt_tokens=-1)
+        # vLLM makes a whole new copy of its tokenizer for every caller that comes while another one is served.
+        self._building = threading.Lock()
+        self._params: dict[int | None, PoolingParams] = {}
+        self.kind = kind
+        self.listwise = self._config.architecture == "JinaForRanking"
+        self.template = template
+        self.reads_pairs = kind == "cross-encoder" and template is None and self._builds_pairs()
+        self.max_tokens: int = self._config.max_model_len
+        self.tokens = TextTokens(
+            self._processor.tokenizer,
+            vocabulary=self._config.get_vocab_size(),
+            lower_case=kind != "cross-encoder" and self._tokenize.do_lower_case,
+        )
+
+    def engine_input(self, ids: list[int], first_typed: int | None = None) -> Any:
+        if (params := self._params.get(first_typed)) is None:
+            params = self._params[first_typed] = PoolingParams(
+                task=self._processor.pooling_task,
+                # Logits out, the sigmoid ours: raw and normalized callers share one batch.
+                use_activation=False if self.kind == "cross-encoder" else None,
+                extra_kwargs=None if first_typed is None else {"compressed_token_type_ids": first_typed},
+            )
+        return {"prompts": tokens_input(ids), "params": params, "tokens": len(ids)}
+
+    def build_single(self, text: str) -> list[int]:
+        with self._building:
+            (prompt,) = self._processor.renderer.render_cmpl([parse_model_prompt(self._config, text)], self._tokenize)
+        return list(prompt["prompt_token_ids"])
+
+    def build_pair(self, query: str, document: str, instruction: str | None = None) -> Built:
+        with self._building:
+            _, prompt = self._processor.get_score_prompt(
+                query,
+                document,
+                encode_kwargs={"add_special_tokens": True, "truncation": False},
+                chat_template=self.template,
+                chat_template_kwargs=None if instruction is None else {"instruction": instruction},
+            )
+        types = prompt.get("token_type_ids")
+        return list(prompt["prompt_token_ids"]), compress_token_type_ids(types) if types else None
+
+    def build_list(self, query: str, documents: list[str], instruction: str | None) -> list[int]:
+        text = self._processor.format_docs_prompts_func(query=query, docs=documents, instruction=instruction)
+        with self._building:
+            encoded = self._processor.tokenizer(text, add_special_tokens=True, truncation=False)
+        return list(encoded["input_ids"])
+
+    def post_process(self, outputs: list[Any]) -> list[Any]:
+        scored: list[Any] = self._processor.post_process_offline(OfflineOutputsContext(outputs=outputs, n_queries=1))
+        return scored
+
+    def _builds_pairs(self) -> bool:
+        """Whether the tokenizer joins two texts, rather than the model's own template or plain concatenation."""
+        return self._processor.use_sep_token and not self._processor.supports_score_template
+
+
+def holds_device() -> bool:
+    """Whether this process has a context on a GPU."""
+    # vLLM wants to be imported before it.
+    import torch
+
+    return bool(torch.cuda.is_initialized())
+
+
+def _inspect_models_here() -> None:
+    """Have vLLM look at a model's class in this process rather than in another one, which has to import all of vLLM.
+
+    That takes eight seconds, wherever vLLM's cache has no note of the class yet: in every new container. vLLM does it
+    lest CUDA is initialized before it forks, and it forks nothing while the engine is in this process.
+    """
+    if not envs.VLLM_ENABLE_V1_MULTIPROCESSING and hasattr(registry, "_run_in_subprocess"):
+        registry._run_in_subprocess = lambda inspect: inspect()
+
+
+def _usage_context() -> UsageContext:
+    """Selects vLLM's table of default step sizes for this device."""
+    # Without a context vLLM falls back to steps of 2,048 tokens and 128 sequences, which leave a large GPU mostly idle.
+    # The CPU keeps that fallback: its step is bound by arithmetic, and a longer one only delays urgent work.
+    return UsageContext.ENGINE_CONTEXT if current_platform.is_cpu() else UsageContext.LLM_CLASS
+
+
+def _engine_args(spec: ModelSpec) -> EngineArgs:
+    settings = engine_settings(spec, on_cpu=current_platform.is_cpu())
+    cores = f" on cores {os.environ['VLLM_CPU_OMP_THREADS_BIND']}" if current_platform.is_cpu() else ""
+    chosen = ", ".join(f"{name}={value}" for name, value in settings.items() if value is not None)
+    logger.info("vLLM on %s%s: %s", current_platform.device_type, cores, chosen)
+    try:
+        return EngineArgs(**settings)
+    except TypeError as error:
+        raise EngineStartError(f"model {spec.name!r}: engine_args: {_one_line(error)}") from error
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:500] or type(error).__name__

@@ -1,0 +1,56 @@
+"""How vLLM is set up on this device. Values only: nothing of vLLM is imported here.
+
+The CPU's values were measured, see docs/operations.md; a model's own `engine_args` win over all of them.
+"""
+
+import os
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from shared.models import ModelSpec
+
+
+def prepare_environment(environment: MutableMapping[str, str]) -> None:
+    """Set what vLLM reads when it is imported."""
+    # The engine core lives in this process, unless the operator says 1: a pair costs no hop between processes, and the
+    # model is loaded without importing vLLM three times.
+    environment.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    environment.setdefault("VLLM_NO_USAGE_STATS", "1")
+    environment.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    # "auto" leaves half of a small machine idle: it takes hyper-threads for granted.
+    environment.setdefault("VLLM_CPU_OMP_THREADS_BIND", ",".join(map(str, sorted(os.sched_getaffinity(0)))))
+    environment.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # numpy multiplies small things here, and whoever forks (worker.process.standby) must have one thread.
+    environment.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+def engine_settings(spec: ModelSpec, *, on_cpu: bool) -> dict[str, Any]:
+    """The engine's arguments for this model. Raises ConfigurationError when its source cannot be found."""
+    location = spec.location()
+    if Path(location).is_dir():
+        # A folder needs no hub, and no attempts to reach one.
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    settings: dict[str, Any] = {
+        "model": location,
+        "revision": spec.revision,
+        "runner": "pooling",
+        "distributed_executor_backend": "uni",
+        "scheduling_policy": "priority",
+        "disable_log_stats": True,
+    }
+    return settings | (_cpu_settings() if on_cpu else {}) | spec.engine_args
+
+
+def _cpu_settings() -> dict[str, Any]:
+    memory = psutil.virtual_memory()
+    return {
+        "dtype": "float32",
+        # Compiling needs a C++ compiler on the machine, and half a minute at the first start.
+        "enforce_eager": True,
+        "max_num_seqs": 64,
+        # vLLM refuses to start when less than this share of all memory is free; it means CPU memory here.
+        "gpu_memory_utilization": round(min(0.3, 0.5 * memory.available / memory.total), 3),
+    }

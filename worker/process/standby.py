@@ -1,0 +1,149 @@
+"""`python -m worker.process.standby`: has imported all that a worker needs, and forks one whenever it is told to.
+
+Owns an imported engine; refuses to hold a model, a connection, a device or a second thread: a process that has any of
+these cannot be forked soundly. It listens at one socket, whose other end is the launcher's, and ends with it. A forked
+worker becomes a child of the launcher itself, which waits for it and stops it like any other; what becomes of the
+standby afterwards is nothing to it.
+
+Messages are JSON, one a packet. To the standby, along with the file that the worker shall write to:
+    {"id": N, "arguments": ["--model", "x"], "environment": {...}}
+From it: {"ready": seconds, "bytes": resident} or {"refused": reason} once, then for each worker {"id": N, "pid": P}
+or {"id": N, "failed": reason}.
+"""
+
+import argparse
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from shared.processes import die_with_parent
+from worker.__main__ import end as end_as_worker
+from worker.engines.base import EngineStartError
+from worker.engines.registry import ENGINES, holds_device, import_engine
+from worker.process.startup import collecting_later, process_age
+
+MESSAGE_BYTES = 1 << 17
+_ADOPTION_SECONDS = 5.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m worker.process.standby",
+        description="Import what workers need, and fork them. For worker.autoscaler.",
+    )
+    parser.add_argument("--socket", type=int, required=True, help="the descriptor of the launcher's socket")
+    parser.add_argument("--engine", action="append", choices=ENGINES, default=[], help="what to import; repeatable")
+    options = parser.parse_args(arguments)
+    with socket.socket(fileno=options.socket) as launcher:
+        try:
+            with collecting_later():
+                for engine in options.engine:
+                    import_engine(engine)
+            check_that_it_can_be_forked()
+        except EngineStartError as error:
+            _tell(launcher, {"refused": str(error)})
+            return 1
+        _tell(launcher, {"ready": round(process_age(), 3), "bytes": resident_bytes()})
+        worker = serve(launcher)
+    if worker is not None:
+        # This is a forked child.
+        end_as_worker(worker)
+    return 0
+
+
+def check_that_it_can_be_forked() -> None:
+    """Raises EngineStartError when this process has what a child could not use."""
+    tasks = _tasks()
+    if threading.active_count() > 1 or len(tasks) > 1:
+        names = ", ".join(sorted((task / "comm").read_text().strip() for task in tasks))
+        raise EngineStartError(f"what was imported has started threads ({names}): it cannot be forked")
+    if holds_device():
+        raise EngineStartError("what was imported holds a device: it cannot be forked")
+
+
+def _tasks() -> list[Path]:
+    """This process's threads as the kernel has them: also those that Python knows nothing of."""
+    return list(Path("/proc/self/task").iterdir())
+
+
+def resident_bytes() -> int:
+    """How much memory this process takes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def serve(launcher: socket.socket) -> list[str] | None:
+    """Fork until the launcher closes its end: None then. In each child: the worker's arguments."""
+    adopter = os.getppid()
+    while True:
+        message, files, _, _ = socket.recv_fds(launcher, MESSAGE_BYTES, 1)
+        if not message:
+            return None
+        order = json.loads(message)
+        (output,) = files
+        try:
+            pid = _fork_orphan()
+        except OSError as error:
+            _tell(launcher, {"id": order["id"], "failed": str(error)})
+        else:
+            if pid == 0:
+                launcher.close()
+                _become_worker(output, order["environment"], adopter)
+                arguments: list[str] = order["arguments"]
+                return arguments
+            _tell(launcher, {"id": order["id"], "pid": pid})
+        os.close(output)
+
+
+def _tell(launcher: socket.socket, message: Mapping[str, object]) -> None:
+    launcher.send(json.dumps(message).encode())
+
+
+def _fork_orphan() -> int:
+    """Fork a child of a child that ends at once: 0 in it, here its pid. Raises OSError."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    read, write = os.pipe()
+    if (middle := os.fork()) == 0:
+        pid = -1
+        with suppress(OSError):
+            pid = os.fork()
+        if pid == 0:
+            os.close(read)
+            os.close(write)
+            return 0
+        if pid > 0:
+            os.write(write, pid.to_bytes(4, sys.byteorder))
+        os._exit(0)
+    os.close(write)
+    os.waitpid(middle, 0)
+    told = os.read(read, 4)
+    os.close(read)
+    if not told:
+        raise OSError("there is no room for another process")
+    return int.from_bytes(told, sys.byteorder)
+
+
+def _become_worker(output: int, environment: Mapping[str, str], adopter: int) -> None:
+    """What shared.processes.spawn does for a worker that is started. Ends the process when nobody adopts it."""
+    os.setsid()
+    for stream in (1, 2):
+        os.dup2(output, stream)
+    os.close(output)
+    os.environ.update(environment)
+    deadline = time.monotonic() + _ADOPTION_SECONDS
+    while os.getppid() != adopter and time.monotonic() < deadline:
+        time.sleep(0.001)
+    # Said only now: it holds for the parent that a process has when it is said.
+    die_with_parent()
+    if os.getppid() != adopter:
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
