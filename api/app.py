@@ -17,25 +17,26 @@ from starlette.routing import Match, Route
 
 from api.auth.key_store import Authenticator, KeyStore
 from api.background_tasks import cancel_and_wait
-from api.dependencies import Parts
-from api.dialects.registry import by_path, family
+from api.dependencies import AppState
+from api.dialects.registry import dialect_for_path, family
 from api.http.error_responses import headers_of, status_of
-from api.http.middleware import RequestEnvelope
+from api.http.middleware import RequestContextMiddleware
 from api.http.request_body import json_response
-from api.jobs.completions import ReplyWaiter
+from api.jobs.completions import CompletionListener
 from api.jobs.reconciler import Reconciler
 from api.jobs.service import RerankService
-from api.jobs.submissions import Limits, Preparation
+from api.jobs.submissions import Limits, SubmissionBuilder
 from api.metrics import Metrics
 from api.openapi.document import describe_api
-from api.pool_monitor import PoolWatch
+from api.pool_monitor import PoolMonitor
 from api.routes import compatibility, jobs, models, operations, rerank
 from api.routes import pools as pool_routes
 from api.settings import ApiSettings
 from shared.errors import InternalError, InvalidRequest, MethodNotAllowed, RerankqError, RouteNotFound
-from shared.ledger.job_ledger import Ledger, Lifetimes
+from shared.ledger.job_ledger import JobLedger, Lifetimes
 from shared.models import ModelRegistry
-from shared.queue.celery_app import Envelopes, make_celery
+from shared.queue.celery_app import make_celery
+from shared.queue.messages import MessageBuilder
 from shared.score_cache import ScoreReader
 from shared.store.client import connect_async
 
@@ -54,16 +55,16 @@ def create_app(settings: ApiSettings, registry: ModelRegistry, *, keys_required:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         client = connect_async(settings.redis_url)
-        ledger = Ledger(client, Lifetimes(result=settings.result_seconds))
-        replies = ReplyWaiter(client, ledger)
+        ledger = JobLedger(client, Lifetimes(result=settings.result_seconds))
+        replies = CompletionListener(client, ledger)
         names = [spec.name for spec in registry.specs]
-        pools = PoolWatch(client, registry.specs)
-        envelopes = Envelopes(make_celery(settings.redis_url))
-        reconciler = Reconciler(client, ledger, envelopes, names)
-        preparation = Preparation(
+        pools = PoolMonitor(client, registry.specs)
+        messages = MessageBuilder(make_celery(settings.redis_url))
+        reconciler = Reconciler(client, ledger, messages, names)
+        preparation = SubmissionBuilder(
             pools=pools,
             models=registry,
-            envelopes=envelopes,
+            messages=messages,
             limits=Limits(
                 max_documents=settings.max_documents,
                 wait_seconds=settings.wait_seconds,
@@ -73,7 +74,7 @@ def create_app(settings: ApiSettings, registry: ModelRegistry, *, keys_required:
             ),
             scores=ScoreReader(client) if settings.score_cache else None,
         )
-        app.state.parts = Parts(
+        app.state.parts = AppState(
             settings=settings,
             service=RerankService(ledger=ledger, replies=replies, preparation=preparation),
             pools=pools,
@@ -107,7 +108,7 @@ def create_app(settings: ApiSettings, registry: ModelRegistry, *, keys_required:
             allow_headers=["*"],
             expose_headers=_READABLE,
         )
-    app.add_middleware(RequestEnvelope, render_fault=_render_fault, observe=metrics.observe)
+    app.add_middleware(RequestContextMiddleware, render_fault=_render_fault, observe=metrics.observe)
     app.state.root = family(settings.root_dialect)
     for router in (
         rerank.make_router(app.state.root),
@@ -134,7 +135,7 @@ def _end_with(task: "asyncio.Task[None]") -> None:
 
 def _render(request: Request, error: RerankqError) -> Response:
     """The error in the dialect of the path it happened on."""
-    dialect = by_path(request.url.path, request.app.state.root)
+    dialect = dialect_for_path(request.url.path, request.app.state.root)
     body = dialect.render_error(error, request.state.request_id)
     return json_response(body, dialect.status_of(error), headers_of(error))
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from api.pool_monitor import Pool
+from api.pool_monitor import PoolSnapshot
 from shared.contracts import WorkClass
 from shared.pools.heartbeats import WorkerState
 
@@ -35,7 +35,7 @@ class Metrics:
         times[bisect_left(BUCKETS, seconds)] += 1
         times[-1] += seconds
 
-    def render(self, pools: Mapping[str, Pool]) -> bytes:
+    def render(self, pools: Mapping[str, PoolSnapshot]) -> bytes:
         """All of it in Prometheus's text format."""
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
@@ -67,7 +67,7 @@ class _Families:
         return self._families
 
 
-def _pool_families(pools: Mapping[str, Pool]) -> Iterator[Metric]:
+def _pool_families(pools: Mapping[str, PoolSnapshot]) -> Iterator[Metric]:
     yield from _load_families(pools)
     workers = GaugeMetricFamily("rerankq_pool_workers", "Workers of this state", labels=["model", "state"])
     for model, pool in pools.items():
@@ -88,7 +88,7 @@ def _pool_families(pools: Mapping[str, Pool]) -> Iterator[Metric]:
     )
 
 
-def _load_families(pools: Mapping[str, Pool]) -> Iterator[Metric]:
+def _load_families(pools: Mapping[str, PoolSnapshot]) -> Iterator[Metric]:
     """Jobs, pairs and tokens, by class of work, queued or running."""
     for what in ("jobs", "pairs", "tokens"):
         family = GaugeMetricFamily(

@@ -16,8 +16,8 @@ import redis.asyncio
 from shared.errors import StoreUnavailable
 from shared.models import ModelSpec
 from shared.pools.heartbeats import FAILURE_SECONDS, PoolHealth, WorkerState
-from shared.pools.scaling import Decision, Memory, decide
-from shared.pools.signals import Load, PoolSignals, read_signals
+from shared.pools.scaling import Decision, ScalingState, decide
+from shared.pools.signals import ClassLoad, PoolSignals, read_signals
 from shared.store.client import store_errors
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ RETRY_AFTER_UNKNOWN_SECONDS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
+class PoolSnapshot:
     """One pool as it was seen last, and how many workers that asks for."""
 
     signals: PoolSignals
@@ -37,7 +37,7 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True)
-class FailedStart:
+class StartFailure:
     """Why a pool has no worker. `at` is Unix seconds; `retry_in` seconds until a start may be tried again, 0: now."""
 
     at: float
@@ -50,23 +50,23 @@ class FailedStart:
         return math.ceil(self.retry_in) if self.retry_in else RETRY_AFTER_UNKNOWN_SECONDS
 
 
-class PoolWatch:
+class PoolMonitor:
     """Every served model's pool. `run` keeps what it says fresh."""
 
     def __init__(self, client: redis.asyncio.Redis, specs: Sequence[ModelSpec]) -> None:
         self._client = client
         self._settings = {spec.name: spec.pool for spec in specs}
-        self._pools: dict[str, Pool] = {}
+        self._pools: dict[str, PoolSnapshot] = {}
         self._judge({name: _unseen(name) for name in self._settings})
         self.store_reachable = False
 
-    def pool(self, model: str) -> Pool:
+    def pool(self, model: str) -> PoolSnapshot:
         return self._pools[model]
 
-    def all(self) -> dict[str, Pool]:
+    def all(self) -> dict[str, PoolSnapshot]:
         return dict(self._pools)
 
-    def failed_start(self, model: str) -> FailedStart | None:
+    def start_failure(self, model: str) -> StartFailure | None:
         """The failed start for which the pool has no worker; None while one is up or coming, or none has failed."""
         pool, now = self._pools[model], time.time()
         signals, retry_at = pool.signals, pool.decision.retry_at
@@ -74,7 +74,7 @@ class PoolWatch:
         recent = signals.failure if now - failed_at < FAILURE_SECONDS else None
         if recent is None or not PoolHealth(signals.ready, signals.starting, recent).down:
             return None
-        return FailedStart(failed_at, recent, max(0.0, retry_at - now) if retry_at else 0.0)
+        return StartFailure(failed_at, recent, max(0.0, retry_at - now) if retry_at else 0.0)
 
     def retry_after(self, model: str) -> int:
         """Whole seconds until a job that waits now is likely to be under way: what is left of a worker's start."""
@@ -102,7 +102,7 @@ class PoolWatch:
                 logger.warning("Redis cannot be reached: %.200s", error.__cause__)
             self.store_reachable = False
 
-    async def look(self) -> dict[str, Pool]:
+    async def look(self) -> dict[str, PoolSnapshot]:
         """Every pool as it is now, in one round trip. Raises StoreUnavailable."""
         with store_errors():
             self._judge(await read_signals(self._client, list(self._settings), time.time()))
@@ -113,8 +113,8 @@ class PoolWatch:
         now = time.time()
         for model, signals in seen.items():
             # Without a memory: what one API process answers, any other one does.
-            self._pools[model] = Pool(signals, decide(signals, self._settings[model], Memory(), now))
+            self._pools[model] = PoolSnapshot(signals, decide(signals, self._settings[model], ScalingState(), now))
 
 
 def _unseen(model: str) -> PoolSignals:
-    return PoolSignals(model, Load(), Load(), 0.0, None, shards=0, starting=0, ready=0, draining=0)
+    return PoolSignals(model, ClassLoad(), ClassLoad(), 0.0, None, shards=0, starting=0, ready=0, draining=0)

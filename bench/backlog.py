@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bench.traffic import Arrival
 from shared.contracts import WorkClass
-from shared.pools.signals import Load
+from shared.pools.signals import ClassLoad
 
 
 @dataclass(slots=True, eq=False)
@@ -83,7 +83,7 @@ class Backlog:
         self._pairs[shard.interactive] -= job.arrival.pairs
         return True
 
-    def load(self, work_class: WorkClass) -> Load:
+    def load(self, work_class: WorkClass) -> ClassLoad:
         """As the ledger counts it; what is in work is not told apart here."""
         kind = work_class is WorkClass.INTERACTIVE
-        return Load(jobs=self._jobs[kind], queued_pairs=self._pairs[kind], queued_tokens=round(self._tokens[kind]))
+        return ClassLoad(jobs=self._jobs[kind], queued_pairs=self._pairs[kind], queued_tokens=round(self._tokens[kind]))

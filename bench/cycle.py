@@ -14,9 +14,9 @@ from typing import Any
 import redis
 
 from bench.generator import MeasurementFailed
-from bench.idle_stack import Sleeper
+from bench.idle_stack import IdleStack
 from bench.servers import post
-from shared.pools.signals import read_signals_now
+from shared.pools.signals import read_signals_blocking
 
 SAMPLE_SECONDS = 0.05
 _BEFORE_SECONDS = 2.0
@@ -57,7 +57,7 @@ class Cycle:
         return asdict(self)
 
 
-def record(sleeper: Sleeper, idle_seconds: float) -> Cycle:
+def record(sleeper: IdleStack, idle_seconds: float) -> Cycle:
     """Let a cycle happen and watch it. Raises MeasurementFailed when a call gets no ranking."""
     sleeper.until_asleep()
     began = time.monotonic()
@@ -82,7 +82,7 @@ def changes(samples: list[Sample]) -> list[Sample]:
     return kept if kept[-1:] == samples[-1:] else [*kept, samples[-1]]
 
 
-def _call(sleeper: Sleeper, began: float) -> list[tuple[float, float]]:
+def _call(sleeper: IdleStack, began: float) -> list[tuple[float, float]]:
     def one(number: int) -> tuple[float, float]:
         body = {"model": sleeper.model, "query": f"call {number}", "documents": ["a giant panda", "bamboo"]}
         at = time.monotonic()
@@ -105,7 +105,7 @@ def _call(sleeper: Sleeper, began: float) -> list[tuple[float, float]]:
 class _Watch:
     """Samples on a thread of its own."""
 
-    def __init__(self, sleeper: Sleeper, began: float) -> None:
+    def __init__(self, sleeper: IdleStack, began: float) -> None:
         self.samples: list[Sample] = []
         self._sleeper = sleeper
         self._began = began
@@ -122,7 +122,7 @@ class _Watch:
     def _run(self) -> None:
         with redis.Redis.from_url(self._sleeper.stack.redis_url) as client:
             while not self._stopped.wait(SAMPLE_SECONDS):
-                signals = read_signals_now(client, [self._sleeper.model], time.time())[self._sleeper.model]
+                signals = read_signals_blocking(client, [self._sleeper.model], time.time())[self._sleeper.model]
                 processes = self._sleeper.workers()
                 ready = min(signals.ready, processes)
                 # There is one worker in a cycle, and it is ready once.

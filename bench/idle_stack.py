@@ -38,7 +38,7 @@ class Start:
     again_seconds: float
 
 
-class Sleeper:
+class IdleStack:
     """A stack whose pool is at zero, or goes there."""
 
     def __init__(self, stack: Stack, model: str, standby: bool) -> None:
@@ -94,13 +94,13 @@ class Sleeper:
 
 
 @contextmanager
-def sleeping(model: Path, idle_seconds: float, variables: Mapping[str, str], *, standby: bool) -> Iterator[Sleeper]:
+def sleeping(model: Path, idle_seconds: float, variables: Mapping[str, str], *, standby: bool) -> Iterator[IdleStack]:
     """Redis, the API and the autoscaler as `make run` starts them. Raises StackError."""
     pool = {"idle_seconds": idle_seconds, "standby": standby}
     with Stack(Options(port=0, model=str(model), environment=variables, pool=pool)) as stack:
         stack.start_redis()
         name = stack.start_service().name
         stack.wait_ready(60)
-        sleeper = Sleeper(stack, name, standby)
+        sleeper = IdleStack(stack, name, standby)
         sleeper.until_asleep()
         yield sleeper

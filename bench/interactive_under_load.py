@@ -16,7 +16,7 @@ import redis
 import yaml
 
 from infra.local.stack import Options, Stack
-from shared import keys
+from shared.keys import pool_keys
 
 MODEL = "lexical"
 SHARD_SECONDS = 0.1
@@ -100,7 +100,7 @@ def submit_backlog(client: httpx.Client, seconds: float) -> None:
 
 
 def backlog(store: "redis.Redis") -> int:
-    return int(store.zcard(keys.outstanding(MODEL)))
+    return int(store.zcard(pool_keys.outstanding(MODEL)))
 
 
 def p99(seconds: list[float]) -> float:

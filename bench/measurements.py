@@ -169,5 +169,5 @@ def _value(found: Outcome, name: str) -> float:
 def _require_unfinished(server: Server, job: str) -> None:
     """The last job that was handed in still waits: the callers were among a backlog all the time."""
     status, body = servers.get(server.port, job)
-    if status != 200 or json.loads(body).get("state") not in ("queued", "running"):
+    if status != 200 or json.loads(body).get("status") not in ("queued", "running"):
         raise MeasurementFailed(f"the backlog was gone before the measurement ended: {body[:300]!r}")

@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 
 from shared.models import PoolSettings
-from shared.pools.scaling import Memory, decide
+from shared.pools.scaling import ScalingState, decide
 from shared.pools.signals import PoolSignals
 
 _LOOP_SECONDS = 1.0
@@ -27,7 +27,7 @@ class Policy:
 
     def __init__(self, pool: PoolSettings) -> None:
         self._pool = pool
-        self._memory = Memory()
+        self._memory = ScalingState()
 
     def look(self, signals: PoolSignals, now: float) -> int:
         decision = decide(signals, self._pool, self._memory, now)

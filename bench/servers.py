@@ -19,7 +19,7 @@ import psutil
 
 from infra.local.redis_server import free_port
 from infra.local.stack import Options, Stack, StackError
-from shared.processes import Child, stop_all
+from shared.processes import ChildProcess, stop_all
 
 START_SECONDS = 180.0
 STOP_SECONDS = 20.0
@@ -54,7 +54,7 @@ def theirs(model: Path, folder: Path) -> Iterator[Server]:
     began = time.perf_counter()
     # The folder that it is started from holds packages of ours.
     variables = environment(folder) | {"PYTHONSAFEPATH": "1"}
-    child = Child("vllm-server", command(model, port), folder / "vllm-server.log", variables)
+    child = ChildProcess("vllm-server", command(model, port), folder / "vllm-server.log", variables)
 
     def check() -> None:
         if child.exit_status is not None:
@@ -108,7 +108,7 @@ def ours(model: Path | None, variables: Mapping[str, str]) -> Iterator[Server]:
 
         def stop_worker() -> None:
             worker = stack.child("worker-1")
-            worker.ask_to_stop()
+            worker.request_stop()
             worker.wait_or_kill(STOP_SECONDS)
 
         yield Server(OURS, stack.port, served, seconds, stack.check, stop_worker)

@@ -22,13 +22,14 @@ import redis.asyncio
 from bench import machine
 from bench.words import VOCABULARY_SIZE, Words
 from infra.local.redis_server import start_redis
-from shared import keys
 from shared.contracts import Document, RerankRequest, ScoreScale, ShardScores, WorkClass
-from shared.ledger.job_ledger import Ledger, Submission
-from shared.ledger.worker_ledger import NO_ROOM, ShardLease, WorkerLedger
+from shared.keys import queue_keys
+from shared.ledger.job_ledger import JobLedger, Submission
+from shared.ledger.worker_ledger import NO_FREE_SLOTS, ShardLease, WorkerLedger
 from shared.models import ModelSpec
 from shared.processes import stop_all
-from shared.queue.celery_app import Envelopes, make_celery
+from shared.queue.celery_app import make_celery
+from shared.queue.messages import MessageBuilder
 from shared.score_cache import ScoreWriter
 from shared.sharding import ShardSize, cut
 
@@ -79,7 +80,7 @@ async def measure_jobs(url: str, client: redis.Redis, jobs: int, shards: int) ->
 
     async def submit() -> None:
         async with redis.asyncio.Redis.from_url(url) as connection:
-            ledger = Ledger(connection)
+            ledger = JobLedger(connection)
             for some in batches(submissions):
                 await asyncio.gather(*(ledger.submit(submission) for submission in some))
 
@@ -93,7 +94,7 @@ async def measure_jobs(url: str, client: redis.Redis, jobs: int, shards: int) ->
         worker.claim_all(some, alone=False)
 
     def finish(some: Sequence[ShardLease]) -> None:
-        worker.exchange([(lease, scores, WorkClass.INTERACTIVE) for lease in some], NO_ROOM)
+        worker.finish_and_dequeue([(lease, scores, WorkClass.INTERACTIVE) for lease in some], NO_FREE_SLOTS)
 
     steps: dict[str, Callable[[Sequence[ShardLease]], object]] = {
         "claim": claim,
@@ -128,8 +129,8 @@ def measure_scores(client: redis.Redis, count: int) -> Cost:
 def make_submissions(url: str, jobs: int, shards: int) -> list[Submission]:
     """Jobs as the API makes them; no text comes twice."""
     words = Words([f"word{number}" for number in range(VOCABULARY_SIZE)], seed=1)
-    envelopes = Envelopes(make_celery(url))
-    queue = keys.queue_name(MODEL, WorkClass.INTERACTIVE)
+    messages = MessageBuilder(make_celery(url))
+    queue = queue_keys.queue_name(MODEL, WorkClass.INTERACTIVE)
     made: list[Submission] = []
     for number in range(jobs):
         query = words.query(number).decode()
@@ -146,7 +147,7 @@ def make_submissions(url: str, jobs: int, shards: int) -> list[Submission]:
                 owner="owner",
                 work_class=WorkClass.INTERACTIVE,
                 sizes=sizes,
-                envelopes=[envelopes.build(queue, job_id, shard) for shard in range(len(sizes))],
+                messages=[messages.build(queue, job_id, shard) for shard in range(len(sizes))],
                 deadline_seconds=600,
             )
         )

@@ -9,9 +9,9 @@ import httpx
 
 from client import httpx_calls
 from client.errors import RerankError
-from client.protocol import Answer, Call, Conversation, Pause, Steps
+from client.protocol import Answer, Call, ClientProtocol, Pause, Steps
 from client.records import Document, Job, Model, Options, Outcome, Ranking, Request
-from client.settings import DEFAULT_RETRIES, DEFAULT_TIMEOUT_SECONDS, Settings
+from client.settings import DEFAULT_RETRIES, DEFAULT_TIMEOUT_SECONDS, ClientSettings
 
 T = TypeVar("T")
 
@@ -28,10 +28,10 @@ class AsyncClient:
         retries: int = DEFAULT_RETRIES,
     ) -> None:
         """Without `url` and `api_key`: those of RERANKQ_URL and RERANKQ_API_KEY. Raises BadAddress."""
-        settings = Settings.of(url, api_key, timeout_seconds, retries)
+        settings = ClientSettings.of(url, api_key, timeout_seconds, retries)
         self._timeout_seconds = settings.timeout_seconds
-        self._conversation = Conversation(retries=settings.retries)
-        self._http = httpx.AsyncClient(**httpx_calls.manner(settings))
+        self._conversation = ClientProtocol(retries=settings.retries)
+        self._http = httpx.AsyncClient(**httpx_calls.client_options(settings))
 
     async def __aenter__(self) -> "AsyncClient":
         return self

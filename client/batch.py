@@ -22,7 +22,7 @@ from client.records import JsonObject, Options, Request
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class BatchLine:
     """A line of the input; `request` None when it is none."""
 
     number: int
@@ -32,7 +32,7 @@ class Line:
 
 
 @dataclass(slots=True)
-class Tally:
+class BatchProgress:
     """How far it is; `before` were done by an earlier run."""
 
     total: int
@@ -51,13 +51,13 @@ class Batch:
         self._defaults = defaults
         keys = {line.number: line.key for line in self._lines()}
         self._finished = _keep_successes(target, keys)
-        self.tally = Tally(total=len(keys), before=len(self._finished))
+        self.tally = BatchProgress(total=len(keys), before=len(self._finished))
 
     async def run(
-        self, client: AsyncClient, *, concurrency: int, timeout_seconds: float, tell: Callable[[Tally], None]
+        self, client: AsyncClient, *, concurrency: int, timeout_seconds: float, tell: Callable[[BatchProgress], None]
     ) -> None:
         """Do what is left. Raises Unauthorized or ConnectionFailed, which the next line would meet as well."""
-        asked: dict[int, Line] = {}
+        asked: dict[int, BatchLine] = {}
         with self._target.open("a", encoding="utf-8") as output:
             tell(self.tally)
             requests = self._requests(output, asked)
@@ -73,7 +73,7 @@ class Batch:
                         self._write(output, line, error=_described(outcome.error))
                     tell(self.tally)
 
-    def _requests(self, output: TextIO, asked: dict[int, Line]) -> Iterator[Request]:
+    def _requests(self, output: TextIO, asked: dict[int, BatchLine]) -> Iterator[Request]:
         """What is left, each as it is asked for, with its line under its position; what is no request is said so."""
         position = 0
         for line in self._lines():
@@ -86,7 +86,7 @@ class Batch:
                 position += 1
                 yield line.request
 
-    def _lines(self) -> Iterator[Line]:
+    def _lines(self) -> Iterator[BatchLine]:
         try:
             with self._source.open(encoding="utf-8") as opened:
                 for number, text in enumerate(opened, start=1):
@@ -95,7 +95,7 @@ class Batch:
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"cannot read {self._source}: {error}") from error
 
-    def _write(self, output: TextIO, line: Line, **result: JsonObject) -> None:
+    def _write(self, output: TextIO, line: BatchLine, **result: JsonObject) -> None:
         row = {"line": line.number, "custom_id": line.custom_id, "key": line.key, **result}
         output.write(json.dumps(row, ensure_ascii=False) + "\n")
         output.flush()
@@ -107,12 +107,12 @@ def _described(error: RerankError) -> JsonObject:
     return {"type": error.code or type(error).__name__, "message": error.message, "status": error.status}
 
 
-def _no_request(line: Line) -> RerankError:
+def _no_request(line: BatchLine) -> RerankError:
     wanted = "an object with query, a string, and documents, a list, is expected"
     return InvalidRequest(f"line {line.number} is no request: {wanted}", code="invalid_request")
 
 
-def _line(number: int, text: str, defaults: Options) -> Line:
+def _line(number: int, text: str, defaults: Options) -> BatchLine:
     try:
         said = json.loads(text)
         custom_id = said.get("custom_id")
@@ -120,11 +120,11 @@ def _line(number: int, text: str, defaults: Options) -> Line:
         body.pop("custom_id", None)
         query, documents = body.pop("query"), body.pop("documents")
     except (ValueError, AttributeError, TypeError, KeyError):
-        return Line(number, None, "", None)
+        return BatchLine(number, None, "", None)
     if not isinstance(query, str) or not isinstance(documents, list):
-        return Line(number, custom_id, "", None)
+        return BatchLine(number, custom_id, "", None)
     key = "batch-" + _digest({"query": query, "documents": documents, **body})
-    return Line(number, custom_id, key, Request(query, documents, cast(Options, body), key))
+    return BatchLine(number, custom_id, key, Request(query, documents, cast(Options, body), key))
 
 
 def _digest(body: Mapping[str, Any]) -> str:

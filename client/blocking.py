@@ -8,10 +8,10 @@ from typing import TypeVar, Unpack
 import httpx
 
 from client import httpx_calls
-from client.concurrency import Crowd
-from client.protocol import Answer, Call, Conversation, Pause, Steps
+from client.concurrency import ThreadedRequests
+from client.protocol import Answer, Call, ClientProtocol, Pause, Steps
 from client.records import Document, Job, Model, Options, Outcome, Ranking, Request
-from client.settings import DEFAULT_RETRIES, DEFAULT_TIMEOUT_SECONDS, Settings
+from client.settings import DEFAULT_RETRIES, DEFAULT_TIMEOUT_SECONDS, ClientSettings
 
 T = TypeVar("T")
 
@@ -31,10 +31,10 @@ class Client:
         retries: int = DEFAULT_RETRIES,
     ) -> None:
         """Without `url` and `api_key`: those of RERANKQ_URL and RERANKQ_API_KEY. Raises BadAddress."""
-        settings = Settings.of(url, api_key, timeout_seconds, retries)
+        settings = ClientSettings.of(url, api_key, timeout_seconds, retries)
         self._timeout_seconds = settings.timeout_seconds
-        self._conversation = Conversation(retries=settings.retries)
-        self._http = httpx.Client(**httpx_calls.manner(settings))
+        self._conversation = ClientProtocol(retries=settings.retries)
+        self._http = httpx.Client(**httpx_calls.client_options(settings))
 
     def __enter__(self) -> "Client":
         return self
@@ -114,7 +114,7 @@ class Client:
         def one(request: Request) -> Ranking:
             return self._run(self._conversation.rerank_behind(request, seconds))
 
-        return Crowd(one, concurrency).over(requests)
+        return ThreadedRequests(one, concurrency).over(requests)
 
     def _within(self, timeout_seconds: float | None) -> float:
         return self._timeout_seconds if timeout_seconds is None else timeout_seconds

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from client.asynchronous import AsyncClient
-from client.batch import Batch, Tally
+from client.batch import Batch, BatchProgress
 from client.blocking import Client
 from client.documents import gather
 from client.output import bar, job_table, models_table, print_json, ranking_table
@@ -50,7 +50,7 @@ def wait(arguments: argparse.Namespace, errors: Console) -> int:
     with _client(arguments) as client, bar(errors, "waiting") as progress:
 
         def heard(job: Job) -> None:
-            progress.show(job.shards_done, job.shards, job.state)
+            progress.show(job.pairs_done, job.pairs_total, job.status)
 
         job = client.wait(arguments.id, heard=heard)
     return _tell_of(arguments, job)
@@ -91,7 +91,7 @@ def batch(arguments: argparse.Namespace, errors: Console) -> int:
     try:
         with bar(errors, "ranking") as progress:
 
-            def tell(tally: Tally) -> None:
+            def tell(tally: BatchProgress) -> None:
                 note = f"{tally.failed} failed" if tally.failed else ""
                 progress.show(tally.before + tally.done, tally.total, note)
 
@@ -105,7 +105,7 @@ def batch(arguments: argparse.Namespace, errors: Console) -> int:
     return 1 if tally.failed else 0
 
 
-async def _run(arguments: argparse.Namespace, work: Batch, tell: Callable[[Tally], None]) -> None:
+async def _run(arguments: argparse.Namespace, work: Batch, tell: Callable[[BatchProgress], None]) -> None:
     async with AsyncClient(arguments.url, **_manner(arguments)) as client:
         await work.run(client, concurrency=arguments.concurrency, timeout_seconds=arguments.timeout, tell=tell)
 
@@ -126,7 +126,7 @@ def _options(arguments: argparse.Namespace) -> Options:
 
 def _tell_of(arguments: argparse.Namespace, job: Job) -> int:
     _show(arguments, job.raw, lambda: job_table(job))
-    return 1 if job.final and job.state != "succeeded" else 0
+    return 1 if job.final and job.status != "succeeded" else 0
 
 
 def _show(arguments: argparse.Namespace, raw: Any, table: Callable[[], Table]) -> None:

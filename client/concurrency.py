@@ -11,7 +11,7 @@ from client.errors import RerankError
 from client.records import Outcome, Ranking, Request
 
 
-class Crowd:
+class ThreadedRequests:
     """`workers` threads that do `one` for each request."""
 
     def __init__(self, one: Callable[[Request], Ranking], workers: int) -> None:

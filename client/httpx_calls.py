@@ -6,12 +6,12 @@ import httpx
 
 from client.errors import ConnectionFailed
 from client.protocol import Answer, Call
-from client.settings import Settings
+from client.settings import ClientSettings
 
 CONNECT_SECONDS = 5.0
 
 
-def manner(settings: Settings) -> dict[str, Any]:
+def client_options(settings: ClientSettings) -> dict[str, Any]:
     """How an httpx client is made. Connections are as many as the caller asks things at once."""
     limits = httpx.Limits(max_connections=None)
     return {"base_url": settings.url, "headers": settings.headers, "limits": limits}

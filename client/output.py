@@ -46,11 +46,19 @@ def job_table(job: Job) -> Table:
     """All that is known of a job."""
     table = Table(show_header=False)
     table.add_row("id", job.id)
-    table.add_row("state", job.state)
+    table.add_row("status", job.status)
     table.add_row("model", job.model)
-    table.add_row("documents", str(job.pairs))
-    table.add_row("shards done", f"{job.shards_done} of {job.shards}")
-    for name, moment in (("created", job.created), ("started", job.started), ("finished", job.finished)):
+    table.add_row("pairs done", f"{job.pairs_done} of {job.pairs_total}")
+    table.add_row("shards done", f"{job.shards_done} of {job.shards_total}")
+    if job.pairs_per_second is not None:
+        table.add_row("pairs per second", f"{job.pairs_per_second:g}")
+    moments = {
+        "created": job.created,
+        "started": job.started,
+        "estimated finish": job.estimated_finish,
+        "finished": job.finished,
+    }
+    for name, moment in moments.items():
         if moment is not None:
             table.add_row(name, time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment)))
     if job.message:

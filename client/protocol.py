@@ -81,7 +81,7 @@ Steps = Generator[Call | Pause, Answer | None, T]
 """Whoever carries them out throws into them what a Call raised: ConnectionFailed, or an interruption."""
 
 
-class Conversation:
+class ClientProtocol:
     """The operations. All raise RerankError."""
 
     def __init__(self, *, retries: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -173,7 +173,7 @@ class Conversation:
                 heard(job)
             left = deadline - self._clock()
             if left <= 0:
-                raise WaitTimedOut(f"the job {job.id} is {job.state}; it goes on", job_id=job.id)
+                raise WaitTimedOut(f"the job {job.id} is {job.status}; it goes on", job_id=job.id)
             # Whoever watches wants to see it move.
             seconds = _whole(min(left, 1 if heard else POLL_SECONDS))
             asked = self._clock()

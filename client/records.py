@@ -12,7 +12,7 @@ from client.errors import RerankError, UnexpectedAnswer
 
 JsonObject = dict[str, Any]
 Document = str | Mapping[str, Any]
-FINAL_STATES = frozenset({"succeeded", "failed", "canceled", "expired"})
+FINAL_STATUSES = frozenset({"succeeded", "failed", "canceled", "expired"})
 
 
 class Options(TypedDict, total=False):
@@ -107,14 +107,17 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Where a request stands. Times are Unix seconds; `message` says why a failed one failed."""
+    """A job's status and progress. Times are Unix seconds; `message` says why a failed job failed."""
 
     id: str
-    state: str
+    status: str
     model: str
-    pairs: int
-    shards: int
+    pairs_total: int
+    pairs_done: int
+    shards_total: int
     shards_done: int
+    pairs_per_second: float | None
+    estimated_finish: float | None
     created: float
     started: float | None
     finished: float | None
@@ -124,19 +127,23 @@ class Job:
     @property
     def final(self) -> bool:
         """Whether it stays as it is."""
-        return self.state in FINAL_STATES
+        return self.status in FINAL_STATUSES
 
     @classmethod
     def read(cls, said: Any) -> "Job":
         """Raises UnexpectedAnswer."""
         try:
+            progress = said["progress"]
             return cls(
                 id=said["id"],
-                state=said["state"],
+                status=said["status"],
                 model=said["model"],
-                pairs=said["progress"]["pairs"],
-                shards=said["progress"]["shards"],
-                shards_done=said["progress"]["shards_done"],
+                pairs_total=progress["pairs_total"],
+                pairs_done=progress["pairs_done"],
+                shards_total=progress["shards_total"],
+                shards_done=progress["shards_done"],
+                pairs_per_second=progress.get("pairs_per_second"),
+                estimated_finish=progress.get("estimated_finish"),
                 created=said["created"],
                 started=said.get("started"),
                 finished=said.get("finished"),

@@ -13,7 +13,7 @@ class BadAddress(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class ClientSettings:
     """Read once, when a client is made."""
 
     url: str
@@ -22,7 +22,7 @@ class Settings:
     retries: int
 
     @classmethod
-    def of(cls, url: str | None, api_key: str | None, timeout_seconds: float, retries: int) -> "Settings":
+    def of(cls, url: str | None, api_key: str | None, timeout_seconds: float, retries: int) -> "ClientSettings":
         """What is None comes from RERANKQ_URL and RERANKQ_API_KEY. Raises BadAddress."""
         url = (url or os.environ.get("RERANKQ_URL") or DEFAULT_URL).rstrip("/")
         if not url.startswith(("http://", "https://")):

@@ -22,7 +22,7 @@ class PairScore(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Rest:
+class KnownScores:
     """The documents that no shard holds, by position in the request.
 
     `known`: their scores were there before the job was. `repeats`: their text is that of a document of a shard, whose
@@ -45,7 +45,7 @@ class Rest:
         ]
 
 
-def set_apart(texts: Sequence[str], known: Mapping[str, PairScore]) -> Rest | None:
+def split_known(texts: Sequence[str], known: Mapping[str, PairScore]) -> KnownScores | None:
     """What of the request is not to be scored, given the scores of some texts; None when all of it is."""
     first: dict[str, int] = {}
     found: dict[int, PairScore] = {}
@@ -55,10 +55,10 @@ def set_apart(texts: Sequence[str], known: Mapping[str, PairScore]) -> Rest | No
             found[position] = known[text]
         elif (before := first.setdefault(text, position)) != position:
             repeats[position] = before
-    return Rest(found, repeats) if found or repeats else None
+    return KnownScores(found, repeats) if found or repeats else None
 
 
-def assemble(shards: Sequence[ShardScores], rest: Rest | None) -> list[PairScore]:
+def merge_scores(shards: Sequence[ShardScores], rest: KnownScores | None) -> list[PairScore]:
     """Each document's outcome, in the request's order."""
     scored = [pair for shard in shards for pair in split(shard)]
     if rest is None:
@@ -82,7 +82,7 @@ def split(shard: ShardScores) -> list[PairScore]:
     ]
 
 
-def interleave(rest: Rest, apart: Sequence[Document], scored: Sequence[Document]) -> list[Document]:
+def merge_documents(rest: KnownScores, apart: Sequence[Document], scored: Sequence[Document]) -> list[Document]:
     """All of the request's documents: those that no shard holds, `apart`, at their positions among the others."""
     others = iter(scored)
     own = dict(zip(rest.positions(), apart, strict=True))

@@ -15,7 +15,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-class Child:
+class ChildProcess:
     """One process in a session of its own: a Ctrl-C at the terminal reaches the parent alone, which stops it."""
 
     def __init__(self, name: str, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
@@ -33,7 +33,7 @@ class Child:
         """None while it runs."""
         return self._process.poll()
 
-    def ask_to_stop(self) -> None:
+    def request_stop(self) -> None:
         if self.exit_status is None:
             self._process.terminate()
 
@@ -78,12 +78,12 @@ def spawn(
     )
 
 
-def stop_all(children: Sequence[Child], grace_seconds: float) -> None:
+def stop_all(children: Sequence[ChildProcess], grace_seconds: float) -> None:
     """Ask all of them to stop, then wait; whoever is still there after the grace is killed."""
     deadline = time.monotonic() + grace_seconds
     try:
         for child in children:
-            child.ask_to_stop()
+            child.request_stop()
         for child in children:
             child.wait_or_kill(deadline - time.monotonic())
     except BaseException:
@@ -103,7 +103,7 @@ def adopt_orphans() -> None:
     _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def how_it_ended(status: int) -> str:
+def describe_exit(status: int) -> str:
     """An exit status as subprocess has it, a signal's number negative, in words."""
     if status >= 0:
         return f"ended with status {status}"

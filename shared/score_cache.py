@@ -18,8 +18,8 @@ import redis
 import redis.asyncio
 from redis.exceptions import RedisError
 
-from shared import keys
 from shared.contracts import RerankRequest, ScoreScale, ShardScores
+from shared.keys import service_keys
 from shared.models import ModelSpec
 from shared.partial_results import PairScore, split
 from shared.store.scripts import script_source
@@ -84,8 +84,8 @@ class ScoreWriter:
         pairs = [part for request, scores in shards for part in self._pairs(request, scores)]
         try:
             for start in range(0, len(pairs), 2 * _AT_ONCE):
-                args = (keys.score(""), *self._limits, *pairs[start : start + 2 * _AT_ONCE])
-                self._remember(keys=[keys.SCORES], args=args)
+                args = (service_keys.cached_score(""), *self._limits, *pairs[start : start + 2 * _AT_ONCE])
+                self._remember(keys=[service_keys.CACHED_SCORES], args=args)
         except (RedisError, OSError) as error:
             logger.debug("scores could not be remembered: %.200s", error)
 
@@ -109,7 +109,7 @@ async def _names(spec: ModelSpec, request: RerankRequest, texts: Sequence[str]) 
             work = 0
         work += _COST_OF_A_TEXT + len(text)
         digest = digest_of(text) if len(text) < _SLICE else await asyncio.to_thread(digest_of, text)
-        names.append(keys.score(digest))
+        names.append(service_keys.cached_score(digest))
     return names
 
 

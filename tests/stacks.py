@@ -9,7 +9,7 @@ import httpx
 import psutil
 import yaml
 
-from infra.local.log_follower import Follower
+from infra.local.log_follower import LogFollower
 from infra.local.stack import Options, Stack
 
 PANDA = {
@@ -51,7 +51,7 @@ def workers_of(stack: Stack) -> list[psutil.Process]:
 
 def said_by_autoscaler(stack: Stack) -> list[str]:
     """What people were told so far."""
-    return Follower(stack.log("autoscaler"), "autoscaler").new()
+    return LogFollower(stack.log("autoscaler"), "autoscaler").new()
 
 
 def write_models(folder: Path, **entry: Any) -> str:

@@ -20,21 +20,27 @@ from shared.errors import RerankqError
 from shared.ledger.worker_ledger import WorkerLedger
 from shared.models import ModelSpec, load_models
 from shared.pools.heartbeats import HeartbeatWriter, worker_name
-from shared.queue.celery_app import Envelopes, make_celery, pool_queues
+from shared.queue.celery_app import make_celery, pool_queues
+from shared.queue.messages import MessageBuilder
 from shared.score_cache import ScoreWriter
 from shared.store.client import connect
 from worker import dead_letters
 from worker.consumer import task
-from worker.consumer.kombu_patches import MessageRenewer, connect_steadily, hear_only_doorbells, live_through_refusals
+from worker.consumer.kombu_patches import (
+    MessageRenewer,
+    discard_foreign_messages,
+    reconnect_when_refused,
+    use_constant_retry,
+)
 from worker.consumer.queue_order import InteractiveFirst
 from worker.dispatch.dispatcher import Dispatcher
 from worker.dispatch.drain import Drain
 from worker.dispatch.executor import Executor
-from worker.dispatch.leases import Leases
+from worker.dispatch.leases import LeaseKeeper
 from worker.engines.base import EngineStartError, ScoringEngine
 from worker.engines.registry import ENGINES, build_engine, import_engine
-from worker.process.health import Heart
-from worker.process.startup import Stages, collecting_later, read_ahead
+from worker.process.health import HeartbeatThread
+from worker.process.startup import StartTimer, deferred_gc, prefetch_weights
 from worker.settings import WorkerSettings
 
 logger = logging.getLogger("worker")
@@ -86,11 +92,11 @@ def _keep_logging(**_: object) -> None:
 
 def serve(settings: WorkerSettings, spec: ModelSpec) -> int:
     """Load the model, then take work until told to stop. Answers the exit status."""
-    stages = Stages()
-    read_ahead(spec)
+    stages = StartTimer()
+    prefetch_weights(spec)
     worker = worker_name()
     client = connect(settings.redis_url)
-    heart = Heart(HeartbeatWriter(client, spec.name, worker, started_at=time.time() - stages.age))
+    heart = HeartbeatThread(HeartbeatWriter(client, spec.name, worker, started_at=time.time() - stages.age))
     stopped: list[int] = []
 
     def stop_early(number: int, _frame: FrameType | None) -> None:
@@ -102,10 +108,10 @@ def serve(settings: WorkerSettings, spec: ModelSpec) -> int:
     signal.signal(signal.SIGTERM, stop_early)
     heart.start()
     try:
-        with collecting_later():
+        with deferred_gc():
             import_engine(spec.engine)
             stages.mark("import")
-        with collecting_later():
+        with deferred_gc():
             engine = build_engine(spec, stages.mark)
     except (EngineStartError, RerankqError) as error:
         logger.error("%s", error)
@@ -126,21 +132,21 @@ def work(
     spec: ModelSpec,
     engine: ScoringEngine,
     client: redis.Redis,
-    heart: Heart,
+    heart: HeartbeatThread,
     worker: str,
-    stages: Stages,
+    stages: StartTimer,
 ) -> int:
     """Take work until told to stop. Answers the exit status."""
     app = make_celery(settings.redis_url)
     app.conf.task_queues = pool_queues(spec.name)
     app.conf.broker_transport_options |= {"queue_order_strategy": InteractiveFirst}
-    envelopes = Envelopes(app)
-    connect_steadily(app)
-    live_through_refusals()
-    hear_only_doorbells(envelopes)
+    messages = MessageBuilder(app)
+    use_constant_retry(app)
+    reconnect_when_refused()
+    discard_foreign_messages(messages)
 
-    ledger = WorkerLedger(client, spec.name, envelopes)
-    leases = Leases(ledger)
+    ledger = WorkerLedger(client, spec.name, messages)
+    leases = LeaseKeeper(ledger)
     executor = Executor(engine, settings.concurrency, heart.start_ms)
     writer = ScoreWriter(client, spec, seconds=settings.score_cache_seconds, entries=settings.score_cache_entries)
     dispatcher = Dispatcher(
@@ -175,13 +181,13 @@ def work(
         logger.info("model %s on engine %s, ready after %s", spec.name, spec.engine, stages)
 
     worker_ready.connect(begin, weak=False)
-    messages = MessageRenewer(client)
+    renewer = MessageRenewer(client)
     leases.start()
-    messages.start()
+    renewer.start()
     try:
         celery_worker.start()
     finally:
-        messages.stop()
+        renewer.stop()
         leases.stop()
         dispatcher.finish()
     return drain.exit_status or int(celery_worker.exitcode or 0)

@@ -10,9 +10,10 @@ from typing import Any
 
 import redis.asyncio
 
-from shared import keys
-from shared.ledger.job_ledger import Ledger
-from shared.queue.celery_app import Envelopes, make_celery
+from shared.keys import job_keys, queue_keys
+from shared.ledger.job_ledger import JobLedger
+from shared.queue.celery_app import make_celery
+from shared.queue.messages import MessageBuilder
 from shared.store.client import connect_async, store_errors
 from worker.settings import WorkerSettings
 
@@ -47,7 +48,7 @@ async def _with_client(options: Namespace, settings: WorkerSettings) -> int:
 
 async def _notes(client: redis.asyncio.Redis) -> list[dict[str, Any]]:
     with store_errors():
-        notes: list[Any] = await client.lrange(keys.DEAD, 0, -1)
+        notes: list[Any] = await client.lrange(job_keys.DEAD_LETTERS, 0, -1)
     return [json.loads(note) for note in notes]
 
 
@@ -65,19 +66,19 @@ async def _show(client: redis.asyncio.Redis, options: Namespace, _settings: Work
 
 
 async def _retry(client: redis.asyncio.Redis, options: Namespace, settings: WorkerSettings) -> int:
-    ledger = Ledger(client)
+    ledger = JobLedger(client)
     record = await ledger.read(options.job)
     if record is None:
         print(f"worker: there is no job {options.job!r} any more", file=sys.stderr)
         return 1
-    rings = await ledger.revive(record, DEADLINE_SECONDS)
+    rings = await ledger.retry_failed(record, DEADLINE_SECONDS)
     if rings is None:
-        print(f"worker: the job is {record.state}, only a failed one can be tried again", file=sys.stderr)
+        print(f"worker: the job is {record.status}, only a failed one can be tried again", file=sys.stderr)
         return 1
-    envelopes = Envelopes(make_celery(settings.redis_url))
-    name = keys.queue_name(record.model, record.work_class)
-    messages = [envelopes.build(name, ring.job_id, ring.shard) for ring in rings]
-    await ledger.ring(keys.queue(record.model, record.work_class), messages)
+    builder = MessageBuilder(make_celery(settings.redis_url))
+    name = queue_keys.queue_name(record.model, record.work_class)
+    messages = [builder.build(name, ring.job_id, ring.shard) for ring in rings]
+    await ledger.enqueue(queue_keys.queue(record.model, record.work_class), messages)
     await _strike_out(client, options.job)
     print(f"{options.job}: {len(rings)} of {record.shards} shards are tried again")
     return 0
@@ -86,7 +87,7 @@ async def _retry(client: redis.asyncio.Redis, options: Namespace, settings: Work
 async def _strike_out(client: redis.asyncio.Redis, job_id: str) -> None:
     """Take a job's notes off the list."""
     with store_errors():
-        notes: list[Any] = await client.lrange(keys.DEAD, 0, -1)
+        notes: list[Any] = await client.lrange(job_keys.DEAD_LETTERS, 0, -1)
         for note in notes:
             if json.loads(note)["job"] == job_id:
-                await client.lrem(keys.DEAD, 1, note)
+                await client.lrem(job_keys.DEAD_LETTERS, 1, note)

@@ -18,8 +18,8 @@ from typing import Any
 import redis.asyncio
 from pydantic import TypeAdapter, ValidationError
 
-from shared import keys
 from shared.errors import InvalidRequest, Unauthorized
+from shared.keys import service_keys
 from shared.store.client import store_errors
 
 logger = logging.getLogger(__name__)
@@ -69,13 +69,13 @@ class KeyStore:
         key = f"rq-{key_id}-{secrets.token_urlsafe(32)}"
         record = KeyRecord(key_id, name, int(time.time()), _digest(key))
         with store_errors():
-            await self._client.hset(keys.API_KEYS, key_id, json.dumps(asdict(record)))
+            await self._client.hset(service_keys.API_KEYS, key_id, json.dumps(asdict(record)))
         return key
 
     async def list(self) -> list[KeyRecord]:
         """All keys, oldest first. One whose record cannot be read is among them, and opens nothing."""
         with store_errors():
-            fields: Any = await self._client.hgetall(keys.API_KEYS)
+            fields: Any = await self._client.hgetall(service_keys.API_KEYS)
         records = [_read(name.decode(errors="replace"), payload) for name, payload in fields.items()]
         return sorted(records, key=lambda record: (record.created, record.name))
 
@@ -83,7 +83,7 @@ class KeyStore:
         """Remove a key by its name or id; False when there is none."""
         found = [record.id for record in await self.list() if name_or_id in (record.name, record.id)]
         with store_errors():
-            return bool(found and await self._client.hdel(keys.API_KEYS, *found))
+            return bool(found and await self._client.hdel(service_keys.API_KEYS, *found))
 
 
 def _read(key_id: str, payload: bytes) -> KeyRecord:

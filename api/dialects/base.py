@@ -36,10 +36,10 @@ class Dialect(ABC):
     """Bodies to try, by a short name. Tests send each and compare with what the OpenAPI document says."""
 
     def readers(self, path: str) -> Sequence["Dialect"]:
-        """Who may read a body that is sent to this path, the likeliest first; see `spoken_in`."""
+        """Who may read a body that is sent to this path, the likeliest first; see `dialect_for_body`."""
         return (self,)
 
-    def spoken_in(self, body: JsonObject) -> "Dialect":
+    def dialect_for_body(self, body: JsonObject) -> "Dialect":
         """Who reads and answers this body; another one than itself where the body decides."""
         return self
 

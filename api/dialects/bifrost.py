@@ -20,12 +20,12 @@ from api.dialects.request_fields import (
 from api.dialects.rows import echo_parts, rows_of
 from api.dialects.schemas import (
     Absent,
-    Answered,
-    Asked,
     AtLeastOne,
     Model,
     Priority,
     Query,
+    RequestSchema,
+    ResponseSchema,
     Row,
     Tokens,
     TopN,
@@ -40,7 +40,7 @@ _PROVIDER = "rerankq"
 _NotBlank = Annotated[str, Field(pattern=r"\S")]
 
 
-class BifrostDocument(Asked):
+class BifrostDocument(RequestSchema):
     """A document as an object; `id` and `meta` are yours and come back."""
 
     text: _NotBlank
@@ -48,7 +48,7 @@ class BifrostDocument(Asked):
     meta: dict[str, Any] | None = None
 
 
-class BifrostRequest(Asked):
+class BifrostRequest(RequestSchema):
     """What to rank."""
 
     model: Model = None
@@ -63,7 +63,7 @@ class BifrostRequest(Asked):
     ] = None
 
 
-class BifrostEcho(Answered):
+class BifrostEcho(ResponseSchema):
     """A document as it comes back."""
 
     text: str
@@ -77,7 +77,7 @@ class BifrostRow(Row):
     document: BifrostEcho | Absent = None
 
 
-class BifrostUsage(Answered):
+class BifrostUsage(ResponseSchema):
     """What the request cost."""
 
     prompt_tokens: Tokens
@@ -85,7 +85,7 @@ class BifrostUsage(Answered):
     total_tokens: Tokens
 
 
-class BifrostExtra(Answered):
+class BifrostExtra(ResponseSchema):
     """How it was answered; `latency` is in milliseconds."""
 
     request_type: Literal["rerank"]
@@ -94,7 +94,7 @@ class BifrostExtra(Answered):
     chunk_index: Literal[0]
 
 
-class BifrostAnswer(Answered):
+class BifrostAnswer(ResponseSchema):
     """The documents, best first."""
 
     id: str
@@ -104,7 +104,7 @@ class BifrostAnswer(Answered):
     extra_fields: BifrostExtra
 
 
-class BifrostErrorObject(Answered):
+class BifrostErrorObject(ResponseSchema):
     """`type` is stable, `param` names the field."""
 
     type: str
@@ -112,13 +112,13 @@ class BifrostErrorObject(Answered):
     param: str | Absent = None
 
 
-class BifrostErrorExtra(Answered):
+class BifrostErrorExtra(ResponseSchema):
     """What was asked."""
 
     request_type: Literal["rerank"]
 
 
-class BifrostError(Answered):
+class BifrostError(ResponseSchema):
     """What went wrong; a Bifrost error is a fault of the gateway."""
 
     is_bifrost_error: bool

@@ -10,14 +10,14 @@ from api.dialects.request_fields import JsonObject, Objects, read_documents, rea
 from api.dialects.rows import echo, rows_of
 from api.dialects.schemas import (
     Absent,
-    Answered,
-    Asked,
     AtLeastOne,
     Model,
     ObjectEcho,
     Priority,
     Query,
     RankFieldNames,
+    RequestSchema,
+    ResponseSchema,
     Row,
     Texts,
     TopN,
@@ -31,7 +31,7 @@ _V1_CHUNKS = 10
 _V2_TOKENS_PER_DOC = 4096
 
 
-class CohereV1Request(Asked):
+class CohereV1Request(RequestSchema):
     """What to rank."""
 
     query: Query
@@ -47,7 +47,7 @@ class CohereV1Request(Asked):
     ] = None
 
 
-class CohereV2Request(Asked):
+class CohereV2Request(RequestSchema):
     """What to rank."""
 
     model: Model = None
@@ -58,7 +58,7 @@ class CohereV2Request(Asked):
     priority: Priority = None
 
 
-class CohereV1Meta(Answered):
+class CohereV1Meta(ResponseSchema):
     """Of the call."""
 
     api_version: ApiVersion
@@ -66,7 +66,7 @@ class CohereV1Meta(Answered):
     tokens: MetaTokens
 
 
-class CohereV2Meta(Answered):
+class CohereV2Meta(ResponseSchema):
     """Of the call."""
 
     api_version: ApiVersion
@@ -79,7 +79,7 @@ class CohereV1Row(Row):
     document: ObjectEcho | Absent = None
 
 
-class CohereV1Answer(Answered):
+class CohereV1Answer(ResponseSchema):
     """The documents, best first."""
 
     id: str
@@ -87,7 +87,7 @@ class CohereV1Answer(Answered):
     meta: CohereV1Meta
 
 
-class CohereV2Answer(Answered):
+class CohereV2Answer(ResponseSchema):
     """The documents, best first."""
 
     id: str
@@ -95,7 +95,7 @@ class CohereV2Answer(Answered):
     meta: CohereV2Meta
 
 
-class CohereError(Answered):
+class CohereError(ResponseSchema):
     """What went wrong; `id` is the request's."""
 
     id: str

@@ -8,7 +8,17 @@ from api.dialects import examples
 from api.dialects.base import Dialect
 from api.dialects.request_fields import JsonObject, read_documents, read_query, read_request, without_nulls
 from api.dialects.rows import rows_of, text_object
-from api.dialects.schemas import Answered, Asked, Instruction, Model, Query, RowWithText, TextDocument, TopN, TotalUsage
+from api.dialects.schemas import (
+    Instruction,
+    Model,
+    Query,
+    RequestSchema,
+    ResponseSchema,
+    RowWithText,
+    TextDocument,
+    TopN,
+    TotalUsage,
+)
 from api.http.error_responses import status_of
 from shared.contracts import RerankRequest, RerankResult
 from shared.errors import InvalidRequest, ModelNotFound, RerankqError
@@ -25,14 +35,14 @@ _CODES = {
 }
 
 
-class DashscopeInput(Asked):
+class DashscopeInput(RequestSchema):
     """What to rank."""
 
     query: Query
     documents: Annotated[list[str | TextDocument], Field(min_length=1)]
 
 
-class DashscopeParameters(Asked):
+class DashscopeParameters(RequestSchema):
     """How to answer."""
 
     top_n: TopN = None
@@ -40,7 +50,7 @@ class DashscopeParameters(Asked):
     instruct: Instruction = None
 
 
-class DashscopeRequest(Asked):
+class DashscopeRequest(RequestSchema):
     """What to rank, and how to answer."""
 
     model: Model = None
@@ -48,13 +58,13 @@ class DashscopeRequest(Asked):
     parameters: DashscopeParameters | None = None
 
 
-class DashscopeOutput(Answered):
+class DashscopeOutput(ResponseSchema):
     """The documents, best first."""
 
     results: list[RowWithText]
 
 
-class DashscopeAnswer(Answered):
+class DashscopeAnswer(ResponseSchema):
     """The output; `request_id` is the job's id."""
 
     output: DashscopeOutput
@@ -62,7 +72,7 @@ class DashscopeAnswer(Answered):
     request_id: str
 
 
-class DashscopeError(Answered):
+class DashscopeError(ResponseSchema):
     """What went wrong; `code` is one of DashScope's."""
 
     code: str

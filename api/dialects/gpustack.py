@@ -10,13 +10,13 @@ from api.dialects.request_fields import JsonObject, Objects, read_documents, rea
 from api.dialects.rows import rows_of, text_object
 from api.dialects.schemas import (
     Absent,
-    Answered,
-    Asked,
     Index,
     Model,
     PromptUsage,
     Query,
     RawScore,
+    RequestSchema,
+    ResponseSchema,
     TextEcho,
     Texts,
     TopN,
@@ -40,7 +40,7 @@ _REASONS = {
 }
 
 
-class GpustackRequest(Asked):
+class GpustackRequest(RequestSchema):
     """What to rank."""
 
     model: Model = None
@@ -50,7 +50,7 @@ class GpustackRequest(Asked):
     return_documents: Annotated[bool | None, Field(description="Default: true.")] = None
 
 
-class GpustackRow(Answered):
+class GpustackRow(ResponseSchema):
     """A document's place, and the document unless it is not wanted."""
 
     document: TextEcho | Absent = None
@@ -58,7 +58,7 @@ class GpustackRow(Answered):
     relevance_score: RawScore
 
 
-class GpustackAnswer(Answered):
+class GpustackAnswer(ResponseSchema):
     """The documents, best first."""
 
     model: str
@@ -67,7 +67,7 @@ class GpustackAnswer(Answered):
     usage: PromptUsage
 
 
-class GpustackErrorObject(Answered):
+class GpustackErrorObject(ResponseSchema):
     """`code` is the status."""
 
     message: str
@@ -75,7 +75,7 @@ class GpustackErrorObject(Answered):
     type: str
 
 
-class GpustackError(Answered):
+class GpustackError(ResponseSchema):
     """What went wrong."""
 
     error: GpustackErrorObject

@@ -12,7 +12,18 @@ from api.dialects import examples
 from api.dialects.base import Dialect
 from api.dialects.request_fields import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
 from api.dialects.rows import rows_of, text_of
-from api.dialects.schemas import Absent, Answered, Asked, DetailError, Model, PromptUsage, Query, Row, Texts, TopN
+from api.dialects.schemas import (
+    Absent,
+    DetailError,
+    Model,
+    PromptUsage,
+    Query,
+    RequestSchema,
+    ResponseSchema,
+    Row,
+    Texts,
+    TopN,
+)
 from api.dialects.superset import SupersetError
 from api.http.error_responses import status_of, superset_body
 from shared.contracts import RerankRequest, RerankResult
@@ -26,7 +37,7 @@ from shared.errors import (
 )
 
 
-class InfinityRequest(Asked):
+class InfinityRequest(RequestSchema):
     """What to rank."""
 
     model: Model = None
@@ -43,7 +54,7 @@ class InfinityRow(Row):
     document: str | Absent = None
 
 
-class InfinityAnswer(Answered):
+class InfinityAnswer(ResponseSchema):
     """The documents, best first."""
 
     object: Literal["rerank"]
@@ -54,7 +65,7 @@ class InfinityAnswer(Answered):
     created: int
 
 
-class InfinityErrorObject(Answered):
+class InfinityErrorObject(ResponseSchema):
     """`code` is the status."""
 
     message: str
@@ -63,13 +74,13 @@ class InfinityErrorObject(Answered):
     code: int
 
 
-class InfinityFault(Answered):
+class InfinityFault(ResponseSchema):
     """What went wrong."""
 
     error: InfinityErrorObject
 
 
-class InfinityInvalidField(Answered):
+class InfinityInvalidField(ResponseSchema):
     """What is wrong with the body, and where."""
 
     type: str
@@ -77,7 +88,7 @@ class InfinityInvalidField(Answered):
     msg: str
 
 
-class InfinityInvalid(Answered):
+class InfinityInvalid(ResponseSchema):
     """What is wrong with the body."""
 
     detail: list[InfinityInvalidField]

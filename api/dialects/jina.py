@@ -9,11 +9,11 @@ from api.dialects.base import Dialect
 from api.dialects.request_fields import JsonObject, read_documents, read_query, read_request, without_nulls
 from api.dialects.rows import rows_of, text_object
 from api.dialects.schemas import (
-    Answered,
-    Asked,
     DetailError,
     Model,
     Query,
+    RequestSchema,
+    ResponseSchema,
     RowWithText,
     TextDocument,
     TopN,
@@ -24,7 +24,7 @@ from shared.contracts import RerankRequest, RerankResult
 from shared.errors import InvalidRequest, RerankqError
 
 
-class JinaRequest(Asked):
+class JinaRequest(RequestSchema):
     """What to rank."""
 
     model: Model = None
@@ -34,7 +34,7 @@ class JinaRequest(Asked):
     return_documents: Annotated[bool | None, Field(description="Default: true.")] = None
 
 
-class JinaAnswer(Answered):
+class JinaAnswer(ResponseSchema):
     """The documents, best first."""
 
     model: str

@@ -11,7 +11,18 @@ from api.dialects import examples
 from api.dialects.base import Dialect
 from api.dialects.request_fields import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
 from api.dialects.rows import as_sent, rows_of
-from api.dialects.schemas import Absent, Answered, Asked, Index, Model, Query, RankFieldNames, Score, Tokens, TopN
+from api.dialects.schemas import (
+    Absent,
+    Index,
+    Model,
+    Query,
+    RankFieldNames,
+    RequestSchema,
+    ResponseSchema,
+    Score,
+    Tokens,
+    TopN,
+)
 from api.dialects.superset import SupersetError
 from api.http.error_responses import superset_body
 from shared.contracts import RerankRequest, RerankResult
@@ -20,7 +31,7 @@ from shared.errors import RerankqError
 _INPUT_REQUIRED = "input is required for rerank"
 
 
-class MixedbreadRequest(Asked):
+class MixedbreadRequest(RequestSchema):
     """What to rank."""
 
     model: Model = None
@@ -34,7 +45,7 @@ class MixedbreadRequest(Asked):
     rewrite_query: Annotated[Any, Field(description="Ignored.")] = None
 
 
-class MixedbreadRow(Answered):
+class MixedbreadRow(ResponseSchema):
     """A document's place, and the document when it is wanted."""
 
     index: Index
@@ -43,7 +54,7 @@ class MixedbreadRow(Answered):
     object: Literal["rank_result"]
 
 
-class MixedbreadUsage(Answered):
+class MixedbreadUsage(ResponseSchema):
     """What the request cost."""
 
     prompt_tokens: Tokens
@@ -51,7 +62,7 @@ class MixedbreadUsage(Answered):
     completion_tokens: int
 
 
-class MixedbreadAnswer(Answered):
+class MixedbreadAnswer(ResponseSchema):
     """The documents, best first; `top_k` is how many there are."""
 
     usage: MixedbreadUsage

@@ -18,7 +18,7 @@ from api.dialects.request_fields import (
     without_nulls,
 )
 from api.dialects.rows import rows_of
-from api.dialects.schemas import Answered, Asked, Ignored, Index, Model, Query, RawScore, TextDocument
+from api.dialects.schemas import Ignored, Index, Model, Query, RawScore, RequestSchema, ResponseSchema, TextDocument
 from api.http.error_responses import status_of
 from shared.contracts import RerankRequest, RerankResult
 from shared.errors import InvalidRequest, RequestError, RerankqError
@@ -26,13 +26,13 @@ from shared.errors import InvalidRequest, RequestError, RerankqError
 _NO_PASSAGES = "passages are required for ranking"
 
 
-class NvidiaQuery(Asked):
+class NvidiaQuery(RequestSchema):
     """What to rank by."""
 
     text: Query
 
 
-class NvidiaRequest(Asked):
+class NvidiaRequest(RequestSchema):
     """What to rank."""
 
     model: Model = None
@@ -41,20 +41,20 @@ class NvidiaRequest(Asked):
     truncate: Ignored = None
 
 
-class NvidiaRanking(Answered):
+class NvidiaRanking(ResponseSchema):
     """A passage's place."""
 
     index: Index
     logit: RawScore
 
 
-class NvidiaAnswer(Answered):
+class NvidiaAnswer(ResponseSchema):
     """The passages, best first."""
 
     rankings: list[NvidiaRanking]
 
 
-class NvidiaError(Answered):
+class NvidiaError(ResponseSchema):
     """What went wrong."""
 
     object: Literal["error"]

@@ -10,14 +10,14 @@ from api.dialects.request_fields import JsonObject, Objects, read_documents, rea
 from api.dialects.rows import echo, rows_of
 from api.dialects.schemas import (
     Absent,
-    Answered,
-    Asked,
     Ignored,
     Index,
     Model,
     ObjectEcho,
     Query,
     RankFieldNames,
+    RequestSchema,
+    ResponseSchema,
     Score,
     TopN,
 )
@@ -39,7 +39,7 @@ _CODES = {
 }
 
 
-class PineconeRequest(Asked):
+class PineconeRequest(RequestSchema):
     """What to rank."""
 
     model: Model = None
@@ -51,7 +51,7 @@ class PineconeRequest(Asked):
     parameters: Ignored = None
 
 
-class PineconeRow(Answered):
+class PineconeRow(ResponseSchema):
     """A document's place, and the document unless it is not wanted."""
 
     index: Index
@@ -59,13 +59,13 @@ class PineconeRow(Answered):
     document: ObjectEcho | Absent = None
 
 
-class PineconeUsage(Answered):
+class PineconeUsage(ResponseSchema):
     """What the request cost."""
 
     rerank_units: int
 
 
-class PineconeAnswer(Answered):
+class PineconeAnswer(ResponseSchema):
     """The documents, best first."""
 
     model: str
@@ -73,14 +73,14 @@ class PineconeAnswer(Answered):
     usage: PineconeUsage
 
 
-class PineconeErrorObject(Answered):
+class PineconeErrorObject(ResponseSchema):
     """One of gRPC's codes, and a sentence."""
 
     code: str
     message: str
 
 
-class PineconeError(Answered):
+class PineconeError(ResponseSchema):
     """What went wrong."""
 
     error: PineconeErrorObject

@@ -36,7 +36,7 @@ class Family:
     health: tuple[str, ...] = ()
     info: tuple[str, ...] = ()
 
-    def spoken_at(self, path: str) -> Dialect:
+    def dialect_at(self, path: str) -> Dialect:
         """Who words the errors of a path, given without the prefix."""
         for dialect in self.dialects:
             if path in (*dialect.paths, *dialect.aliases):
@@ -134,20 +134,20 @@ def family(name: str) -> Family:
     return _BY_PREFIX[name]
 
 
-def by_name(name: str) -> Dialect:
+def dialect_by_name(name: str) -> Dialect:
     """The dialect a job was submitted in. Raises KeyError."""
     return _BY_NAME[name]
 
 
-def by_path(path: str, root: Family = SUPERSET) -> Dialect:
+def dialect_for_path(path: str, root: Family = SUPERSET) -> Dialect:
     """Who words the errors of a path: a dialect of the family whose prefix it has, of the root's otherwise."""
     prefix, slash, rest = path.lstrip("/").partition("/")
     if prefix in _BY_PREFIX:
-        return _BY_PREFIX[prefix].spoken_at(slash + rest)
-    return root.spoken_at(path)
+        return _BY_PREFIX[prefix].dialect_at(slash + rest)
+    return root.dialect_at(path)
 
 
-def everywhere(root: Family = SUPERSET) -> Iterator[tuple[str, Family]]:
+def mounted_families(root: Family = SUPERSET) -> Iterator[tuple[str, Family]]:
     """Each prefix with who speaks there; the root's is empty, and comes first."""
     yield "", root
     for each in FAMILIES:

@@ -41,7 +41,7 @@ class RootDialect(SupersetDialect):
 
         return sorted((self, *_OTHERS), key=is_elsewhere)
 
-    def spoken_in(self, body: JsonObject) -> Dialect:
+    def dialect_for_body(self, body: JsonObject) -> Dialect:
         # Fields that the superset does not know are ignored: what it can read, it answers. But for Voyage's own field,
         # for its clients want an `object` that Infinity's refuse.
         if body.get("documents") is not None and body.get("query") is not None:

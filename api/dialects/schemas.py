@@ -17,13 +17,13 @@ def _without_null_defaults(schema: dict[str, Any]) -> None:
             del field["default"]
 
 
-class Asked(BaseModel):
+class RequestSchema(BaseModel):
     """A request's body. Fields that are not named are ignored."""
 
     model_config = ConfigDict(json_schema_extra=_without_null_defaults)
 
 
-class Answered(BaseModel):
+class ResponseSchema(BaseModel):
     """An answer's body, exactly: no field but those named."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra=_without_null_defaults)
@@ -54,13 +54,13 @@ RawScore = Annotated[float, Field(description="The model's own: a cross-encoder'
 Tokens = Annotated[int, Field(ge=0, description="Tokens that went into the model.")]
 
 
-class TextDocument(Asked):
+class TextDocument(RequestSchema):
     """A document as an object."""
 
     text: str
 
 
-class TextEcho(Answered):
+class TextEcho(ResponseSchema):
     """A document as it comes back."""
 
     text: str
@@ -72,7 +72,7 @@ class ObjectEcho(BaseModel):
     model_config = ConfigDict(extra="allow")
 
 
-class Row(Answered):
+class Row(ResponseSchema):
     """A document's place: rows are sorted, best first."""
 
     index: Index
@@ -85,20 +85,20 @@ class RowWithText(Row):
     document: TextEcho | Absent = None
 
 
-class PromptUsage(Answered):
+class PromptUsage(ResponseSchema):
     """What the request cost."""
 
     prompt_tokens: Tokens
     total_tokens: Tokens
 
 
-class TotalUsage(Answered):
+class TotalUsage(ResponseSchema):
     """What the request cost."""
 
     total_tokens: Tokens
 
 
-class DetailError(Answered):
+class DetailError(ResponseSchema):
     """What went wrong."""
 
     detail: str

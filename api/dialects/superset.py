@@ -21,8 +21,6 @@ from api.dialects.request_fields import (
 from api.dialects.rows import echo
 from api.dialects.schemas import (
     Absent,
-    Answered,
-    Asked,
     AtLeastOne,
     Instruction,
     Model,
@@ -30,6 +28,8 @@ from api.dialects.schemas import (
     Priority,
     Query,
     RankFieldNames,
+    RequestSchema,
+    ResponseSchema,
     Row,
     TextDocument,
     Tokens,
@@ -68,7 +68,7 @@ class SupersetDocument(TextDocument):
     meta: Any = None
 
 
-class SupersetRequest(Asked):
+class SupersetRequest(RequestSchema):
     """What to rank. `"true"` is taken for a bool, `"3"` for a number, and null for an absent field."""
 
     query: Query
@@ -93,7 +93,7 @@ class SupersetRequest(Asked):
     ] = None
 
 
-class Window(Answered):
+class Window(ResponseSchema):
     """The characters of the document's text that scored best."""
 
     start: int
@@ -114,7 +114,7 @@ class SupersetResult(SupersetRow):
     document: ObjectEcho | Absent = None
 
 
-class SupersetUsage(Answered):
+class SupersetUsage(ResponseSchema):
     """What the request cost; `cached_pairs` were known before, and cost nothing."""
 
     prompt_tokens: Tokens
@@ -123,26 +123,26 @@ class SupersetUsage(Answered):
     cached_pairs: int | Absent = None
 
 
-class ApiVersion(Answered):
+class ApiVersion(ResponseSchema):
     """As Cohere tells it."""
 
     version: str
 
 
-class BilledUnits(Answered):
+class BilledUnits(ResponseSchema):
     """As Cohere tells it."""
 
     search_units: int
 
 
-class MetaTokens(Answered):
+class MetaTokens(ResponseSchema):
     """As Cohere tells it."""
 
     input_tokens: Tokens
     output_tokens: int
 
 
-class Meta(Answered):
+class Meta(ResponseSchema):
     """As Cohere tells it."""
 
     api_version: ApiVersion
@@ -150,7 +150,7 @@ class Meta(Answered):
     tokens: MetaTokens
 
 
-class SupersetAnswer(Answered):
+class SupersetAnswer(ResponseSchema):
     """`results`, and in `data` the same rows without documents. `id` is the job's."""
 
     id: str
@@ -163,7 +163,7 @@ class SupersetAnswer(Answered):
     meta: Meta
 
 
-class ErrorObject(Answered):
+class ErrorObject(ResponseSchema):
     """`type` is stable, `param` names the field, `code` is the status."""
 
     message: str
@@ -172,7 +172,7 @@ class ErrorObject(Answered):
     code: int
 
 
-class SupersetError(Answered):
+class SupersetError(ResponseSchema):
     """What went wrong, thrice, for every client finds it elsewhere."""
 
     error: ErrorObject

@@ -11,7 +11,7 @@ from api.dialects import examples
 from api.dialects.base import Dialect
 from api.dialects.request_fields import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
 from api.dialects.rows import rows_of, text_of
-from api.dialects.schemas import Absent, Answered, Asked, Ignored, Index, Query, Score, Texts
+from api.dialects.schemas import Absent, Ignored, Index, Query, RequestSchema, ResponseSchema, Score, Texts
 from api.http.error_responses import status_of
 from shared.contracts import RerankRequest, RerankResult
 from shared.errors import InternalError, InvalidRequest, Overloaded, RerankqError, ScoringFailed, ServiceError
@@ -26,7 +26,7 @@ _MAX_CONCURRENT_REQUESTS = 512
 ErrorType = Literal["Unhealthy", "Backend", "Overloaded", "Validation", "Tokenizer", "Empty"]
 
 
-class TeiRequest(Asked):
+class TeiRequest(RequestSchema):
     """What to rank."""
 
     query: Query
@@ -37,7 +37,7 @@ class TeiRequest(Asked):
     truncation_direction: Ignored = None
 
 
-class TeiRank(Answered):
+class TeiRank(ResponseSchema):
     """A text's place, and the text when it is wanted."""
 
     index: Index
@@ -49,7 +49,7 @@ class TeiAnswer(RootModel[list[TeiRank]]):
     """The texts, best first."""
 
 
-class TeiError(Answered):
+class TeiError(ResponseSchema):
     """What went wrong."""
 
     error: str
@@ -102,20 +102,20 @@ def _type_of(error: RerankqError) -> ErrorType:
             return "Validation"
 
 
-class Labels(Answered):
+class Labels(ResponseSchema):
     """The classes of the model: a reranker has one."""
 
     id2label: dict[str, str]
     label2id: dict[str, int]
 
 
-class ModelType(Answered):
+class ModelType(ResponseSchema):
     """What the model does."""
 
     reranker: Labels
 
 
-class TeiInfo(Answered):
+class TeiInfo(ResponseSchema):
     """What is served, as TEI's clients ask for it."""
 
     model_id: str

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from api.dialects import examples
 from api.dialects.base import Dialect
 from api.dialects.request_fields import DOCUMENTS_REQUIRED, JsonObject, read_query, read_request, without_nulls
-from api.dialects.schemas import Answered, Asked, Index, Instruction, Model, PromptUsage, Query, Score
+from api.dialects.schemas import Index, Instruction, Model, PromptUsage, Query, RequestSchema, ResponseSchema, Score
 from api.http.error_responses import status_of
 from shared.contracts import MAX_PRIORITY, Document, RerankRequest, RerankResult
 from shared.errors import InvalidRequest, RerankqError
@@ -30,20 +30,20 @@ _ZERO_IS_NONE = ("top_n", "max_tokens_per_query", "max_tokens_per_doc")
 _Limit = Annotated[int, Field(ge=0)] | None
 
 
-class TextPart(Asked):
+class TextPart(RequestSchema):
     """A part of a text."""
 
     type: Annotated[str, Field(pattern="^text$")]
     text: str
 
 
-class TextContent(Asked):
+class TextContent(RequestSchema):
     """A text in parts."""
 
     content: Annotated[list[TextPart], Field(min_length=1)]
 
 
-class VllmFields(Asked):
+class VllmFields(RequestSchema):
     """What a rerank and a score request share."""
 
     model: Model = None
@@ -63,14 +63,14 @@ class VllmRerankRequest(VllmFields):
     top_n: _Limit = None
 
 
-class VllmDocument(Answered):
+class VllmDocument(ResponseSchema):
     """A document as vLLM gives it back."""
 
     text: str
     multi_modal: None
 
 
-class VllmRow(Answered):
+class VllmRow(ResponseSchema):
     """A document's place."""
 
     index: Index
@@ -78,7 +78,7 @@ class VllmRow(Answered):
     relevance_score: Score
 
 
-class VllmRerankAnswer(Answered):
+class VllmRerankAnswer(ResponseSchema):
     """The documents, best first."""
 
     id: str
@@ -87,7 +87,7 @@ class VllmRerankAnswer(Answered):
     results: list[VllmRow]
 
 
-class VllmErrorObject(Answered):
+class VllmErrorObject(ResponseSchema):
     """`code` is the status."""
 
     message: str
@@ -96,7 +96,7 @@ class VllmErrorObject(Answered):
     code: int
 
 
-class VllmError(Answered):
+class VllmError(ResponseSchema):
     """What went wrong."""
 
     error: VllmErrorObject

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.dialects import examples
 from api.dialects.request_fields import JsonObject, read_request
-from api.dialects.schemas import Answered, Asked, Index, Score, Tokens
+from api.dialects.schemas import Index, RequestSchema, ResponseSchema, Score, Tokens
 from api.dialects.vllm import TextContent, VllmDialect, VllmFields, read_fields, read_texts
 from shared.contracts import Document, RerankRequest, RerankResult
 from shared.errors import InvalidRequest
@@ -42,7 +42,7 @@ class VllmScoreRequest(VllmFields):
     text_2: _Side | None = None
 
 
-class VllmScore(Answered):
+class VllmScore(ResponseSchema):
     """A pair's score; `index` is its place in the request."""
 
     index: Index
@@ -50,7 +50,7 @@ class VllmScore(Answered):
     score: Score
 
 
-class VllmScoreUsage(Answered):
+class VllmScoreUsage(ResponseSchema):
     """What the request cost."""
 
     prompt_tokens: Tokens
@@ -59,7 +59,7 @@ class VllmScoreUsage(Answered):
     prompt_tokens_details: None
 
 
-class VllmScoreAnswer(Answered):
+class VllmScoreAnswer(ResponseSchema):
     """The scores, in the order of the request."""
 
     id: str
@@ -76,7 +76,7 @@ class VllmScoreDialect(VllmDialect):
     name = "vllm-score"
     paths = ("/score", "/v1/score")
     summary = "Score pairs of texts, in the order of the request"
-    request_model: ClassVar[type[Asked]] = VllmScoreRequest
+    request_model: ClassVar[type[RequestSchema]] = VllmScoreRequest
     answer_models: ClassVar[tuple[type[BaseModel], ...]] = (VllmScoreAnswer,)
     examples: ClassVar[dict[str, JsonObject]] = {
         "one-to-many": {"queries": examples.QUERY, "documents": examples.DOCUMENTS},

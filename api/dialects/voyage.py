@@ -10,12 +10,12 @@ from api.dialects.request_fields import JsonObject, Objects, read_documents, rea
 from api.dialects.rows import rows_of, text_of
 from api.dialects.schemas import (
     Absent,
-    Answered,
-    Asked,
     DetailError,
     Ignored,
     Model,
     Query,
+    RequestSchema,
+    ResponseSchema,
     Row,
     Texts,
     TopN,
@@ -25,7 +25,7 @@ from shared.contracts import RerankRequest, RerankResult
 from shared.errors import RerankqError
 
 
-class VoyageRequest(Asked):
+class VoyageRequest(RequestSchema):
     """What to rank."""
 
     query: Query
@@ -42,7 +42,7 @@ class VoyageRow(Row):
     document: str | Absent = None
 
 
-class VoyageAnswer(Answered):
+class VoyageAnswer(ResponseSchema):
     """The documents, best first."""
 
     object: Literal["list"]

@@ -10,32 +10,32 @@ from pydantic import BaseModel
 from api.dialects import examples
 from api.dialects.base import Dialect
 from api.dialects.request_fields import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
-from api.dialects.schemas import Answered, Asked, Query, Score, Texts
+from api.dialects.schemas import Query, RequestSchema, ResponseSchema, Score, Texts
 from shared.contracts import RerankRequest, RerankResult
 from shared.errors import RerankqError
 
 
-class WeaviateRequest(Asked):
+class WeaviateRequest(RequestSchema):
     """What to score."""
 
     query: Query
     documents: Texts
 
 
-class WeaviateScore(Answered):
+class WeaviateScore(ResponseSchema):
     """A document and its score."""
 
     document: str
     score: Score
 
 
-class WeaviateAnswer(Answered):
+class WeaviateAnswer(ResponseSchema):
     """The scores, in the order of the request."""
 
     scores: list[WeaviateScore]
 
 
-class WeaviateError(Answered):
+class WeaviateError(ResponseSchema):
     """What went wrong."""
 
     error: str

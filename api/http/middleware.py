@@ -23,7 +23,7 @@ _VERSIONS = re.compile(r"^(?P<prefix>/[a-z]+)?(?:/v[0-9])+(?=/v[0-9]/)")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
-class RequestEnvelope:
+class RequestContextMiddleware:
     """Adds X-Request-Id (the caller's own, when it is a plain one), completes Server-Timing, answers for a fault."""
 
     def __init__(

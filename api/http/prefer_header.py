@@ -11,7 +11,7 @@ _SECONDS = re.compile(r"[0-9]{1,9}")
 
 
 @dataclass(frozen=True, slots=True)
-class Preference:
+class WaitPreference:
     """`wait_seconds` None: as long as the server allows. `job_after`: a job rather than an error past the wait."""
 
     wait_seconds: int | None = None
@@ -19,13 +19,13 @@ class Preference:
 
     @property
     def applied(self) -> str | None:
-        """What `Preference-Applied` says, None when no preference was given."""
+        """What `WaitPreference-Applied` says, None when no preference was given."""
         if not self.job_after:
             return None
         return f"wait={self.wait_seconds}" if self.wait_seconds else "respond-async"
 
 
-def parse_preference(header: str | None) -> Preference:
+def parse_prefer_header(header: str | None) -> WaitPreference:
     """Read a Prefer header; several lines of it are joined by commas. What is malformed or unknown is ignored.
 
     `respond-async, wait=N` waits N seconds for the result before it answers with a job. Of two waits the first holds.
@@ -38,8 +38,8 @@ def parse_preference(header: str | None) -> Preference:
         elif name == "wait" and wait is None and _SECONDS.fullmatch(value):
             wait = int(value)
     if wait is not None:
-        return Preference(wait, job_after=True)
-    return Preference(0, job_after=True) if respond_async else Preference()
+        return WaitPreference(wait, job_after=True)
+    return WaitPreference(0, job_after=True) if respond_async else WaitPreference()
 
 
 def _preferences(header: str) -> Iterator[tuple[str, str]]:

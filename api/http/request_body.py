@@ -11,7 +11,7 @@ import pydantic_core
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from api.http.prefer_header import Preference, parse_preference
+from api.http.prefer_header import WaitPreference, parse_prefer_header
 from shared.errors import InvalidRequest, PayloadTooLarge, RequestTimedOut
 
 T = TypeVar("T")
@@ -112,9 +112,9 @@ async def _read_body(request: Request, max_bytes: int) -> bytes:
         raise RequestTimedOut(f"nothing more of the body came for {BODY_SECONDS:g} s") from None
 
 
-def read_preference(request: Request) -> Preference:
+def read_prefer_header(request: Request) -> WaitPreference:
     """What the caller prefers; the header may come in several lines."""
-    return parse_preference(", ".join(request.headers.getlist("prefer")))
+    return parse_prefer_header(", ".join(request.headers.getlist("prefer")))
 
 
 def read_idempotency_key(request: Request) -> str | None:
@@ -131,7 +131,7 @@ def json_response(content: Any, status: int = 200, headers: dict[str, str] | Non
     return Response(pydantic_core.to_json(content), status, headers, media_type="application/json")
 
 
-async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+async def cancel_on_disconnect(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`, which is cancelled when the caller leaves. Raises ClientDisconnect then.
 
     The body must have been read.

@@ -15,9 +15,9 @@ import redis.asyncio
 from redis.exceptions import RedisError
 
 from api.background_tasks import cancel_and_wait
-from shared import keys
 from shared.errors import StoreUnavailable
-from shared.ledger.job_ledger import Ledger
+from shared.keys import job_keys
+from shared.ledger.job_ledger import JobLedger
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ SWEEP_SECONDS = 1.0
 _RECONNECT_SECONDS = 0.5
 
 
-class Ending(asyncio.Event):
+class JobCompletion(asyncio.Event):
     """Set when a job has ended. `scores` is its only shard's accepted scores as the worker wrote them, if they came.
 
     `accepted` is to be set when the job is known to be in the store. When it is there no more, and nobody has said that
@@ -37,19 +37,19 @@ class Ending(asyncio.Event):
     scores: bytes | None = None
 
 
-class ReplyWaiter:
+class CompletionListener:
     """Wakes those who wait for jobs. `run` must be running."""
 
-    def __init__(self, client: redis.asyncio.Redis, ledger: Ledger) -> None:
+    def __init__(self, client: redis.asyncio.Redis, ledger: JobLedger) -> None:
         self._client = client
         self._ledger = ledger
         self._connected = True
-        self._waiting: defaultdict[str, set[Ending]] = defaultdict(set)
+        self._waiting: defaultdict[str, set[JobCompletion]] = defaultdict(set)
 
     @contextmanager
-    def expect(self, job_id: str) -> Iterator[Ending]:
+    def expect(self, job_id: str) -> Iterator[JobCompletion]:
         """An event that is set when the job has ended. Enter before the job is submitted or its state read."""
-        event = Ending()
+        event = JobCompletion()
         self._waiting[job_id].add(event)
         try:
             yield event
@@ -70,14 +70,14 @@ class ReplyWaiter:
         while True:
             try:
                 async with self._client.pubsub() as channel:
-                    await channel.subscribe(keys.FINISHED_CHANNEL)
+                    await channel.subscribe(job_keys.JOB_ENDED_CHANNEL)
                     self._set_connected(True)
                     await self._sweep()
                     # A read that times out is a quiet second, not an error.
                     while True:
                         message = await channel.get_message(ignore_subscribe_messages=True, timeout=SWEEP_SECONDS)
                         if message is not None:
-                            self._ring(*read_news(message["data"]))
+                            self._ring(*parse_notification(message["data"]))
             except (RedisError, OSError) as error:
                 self._set_connected(False, str(error))
                 await asyncio.sleep(_RECONNECT_SECONDS)
@@ -102,7 +102,7 @@ class ReplyWaiter:
         # Before the store is asked: one that is accepted meanwhile may be gone in an answer that is older.
         accepted = {event for events in self._waiting.values() for event in events if event.accepted}
         try:
-            states = await self._ledger.states(waiting)
+            states = await self._ledger.statuses(waiting)
         except StoreUnavailable:
             # Looked up again in a second; the pool watch has said by now that Redis is away.
             return
@@ -121,7 +121,7 @@ class ReplyWaiter:
             event.set()
 
 
-def read_news(message: bytes) -> tuple[str, bytes | None]:
+def parse_notification(message: bytes) -> tuple[str, bytes | None]:
     """The job that has ended, and its result where it was told too; see lua/_common.lua."""
     job_id, _, scores = message.partition(b" ")
     return job_id.decode(errors="replace"), scores or None

@@ -16,7 +16,7 @@ Attempt = Callable[[RerankRequest, str | None, float | None], Awaitable[T]]
 """Asks one model, under an Idempotency-Key, within so many seconds (None: as long as the server allows)."""
 
 
-async def first_that_answers(
+async def try_models(
     request: RerankRequest, attempt: Attempt[T], *, idempotency: str | None = None, seconds: float | None = None
 ) -> T:
     """What the first model answers that does, all of them within `seconds`. Raises what the first one raised."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from shared.contracts import RankedRow, RerankRequest, RerankResult, ScoreScale, ShardScores
-from shared.partial_results import PairScore, Rest, assemble
+from shared.partial_results import KnownScores, PairScore, merge_scores
 
 
 class RankedJob(Protocol):
@@ -21,13 +21,13 @@ class RankedJob(Protocol):
 
 
 def rank(
-    job: RankedJob, request: RerankRequest, shards: Sequence[ShardScores], rest: Rest | None = None
+    job: RankedJob, request: RerankRequest, shards: Sequence[ShardScores], rest: KnownScores | None = None
 ) -> RerankResult:
     """The ranked result of a finished job; `rest` is what no shard of it holds.
 
     Equal scores keep the request's order; failed documents come last.
     """
-    rows = _rows(request, assemble(shards, rest))
+    rows = _rows(request, merge_scores(shards, rest))
     # A failed document has no score; clients need a number, and one that leaves it last if they sort again.
     floor = min([0.0, *(score for score, _ in rows if score is not None)])
     order = sorted(range(len(rows)), key=lambda index: _sort_key(rows[index][0]))

@@ -12,10 +12,10 @@ from secrets import token_hex
 
 import redis.asyncio
 
-from shared import keys
 from shared.errors import StoreDamaged, StoreUnavailable
-from shared.ledger.job_ledger import Ledger, Ring
-from shared.queue.celery_app import Envelopes
+from shared.keys import queue_keys, service_keys
+from shared.ledger.job_ledger import JobLedger
+from shared.queue.messages import MessageBuilder, WakeUp
 from shared.store.client import store_errors
 from shared.store.scripts import script_source
 
@@ -33,11 +33,11 @@ class Reconciler:
     """`run` it for as long as the API lives."""
 
     def __init__(
-        self, client: redis.asyncio.Redis, ledger: Ledger, envelopes: Envelopes, models: Sequence[str]
+        self, client: redis.asyncio.Redis, ledger: JobLedger, messages: MessageBuilder, models: Sequence[str]
     ) -> None:
         self._client = client
         self._ledger = ledger
-        self._envelopes = envelopes
+        self._envelopes = messages
         self._models = models
         self._name = token_hex(8)
         self._take_lead = client.register_script(script_source("elect_leader"))
@@ -74,19 +74,21 @@ class Reconciler:
             self._mend_at = now + MEND_SECONDS
         for model in self._models:
             if mending:
-                await self._ledger.mend(model)
+                await self._ledger.repair(model)
             await self._ledger.expire(model)
             if now >= self._trusted_from:
-                await self.ring(await self._ledger.reconcile(model), model)
+                await self.enqueue(await self._ledger.reconcile(model), model)
 
-    async def ring(self, rings: Sequence[Ring], model: str) -> None:
+    async def enqueue(self, rings: Sequence[WakeUp], model: str) -> None:
         """Push the doorbells of the given shards."""
         by_class: defaultdict[str, list[bytes]] = defaultdict(list)
         for ring in rings:
-            name = keys.queue_name(model, ring.work_class)
-            by_class[keys.queue(model, ring.work_class)].append(self._envelopes.build(name, ring.job_id, ring.shard))
-        for queue, envelopes in by_class.items():
-            await self._ledger.ring(queue, envelopes)
+            name = queue_keys.queue_name(model, ring.work_class)
+            by_class[queue_keys.queue(model, ring.work_class)].append(
+                self._envelopes.build(name, ring.job_id, ring.shard)
+            )
+        for queue, messages in by_class.items():
+            await self._ledger.enqueue(queue, messages)
         if rings:
             logger.info("rang again for %d shards of %s", len(rings), model)
 
@@ -99,4 +101,8 @@ class Reconciler:
     async def _lead(self) -> bool:
         """Take or keep the lock."""
         with store_errors():
-            return bool(await self._take_lead(keys=[keys.RECONCILER], args=[self._name, int(LEADER_SECONDS * 1000)]))
+            return bool(
+                await self._take_lead(
+                    keys=[service_keys.RECONCILER_LEADER], args=[self._name, int(LEADER_SECONDS * 1000)]
+                )
+            )

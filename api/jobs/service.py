@@ -8,9 +8,9 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from api.http.error_responses import error_of
-from api.jobs.completions import ReplyWaiter
+from api.jobs.completions import CompletionListener
 from api.jobs.ranking import rank
-from api.jobs.submissions import Preparation, unavailable
+from api.jobs.submissions import SubmissionBuilder, unavailable
 from shared.contracts import RerankRequest, RerankResult, WorkClass
 from shared.errors import (
     JobCanceled,
@@ -23,8 +23,8 @@ from shared.errors import (
     WaitTimedOut,
 )
 from shared.ledger import encoding
-from shared.ledger.job_ledger import Acceptance, Ledger, Submission
-from shared.ledger.job_record import JobRecord, JobState
+from shared.ledger.job_ledger import Acceptance, JobLedger, Submission
+from shared.ledger.job_record import JobRecord, JobStatus
 from shared.store.client import RETRY_AFTER_SECONDS
 
 _POOL_CHECK_SECONDS = 1.0
@@ -43,7 +43,7 @@ class _Answered(NamedTuple):
 class RerankService:
     """Jobs in, results out."""
 
-    def __init__(self, *, ledger: Ledger, replies: ReplyWaiter, preparation: Preparation) -> None:
+    def __init__(self, *, ledger: JobLedger, replies: CompletionListener, preparation: SubmissionBuilder) -> None:
         self.models = preparation.models
         self.limits = preparation.limits
         self._ledger = ledger
@@ -94,7 +94,7 @@ class RerankService:
                     raise _lost("this request")
                 return acceptance, ended.scores
         job_id = acceptance.job_id
-        if acceptance.existing and (await self.job(job_id, submission.owner, wait_seconds=seconds)).state.final:
+        if acceptance.existing and (await self.job(job_id, submission.owner, wait_seconds=seconds)).status.final:
             return acceptance, None
         raise WaitTimedOut(
             f"no result within {seconds:g} s; the job goes on at /v1/jobs/{job_id}",
@@ -116,11 +116,11 @@ class RerankService:
     async def job(self, job_id: str, owner: str, *, wait_seconds: float = 0.0) -> JobRecord:
         """A job's record, as soon as it has ended or `wait_seconds` have passed. Raises JobNotFound."""
         record = await self._read(job_id, owner)
-        if wait_seconds and not record.state.final:
+        if wait_seconds and not record.status.final:
             with self._replies.expect(job_id) as ended:
                 record = await self._read(job_id, owner)
                 ended.accepted = True
-                if not record.state.final:
+                if not record.status.final:
                     await self._ring(ended, min(wait_seconds, self.limits.wait_seconds))
                     record = await self._read(job_id, owner)
         return record
@@ -157,7 +157,7 @@ class RerankService:
         while (left := deadline - loop.time()) > 0:
             if await self._ring(ended, min(left, _POOL_CHECK_SECONDS)):
                 return True
-            failed = self._pools.failed_start(submission.model)
+            failed = self._pools.start_failure(submission.model)
             if failed is not None and (failed.at != known or loop.time() >= patient_until):
                 raise unavailable(submission.model, failed)
         return ended.is_set()
@@ -190,23 +190,23 @@ class RerankService:
             raise _not_found(job_id)
         accepted = (submission.request, submission.rest) if submission else await self._ledger.read_request(job_id)
         is_whole = accepted is not None and len(accepted[0].documents) == record.pairs and len(shards) == record.shards
-        if accepted is None or (record.state is JobState.SUCCEEDED and not is_whole):
+        if accepted is None or (record.status is JobStatus.SUCCEEDED and not is_whole):
             # Deleted while it was read, or a part of it is lost.
             if await self._ledger.read(job_id) is None:
                 raise _not_found(job_id)
             raise _lost("the result of this job")
         request, rest = accepted
-        match record.state:
-            case JobState.SUCCEEDED:
+        match record.status:
+            case JobStatus.SUCCEEDED:
                 return rank(record, request, shards, rest)
-            case JobState.FAILED:
+            case JobStatus.FAILED:
                 raise error_of(record.failure)
-            case JobState.CANCELED:
+            case JobStatus.CANCELED:
                 raise JobCanceled(f"the job {job_id} was canceled")
-            case JobState.EXPIRED:
+            case JobStatus.EXPIRED:
                 raise JobExpired(f"the job {job_id} passed its deadline before it was scored")
             case _:
-                raise JobNotFinished(f"the job {job_id} is {record.state}; its result is not there yet")
+                raise JobNotFinished(f"the job {job_id} is {record.status}; its result is not there yet")
 
 
 def _not_found(job_id: str) -> JobNotFound:

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from api.pool_monitor import FailedStart, PoolWatch
-from shared import keys
+from api.pool_monitor import PoolMonitor, StartFailure
 from shared.contracts import Document, RerankRequest, WorkClass
 from shared.errors import InvalidRequest, ModelUnavailable
+from shared.keys import queue_keys
 from shared.ledger.job_ledger import Submission
 from shared.ledger.job_record import new_job_id
 from shared.models import ModelRegistry, ModelSpec
-from shared.partial_results import Rest, set_apart
-from shared.queue.celery_app import Envelopes
+from shared.partial_results import KnownScores, split_known
+from shared.queue.messages import MessageBuilder
 from shared.score_cache import ScoreReader
 from shared.sharding import ShardSize, cut
 
@@ -38,28 +38,28 @@ class Limits:
     batch_window: int
 
 
-def unavailable(model: str, failed: FailedStart) -> ModelUnavailable:
+def unavailable(model: str, failed: StartFailure) -> ModelUnavailable:
     """What a caller is told of a failed start."""
     message = f"model {model!r} failed to start: {failed.reason}"
     return ModelUnavailable(message, param="model", retry_after=failed.retry_after)
 
 
-class Preparation:
+class SubmissionBuilder:
     """Prepares submissions; `scores` None: no score is known before it is asked for."""
 
     def __init__(
         self,
         *,
-        pools: PoolWatch,
+        pools: PoolMonitor,
         models: ModelRegistry,
-        envelopes: Envelopes,
+        messages: MessageBuilder,
         limits: Limits,
         scores: ScoreReader | None = None,
     ) -> None:
         self.models = models
         self.limits = limits
         self.pools = pools
-        self._envelopes = envelopes
+        self._envelopes = messages
         self._scores = scores
 
     async def prepare(
@@ -71,11 +71,11 @@ class Preparation:
         rest = await self._set_apart(request, spec)
         sizes = self._cut(request, spec, rest)
         if sizes:
-            self.refuse_while_backing_off(spec.name)
+            self.require_startable(spec.name)
         job_id = new_job_id()
         # Whoever waits gets every worker at once; a job that nobody waits for leaves room for others.
         rung = len(sizes) if work_class is WorkClass.INTERACTIVE else min(len(sizes), self.limits.batch_window)
-        queue = keys.queue_name(spec.name, work_class)
+        queue = queue_keys.queue_name(spec.name, work_class)
         return Submission(
             job_id=job_id,
             request=request,
@@ -84,15 +84,15 @@ class Preparation:
             owner=owner,
             work_class=work_class,
             sizes=sizes,
-            envelopes=[self._envelopes.build(queue, job_id, shard) for shard in range(rung)],
+            messages=[self._envelopes.build(queue, job_id, shard) for shard in range(rung)],
             deadline_seconds=self.limits.job_deadline_seconds,
             idempotency=idempotency,
             rest=rest,
         )
 
-    def refuse_while_backing_off(self, model: str) -> None:
+    def require_startable(self, model: str) -> None:
         """Raises ModelUnavailable while no start is tried. Afterwards it is work that makes one be tried again."""
-        failed = self.pools.failed_start(model)
+        failed = self.pools.start_failure(model)
         if failed is not None and failed.retry_in:
             raise unavailable(model, failed)
 
@@ -109,17 +109,17 @@ class Preparation:
                 f"instruction: model {spec.name!r} has no score template to put it into", param="instruction"
             )
 
-    async def _set_apart(self, request: RerankRequest, spec: ModelSpec) -> Rest | None:
+    async def _set_apart(self, request: RerankRequest, spec: ModelSpec) -> KnownScores | None:
         """What of the request needs no worker; None when all of it does."""
         # Of a listwise model a score depends on all that was asked together; the rest is known by one query's texts.
         if spec.listwise or _has_own_queries(request):
             return None
         texts = [document.text for document in request.documents]
         if self._scores is None or not self.pools.store_reachable:
-            return set_apart(texts, {}) if len(texts) > 1 else None
-        return set_apart(texts, await self._scores.read(spec, request, list(dict.fromkeys(texts))))
+            return split_known(texts, {}) if len(texts) > 1 else None
+        return split_known(texts, await self._scores.read(spec, request, list(dict.fromkeys(texts))))
 
-    def _cut(self, request: RerankRequest, spec: ModelSpec, rest: Rest | None) -> list[ShardSize]:
+    def _cut(self, request: RerankRequest, spec: ModelSpec, rest: KnownScores | None) -> list[ShardSize]:
         documents = request.documents if rest is None else rest.scored(request.documents)
         if _has_own_queries(request):
             # A worker asks its engine about one query at a time.

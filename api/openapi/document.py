@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from api.dialects.base import Dialect
-from api.dialects.registry import SUPERSET, Family, by_path, everywhere
+from api.dialects.registry import SUPERSET, Family, dialect_for_path, mounted_families
 from api.http.error_responses import headers_of
 from api.openapi.examples import ERRORS, NOT_FINISHED, REQUEST_ID, answer_to
 from api.openapi.schemas import EXAMPLE_JOB, Job
@@ -78,7 +78,7 @@ def describe_api(app: FastAPI, root: Family) -> dict[str, Any]:
         for path, operations in document["paths"].items():
             dialect = _reranker(path, root)
             for operation in operations.values():
-                _complete(operation, path, dialect or by_path(path, root), shapes)
+                _complete(operation, path, dialect or dialect_for_path(path, root), shapes)
                 if dialect is not None:
                     operation |= _describe(dialect, path, shapes)
         components = document.setdefault("components", {})
@@ -98,7 +98,7 @@ class _Shapes:
     """The schemas of all that dialects read and answer, by their names in the document."""
 
     def __init__(self, root: Family) -> None:
-        dialects = [dialect for _, family in everywhere(root) for dialect in family.dialects]
+        dialects = [dialect for _, family in mounted_families(root) for dialect in family.dialects]
         asked = {dialect.request_model for dialect in dialects}
         self._answers = sorted({model for dialect in dialects for model in dialect.answer_models}, key=_name)
         errors = {dialect.error_model for dialect in dialects}
@@ -137,14 +137,14 @@ def _tags(root: Family) -> Iterator[dict[str, str]]:
     yield {"name": "clients", "description": "What clients of other systems ask beside rerank."}
     yield from (
         {"name": family.name, "description": family.about}
-        for prefix, family in everywhere(root)
+        for prefix, family in mounted_families(root)
         if prefix and family is not root
     )
 
 
 def _reranker(path: str, root: Family) -> Dialect | None:
     """Who reranks at a path, None where nobody does."""
-    for prefix, family in everywhere(root):
+    for prefix, family in mounted_families(root):
         for dialect in family.dialects:
             if path.startswith(prefix) and path.removeprefix(prefix) in dialect.paths:
                 return dialect

@@ -31,7 +31,7 @@ from shared.errors import (
     Unauthorized,
     WaitTimedOut,
 )
-from shared.ledger.job_record import JobRecord, JobState
+from shared.ledger.job_record import JobRecord, JobStatus
 from shared.models import ModelRegistry, ModelSpec
 
 PANDA_QUERY, PANDA_DOCUMENTS = examples.QUERY, examples.DOCUMENTS
@@ -40,14 +40,16 @@ _SERVED = ModelRegistry([ModelSpec(name=EXAMPLE_MODEL)])
 _CREATED_MS = EXAMPLE_CREATED * 1000
 _RECORD = JobRecord(
     id=EXAMPLE_JOB_ID,
-    state=JobState.SUCCEEDED,
+    status=JobStatus.SUCCEEDED,
     model=EXAMPLE_MODEL,
     dialect="",
     owner="",
     work_class=WorkClass.INTERACTIVE,
     pairs=0,
+    pairs_known=0,
+    pairs_scored=0,
     shards=1,
-    left=0,
+    shards_left=0,
     created_ms=_CREATED_MS,
     started_ms=_CREATED_MS,
     finished_ms=_CREATED_MS,
@@ -88,7 +90,7 @@ NOT_FINISHED = JobNotFinished(f"the job {EXAMPLE_JOB_ID} is running; its result 
 
 def answer_to(dialect: Dialect, body: JsonObject) -> tuple[int, Any]:
     """Status and body of the answer to an example of that dialect."""
-    spoken = dialect.spoken_in(body)
+    spoken = dialect.dialect_for_body(body)
     try:
         return 200, spoken.render(_result(spoken.parse(body)))
     except (InvalidRequest, ModelNotFound) as error:

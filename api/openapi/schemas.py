@@ -2,35 +2,41 @@
 
 from typing import Any, Literal
 
-from api.dialects.schemas import Absent, Answered
-from shared.ledger.job_record import JobState
+from api.dialects.schemas import Absent, ResponseSchema
+from shared.ledger.job_record import JobStatus
 
 EXAMPLE_JOB_ID = "job-5f1d8c0b6f3e4a7d9c2b1a0987654321"
 EXAMPLE_CREATED = 1_795_222_196
 EXAMPLE_MODEL = "all-MiniLM-L6-v2"
 
 
-class Progress(Answered):
-    """How far a job is: (query, document) pairs, and the shards that they are cut into."""
+class Progress(ResponseSchema):
+    """How far a job is: (query, document) pairs, and the shards that they are divided into.
 
-    pairs: int
-    shards: int
+    `pairs_per_second` and `estimated_finish` (Unix seconds) are present once workers have scored a part of it.
+    """
+
+    pairs_total: int
+    pairs_done: int
+    shards_total: int
     shards_done: int
+    pairs_per_second: float | Absent = None
+    estimated_finish: float | Absent = None
 
 
-class JobError(Answered):
+class JobError(ResponseSchema):
     """Why a job has no result; `type` is stable."""
 
     type: str
     message: str
 
 
-class Job(Answered):
+class Job(ResponseSchema):
     """A job. Times are Unix seconds; `results` is where the result is, once it is there."""
 
     id: str
     object: Literal["job"]
-    state: JobState
+    status: JobStatus
     model: str
     created: float
     progress: Progress
@@ -40,14 +46,14 @@ class Job(Answered):
     error: JobError | Absent = None
 
 
-class Workers(Answered):
+class Workers(ResponseSchema):
     """A model's workers."""
 
     ready: int
     starting: int
 
 
-class ServedModel(Answered):
+class ServedModel(ResponseSchema):
     """A model that is served."""
 
     id: str
@@ -59,14 +65,14 @@ class ServedModel(Answered):
     workers: Workers
 
 
-class ServedModels(Answered):
+class ServedModels(ResponseSchema):
     """The models that are served, the default one first."""
 
     object: Literal["list"]
     data: list[ServedModel]
 
 
-class Health(Answered):
+class Health(ResponseSchema):
     """The process answers."""
 
     status: Literal["ok"]
@@ -79,7 +85,7 @@ class ModelWorkers(Workers):
     failure: str | Absent = None
 
 
-class Load(Answered):
+class Load(ResponseSchema):
     """Work of one class."""
 
     jobs: int
@@ -100,7 +106,7 @@ class PoolWorkers(ModelWorkers):
     busy: int
 
 
-class Pool(Answered):
+class Pool(ResponseSchema):
     """What a model's workers have to do, and how many of them that asks for. Null is what was never measured."""
 
     id: str
@@ -121,14 +127,14 @@ class Pool(Answered):
     failed_at: float | None
 
 
-class Pools(Answered):
+class Pools(ResponseSchema):
     """Every model's pool."""
 
     object: Literal["list"]
     data: list[Pool]
 
 
-class Readiness(Answered):
+class Readiness(ResponseSchema):
     """Whether a request that is sent now is accepted."""
 
     status: Literal["ready", "not ready"]
@@ -136,7 +142,7 @@ class Readiness(Answered):
     models: dict[str, ModelWorkers]
 
 
-class ClusterAuth(Answered):
+class ClusterAuth(ResponseSchema):
     """Whether a key is required, to clients of Xinference."""
 
     auth: bool
@@ -174,20 +180,26 @@ EXAMPLE_POOL: dict[str, Any] = {
 EXAMPLE_JOB: dict[str, Any] = {
     "id": EXAMPLE_JOB_ID,
     "object": "job",
-    "state": "queued",
+    "status": "queued",
     "model": EXAMPLE_MODEL,
     "created": float(EXAMPLE_CREATED),
-    "progress": {"pairs": 3, "shards": 1, "shards_done": 0},
+    "progress": {"pairs_total": 3, "pairs_done": 0, "shards_total": 1, "shards_done": 0},
 }
 EXAMPLE_JOB_DONE: dict[str, Any] = EXAMPLE_JOB | {
-    "state": "succeeded",
-    "progress": {"pairs": 3, "shards": 1, "shards_done": 1},
+    "status": "succeeded",
+    "progress": {
+        "pairs_total": 3,
+        "pairs_done": 3,
+        "shards_total": 1,
+        "shards_done": 1,
+        "pairs_per_second": 176.5,
+    },
     "results": f"/v1/jobs/{EXAMPLE_JOB_ID}/results",
     "started": EXAMPLE_CREATED + 0.004,
     "finished": EXAMPLE_CREATED + 0.021,
 }
 
 
-def answering(model: type[Answered], example: Any, description: str) -> dict[str, Any]:
+def response_doc(model: type[ResponseSchema], example: Any, description: str) -> dict[str, Any]:
     """What a route's `responses` say of one status."""
     return {"model": model, "description": description, "content": {"application/json": {"example": example}}}

@@ -6,11 +6,11 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from api import VERSION
-from api.dependencies import OwnerDep, PartsDep
-from api.dialects.registry import Family, everywhere
+from api.dependencies import AppStateDep, OwnerDep
+from api.dialects.registry import Family, mounted_families
 from api.dialects.tei import TeiInfo, describe_model
 from api.http.request_body import json_response
-from api.openapi.schemas import EXAMPLE_MODEL, ClusterAuth, answering
+from api.openapi.schemas import EXAMPLE_MODEL, ClusterAuth, response_doc
 from api.routes.models import LIST_RESPONSES, list_models
 from api.routes.operations import HEALTH_RESPONSES, health
 from shared.models import ModelSpec
@@ -18,7 +18,7 @@ from shared.models import ModelSpec
 INFO_EXAMPLE = describe_model(ModelSpec(name=EXAMPLE_MODEL), max_documents=10_000, shard_tokens=16_384, version=VERSION)
 _INFO: dict[str, Any] = {
     "summary": "The default model, as TEI tells it",
-    "responses": {200: answering(TeiInfo, INFO_EXAMPLE, "The default model.")},
+    "responses": {200: response_doc(TeiInfo, INFO_EXAMPLE, "The default model.")},
 }
 _HEALTH: dict[str, Any] = {"summary": "Whether the process answers", "responses": HEALTH_RESPONSES}
 _EVERYBODYS = ("/health", "/info", "/models", "/v1/models")
@@ -31,13 +31,13 @@ def make_router(root: Family) -> APIRouter:
     router.add_api_route(
         "/v1/cluster/auth",
         read_cluster_auth,
-        responses={200: answering(ClusterAuth, {"auth": False}, "As Xinference's clients ask.")},
+        responses={200: response_doc(ClusterAuth, {"auth": False}, "As Xinference's clients ask.")},
         summary="Whether a key is required",
         tags=["clients"],
     )
     router.add_api_route("/info", read_info, tags=["clients"], **_INFO)
     router.add_api_route("/models", list_models, tags=["clients"], **_MODELS)
-    for prefix, family in everywhere(root):
+    for prefix, family in mounted_families(root):
         for path in _elsewhere(prefix, family.models):
             router.add_api_route(path, list_models, tags=[family.name], **_MODELS)
         for path in _elsewhere(prefix, family.health):
@@ -52,12 +52,12 @@ def _elsewhere(prefix: str, paths: Iterable[str]) -> Iterator[str]:
     return (prefix + path for path in paths if prefix or path not in _EVERYBODYS)
 
 
-async def read_cluster_auth(parts: PartsDep) -> Response:
+async def read_cluster_auth(parts: AppStateDep) -> Response:
     """Asked without a key, by clients that want to know whether to send one."""
     return json_response({"auth": await parts.authenticator.required()})
 
 
-async def read_info(parts: PartsDep, _: OwnerDep) -> Response:
+async def read_info(parts: AppStateDep, _: OwnerDep) -> Response:
     """What clients of Text Embeddings Inference ask first."""
     settings = parts.settings
     described = describe_model(

@@ -4,36 +4,36 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from api.dependencies import OwnerDep, Parts, PartsDep
+from api.dependencies import AppState, AppStateDep, OwnerDep
 from api.http.request_body import json_response
-from api.openapi.schemas import EXAMPLE_MODEL_BODY, ServedModel, ServedModels, answering
+from api.openapi.schemas import EXAMPLE_MODEL_BODY, ServedModel, ServedModels, response_doc
 from shared.models import ModelSpec
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 LIST_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: answering(ServedModels, {"object": "list", "data": [EXAMPLE_MODEL_BODY]}, "The models.")
+    200: response_doc(ServedModels, {"object": "list", "data": [EXAMPLE_MODEL_BODY]}, "The models.")
 }
 _MODEL_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: answering(ServedModel, EXAMPLE_MODEL_BODY, "The model."),
+    200: response_doc(ServedModel, EXAMPLE_MODEL_BODY, "The model."),
     404: {"description": "It is not served."},
 }
 
 
 @router.get("", responses=LIST_RESPONSES)
-async def list_models(parts: PartsDep, _: OwnerDep) -> Response:
+async def list_models(parts: AppStateDep, _: OwnerDep) -> Response:
     """Every model, the default one first, and how many workers it has."""
     models = [_describe(parts, spec) for spec in parts.service.models.specs]
     return json_response({"object": "list", "data": models})
 
 
 @router.get("/{name:path}", responses=_MODEL_RESPONSES)
-async def read_model(name: str, parts: PartsDep, _: OwnerDep) -> Response:
+async def read_model(name: str, parts: AppStateDep, _: OwnerDep) -> Response:
     """One model, by its name or an alias."""
     return json_response(_describe(parts, parts.service.models.resolve(name)))
 
 
-def _describe(parts: Parts, spec: ModelSpec) -> dict[str, Any]:
+def _describe(parts: AppState, spec: ModelSpec) -> dict[str, Any]:
     signals = parts.pools.pool(spec.name).signals
     return {
         "id": spec.name,

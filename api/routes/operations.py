@@ -5,10 +5,10 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from api import VERSION
-from api.dependencies import OwnerDep, Parts, PartsDep
+from api.dependencies import AppState, AppStateDep, OwnerDep
 from api.http.request_body import json_response
 from api.metrics import CONTENT_TYPE
-from api.openapi.schemas import EXAMPLE_MODEL, Health, Readiness, answering
+from api.openapi.schemas import EXAMPLE_MODEL, Health, Readiness, response_doc
 from shared.pools.signals import PoolSignals
 
 router = APIRouter(tags=["operations"])
@@ -20,10 +20,10 @@ _READY = {
     "models": {EXAMPLE_MODEL: {"ready": 1, "starting": 0, "draining": 0}},
 }
 _NOT_READY = _READY | {"status": "not ready", "store": "unreachable"}
-HEALTH_RESPONSES: dict[int | str, dict[str, Any]] = {200: answering(Health, {"status": "ok"}, "It does.")}
+HEALTH_RESPONSES: dict[int | str, dict[str, Any]] = {200: response_doc(Health, {"status": "ok"}, "It does.")}
 _READY_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: answering(Readiness, _READY, "A request that is sent now is accepted."),
-    503: answering(Readiness, _NOT_READY, "Redis is away."),
+    200: response_doc(Readiness, _READY, "A request that is sent now is accepted."),
+    503: response_doc(Readiness, _NOT_READY, "Redis is away."),
 }
 
 
@@ -40,7 +40,7 @@ async def health() -> Response:
 
 
 @router.get("/ready", responses=_READY_RESPONSES)
-async def ready(parts: PartsDep) -> Response:
+async def ready(parts: AppStateDep) -> Response:
     """200 when Redis answers: a request that comes now is accepted, and wakes a pool that sleeps. 503 otherwise."""
     store = parts.pools.store_reachable
     body = {
@@ -52,18 +52,18 @@ async def ready(parts: PartsDep) -> Response:
 
 
 @router.get("/metrics", include_in_schema=False)
-async def metrics(parts: PartsDep, _: OwnerDep) -> Response:
+async def metrics(parts: AppStateDep, _: OwnerDep) -> Response:
     """Everything for Prometheus, in its text format; 503 without Redis."""
     return Response(parts.metrics.render(await parts.pools.look()), media_type=CONTENT_TYPE)
 
 
-def _describe(parts: Parts, name: str, signals: PoolSignals) -> dict[str, Any]:
+def _describe(parts: AppState, name: str, signals: PoolSignals) -> dict[str, Any]:
     described: dict[str, Any] = {
         "ready": signals.ready,
         "starting": signals.starting,
         "draining": signals.draining,
     }
     # Others' mishaps are nobody's business once the model is served.
-    if (failed := parts.pools.failed_start(name)) is not None:
+    if (failed := parts.pools.start_failure(name)) is not None:
         described["failure"] = failed.reason
     return described

@@ -4,40 +4,40 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from api.dependencies import OwnerDep, PartsDep
+from api.dependencies import AppStateDep, OwnerDep
 from api.http.request_body import json_response
-from api.openapi.schemas import EXAMPLE_POOL, Pools, answering
+from api.openapi.schemas import EXAMPLE_POOL, Pools, response_doc
 from api.openapi.schemas import Pool as PoolBody
-from api.pool_monitor import Pool
+from api.pool_monitor import PoolSnapshot
 from shared.contracts import WorkClass
 from shared.pools.signals import PoolSignals
 
 router = APIRouter(prefix="/v1/pools", tags=["pools"])
 
 _LIST_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: answering(Pools, {"object": "list", "data": [EXAMPLE_POOL]}, "The pools.")
+    200: response_doc(Pools, {"object": "list", "data": [EXAMPLE_POOL]}, "The pools.")
 }
 _POOL_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: answering(PoolBody, EXAMPLE_POOL, "The pool."),
+    200: response_doc(PoolBody, EXAMPLE_POOL, "The pool."),
     404: {"description": "The model is not served."},
 }
 
 
 @router.get("", responses=_LIST_RESPONSES)
-async def list_pools(parts: PartsDep, _: OwnerDep) -> Response:
+async def list_pools(parts: AppStateDep, _: OwnerDep) -> Response:
     """Every model's pool, as it is now."""
     pools = await parts.pools.look()
     return json_response({"object": "list", "data": [describe(pool) for pool in pools.values()]})
 
 
 @router.get("/{name:path}", responses=_POOL_RESPONSES)
-async def read_pool(name: str, parts: PartsDep, _: OwnerDep) -> Response:
+async def read_pool(name: str, parts: AppStateDep, _: OwnerDep) -> Response:
     """One model's pool, by the model's name or an alias."""
     model = parts.service.models.resolve(name).name
     return json_response(describe((await parts.pools.look())[model]))
 
 
-def describe(pool: Pool) -> dict[str, Any]:
+def describe(pool: PoolSnapshot) -> dict[str, Any]:
     """One pool. Null is what was never measured, or never happened. `desired` is a plain number, for autoscalers."""
     signals, decision = pool.signals, pool.decision
     return {

@@ -5,18 +5,18 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from api.dependencies import Parts, get_owner, get_parts
+from api.dependencies import AppState, get_app_state, get_owner
 from api.dialects.base import Dialect
-from api.dialects.registry import Family, everywhere
-from api.http.prefer_header import Preference
+from api.dialects.registry import Family, mounted_families
+from api.http.prefer_header import WaitPreference
 from api.http.request_body import (
+    cancel_on_disconnect,
     json_response,
     read_idempotency_key,
     read_json_object,
-    read_preference,
-    unless_disconnected,
+    read_prefer_header,
 )
-from api.jobs.fallbacks import first_that_answers
+from api.jobs.fallbacks import try_models
 from api.routes.jobs import describe
 from shared.contracts import RerankRequest, RerankResult
 from shared.errors import WaitTimedOut
@@ -26,7 +26,7 @@ from shared.ledger.job_record import JobRecord
 def make_router(root: Family) -> APIRouter:
     """Every dialect's paths, those of `root` also without a prefix. See api/openapi/document.py."""
     router = APIRouter()
-    for prefix, family in everywhere(root):
+    for prefix, family in mounted_families(root):
         # Shown once, without the prefix.
         is_twin = family is root and prefix != ""
         for dialect in family.dialects:
@@ -46,12 +46,12 @@ def make_router(root: Family) -> APIRouter:
 def _handler(dialect: Dialect) -> Callable[..., Awaitable[Response]]:
     async def rerank(request: Request) -> Response:
         # Asked for here, and not as dependencies: FastAPI takes longer over those than both of them need.
-        parts = await get_parts(request)
+        parts = await get_app_state(request)
         owner = await get_owner(request, parts)
         body = await read_json_object(request, parts.settings.max_body_bytes)
-        spoken = dialect.spoken_in(body)
+        spoken = dialect.dialect_for_body(body)
         parsed = spoken.parse(body)
-        preference = read_preference(request)
+        preference = read_prefer_header(request)
         if preference.job_after and not preference.wait_seconds:
             return await _submit(request, parts, spoken, owner, parsed, preference)
         return await _wait(request, parts, spoken, owner, parsed, preference)
@@ -61,26 +61,26 @@ def _handler(dialect: Dialect) -> Callable[..., Awaitable[Response]]:
 
 async def _submit(
     request: Request,
-    parts: Parts,
+    parts: AppState,
     dialect: Dialect,
     owner: str,
     parsed: RerankRequest,
-    preference: Preference,
+    preference: WaitPreference,
 ) -> Response:
     async def attempt(asked: RerankRequest, key: str | None, _: float | None) -> JobRecord:
         return await parts.service.submit(asked, dialect=dialect.name, owner=owner, idempotency=key)
 
-    record = await first_that_answers(parsed, attempt, idempotency=read_idempotency_key(request))
+    record = await try_models(parsed, attempt, idempotency=read_idempotency_key(request))
     return accepted(record, preference)
 
 
 async def _wait(
     request: Request,
-    parts: Parts,
+    parts: AppState,
     dialect: Dialect,
     owner: str,
     parsed: RerankRequest,
-    preference: Preference,
+    preference: WaitPreference,
 ) -> Response:
     async def attempt(asked: RerankRequest, key: str | None, seconds: float | None) -> RerankResult:
         return await parts.service.rerank(
@@ -91,9 +91,7 @@ async def _wait(
     seconds = limit if preference.wait_seconds is None else preference.wait_seconds
     key = read_idempotency_key(request)
     try:
-        result = await unless_disconnected(
-            request, first_that_answers(parsed, attempt, idempotency=key, seconds=seconds)
-        )
+        result = await cancel_on_disconnect(request, try_models(parsed, attempt, idempotency=key, seconds=seconds))
     except WaitTimedOut as error:
         if not preference.job_after:
             raise
@@ -101,19 +99,19 @@ async def _wait(
     return ranked(dialect, result, preference)
 
 
-def ranked(dialect: Dialect, result: RerankResult, preference: Preference | None = None) -> Response:
+def ranked(dialect: Dialect, result: RerankResult, preference: WaitPreference | None = None) -> Response:
     """The result in its dialect, with the times it took."""
     start = f"start;dur={result.start_ms:g}, " if result.start_ms else ""
     timing = f"queue;dur={result.queue_ms:g}, {start}inference;dur={result.inference_ms:g}"
     return json_response(dialect.render(result), headers={"Server-Timing": timing} | _applied(preference))
 
 
-def accepted(record: JobRecord, preference: Preference) -> Response:
+def accepted(record: JobRecord, preference: WaitPreference) -> Response:
     """202 with the job, for a caller that asked for it."""
     headers: dict[str, str] = {"Location": f"/v1/jobs/{record.id}"} | _applied(preference)
     return json_response(describe(record), 202, headers)
 
 
-def _applied(preference: Preference | None) -> dict[str, Any]:
+def _applied(preference: WaitPreference | None) -> dict[str, Any]:
     applied = preference.applied if preference else None
     return {"Preference-Applied": applied} if applied else {}

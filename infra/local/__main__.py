@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from infra.local.console import Steps, say
 from infra.local.demo import DemoError, run_demo
-from infra.local.log_follower import following
+from infra.local.log_follower import follow_log
 from infra.local.stack import Options, Stack, StackError
 from infra.local.terminal import end_with_terminal, hush, minds_its_terminal
 from shared.errors import RerankqError
@@ -106,7 +106,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
             done.append(f"API and {count} worker{'s' * (count != 1)}, {served}")
         seconds = time.monotonic() - started
         say(console, f"[bold]ready[/bold] at {stack.url} after {seconds:.1f} s\n")
-        with following(stack.log("autoscaler"), "autoscaler", lambda sentence: say(console, f"• {escape(sentence)}")):
+        with follow_log(stack.log("autoscaler"), "autoscaler", lambda sentence: say(console, f"• {escape(sentence)}")):
             in_order = run_demo(stack.url, console, READY_SECONDS)
             if options.demo:
                 say(console, "the order is right" if in_order else "[red]the order is wrong[/red]")

@@ -49,10 +49,10 @@ def run_demo(url: str, console: Console, patience_seconds: float = 120.0) -> boo
 def _as_job(url: str, body: str) -> tuple[dict[str, Any], str]:
     job = _post(f"{url}/v1/rerank", body, {"Prefer": "respond-async"})
     deadline = time.monotonic() + _JOB_SECONDS
-    while job["state"] in ("queued", "running") and time.monotonic() < deadline:
+    while job["status"] in ("queued", "running") and time.monotonic() < deadline:
         job = _request(f"{url}/v1/jobs/{job['id']}", headers={"Prefer": "wait=5"})
-    if job["state"] != "succeeded":
-        raise DemoError(f"the job is {job['state']}: {job.get('error', {}).get('message', 'no reason given')}")
+    if job["status"] != "succeeded":
+        raise DemoError(f"the job is {job['status']}: {job.get('error', {}).get('message', 'no reason given')}")
     return _request(f"{url}{job['results']}"), job["id"]
 
 

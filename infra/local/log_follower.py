@@ -9,7 +9,7 @@ from pathlib import Path
 _LOOK_SECONDS = 0.1
 
 
-class Follower:
+class LogFollower:
     """The lines of one logger in a log that may not be there yet."""
 
     def __init__(self, log: Path, logger: str) -> None:
@@ -31,10 +31,10 @@ class Follower:
 
 
 @contextmanager
-def following(log: Path, logger: str, tell: Callable[[str], None]) -> Iterator[None]:
+def follow_log(log: Path, logger: str, tell: Callable[[str], None]) -> Iterator[None]:
     """Within the block, and on another thread, tell every message as it comes."""
     stopped = threading.Event()
-    follower = Follower(log, logger)
+    follower = LogFollower(log, logger)
 
     def follow() -> None:
         while not stopped.wait(_LOOK_SECONDS):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from shared.errors import ConfigurationError
-from shared.processes import Child
+from shared.processes import ChildProcess
 
 _START_SECONDS = 10.0
 
@@ -33,7 +33,7 @@ def free_port(host: str = "127.0.0.1") -> int:
         return int(probe.getsockname()[1])
 
 
-def start_redis(folder: Path, environment: Mapping[str, str], port: int | None = None) -> tuple[Child, str]:
+def start_redis(folder: Path, environment: Mapping[str, str], port: int | None = None) -> tuple[ChildProcess, str]:
     """Start Redis on loopback with its data in `folder`; answers it and its URL once it takes connections."""
     port = port or free_port()
     child = spawn_redis(folder, environment, port)
@@ -41,7 +41,7 @@ def start_redis(folder: Path, environment: Mapping[str, str], port: int | None =
     return child, url_of(port)
 
 
-def spawn_redis(folder: Path, environment: Mapping[str, str], port: int) -> Child:
+def spawn_redis(folder: Path, environment: Mapping[str, str], port: int) -> ChildProcess:
     """Start Redis without waiting for it. What an earlier one wrote into `folder` is there again."""
     command = [
         find_binary(),
@@ -55,10 +55,10 @@ def spawn_redis(folder: Path, environment: Mapping[str, str], port: int) -> Chil
         # A store that forgets a job to make room for another would break the promise: refuse instead.
         *("--maxmemory-policy", "noeviction"),
     ]
-    return Child("redis", command, folder / "redis.log", environment)
+    return ChildProcess("redis", command, folder / "redis.log", environment)
 
 
-def wait_until_it_accepts(child: Child, port: int) -> None:
+def wait_until_it_accepts(child: ChildProcess, port: int) -> None:
     """Return when Redis takes connections. Raises ConfigurationError, and ends it, when it does not."""
     deadline = time.monotonic() + _START_SECONDS
     try:

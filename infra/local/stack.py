@@ -23,11 +23,11 @@ from redis.exceptions import RedisError
 
 from infra.local.redis_server import free_port, spawn_redis, url_of, wait_until_it_accepts
 from infra.local.supervisor import Supervisor
-from shared import keys
 from shared.errors import ConfigurationError
+from shared.keys import pool_keys
 from shared.models import ModelSpec, load_models
 from shared.pools.heartbeats import summarize
-from shared.processes import Child, how_it_ended, stop_all
+from shared.processes import ChildProcess, describe_exit, stop_all
 from shared.store.client import connect
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -139,7 +139,7 @@ class Stack:
         """What the process of that name has written, if it has."""
         return self._folder / f"{name}.log"
 
-    def child(self, name: str) -> Child:
+    def child(self, name: str) -> ChildProcess:
         """One of the processes: api, worker-1, redis ... Raises KeyError."""
         return self._supervisor.child(name)
 
@@ -147,7 +147,7 @@ class Stack:
         """Raises StackError when a process has ended by itself."""
         for child in self._supervisor.children:
             if (status := child.exit_status) is not None:
-                raise StackError(f"{child.name} {how_it_ended(status)}:\n{child.last_lines()}")
+                raise StackError(f"{child.name} {describe_exit(status)}:\n{child.last_lines()}")
 
     def tend(self) -> list[str]:
         """Start again whoever has ended; answers one sentence for each. Never waits."""
@@ -158,7 +158,7 @@ class Stack:
         if self._options.pool is not None:
             return True
         with suppress(RedisError), connect(self.redis_url) as client:
-            beats: Mapping[bytes, bytes] = client.hgetall(keys.workers(self._model.name))
+            beats: Mapping[bytes, bytes] = client.hgetall(pool_keys.workers(self._model.name))
             return summarize(beats, time.time()).ready >= self._options.workers
         return False
 
@@ -166,7 +166,7 @@ class Stack:
         name = name or package
         command = [sys.executable, "-m", package, *arguments]
         environment = self._environment | variables
-        self._supervisor.start(name, lambda: Child(name, command, self.log(name), environment))
+        self._supervisor.start(name, lambda: ChildProcess(name, command, self.log(name), environment))
 
     def _models_file(self) -> Path:
         """The models file to use: the shipped one, or one made for what was asked for beside it.

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from shared.errors import RerankqError
-from shared.processes import Child, how_it_ended
+from shared.processes import ChildProcess, describe_exit
 
 FIRST_DELAY_SECONDS = 0.5
 LONGEST_DELAY_SECONDS = 30.0
@@ -25,18 +25,18 @@ class Supervisor:
         self._clock = clock
         self._parts: dict[str, _Part] = {}
 
-    def start(self, name: str, spawn: Callable[[], Child]) -> Child:
+    def start(self, name: str, spawn: Callable[[], ChildProcess]) -> ChildProcess:
         """Start a process for the first time; `spawn` also starts it again. What it raises is the caller's."""
         child = spawn()
         self._parts[name] = _Part(name, spawn, child, started_at=self._clock())
         return child
 
-    def child(self, name: str) -> Child:
+    def child(self, name: str) -> ChildProcess:
         """The latest process of that name. Raises KeyError."""
         return self._parts[name].child
 
     @property
-    def children(self) -> list[Child]:
+    def children(self) -> list[ChildProcess]:
         """Every process that is not known to have ended: those there are to watch and to stop."""
         return [part.child for part in self._parts.values() if part.again_at is None]
 
@@ -51,8 +51,8 @@ class _Part:
     """One process. `again_at` is None while it runs, or is taken to run."""
 
     name: str
-    spawn: Callable[[], Child]
-    child: Child
+    spawn: Callable[[], ChildProcess]
+    child: ChildProcess
     started_at: float
     delay: float = FIRST_DELAY_SECONDS
     again_at: float | None = None
@@ -66,7 +66,7 @@ class _Part:
             self.delay = FIRST_DELAY_SECONDS
         # What it had started itself must not live on beside its successor.
         self.child.kill()
-        return self._put_off(now, how_it_ended(status))
+        return self._put_off(now, describe_exit(status))
 
     def _start(self, now: float) -> str:
         try:

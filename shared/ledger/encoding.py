@@ -9,12 +9,12 @@ from collections.abc import Iterable, Sequence
 from pydantic import BaseModel, TypeAdapter
 
 from shared.contracts import Document, RerankRequest, ShardScores
-from shared.partial_results import PairScore, Rest, interleave
+from shared.partial_results import KnownScores, PairScore, merge_documents
 
 _DOCUMENTS = TypeAdapter(list[Document])
 
 
-class _StoredRest(BaseModel):
+class _StoredKnownScores(BaseModel):
     documents: list[Document]
     known: dict[int, PairScore] = {}
     repeats: dict[int, int] = {}
@@ -36,28 +36,30 @@ def decode_request(payload: bytes, slices: Iterable[bytes]) -> RerankRequest:
     return RerankRequest.model_validate_json(payload).model_copy(update={"documents": documents})
 
 
-def encode_rest(rest: Rest, documents: Sequence[Document]) -> bytes:
+def encode_known_scores(rest: KnownScores, documents: Sequence[Document]) -> bytes:
     """The part of a request that no shard holds; `documents` are all of the request's."""
     apart = [documents[position] for position in rest.positions()]
-    stored = _StoredRest.model_construct(documents=apart, known=dict(rest.known), repeats=dict(rest.repeats))
+    stored = _StoredKnownScores.model_construct(documents=apart, known=dict(rest.known), repeats=dict(rest.repeats))
     return stored.model_dump_json(exclude_defaults=True).encode()
 
 
-def decode_shard(payload: bytes, part: bytes) -> RerankRequest:
+def decode_shard_request(payload: bytes, part: bytes) -> RerankRequest:
     """One shard's request: its documents, and the query that all of them are scored against."""
     request = decode_request(payload, [part])
     own = request.documents[0].query if request.documents else None
     return request if own is None else request.model_copy(update={"query": own})
 
 
-def decode_whole(payload: bytes, slices: Iterable[bytes], rest: bytes | None) -> tuple[RerankRequest, Rest | None]:
+def decode_full_request(
+    payload: bytes, slices: Iterable[bytes], rest: bytes | None
+) -> tuple[RerankRequest, KnownScores | None]:
     """The request with all of its documents, and what of it no shard holds."""
     request = decode_request(payload, slices)
     if rest is None:
         return request, None
-    stored = _StoredRest.model_validate_json(rest)
-    apart = Rest(stored.known, stored.repeats)
-    documents = interleave(apart, stored.documents, request.documents)
+    stored = _StoredKnownScores.model_validate_json(rest)
+    apart = KnownScores(stored.known, stored.repeats)
+    documents = merge_documents(apart, stored.documents, request.documents)
     return request.model_copy(update={"documents": documents}), apart
 
 

@@ -14,28 +14,29 @@ from typing import Any
 
 import redis.asyncio
 
-from shared import keys
 from shared.contracts import RerankRequest, ShardScores, WorkClass
 from shared.errors import IdempotencyConflict
+from shared.keys import job_keys, queue_keys
 from shared.ledger import encoding
-from shared.ledger.job_record import JobFailure, JobRecord, JobState
-from shared.partial_results import Rest
+from shared.ledger.job_record import JobFailure, JobRecord, JobStatus
+from shared.partial_results import KnownScores
+from shared.queue.messages import WakeUp
 from shared.sharding import ShardSize
 from shared.store.client import damaged, is_damage, store_errors
-from shared.store.scripts import Call, ScriptPipe, job_script_keys, script_source
+from shared.store.scripts import ScriptCall, ScriptPipeline, script_source
 
 logger = logging.getLogger(__name__)
 
-REPEAT_RING_SECONDS = 5.0
+RESEND_SECONDS = 5.0
 """How long a doorbell may go unheard before it is rung again; doubled for every further time."""
-REPEAT_RING_AFTER_CRASH_SECONDS = 1.0
-REPEAT_RING_AT_MOST_SECONDS = 300.0
-CRASHES_ALLOWED = 4
+RESEND_AFTER_CRASH_SECONDS = 1.0
+MAX_RESEND_SECONDS = 300.0
+MAX_CRASHES = 4
 """The crash that fails the job. A worker may die for many reasons that no job has to answer for."""
 ALONE_AFTER_CRASHES = 2
 """Once may be chance, and a dying worker charges every shard in it: only then is a shard tried without company."""
-DEAD_LIST_LENGTH = 1000
-_STATES = {state.value.encode(): state for state in JobState}
+MAX_DEAD_LETTERS = 1000
+_STATES = {state.value.encode(): state for state in JobStatus}
 _ROUND = 500
 """Shards or jobs looked after in one script: bounded, since Redis does nothing else meanwhile."""
 
@@ -53,7 +54,7 @@ class Submission:
     """What the ledger needs to accept a job.
 
     `rest` is what of the request no shard holds, None when the shards hold all of it. `sizes` are those of the
-    shards, in order; without any shard the job has succeeded at once. `envelopes` are the Celery
+    shards, in order; without any shard the job has succeeded at once. `messages` are the Celery
     messages of the shards that are rung for at once, the first ones; the others follow as these are done.
     `idempotency` is the caller's key.
     """
@@ -65,10 +66,10 @@ class Submission:
     owner: str
     work_class: WorkClass
     sizes: list[ShardSize]
-    envelopes: list[bytes]
+    messages: list[bytes]
     deadline_seconds: float
     idempotency: str | None = None
-    rest: Rest | None = None
+    rest: KnownScores | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,30 +84,21 @@ class Acceptance:
     created_ms: int = field(default=0, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Ring:
-    """A shard whose doorbell is to be rung."""
-
-    job_id: str
-    shard: int
-    work_class: WorkClass
-
-
-class Ledger:
+class JobLedger:
     """The API's half."""
 
     def __init__(self, client: redis.asyncio.Redis, lifetimes: Lifetimes | None = None) -> None:
         self._client = client
-        self._pipe = ScriptPipe(client)
+        self._pipe = ScriptPipeline(client)
         self._lifetimes = lifetimes or Lifetimes()
         names = ("submit", "cancel", "delete", "reconcile", "expire", "repair", "retry", "enqueue")
         self._scripts: dict[str, Any] = {name: client.register_script(script_source(name)) for name in names}
 
     async def submit(self, submission: Submission) -> Acceptance:
         """Accept a job. Raises IdempotencyConflict when its key stands for another request."""
-        more = [keys.queue(submission.model, submission.work_class)]
+        more = [queue_keys.queue(submission.model, submission.work_class)]
         if submission.idempotency is not None:
-            more.append(keys.idempotency(submission.owner, submission.idempotency))
+            more.append(job_keys.idempotency(submission.owner, submission.idempotency))
         head = encoding.encode_request(submission.request)
         slices = _slices(submission)
         args: list[str | bytes | int] = [
@@ -122,15 +114,19 @@ class Ledger:
             len(submission.request.documents),
             len(slices),
             _fingerprint(submission, head, slices) if submission.idempotency is not None else "",
-            int(REPEAT_RING_SECONDS * 1000),
-            b"" if submission.rest is None else encoding.encode_rest(submission.rest, submission.request.documents),
-            keys.FINISHED_CHANNEL,
+            int(RESEND_SECONDS * 1000),
+            b""
+            if submission.rest is None
+            else encoding.encode_known_scores(submission.rest, submission.request.documents),
+            job_keys.JOB_ENDED_CHANNEL,
             *(part for documents, size in zip(slices, submission.sizes, strict=True) for part in (documents, *size)),
-            *submission.envelopes,
+            *submission.messages,
         ]
         with store_errors():
             verdict, job_id, *created = await self._pipe.call(
-                Call(self._scripts["submit"], job_script_keys(submission.job_id, submission.model, *more), args)
+                ScriptCall(
+                    self._scripts["submit"], job_keys.script_keys(submission.job_id, submission.model, *more), args
+                )
             )
         if verdict == b"conflict":
             raise IdempotencyConflict("this Idempotency-Key stands for another request", param="Idempotency-Key")
@@ -139,7 +135,7 @@ class Ledger:
     async def read(self, job_id: str) -> JobRecord | None:
         """The job's record, None when there is none."""
         with store_errors():
-            return _record(job_id, await self._client.hgetall(keys.job(job_id)))
+            return _record(job_id, await self._client.hgetall(job_keys.job(job_id)))
 
     async def read_finished(self, job_id: str) -> tuple[JobRecord | None, list[ShardScores]]:
         """The record and the accepted scores, shard by shard.
@@ -148,92 +144,92 @@ class Ledger:
         """
         with store_errors():
             async with self._client.pipeline(transaction=False) as pipe:
-                pipe.hgetall(keys.job(job_id))
-                pipe.hgetall(keys.results(job_id))
+                pipe.hgetall(job_keys.job(job_id))
+                pipe.hgetall(job_keys.results(job_id))
                 fields, results = await pipe.execute()
         with _readable():
             return _record(job_id, fields), [encoding.decode_scores(payload) for payload in _in_order(results)]
 
-    async def read_request(self, job_id: str) -> tuple[RerankRequest, Rest | None] | None:
+    async def read_request(self, job_id: str) -> tuple[RerankRequest, KnownScores | None] | None:
         """The request as it was accepted, and what of it no shard holds; None when it is gone.
 
         Of a job that is deleted meanwhile perhaps a part.
         """
         with store_errors():
             async with self._client.pipeline(transaction=False) as pipe:
-                pipe.get(keys.request(job_id))
-                pipe.hgetall(keys.documents(job_id))
+                pipe.get(job_keys.request(job_id))
+                pipe.hgetall(job_keys.documents(job_id))
                 head, parts = await pipe.execute()
         if not head:
             return None
-        rest = parts.pop(keys.REST_FIELD, None)
+        rest = parts.pop(job_keys.KNOWN_SCORES_FIELD, None)
         with _readable():
-            return encoding.decode_whole(head, _in_order(parts), rest)
+            return encoding.decode_full_request(head, _in_order(parts), rest)
 
-    async def states(self, job_ids: list[str]) -> dict[str, JobState | None]:
+    async def statuses(self, job_ids: list[str]) -> dict[str, JobStatus | None]:
         """The states of many jobs in one round trip; None for a job that is gone, or cannot be read."""
         with store_errors():
             async with self._client.pipeline(transaction=False) as pipe:
                 for job_id in job_ids:
-                    pipe.hget(keys.job(job_id), "state")
+                    pipe.hget(job_keys.job(job_id), "status")
                 answers = await pipe.execute(raise_on_error=False)
             for answer in answers:
                 if isinstance(answer, Exception) and not is_damage(answer):
                     raise answer
         return {job_id: _STATES.get(state) for job_id, state in zip(job_ids, answers, strict=True)}
 
-    async def cancel(self, record: JobRecord) -> JobState | None:
+    async def cancel(self, record: JobRecord) -> JobStatus | None:
         """Cancel a job; answers the state it is in afterwards, None when it is gone."""
-        state = await self._on_job("cancel", record, keys.FINISHED_CHANNEL)
-        return JobState(state.decode()) if state else None
+        state = await self._on_job("cancel", record, job_keys.JOB_ENDED_CHANNEL)
+        return JobStatus(state.decode()) if state else None
 
     async def delete(self, record: JobRecord) -> bool:
         """Remove a job and its result; False when it was gone already."""
-        return bool(await self._on_job("delete", record, keys.FINISHED_CHANNEL))
+        return bool(await self._on_job("delete", record, job_keys.JOB_ENDED_CHANNEL))
 
-    async def revive(self, record: JobRecord, deadline_seconds: float) -> list[Ring] | None:
+    async def retry_failed(self, record: JobRecord, deadline_seconds: float) -> list[WakeUp] | None:
         """Try a failed job again with fresh budgets; answers what to ring for, None when it has not failed."""
         shards = await self._on_job(
             "retry", record, int(self._lifetimes.unfinished * 1000), int(deadline_seconds * 1000)
         )
-        return None if shards is None else [Ring(record.id, int(shard), record.work_class) for shard in shards]
+        return None if shards is None else [WakeUp(record.id, int(shard), record.work_class) for shard in shards]
 
-    async def reconcile(self, model: str) -> list[Ring]:
+    async def reconcile(self, model: str) -> list[WakeUp]:
         """Look after shards whose lease ran out or whose doorbell nobody heard; answers what to ring for."""
-        failure = JobFailure("scoring_failed", f"the worker died {CRASHES_ALLOWED} times while it scored this job")
-        queues = [keys.queue(model, work_class) for work_class in WorkClass]
+        failure = JobFailure("scoring_failed", f"the worker died {MAX_CRASHES} times while it scored this job")
+        queues = [queue_keys.queue(model, work_class) for work_class in WorkClass]
         args = [
-            keys.job(""),
+            job_keys.job(""),
             _ROUND,
-            int(REPEAT_RING_SECONDS * 1000),
-            int(REPEAT_RING_AT_MOST_SECONDS * 1000),
-            CRASHES_ALLOWED,
+            int(RESEND_SECONDS * 1000),
+            int(MAX_RESEND_SECONDS * 1000),
+            MAX_CRASHES,
             failure.to_json(),
-            keys.FINISHED_CHANNEL,
-            DEAD_LIST_LENGTH,
+            job_keys.JOB_ENDED_CHANNEL,
+            MAX_DEAD_LETTERS,
             ALONE_AFTER_CRASHES,
-            int(REPEAT_RING_AFTER_CRASH_SECONDS * 1000),
+            int(RESEND_AFTER_CRASH_SECONDS * 1000),
         ]
         with store_errors():
             found, given_up = await self._scripts["reconcile"](
-                keys=job_script_keys("", model, *queues, keys.DEAD), args=args
+                keys=job_keys.script_keys("", model, *queues, job_keys.DEAD_LETTERS), args=args
             )
         for job_id in given_up:
             logger.error("job %.100s is given up: the store has lost a part of it", job_id.decode(errors="replace"))
         triples = zip(found[::3], found[1::3], found[2::3], strict=True)
-        return [Ring(job.decode(), int(shard), WorkClass(name.decode())) for job, shard, name in triples]
+        return [WakeUp(job.decode(), int(shard), WorkClass(name.decode())) for job, shard, name in triples]
 
-    async def mend(self, model: str) -> None:
+    async def repair(self, model: str) -> None:
         """Repair what somebody else has done to a pool's keys."""
-        queues = [keys.queue(model, work_class) for work_class in WorkClass]
+        queues = [queue_keys.queue(model, work_class) for work_class in WorkClass]
         with store_errors():
             removed = await self._scripts["repair"](
-                keys=job_script_keys("", model, *queues, keys.DEAD),
+                keys=job_keys.script_keys("", model, *queues, job_keys.DEAD_LETTERS),
                 args=[
-                    keys.job(""),
+                    job_keys.job(""),
                     _ROUND,
-                    int(REPEAT_RING_SECONDS * 1000),
-                    *(word for pair in keys.KOMBU.items() for word in pair),
+                    int(RESEND_SECONDS * 1000),
+                    *(word for pair in queue_keys.KOMBU_KEYS.items() for word in pair),
                 ],
             )
         for key in removed:
@@ -244,19 +240,21 @@ class Ledger:
         with store_errors():
             return int(
                 await self._scripts["expire"](
-                    keys=job_script_keys("", model), args=[keys.job(""), _ROUND, keys.FINISHED_CHANNEL]
+                    keys=job_keys.script_keys("", model), args=[job_keys.job(""), _ROUND, job_keys.JOB_ENDED_CHANNEL]
                 )
             )
 
-    async def ring(self, queue: str, envelopes: list[bytes]) -> None:
+    async def enqueue(self, queue: str, messages: list[bytes]) -> None:
         """Push doorbells for work that has waited long enough; `queue` as Redis sees it."""
-        if envelopes:
+        if messages:
             with store_errors():
-                await self._scripts["enqueue"](keys=[queue], args=["front", *envelopes])
+                await self._scripts["enqueue"](keys=[queue], args=["front", *messages])
 
     async def _on_job(self, script: str, record: JobRecord, *args: object) -> Any:
         with store_errors():
-            return await self._scripts[script](keys=job_script_keys(record.id, record.model), args=[record.id, *args])
+            return await self._scripts[script](
+                keys=job_keys.script_keys(record.id, record.model), args=[record.id, *args]
+            )
 
 
 def _record(job_id: str, fields: Any) -> JobRecord | None:

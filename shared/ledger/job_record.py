@@ -9,7 +9,7 @@ from secrets import token_hex
 from shared.contracts import WorkClass
 
 
-class JobState(StrEnum):
+class JobStatus(StrEnum):
     """Where a job stands; the last four are final."""
 
     QUEUED = "queued"
@@ -21,7 +21,7 @@ class JobState(StrEnum):
 
     @property
     def final(self) -> bool:
-        return self not in (JobState.QUEUED, JobState.RUNNING)
+        return self not in (JobStatus.QUEUED, JobStatus.RUNNING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +37,23 @@ class JobFailure:
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """One job as the ledger has it. Times are Unix milliseconds of Redis's clock, 0 where not yet."""
+    """One job as the ledger stores it. Times are Unix milliseconds of Redis's clock, 0 while not reached.
+
+    Of its `pairs`, `pairs_known` needed no worker (a cached score, or a repeated text); `pairs_scored` counts the pairs
+    that workers have scored so far.
+    """
 
     id: str
-    state: JobState
+    status: JobStatus
     model: str
     dialect: str
     owner: str
     work_class: WorkClass
     pairs: int
+    pairs_known: int
+    pairs_scored: int
     shards: int
-    left: int
+    shards_left: int
     created_ms: int
     started_ms: int
     finished_ms: int
@@ -64,14 +70,16 @@ class JobRecord:
         raw_failure = fields.get(b"failure")
         return cls(
             id=job_id,
-            state=JobState(fields[b"state"].decode()),
+            status=JobStatus(fields[b"status"].decode()),
             model=fields[b"model"].decode(),
             dialect=fields[b"dialect"].decode(),
             owner=fields[b"owner"].decode(),
             work_class=WorkClass(fields[b"class"].decode()),
             pairs=number(b"pairs"),
+            pairs_known=number(b"pairs_known"),
+            pairs_scored=number(b"pairs_scored"),
             shards=number(b"shards"),
-            left=number(b"left"),
+            shards_left=number(b"shards_left"),
             created_ms=number(b"created_ms"),
             started_ms=number(b"started_ms"),
             finished_ms=number(b"finished_ms"),

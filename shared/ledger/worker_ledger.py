@@ -12,24 +12,24 @@ from typing import Any, Literal
 
 import redis
 
-from shared import keys
 from shared.contracts import RerankRequest, ShardScores, WorkClass
 from shared.errors import StoreUnavailable
+from shared.keys import job_keys, queue_keys
 from shared.ledger import encoding
-from shared.ledger.job_ledger import DEAD_LIST_LENGTH, REPEAT_RING_SECONDS, Lifetimes
+from shared.ledger.job_ledger import MAX_DEAD_LETTERS, RESEND_SECONDS, Lifetimes
 from shared.ledger.job_record import JobFailure
-from shared.queue.celery_app import Envelopes, read_envelope
+from shared.queue.messages import MessageBuilder, WakeUp, parse_message
 from shared.store.client import store_errors
-from shared.store.scripts import Call, call_all, job_script_keys, script_source
+from shared.store.scripts import ScriptCall, call_scripts, script_source
 
 logger = logging.getLogger(__name__)
 
 LEASE_SECONDS = 4.0
 """A worker that is silent for this long has lost its shards. Recovery from a kill takes this and a round more."""
-TRANSIENT_ERRORS_ALLOWED = 5
-TOLD_BYTES = 4096
+MAX_TRANSIENT_ERRORS = 5
+MAX_INLINE_RESULT_BYTES = 4096
 """A result of a single shard up to this size goes out with the news of it, to every API process: a hundred scores."""
-_LISTEN_AT_LEAST_SECONDS = 0.01
+_MIN_LISTEN_SECONDS = 0.01
 """Redis takes less than a millisecond for no limit at all."""
 
 
@@ -75,29 +75,20 @@ class ShardLease:
 
 
 @dataclass(frozen=True, slots=True)
-class Doorbell:
-    """What a message says: look at this shard."""
-
-    job_id: str
-    shard: int
-    work_class: WorkClass
-
-
-@dataclass(frozen=True, slots=True)
-class Room:
+class FreeSlots:
     """How many shards may come, and how many of them of batch work."""
 
     shards: int
     batch: int
 
-    def without(self, doorbells: Sequence[Doorbell]) -> "Room":
+    def without(self, wake_ups: Sequence[WakeUp]) -> "FreeSlots":
         """What is left when these have come."""
-        batch = sum(bell.work_class is WorkClass.BATCH for bell in doorbells)
-        shards = max(0, self.shards - len(doorbells))
-        return Room(shards, max(0, min(shards, self.batch - batch)))
+        batch = sum(wake_up.work_class is WorkClass.BATCH for wake_up in wake_ups)
+        shards = max(0, self.shards - len(wake_ups))
+        return FreeSlots(shards, max(0, min(shards, self.batch - batch)))
 
 
-NO_ROOM = Room(0, 0)
+NO_FREE_SLOTS = FreeSlots(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,17 +111,17 @@ class WorkerLedger:
         self,
         client: redis.Redis,
         model: str,
-        envelopes: Envelopes | None = None,
+        messages: MessageBuilder | None = None,
         *,
         lease_seconds: float = LEASE_SECONDS,
     ) -> None:
-        """Without `envelopes` nothing is rung for: the reconciler will."""
+        """Without `messages` nothing is rung for: the reconciler will."""
         self._client = client
         self._model = model
-        self._envelopes = envelopes
+        self._envelopes = messages
         self._lease_ms = int(lease_seconds * 1000)
         self._ceiling_ms = int(Lifetimes().unfinished * 1000)
-        self._repeat_ms = int(REPEAT_RING_SECONDS * 1000)
+        self._repeat_ms = int(RESEND_SECONDS * 1000)
         names = ("claim", "renew", "finish", "fail", "requeue", "enqueue", "dequeue", "discard")
         self._scripts: dict[str, Any] = {name: client.register_script(script_source(name)) for name in names}
 
@@ -140,71 +131,71 @@ class WorkerLedger:
 
     def claim_all(self, leases: Sequence[ShardLease], *, alone: bool) -> list[Claim]:
         """Take several shards, all in one round trip; see `claim`."""
-        args = (self._lease_ms, keys.FINISHED_CHANNEL, int(alone))
+        args = (self._lease_ms, job_keys.JOB_ENDED_CHANNEL, int(alone))
         ended = [b"ended"]
         return [_read_claim(answer) for answer in self._on_each("claim", leases, args, ended)]
 
     def renew(self, leases: Sequence[ShardLease]) -> list[RenewVerdict]:
         """Keep the shards, all in one round trip; answers for each what is to be done with it."""
-        args = (self._lease_ms, keys.FINISHED_CHANNEL)
+        args = (self._lease_ms, job_keys.JOB_ENDED_CHANNEL)
         return [RenewVerdict(answer.decode()) for answer in self._on_each("renew", leases, args, b"ended")]
 
     def finish(self, lease: ShardLease, scores: ShardScores, work_class: WorkClass) -> FinishVerdict:
         """Hand in a shard's scores and ring for the job's next one. Not ACCEPTED means that they were dropped."""
-        return self.exchange([(lease, scores, work_class)], NO_ROOM)[0][0]
+        return self.finish_and_dequeue([(lease, scores, work_class)], NO_FREE_SLOTS)[0][0]
 
-    def exchange(
-        self, finishes: Sequence[tuple[ShardLease, ShardScores, WorkClass]], room: Room
-    ) -> tuple[list[FinishVerdict], list[Doorbell]]:
-        """Hand in scores as `finish` does, and take as many doorbells as there is room for, in one round trip.
+    def finish_and_dequeue(
+        self, finishes: Sequence[tuple[ShardLease, ShardScores, WorkClass]], room: FreeSlots
+    ) -> tuple[list[FinishVerdict], list[WakeUp]]:
+        """Hand in scores as `finish` does, and take as many wake_ups as there is room for, in one round trip.
 
         Interactive work comes first. A message that cannot be read is logged, and left out.
         """
-        limits = (keys.FINISHED_CHANNEL, self._ceiling_ms, self._repeat_ms, TOLD_BYTES)
+        limits = (job_keys.JOB_ENDED_CHANNEL, self._ceiling_ms, self._repeat_ms, MAX_INLINE_RESULT_BYTES)
         calls = [self._of("finish", lease, encoding.encode_scores(scores), *limits) for lease, scores, _ in finishes]
         if room.shards:
-            queues = [keys.queue(self._model, work_class) for work_class in WorkClass]
-            calls.append(Call(self._scripts["dequeue"], queues, (room.shards, room.batch)))
+            queues = [queue_keys.queue(self._model, work_class) for work_class in WorkClass]
+            calls.append(ScriptCall(self._scripts["dequeue"], queues, (room.shards, room.batch)))
         with store_errors():
-            answers = call_all(self._client, calls) if calls else []
+            answers = call_scripts(self._client, calls) if calls else []
         finished = [
-            self._or_give_up(lease, answer, [b"ended", -1])
+            self._or_discard(lease, answer, [b"ended", -1])
             for (lease, _, _), answer in zip(finishes, answers, strict=False)
         ]
         # A queue that is none is the reconciler's to mend.
         taken = [answer for answer in answers[len(finishes) :] if not isinstance(answer, Exception)]
         following = [
-            Doorbell(lease.job_id, next_shard, work_class)
+            WakeUp(lease.job_id, next_shard, work_class)
             for (lease, _, work_class), (_, next_shard) in zip(finishes, finished, strict=True)
             if next_shard >= 0
         ]
-        self.ring(following, "back")
-        doorbells = [
-            self._read_doorbell(message, work_class)
+        self.enqueue(following, "back")
+        wake_ups = [
+            self._read_wake_up(message, work_class)
             for by_class in taken
             for work_class, messages in zip(WorkClass, by_class, strict=True)
             for message in messages
         ]
         verdicts = [FinishVerdict(verdict.decode()) for verdict, _ in finished]
-        return verdicts, [doorbell for doorbell in doorbells if doorbell is not None]
+        return verdicts, [wake_up for wake_up in wake_ups if wake_up is not None]
 
-    def listen(self, seconds: float, *, batch: bool) -> Doorbell | None:
-        """Wait for one doorbell, interactive work first; batch work only if it is wanted."""
+    def wait_for_wake_up(self, seconds: float, *, batch: bool) -> WakeUp | None:
+        """Wait for one wake_up, interactive work first; batch work only if it is wanted."""
         classes = list(WorkClass) if batch else [WorkClass.INTERACTIVE]
-        queues = {keys.queue(self._model, work_class).encode(): work_class for work_class in classes}
+        queues = {queue_keys.queue(self._model, work_class).encode(): work_class for work_class in classes}
         with store_errors():
-            heard: Any = self._client.brpop(list(queues), timeout=max(seconds, _LISTEN_AT_LEAST_SECONDS))
-        return self._read_doorbell(heard[1], queues[heard[0]]) if heard else None
+            heard: Any = self._client.brpop(list(queues), timeout=max(seconds, _MIN_LISTEN_SECONDS))
+        return self._read_wake_up(heard[1], queues[heard[0]]) if heard else None
 
     def fail(self, lease: ShardLease, failure: JobFailure) -> FinishVerdict:
         """End the job: this shard can never be scored."""
-        return FinishVerdict(self._call("fail", lease, failure.to_json(), keys.FINISHED_CHANNEL).decode())
+        return FinishVerdict(self._call("fail", lease, failure.to_json(), job_keys.JOB_ENDED_CHANNEL).decode())
 
-    def give_back(self, lease: ShardLease, work_class: WorkClass) -> FinishVerdict:
+    def release(self, lease: ShardLease, work_class: WorkClass) -> FinishVerdict:
         """Somebody else shall score it, at once and free of charge."""
-        answer = self._requeue(lease, "drain", REPEAT_RING_SECONDS, JobFailure("", ""))
+        answer = self._requeue(lease, "drain", RESEND_SECONDS, JobFailure("", ""))
         if answer is FinishVerdict.ACCEPTED:
-            self.ring([Doorbell(lease.job_id, lease.shard, work_class)])
+            self.enqueue([WakeUp(lease.job_id, lease.shard, work_class)])
         return answer
 
     def retry_later(self, lease: ShardLease, after_seconds: float, failure: JobFailure) -> FinishVerdict:
@@ -215,63 +206,69 @@ class WorkerLedger:
         args = (
             kind,
             int(after_seconds * 1000),
-            TRANSIENT_ERRORS_ALLOWED,
+            MAX_TRANSIENT_ERRORS,
             failure.to_json(),
-            keys.FINISHED_CHANNEL,
-            DEAD_LIST_LENGTH,
+            job_keys.JOB_ENDED_CHANNEL,
+            MAX_DEAD_LETTERS,
         )
-        return FinishVerdict(self._call("requeue", lease, *args, more_keys=(keys.DEAD,)).decode())
+        return FinishVerdict(self._call("requeue", lease, *args, more_keys=(job_keys.DEAD_LETTERS,)).decode())
 
-    def ring(self, doorbells: Sequence[Doorbell], end: Literal["front", "back"] = "front") -> None:
+    def enqueue(self, wake_ups: Sequence[WakeUp], end: Literal["front", "back"] = "front") -> None:
         """Ring: in front, for what has waited its time. Raises nothing: what cannot be rung now costs seconds.
 
         The ledger knows of the shard, and the reconciler rings.
         """
-        if self._envelopes is None or not doorbells:
+        if self._envelopes is None or not wake_ups:
             return
         calls = []
-        for bell in doorbells:
-            envelope = self._envelopes.build(keys.queue_name(self._model, bell.work_class), bell.job_id, bell.shard)
-            calls.append(Call(self._scripts["enqueue"], [keys.queue(self._model, bell.work_class)], (end, envelope)))
+        for wake_up in wake_ups:
+            message = self._envelopes.build(
+                queue_keys.queue_name(self._model, wake_up.work_class), wake_up.job_id, wake_up.shard
+            )
+            calls.append(
+                ScriptCall(
+                    self._scripts["enqueue"], [queue_keys.queue(self._model, wake_up.work_class)], (end, message)
+                )
+            )
         try:
             with store_errors():
-                for answer in call_all(self._client, calls):
+                for answer in call_scripts(self._client, calls):
                     if isinstance(answer, Exception):
                         raise answer
         except StoreUnavailable as error:
-            logger.warning("%d doorbells could not be rung, the reconciler will: %s", len(calls), error)
+            logger.warning("%d wake_ups could not be rung, the reconciler will: %s", len(calls), error)
 
-    def _read_doorbell(self, message: bytes, work_class: WorkClass) -> Doorbell | None:
-        if (named := read_envelope(message)) is None:
+    def _read_wake_up(self, message: bytes, work_class: WorkClass) -> WakeUp | None:
+        if (named := parse_message(message)) is None:
             # Without its text: what is no message of ours may say anything.
-            logger.warning("a message in %s cannot be read, it is left out", keys.queue(self._model, work_class))
+            logger.warning("a message in %s cannot be read, it is left out", queue_keys.queue(self._model, work_class))
             return None
-        return Doorbell(*named, work_class)
+        return WakeUp(*named, work_class)
 
-    def _of(self, script: str, lease: ShardLease, *args: object) -> Call:
-        job_keys = job_script_keys(lease.job_id, self._model)
-        return Call(self._scripts[script], job_keys, (lease.job_id, lease.shard, lease.token, *args))
+    def _of(self, script: str, lease: ShardLease, *args: object) -> ScriptCall:
+        keys = job_keys.script_keys(lease.job_id, self._model)
+        return ScriptCall(self._scripts[script], keys, (lease.job_id, lease.shard, lease.token, *args))
 
     def _call(self, script: str, lease: ShardLease, *args: object, more_keys: Sequence[str] = ()) -> Any:
         call = self._of(script, lease, *args)
         with store_errors():
-            (answer,) = call_all(self._client, [replace(call, keys=[*call.keys, *more_keys])])
-        return self._or_give_up(lease, answer, b"ended")
+            (answer,) = call_scripts(self._client, [replace(call, keys=[*call.keys, *more_keys])])
+        return self._or_discard(lease, answer, b"ended")
 
     def _on_each(self, script: str, leases: Sequence[ShardLease], args: Sequence[object], ended: Any) -> list[Any]:
         """The answers of a script for several shards, in one round trip."""
         with store_errors():
-            answers = call_all(self._client, [self._of(script, lease, *args) for lease in leases])
-        return [self._or_give_up(lease, answer, ended) for lease, answer in zip(leases, answers, strict=True)]
+            answers = call_scripts(self._client, [self._of(script, lease, *args) for lease in leases])
+        return [self._or_discard(lease, answer, ended) for lease, answer in zip(leases, answers, strict=True)]
 
-    def _or_give_up(self, lease: ShardLease, answer: Any, ended: Any) -> Any:
+    def _or_discard(self, lease: ShardLease, answer: Any, ended: Any) -> Any:
         """The answer, or, where the job's record cannot be worked with, `ended`: the job then is."""
         if not isinstance(answer, Exception):
             return answer
         logger.error("job %s is given up, the store has something else in its place: %.200s", lease.job_id, answer)
         try:
             with store_errors():
-                call_all(self._client, [self._of("discard", lease, keys.FINISHED_CHANNEL)])
+                call_scripts(self._client, [self._of("discard", lease, job_keys.JOB_ENDED_CHANNEL)])
         except StoreUnavailable as error:
             logger.warning("the reconciler will give up job %s: %s", lease.job_id, error)
         return ended
@@ -283,7 +280,7 @@ def _read_claim(answer: Sequence[Any]) -> Claim:
         return Claim(ClaimVerdict(verdict.decode()))
     head, documents, queue_ms, tokens = rest
     try:
-        return Claim(ClaimVerdict.RUN, encoding.decode_shard(head, documents), float(queue_ms), int(tokens))
+        return Claim(ClaimVerdict.RUN, encoding.decode_shard_request(head, documents), float(queue_ms), int(tokens))
     except (ValueError, TypeError) as error:
         # No more than the kind: pydantic's text has the caller's in it. Not raised: the neighbours are leased too.
         logger.error("a shard was claimed whose request cannot be read: %s", type(error).__name__)

@@ -15,14 +15,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from shared.models import PoolSettings
-from shared.pools.scaling import is_outstanding, somebody_waits
+from shared.pools.scaling import has_waiting_callers, is_outstanding
 from shared.pools.signals import PoolSignals
 
 _PROMISED, _FIRST_INTERACTIVE, _IN_WORK, _MORE_INTERACTIVE, _IDLE, _MORE_BATCH, _LONG_IDLE = range(7)
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class PoolDemand:
     """What one pool asks of the machine. `alive` workers start or are ready, `draining` ones still hold their slot.
 
     `idle_seconds` is since its last work; `waiting_seconds` is the age of its oldest job.
@@ -44,14 +44,14 @@ class Wish:
         return self.alive + self.draining
 
 
-def wish(signals: PoolSignals, pool: PoolSettings, desired: int) -> Wish:
-    """The wish of a pool that `shared.pools.scaling.decide` wants to have `desired` workers."""
-    return Wish(
+def pool_demand(signals: PoolSignals, pool: PoolSettings, desired: int) -> PoolDemand:
+    """The pool_demand of a pool that `shared.pools.scaling.decide` wants to have `desired` workers."""
+    return PoolDemand(
         desired=desired,
         promised=min(pool.min, desired),
         alive=signals.starting + signals.ready,
         draining=signals.draining,
-        interactive=somebody_waits(signals),
+        interactive=has_waiting_callers(signals),
         batch=is_outstanding(signals.batch),
         # Never asked, as far as is known: the first to give way.
         idle_seconds=signals.idle_seconds if signals.idle_seconds is not None else float("inf"),
@@ -60,7 +60,7 @@ def wish(signals: PoolSignals, pool: PoolSettings, desired: int) -> Wish:
     )
 
 
-def share_machine(wanted: Mapping[str, Wish], capacity: int) -> dict[str, int]:
+def allocate_slots(wanted: Mapping[str, PoolDemand], capacity: int) -> dict[str, int]:
     """How many workers each pool may have, at most what it wants, when the machine has `capacity` slots.
 
     A pool gets a new worker only in a slot that is free now: those that have to go drain first. So what is granted
@@ -82,7 +82,7 @@ def share_machine(wanted: Mapping[str, Wish], capacity: int) -> dict[str, int]:
 _Request = tuple[int, int, int, float, int, str]
 
 
-def _requests(name: str, pool: Wish) -> Iterator[_Request]:
+def _requests(name: str, pool: PoolDemand) -> Iterator[_Request]:
     """One for each worker wanted, such that they sort by whose turn it is. A pool's own come in order."""
     working = pool.interactive or pool.batch
     for number in range(1, pool.desired + 1):
@@ -93,7 +93,7 @@ def _requests(name: str, pool: Wish) -> Iterator[_Request]:
         yield _rank(pool, number), 0 if exists else 1, turn, order, number, name
 
 
-def _rank(pool: Wish, number: int) -> int:
+def _rank(pool: PoolDemand, number: int) -> int:
     """How a pool's worker of that number, from 1, counts."""
     if number <= pool.promised:
         return _PROMISED

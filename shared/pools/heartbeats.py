@@ -16,7 +16,7 @@ from typing import Any
 import redis
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from shared import keys
+from shared.keys import pool_keys
 from shared.store.scripts import script_source
 
 INTERVAL_SECONDS = 2.0
@@ -120,8 +120,8 @@ class HeartbeatWriter:
     def __init__(self, client: redis.Redis, model: str, worker: str, started_at: float | None = None) -> None:
         """`started_at`: when the worker's process began, Unix seconds; by default now."""
         self._client = client
-        self._key = keys.workers(model)
-        self._measured_key = keys.measured(model)
+        self._key = pool_keys.workers(model)
+        self._measured_key = pool_keys.measurements(model)
         self._write: Any = client.register_script(script_source("heartbeat"))
         began = time.time() if started_at is None else started_at
         self._beat = Heartbeat(worker=worker, state=WorkerState.STARTING, at=0.0, started_at=began)

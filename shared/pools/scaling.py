@@ -18,18 +18,18 @@ import math
 from dataclasses import dataclass, replace
 
 from shared.models import MAX_WORKERS, PoolSettings
-from shared.pools.signals import Load, PoolSignals
+from shared.pools.signals import ClassLoad, PoolSignals
 
 FIRST_BACKOFF_SECONDS = 1.0
 LONGEST_BACKOFF_SECONDS = 300.0
-FULL = 0.85
+CAPACITY_EXHAUSTED = 0.85
 """A pool is not made smaller than lets its workers be busy for this share of their time: a queue grows without bound
 as that nears 1."""
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
-    """What a decider hands from one round to the next; `Memory()` at first, and for whoever decides only once.
+class ScalingState:
+    """What a decider hands from one round to the next; `ScalingState()` at first, and for whoever decides only once.
 
     `needs` are the needs of the last `cooldown_seconds` that no later one exceeds: (Unix seconds, workers), falling.
     `busy` is the number of workers with something in hand, averaged over about as long; `seen_at` is when.
@@ -53,10 +53,10 @@ class Decision:
     desired: int
     reason: str
     retry_at: float | None
-    memory: Memory
+    memory: ScalingState
 
 
-def decide(signals: PoolSignals, pool: PoolSettings, memory: Memory, now: float) -> Decision:
+def decide(signals: PoolSignals, pool: PoolSettings, memory: ScalingState, now: float) -> Decision:
     """How many workers the pool should have at `now` (Unix seconds)."""
     memory = _remember_use(memory, signals, pool, now)
     wanted, reason, memory = _wanted(signals, pool, memory, now)
@@ -82,17 +82,19 @@ def backing_off_until(signals: PoolSignals, now: float) -> float | None:
     return retry_at if retry_at > now else None
 
 
-def somebody_waits(signals: PoolSignals) -> bool:
+def has_waiting_callers(signals: PoolSignals) -> bool:
     """Whether interactive work is outstanding. Shards that no count knows of are taken for such."""
     return is_outstanding(signals.interactive) or (signals.shards > 0 and not is_outstanding(signals.batch))
 
 
-def is_outstanding(load: Load) -> bool:
+def is_outstanding(load: ClassLoad) -> bool:
     """Whether there is work of one class that has not ended."""
     return load.jobs > 0 or load.queued_pairs + load.running_pairs > 0
 
 
-def _wanted(signals: PoolSignals, pool: PoolSettings, memory: Memory, now: float) -> tuple[int, str, Memory]:
+def _wanted(
+    signals: PoolSignals, pool: PoolSettings, memory: ScalingState, now: float
+) -> tuple[int, str, ScalingState]:
     """What settings and work ask for, not yet between `min` and `max`."""
     if not _outstanding(signals):
         return _quiet(signals, pool, memory, now)
@@ -102,7 +104,7 @@ def _wanted(signals: PoolSignals, pool: PoolSettings, memory: Memory, now: float
     return (held, holding, memory) if held > need else (need, reason, memory)
 
 
-def _quiet(signals: PoolSignals, pool: PoolSettings, memory: Memory, now: float) -> tuple[int, str, Memory]:
+def _quiet(signals: PoolSignals, pool: PoolSettings, memory: ScalingState, now: float) -> tuple[int, str, ScalingState]:
     """Nothing is outstanding: the last worker stays until the pool has been idle for long enough."""
     since = memory.quiet_since if memory.quiet_since is not None else now
     idle = signals.idle_seconds if signals.idle_seconds is not None else max(now - since, 0.0)
@@ -122,7 +124,7 @@ def _need(signals: PoolSignals, pool: PoolSettings) -> tuple[int, str]:
     total, reason = _size(signals, _tokens(signals.interactive) + _tokens(signals.batch), pool)
     if pool.batch_wakes or total <= alive:
         return total, reason
-    alone, reason = _size(signals, _tokens(signals.interactive), pool) if somebody_waits(signals) else (0, "")
+    alone, reason = _size(signals, _tokens(signals.interactive), pool) if has_waiting_callers(signals) else (0, "")
     if alone > alive:
         return alone, reason
     if alive:
@@ -143,11 +145,11 @@ def _size(signals: PoolSignals, tokens: int, pool: PoolSettings) -> tuple[int, s
     return size, f"{what}, {tokens:,} tokens: {size:,} workers finish them in {pool.target_drain_seconds:.0f} s"
 
 
-def _held(signals: PoolSignals, pool: PoolSettings, memory: Memory) -> tuple[int, str]:
+def _held(signals: PoolSignals, pool: PoolSettings, memory: ScalingState) -> tuple[int, str]:
     """What the last minutes ask for."""
     peak = memory.needs[0][1] if memory.needs else 0
     # The small difference keeps 17 / 0.85 from being a hair more than 20.
-    used = min(math.ceil(memory.busy / FULL - 1e-9), _alive(signals))
+    used = min(math.ceil(memory.busy / CAPACITY_EXHAUSTED - 1e-9), _alive(signals))
     if used > peak:
         return used, f"{memory.busy:.1f} workers are busy on average: {used} stay"
     return peak, f"{peak} workers were needed within the last {pool.cooldown_seconds:.0f} s"
@@ -160,7 +162,7 @@ def _with(needs: tuple[tuple[float, int], ...], need: int, window: float, now: f
     return (*kept, (now, need))
 
 
-def _remember_use(memory: Memory, signals: PoolSignals, pool: PoolSettings, now: float) -> Memory:
+def _remember_use(memory: ScalingState, signals: PoolSignals, pool: PoolSettings, now: float) -> ScalingState:
     """Average the number of busy workers over about the cooldown."""
     busy = float(len(signals.busy_workers))
     if memory.seen_at is not None and pool.cooldown_seconds:
@@ -194,10 +196,10 @@ def _work(signals: PoolSignals, one: str, many: str) -> str:
 
 
 def _outstanding(signals: PoolSignals) -> bool:
-    return somebody_waits(signals) or is_outstanding(signals.batch)
+    return has_waiting_callers(signals) or is_outstanding(signals.batch)
 
 
-def _tokens(load: Load) -> int:
+def _tokens(load: ClassLoad) -> int:
     return load.queued_tokens + load.running_tokens
 
 

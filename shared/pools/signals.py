@@ -12,13 +12,13 @@ from typing import Any
 import redis
 import redis.asyncio
 
-from shared import keys
 from shared.contracts import WorkClass
+from shared.keys import pool_keys
 from shared.pools.heartbeats import Heartbeat, WorkerState, read_heartbeats
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class ClassLoad:
     """The work of one class that has not ended; tokens as shared.sharding estimates them.
 
     `running_jobs` of the `jobs` were begun. `running` pairs and tokens are in a worker's hands, `queued` ones in
@@ -51,8 +51,8 @@ class PoolSignals:
     """
 
     model: str
-    interactive: Load
-    batch: Load
+    interactive: ClassLoad
+    batch: ClassLoad
     oldest_seconds: float
     idle_seconds: float | None
     shards: int
@@ -75,7 +75,7 @@ async def read_signals(client: redis.asyncio.Redis, models: Sequence[str], now: 
         return _understand(models, await pipe.execute(), now)
 
 
-def read_signals_now(client: redis.Redis, models: Sequence[str], now: float) -> dict[str, PoolSignals]:
+def read_signals_blocking(client: redis.Redis, models: Sequence[str], now: float) -> dict[str, PoolSignals]:
     """The same for who has no event loop; blocks. Raises redis.RedisError or OSError."""
     with client.pipeline(transaction=False) as pipe:
         _ask(pipe, models)
@@ -87,13 +87,13 @@ def _ask(pipe: Any, models: Sequence[str]) -> None:
     pipe.time()
     for model in models:
         for work_class in WorkClass:
-            pipe.zcard(keys.jobs(model, work_class))
-            pipe.zrange(keys.jobs(model, work_class), 0, 0, withscores=True)
-            pipe.zrange(keys.jobs(model, work_class), -1, -1, withscores=True)
-        pipe.hgetall(keys.load(model))
-        pipe.zcard(keys.outstanding(model))
-        pipe.hgetall(keys.workers(model))
-        pipe.hgetall(keys.measured(model))
+            pipe.zcard(pool_keys.open_jobs(model, work_class))
+            pipe.zrange(pool_keys.open_jobs(model, work_class), 0, 0, withscores=True)
+            pipe.zrange(pool_keys.open_jobs(model, work_class), -1, -1, withscores=True)
+        pipe.hgetall(pool_keys.load(model))
+        pipe.zcard(pool_keys.outstanding(model))
+        pipe.hgetall(pool_keys.workers(model))
+        pipe.hgetall(pool_keys.measurements(model))
 
 
 def _understand(models: Sequence[str], answers: Sequence[Any], now: float) -> dict[str, PoolSignals]:
@@ -135,11 +135,11 @@ def _read_pool(model: str, answers: Iterator[Any], redis_now: float, now: float)
     )
 
 
-def _load_of(work_class: WorkClass, jobs: Mapping[WorkClass, int], load: Mapping[bytes, bytes]) -> Load:
+def _load_of(work_class: WorkClass, jobs: Mapping[WorkClass, int], load: Mapping[bytes, bytes]) -> ClassLoad:
     def count(what: str) -> int:
         return int(_number(load, f"{work_class}:{what}".encode()) or 0)
 
-    return Load(
+    return ClassLoad(
         jobs=jobs[work_class],
         queued_pairs=count("pairs") - count("running_pairs"),
         queued_tokens=count("tokens") - count("running_tokens"),

@@ -48,11 +48,11 @@ def connect_async(url: str) -> redis.asyncio.Redis:
     """A pooled asyncio client of bytes; connects on first use."""
     client = redis.asyncio.Redis.from_url(url, retry=AsyncRetry(ConstantBackoff(0.05), 1), **_COMMON)
     pool = client.connection_pool
-    pool.connection_class = type("Connection", (_ClosedIsLost, pool.connection_class), {})
+    pool.connection_class = type("Connection", (_ReconnectWhenClosed, pool.connection_class), {})
     return client
 
 
-class _ClosedIsLost:
+class _ReconnectWhenClosed:
     """Mixed into a connection: writing to a transport that was reset is a lost connection, which is tried again.
 
     uvloop raises a RuntimeError there, where asyncio raises nothing, and redis-py knows neither.
@@ -70,7 +70,7 @@ def connect(url: str) -> redis.Redis:
     return redis.Redis.from_url(url, retry=Retry(ConstantBackoff(0.05), 1), **_COMMON)
 
 
-def checking_certificates(url: str) -> str:
+def require_certificates(url: str) -> str:
     """The URL, saying that the server's certificate is checked where it says nothing of it.
 
     redis-py checks by itself. kombu, given the same URL, does not: it would send the password to whoever answers.

@@ -10,7 +10,6 @@ import redis
 import redis.asyncio
 from redis.exceptions import NoScriptError
 
-from shared import keys
 from shared.store.client import is_damage
 
 _LUA = Path(__file__).parent / "lua"
@@ -21,13 +20,8 @@ def script_source(name: str) -> str:
     return (_LUA / "_common.lua").read_text() + (_LUA / f"{name}.lua").read_text()
 
 
-def job_script_keys(job_id: str, model: str, *more: str) -> list[str]:
-    """The keys of a script that works on one job."""
-    return [keys.job(job_id), keys.outstanding(model), keys.deadlines(model), *more]
-
-
 @dataclass(frozen=True, slots=True)
-class Call:
+class ScriptCall:
     """One call of a registered script."""
 
     script: Any
@@ -38,7 +32,7 @@ class Call:
         return ("EVALSHA", self.script.sha, len(self.keys), *self.keys, *self.args)
 
 
-def call_all(client: redis.Redis, calls: Sequence[Call]) -> list[Any]:
+def call_scripts(client: redis.Redis, calls: Sequence[ScriptCall]) -> list[Any]:
     """Run script calls in one round trip; answers them in order. Raises the first error that is an outage's.
 
     Where a call met damage (see shared.store.client.is_damage) its answer is that error: the others are good.
@@ -59,7 +53,7 @@ def call_all(client: redis.Redis, calls: Sequence[Call]) -> list[Any]:
     return answers
 
 
-class ScriptPipe:
+class ScriptPipeline:
     """Calls from asyncio. Those that come in the same turn of the event loop share a round trip.
 
     Under load requests come in bunches, and a call that goes by itself costs several times as much as one of many.
@@ -68,10 +62,10 @@ class ScriptPipe:
 
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self._client = client
-        self._waiting: list[tuple[Call, asyncio.Future[Any]]] = []
+        self._waiting: list[tuple[ScriptCall, asyncio.Future[Any]]] = []
         self._sending: set[asyncio.Task[None]] = set()
 
-    async def call(self, call: Call) -> Any:
+    async def call(self, call: ScriptCall) -> Any:
         """The script's answer. Raises what Redis or the connection raises.
 
         A caller that is cancelled learns it when the call is through: what is done next comes after it.
@@ -104,7 +98,7 @@ class ScriptPipe:
             else:
                 future.set_result(answer)
 
-    async def _answers(self, calls: Sequence[Call]) -> list[Any]:
+    async def _answers(self, calls: Sequence[ScriptCall]) -> list[Any]:
         answers = await self._try(calls)
         if forgotten := _forgotten(answers):
             again = [calls[place] for place in forgotten]
@@ -114,7 +108,7 @@ class ScriptPipe:
                 answers[place] = answer
         return answers
 
-    async def _try(self, calls: Sequence[Call]) -> list[Any]:
+    async def _try(self, calls: Sequence[ScriptCall]) -> list[Any]:
         async with self._client.pipeline(transaction=False) as pipe:
             for call in calls:
                 pipe.execute_command(*call.words())
@@ -126,11 +120,11 @@ def _forgotten(answers: Sequence[Any]) -> list[int]:
     return [place for place, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
 
 
-def _sources(calls: Sequence[Call]) -> set[str]:
+def _sources(calls: Sequence[ScriptCall]) -> set[str]:
     return {call.script.script for call in calls}
 
 
-def _send(client: redis.Redis, calls: Sequence[Call]) -> list[Any]:
+def _send(client: redis.Redis, calls: Sequence[ScriptCall]) -> list[Any]:
     with client.pipeline(transaction=False) as pipe:
         for call in calls:
             pipe.execute_command(*call.words())  # type: ignore[no-untyped-call]

@@ -4,18 +4,18 @@ from collections.abc import AsyncIterator
 import pytest
 import redis.asyncio
 
-from api.jobs.completions import ReplyWaiter
-from shared import keys
-from shared.ledger.job_ledger import Ledger
+from api.jobs.completions import CompletionListener
+from shared.keys import job_keys
+from shared.ledger.job_ledger import JobLedger
 from tests.shared.conftest import async_client, ledger, store
 
 __all__ = ["async_client", "ledger", "replies", "store"]
 
 
 @pytest.fixture
-async def replies(async_client: redis.asyncio.Redis, ledger: Ledger) -> AsyncIterator[ReplyWaiter]:
+async def replies(async_client: redis.asyncio.Redis, ledger: JobLedger) -> AsyncIterator[CompletionListener]:
     """Running, and subscribed."""
-    waiter = ReplyWaiter(async_client, ledger)
+    waiter = CompletionListener(async_client, ledger)
     running = asyncio.create_task(waiter.run())
     await until_subscribed(async_client)
     yield waiter
@@ -38,7 +38,7 @@ async def stop_background() -> None:
 async def until_subscribed(client: redis.asyncio.Redis) -> None:
     """Wait until somebody listens for finished jobs."""
     for _ in range(500):
-        if await client.pubsub_channels(keys.FINISHED_CHANNEL):
+        if await client.pubsub_channels(job_keys.JOB_ENDED_CHANNEL):
             return
         await asyncio.sleep(0.01)
     raise AssertionError("nobody has subscribed")

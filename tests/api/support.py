@@ -9,9 +9,9 @@ from typing import Any
 
 import httpx
 
-from shared import keys
 from shared.contracts import Document, RankedRow, RerankResult, ShardScores, WorkClass
-from shared.ledger.job_record import JobFailure, JobRecord, JobState
+from shared.keys import queue_keys
+from shared.ledger.job_record import JobFailure, JobRecord, JobStatus
 from shared.ledger.worker_ledger import ClaimVerdict, WorkerLedger
 from shared.store.client import connect
 from tests.shared.support import MODEL, OWNER, make_lease, make_scores
@@ -20,14 +20,16 @@ from tests.shared.support import MODEL, OWNER, make_lease, make_scores
 def make_record(job_id: str = "job-1") -> JobRecord:
     return JobRecord(
         id=job_id,
-        state=JobState.SUCCEEDED,
+        status=JobStatus.SUCCEEDED,
         model=MODEL,
         dialect="superset",
         owner=OWNER,
         work_class=WorkClass.INTERACTIVE,
         pairs=2,
+        pairs_known=0,
+        pairs_scored=2,
         shards=1,
-        left=0,
+        shards_left=0,
         created_ms=1_700_000_000_999,
         started_ms=1_700_000_001_000,
         finished_ms=1_700_000_002_000,
@@ -69,7 +71,7 @@ class Worker:
 
     def _answer_one(self) -> ClaimVerdict:
         with connect(self._redis_url) as client:
-            popped: Any = client.brpop([keys.queue(MODEL, work_class) for work_class in WorkClass], timeout=5)
+            popped: Any = client.brpop([queue_keys.queue(MODEL, work_class) for work_class in WorkClass], timeout=5)
             job_id, shard = json.loads(base64.b64decode(json.loads(popped[1])["body"]))[0]
             ledger = WorkerLedger(client, MODEL)
             claim = ledger.claim(make_lease(shard, job_id=job_id))

@@ -14,10 +14,10 @@ from fastapi import FastAPI
 from api.app import create_app
 from api.auth.key_store import KeyStore
 from api.http.error_responses import error_of, headers_of, status_of
-from api.jobs.completions import ReplyWaiter
+from api.jobs.completions import CompletionListener
 from api.jobs.reconciler import Reconciler
 from api.metrics import CONTENT_TYPE
-from api.pool_monitor import PoolWatch
+from api.pool_monitor import PoolMonitor
 from api.settings import ApiSettings
 from shared.errors import (
     ConfigurationError,
@@ -258,7 +258,7 @@ class TestRoutes:
             job = await client.get(answer.headers["location"])
         assert (answer.status_code, answer.headers["preference-applied"]) == (202, "respond-async")
         assert answer.json() == job.json()
-        assert job.json()["progress"] == {"pairs": 2, "shards": 1, "shards_done": 0}
+        assert job.json()["progress"] == {"pairs_total": 2, "pairs_done": 0, "shards_total": 1, "shards_done": 0}
         assert "results" not in job.json()
 
     async def test_under_an_idempotency_key_a_job_is_accepted_once(self, open_api: Opener) -> None:
@@ -296,7 +296,7 @@ class TestRoutes:
         async with open_api(wait_seconds=0.05) as client:
             answer = await client.post("/v1/rerank", json=BODY)
             assert answer.status_code == 504
-            assert (await client.get(answer.headers["location"])).json()["state"] == "queued"
+            assert (await client.get(answer.headers["location"])).json()["status"] == "queued"
 
     @pytest.mark.parametrize(
         ("method", "path", "status", "kind"),
@@ -474,7 +474,7 @@ async def test_the_pages_about_it_fetch_nothing_from_elsewhere(open_api: Opener,
 
 
 class TestBackground:
-    @pytest.mark.parametrize("part", [ReplyWaiter, PoolWatch, Reconciler])
+    @pytest.mark.parametrize("part", [CompletionListener, PoolMonitor, Reconciler])
     async def test_without_a_part_that_failed_the_process_ends(
         self, open_api: Opener, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, part: type
     ) -> None:

@@ -6,8 +6,8 @@ import uvicorn
 
 from api.__main__ import is_loopback, main, parse_arguments
 from api.settings import ApiSettings
-from shared import keys
 from shared.errors import ConfigurationError
+from shared.keys import service_keys
 from tests.shared.support import dead_redis_url
 
 
@@ -137,7 +137,7 @@ class TestKeys:
         assert printed.out == f"{key}\n"
         assert key.startswith("rq-")
         assert "shown once" in printed.err
-        assert key.split("-", 2)[2].encode() not in b"".join(redis_client.hgetall(keys.API_KEYS).values())
+        assert key.split("-", 2)[2].encode() not in b"".join(redis_client.hgetall(service_keys.API_KEYS).values())
 
         assert main(["--redis-url", redis_url, "keys", "list"]) == 0
         listed = capsys.readouterr().out

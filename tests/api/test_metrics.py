@@ -4,9 +4,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from api.metrics import BUCKETS, Metrics
-from api.pool_monitor import Pool, PoolWatch
+from api.pool_monitor import PoolMonitor, PoolSnapshot
 from shared.contracts import WorkClass
-from shared.ledger.job_ledger import Ledger
+from shared.ledger.job_ledger import JobLedger
 from shared.ledger.worker_ledger import WorkerLedger
 from shared.models import ModelSpec
 from shared.pools.heartbeats import HeartbeatWriter, WorkerState
@@ -23,17 +23,17 @@ def read(text: bytes) -> dict[str, float]:
 
 
 @pytest.fixture
-async def pools(async_client: Any, redis_client: Any, ledger: Ledger) -> dict[str, Pool]:
+async def pools(async_client: Any, redis_client: Any, ledger: JobLedger) -> dict[str, PoolSnapshot]:
     """A pool with a worker that has one of two interactive shards in hand, and a batch job waiting."""
     await ledger.submit(make_submission("job-1", request=make_request("a", "b", "c"), shards=2))
     await ledger.submit(make_submission("job-2", work_class=WorkClass.BATCH))
     WorkerLedger(redis_client, MODEL).claim(make_lease(0))
     HeartbeatWriter(redis_client, MODEL, "w1").beat(WorkerState.READY, tokens_per_second=1500.0)
-    return await PoolWatch(async_client, [ModelSpec(name=MODEL)]).look()
+    return await PoolMonitor(async_client, [ModelSpec(name=MODEL)]).look()
 
 
 class TestPools:
-    def test_its_load_is_told_by_class_and_state(self, pools: dict[str, Pool]) -> None:
+    def test_its_load_is_told_by_class_and_state(self, pools: dict[str, PoolSnapshot]) -> None:
         samples = read(Metrics().render(pools))
         places = [("interactive", "queued"), ("interactive", "running"), ("batch", "queued"), ("batch", "running")]
         loads = {
@@ -45,7 +45,7 @@ class TestPools:
         }
         assert loads == {"jobs": [0, 1, 1, 0], "pairs": [1, 2, 2, 0], "tokens": [11, 20, 20, 0]}
 
-    def test_its_workers_and_what_they_measured_are_told(self, pools: dict[str, Pool]) -> None:
+    def test_its_workers_and_what_they_measured_are_told(self, pools: dict[str, PoolSnapshot]) -> None:
         samples = read(Metrics().render(pools))
         assert samples[f"rerankq_pool_workers model={MODEL} state=ready"] == 1
         assert samples[f"rerankq_pool_workers model={MODEL} state=draining"] == 0
@@ -54,7 +54,7 @@ class TestPools:
         assert samples[f"rerankq_pool_shards model={MODEL}"] == 3
 
     async def test_what_was_never_measured_is_no_number(self, async_client: Any) -> None:
-        pools = await PoolWatch(async_client, [ModelSpec(name=MODEL)]).look()
+        pools = await PoolMonitor(async_client, [ModelSpec(name=MODEL)]).look()
         names = {name.partition(" ")[0] for name in read(Metrics().render(pools))}
         assert "rerankq_pool_workers" in names
         assert not names & {"rerankq_pool_tokens_per_second", "rerankq_pool_start_seconds", "rerankq_pool_idle_seconds"}

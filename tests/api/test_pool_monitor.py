@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from api.pool_monitor import RETRY_AFTER_BUSY_SECONDS, RETRY_AFTER_UNKNOWN_SECONDS, PoolWatch
-from shared import keys
+from api.pool_monitor import RETRY_AFTER_BUSY_SECONDS, RETRY_AFTER_UNKNOWN_SECONDS, PoolMonitor
 from shared.errors import StoreUnavailable
-from shared.ledger.job_ledger import Ledger
+from shared.keys import pool_keys
+from shared.ledger.job_ledger import JobLedger
 from shared.models import ModelSpec, PoolSettings
 from shared.pools.heartbeats import FAILURE_SECONDS, HeartbeatWriter, WorkerState
 from shared.store.client import connect_async
@@ -29,18 +29,18 @@ def beat(client: Any, state: WorkerState, *, model: str = MODEL, reason: str = "
 
 def note(client: Any, worker: str, state: str, *, age: float = 0.0, **fields: object) -> None:
     said = {"worker": worker, "state": state, "at": time.time() - age} | fields
-    client.hset(keys.workers(MODEL), worker, json.dumps(said))
+    client.hset(pool_keys.workers(MODEL), worker, json.dumps(said))
 
 
-async def looked(client: Any, *models: ModelSpec) -> PoolWatch:
-    watch = PoolWatch(client, models or [SPEC])
+async def looked(client: Any, *models: ModelSpec) -> PoolMonitor:
+    watch = PoolMonitor(client, models or [SPEC])
     await watch.look()
     return watch
 
 
 class TestLooking:
     def test_before_the_first_look_nothing_is_known(self, async_client: Any) -> None:
-        watch = PoolWatch(async_client, [SPEC])
+        watch = PoolMonitor(async_client, [SPEC])
         assert list(watch.all()) == [MODEL]
         assert (watch.pool(MODEL).signals.ready, watch.pool(MODEL).decision.desired) == (0, 0)
         assert not watch.store_reachable
@@ -55,7 +55,7 @@ class TestLooking:
         assert watch.pool("silent").signals.workers == ()
 
     async def test_what_is_outstanding_asks_for_workers_within_the_pools_own_bounds(
-        self, async_client: Any, ledger: Ledger
+        self, async_client: Any, ledger: JobLedger
     ) -> None:
         always = ModelSpec(name="always", pool=PoolSettings(min=2, max=4))
         watch = await looked(async_client, SPEC, always)
@@ -65,7 +65,7 @@ class TestLooking:
         assert "2 interactive pairs" in watch.pool(MODEL).decision.reason
 
     async def test_it_keeps_looking(self, async_client: Any, redis_client: Any) -> None:
-        watch = PoolWatch(async_client, [SPEC])
+        watch = PoolMonitor(async_client, [SPEC])
         running = asyncio.create_task(watch.run())
         beat(redis_client, WorkerState.READY)
         for _ in range(300):
@@ -100,7 +100,7 @@ class TestFailedStarts:
     ) -> None:
         for number, age in enumerate((40.0, 20.0, 1.0)):
             note(redis_client, f"w{number}", "failed", age=age, reason=f"{age} s ago")
-        failed = (await looked(async_client)).failed_start(MODEL)
+        failed = (await looked(async_client)).start_failure(MODEL)
         assert failed is not None
         assert failed.reason == "1.0 s ago"
         # The third failure in a row is waited out for four seconds.
@@ -109,7 +109,7 @@ class TestFailedStarts:
 
     async def test_when_the_pause_is_over_another_one_may_be_tried(self, async_client: Any, redis_client: Any) -> None:
         note(redis_client, "w1", "failed", age=5, reason="no weights")
-        failed = (await looked(async_client)).failed_start(MODEL)
+        failed = (await looked(async_client)).start_failure(MODEL)
         assert failed is not None
         assert (failed.retry_in, failed.retry_after) == (0.0, RETRY_AFTER_UNKNOWN_SECONDS)
 
@@ -119,38 +119,38 @@ class TestFailedStarts:
     ) -> None:
         note(redis_client, "w1", "failed", reason="no weights")
         note(redis_client, "w2", state)
-        assert (await looked(async_client)).failed_start(MODEL) is None
+        assert (await looked(async_client)).start_failure(MODEL) is None
 
     async def test_and_so_it_is_after_a_while(self, async_client: Any, redis_client: Any) -> None:
         note(redis_client, "w1", "failed", age=FAILURE_SECONDS + 1, reason="no weights")
-        assert (await looked(async_client)).failed_start(MODEL) is None
+        assert (await looked(async_client)).start_failure(MODEL) is None
 
     async def test_a_pool_that_never_failed_has_none(self, async_client: Any) -> None:
-        assert (await looked(async_client)).failed_start(MODEL) is None
+        assert (await looked(async_client)).start_failure(MODEL) is None
 
 
 class TestComingBack:
     """When it is worth asking again for a job that waits."""
 
     async def test_where_a_worker_is_ready_soon(self, async_client: Any, redis_client: Any) -> None:
-        redis_client.hset(keys.measured(MODEL), "start_seconds", 30)
+        redis_client.hset(pool_keys.measurements(MODEL), "start_seconds", 30)
         beat(redis_client, WorkerState.READY)
         assert (await looked(async_client)).retry_after(MODEL) == RETRY_AFTER_BUSY_SECONDS
 
     async def test_where_none_starts_yet_when_one_would_be_ready(self, async_client: Any, redis_client: Any) -> None:
-        redis_client.hset(keys.measured(MODEL), "start_seconds", 20.2)
+        redis_client.hset(pool_keys.measurements(MODEL), "start_seconds", 20.2)
         assert (await looked(async_client)).retry_after(MODEL) == 21
 
     async def test_where_some_are_starting_when_the_first_of_them_will_be_ready(
         self, async_client: Any, redis_client: Any
     ) -> None:
-        redis_client.hset(keys.measured(MODEL), "start_seconds", 30)
+        redis_client.hset(pool_keys.measurements(MODEL), "start_seconds", 30)
         note(redis_client, "w1", "starting", started_at=time.time() - 5)
         note(redis_client, "w2", "starting", started_at=time.time() - 20)
         assert 9 <= (await looked(async_client)).retry_after(MODEL) <= 10
 
     async def test_where_one_takes_longer_than_the_last_soon(self, async_client: Any, redis_client: Any) -> None:
-        redis_client.hset(keys.measured(MODEL), "start_seconds", 10)
+        redis_client.hset(pool_keys.measurements(MODEL), "start_seconds", 10)
         note(redis_client, "w1", "starting", started_at=time.time() - 60)
         assert (await looked(async_client)).retry_after(MODEL) == RETRY_AFTER_BUSY_SECONDS
 

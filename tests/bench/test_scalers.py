@@ -13,7 +13,7 @@ from bench.scalers import SHIPPED, AlwaysOn, BacklogAlone, KedaHpa, KedaOnDesire
 from bench.traffic import Arrival
 from shared.contracts import WorkClass
 from shared.models import PoolSettings
-from shared.pools.signals import Load, PoolSignals
+from shared.pools.signals import ClassLoad, PoolSignals
 
 MANIFEST = Path(__file__).parents[2] / "infra/kubernetes/worker/scaledobject.yaml"
 RATE = 1000.0
@@ -26,8 +26,8 @@ def seen(tokens: float = 0, **fields: Any) -> PoolSignals:
     shards = 1 if tokens else 0
     signals = PoolSignals(
         model="m",
-        interactive=Load(jobs=shards, queued_pairs=shards, queued_tokens=round(tokens)),
-        batch=Load(),
+        interactive=ClassLoad(jobs=shards, queued_pairs=shards, queued_tokens=round(tokens)),
+        batch=ClassLoad(),
         oldest_seconds=0.0,
         idle_seconds=0.0,
         shards=shards,

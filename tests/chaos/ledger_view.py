@@ -8,9 +8,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from shared import keys
 from shared.contracts import WorkClass
-from shared.ledger.job_record import JobState
+from shared.keys import PREFIX, job_keys, pool_keys, queue_keys, service_keys
+from shared.ledger.job_record import JobStatus
 from shared.pools.heartbeats import WorkerState, read_heartbeats
 from tests.chaos.cases import number_in
 
@@ -22,7 +22,7 @@ _LEASED = "leased"
 class Shard:
     """One shard as the ledger has it. `accepted` is how many finishes were taken for it."""
 
-    state: str
+    status: str
     token: str
     accepted: int
     crashes: int = 0
@@ -30,14 +30,14 @@ class Shard:
 
     def __str__(self) -> str:
         holder = f" by {self.token.split(':')[0].rpartition('-')[2]}" if self.token else ""
-        return f"{self.state}{holder}, {self.crashes} crashes, rung {self.rings} times in vain"
+        return f"{self.status}{holder}, {self.crashes} crashes, rung {self.rings} times in vain"
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """One job and all its shards, as they were at one moment."""
 
-    state: JobState
+    status: JobStatus
     failure: str
     shards: tuple[Shard, ...]
 
@@ -56,10 +56,10 @@ class Lease:
 
     def is_over(self, job: Job | None) -> bool:
         """Whether the shard is done, its job has ended, or somebody has claimed it anew."""
-        if job is None or job.state.final:
+        if job is None or job.status.final:
             return True
         shard = job.shards[self.shard]
-        return shard.state == "done" or (shard.state == _LEASED and shard.token != self.token)
+        return shard.status == "done" or (shard.status == _LEASED and shard.token != self.token)
 
 
 class LedgerView:
@@ -91,7 +91,7 @@ class LedgerView:
 
     def job_ids(self) -> set[str]:
         """Every job there is."""
-        start = keys.job("")
+        start = job_keys.job("")
         names = {name.removeprefix(start) for name in self._scan(f"{start}*")}
         return {name for name in names if ":" not in name}
 
@@ -102,8 +102,8 @@ class LedgerView:
             return {}
         with self._client.pipeline(transaction=True) as pipe:
             for job_id in wanted:
-                pipe.hgetall(keys.job(job_id))
-                pipe.hgetall(keys.shards(job_id))
+                pipe.hgetall(job_keys.job(job_id))
+                pipe.hgetall(job_keys.shards(job_id))
             answers = pipe.execute()
         pairs = zip(answers[::2], answers[1::2], strict=True)
         return {job_id: _job(fields, shards) for job_id, (fields, shards) in zip(wanted, pairs, strict=True)}
@@ -113,52 +113,52 @@ class LedgerView:
         wanted = list(job_ids)
         if not wanted:
             return {}
-        requests: list[str | None] = self._client.mget([keys.request(job_id) for job_id in wanted])  # type: ignore[assignment]
+        requests: list[str | None] = self._client.mget([job_keys.request(job_id) for job_id in wanted])  # type: ignore[assignment]
         return {job_id: number_in(text or "") for job_id, text in zip(wanted, requests, strict=True)}
 
     def leases(self, pids: Collection[int] | None = None) -> list[Lease]:
         """The shards that are held now: by these processes, or by anybody."""
-        members: list[str] = self._client.zrange(keys.outstanding(self._model), 0, -1)  # type: ignore[assignment]
+        members: list[str] = self._client.zrange(pool_keys.outstanding(self._model), 0, -1)  # type: ignore[assignment]
         found = [
             Lease(job_id, number, shard.token)
             for job_id, job in self.read({member.partition("/")[0] for member in members}).items()
-            if job is not None and not job.state.final
+            if job is not None and not job.status.final
             for number, shard in enumerate(job.shards)
-            if shard.state == _LEASED
+            if shard.status == _LEASED
         ]
         return found if pids is None else [lease for lease in found if any(lease.held_by(pid) for pid in pids)]
 
     def ready_pids(self) -> set[int]:
         """Processes whose last heartbeat says that they take work; some may have died since."""
-        beats = read_heartbeats(self._raw.hgetall(keys.workers(self._model)))  # type: ignore[arg-type]
+        beats = read_heartbeats(self._raw.hgetall(pool_keys.workers(self._model)))  # type: ignore[arg-type]
         return {int(beat.worker.rpartition("-")[2]) for beat in beats if beat.state is WorkerState.READY}
 
     def left_over(self) -> dict[str, int]:
         """What should be empty when nothing is to be done, and is not: key -> how much is in it."""
-        queues = [keys.queue(self._model, work_class) for work_class in WorkClass]
+        queues = [queue_keys.queue(self._model, work_class) for work_class in WorkClass]
         counts: dict[str, Any] = {name: self._client.llen(name) for name in queues}
-        counts[f"{keys.PREFIX}unacked"] = self._client.hlen(f"{keys.PREFIX}unacked")
-        counts[f"{keys.PREFIX}unacked_index"] = self._client.zcard(f"{keys.PREFIX}unacked_index")
-        for name in (keys.outstanding(self._model), keys.deadlines(self._model)):
+        counts[f"{PREFIX}unacked"] = self._client.hlen(f"{PREFIX}unacked")
+        counts[f"{PREFIX}unacked_index"] = self._client.zcard(f"{PREFIX}unacked_index")
+        for name in (pool_keys.outstanding(self._model), pool_keys.deadlines(self._model)):
             counts[name] = self._client.zcard(name)
         return {name: count for name, count in counts.items() if count}
 
     def job_keys(self) -> list[str]:
         """Every key that should be gone once the jobs have outlived their time."""
-        patterns = (f"{keys.job('')}*", f"{keys.PREFIX}lease:*", f"{keys.PREFIX}idempotency:*")
+        patterns = (f"{job_keys.job('')}*", f"{PREFIX}lease:*", f"{PREFIX}idempotency:*")
         return sorted(name for pattern in patterns for name in self._scan(pattern))
 
     def buried(self) -> str:
         """The dead list, as one text."""
-        return "\n".join(self._client.lrange(keys.DEAD, 0, -1))  # type: ignore[arg-type]
+        return "\n".join(self._client.lrange(job_keys.DEAD_LETTERS, 0, -1))  # type: ignore[arg-type]
 
     def reconciler(self) -> str:
         """Who reconciles now, empty when nobody does."""
-        return str(self._client.get(keys.RECONCILER) or "")
+        return str(self._client.get(service_keys.RECONCILER_LEADER) or "")
 
     def reconciler_ms(self) -> int:
         """How long its lock still lasts."""
-        left: int = self._client.pttl(keys.RECONCILER)
+        left: int = self._client.pttl(service_keys.RECONCILER_LEADER)
         return left
 
     def _scan(self, pattern: str) -> list[str]:
@@ -169,15 +169,15 @@ def _job(fields: dict[str, str], shards: dict[str, str]) -> Job | None:
     if not fields:
         return None
     return Job(
-        state=JobState(fields["state"]),
+        status=JobStatus(fields["status"]),
         failure=fields.get("failure", ""),
         shards=tuple(
             Shard(
-                state=shards.get(f"{number}:state", ""),
+                status=shards.get(f"{number}:status", ""),
                 token=shards.get(f"{number}:token", ""),
-                accepted=int(shards.get(f"{number}:accepted", 0)),
+                accepted=int(shards.get(f"{number}:finishes_accepted", 0)),
                 crashes=int(shards.get(f"{number}:crashes", 0)),
-                rings=int(shards.get(f"{number}:rings", 0)),
+                rings=int(shards.get(f"{number}:resends", 0)),
             )
             for number in range(int(fields["shards"]))
         ),

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import redis
 
-from shared.ledger.job_record import JobState
+from shared.ledger.job_record import JobStatus
 from tests.chaos.cases import Case, Kind, Ranking
 from tests.chaos.ledger_view import Job, Lease, LedgerView
 from tests.chaos.report import Row
@@ -30,7 +30,7 @@ class Tracked:
     row: Row
     since: float
     case: Case | None = None
-    states: set[JobState] = field(default_factory=set)
+    states: set[JobStatus] = field(default_factory=set)
     seen: bool = False
     gone: bool = False
     settled: bool = False
@@ -52,7 +52,7 @@ class Watch:
     trail: list[tuple[float, str]] = field(default_factory=list)
 
     def saw(self, job: Job | None, now: float) -> None:
-        said = "gone" if job is None else f"{job.state}: {job.shards[self.lease.shard]}"
+        said = "gone" if job is None else f"{job.status}: {job.shards[self.lease.shard]}"
         if not self.trail or self.trail[-1][1] != said:
             self.trail.append((now - self.since, said))
 
@@ -214,27 +214,27 @@ class Observer:
         tracked.seen = True
         tracked.shards = len(job.shards)
         had_ended = tracked.ended
-        if had_ended and job.state not in tracked.states:
-            tracked.row.duplicated.append(f"{tracked.job_id} was {', '.join(tracked.states)}, now it is {job.state}")
-        tracked.states.add(job.state)
+        if had_ended and job.status not in tracked.states:
+            tracked.row.duplicated.append(f"{tracked.job_id} was {', '.join(tracked.states)}, now it is {job.status}")
+        tracked.states.add(job.status)
         twice = [number for number, shard in enumerate(job.shards) if shard.accepted > 1]
         if twice and not tracked.duplicated:
             tracked.duplicated = True
             tracked.row.duplicated.append(f"{tracked.job_id}: shards {twice} have more than one accepted finish")
-        if job.state.final and not had_ended and not tracked.settled:
+        if job.status.final and not had_ended and not tracked.settled:
             self._ended(tracked, job)
 
     def _ended(self, tracked: Tracked, job: Job) -> None:
         name, kind = tracked.job_id, tracked.case.kind if tracked.case else None
         number = tracked.case.number if tracked.case else -1
         if kind is Kind.POISON:
-            if job.state is not JobState.FAILED or "died" not in job.failure:
-                tracked.row.wrong.append(f"poison job {name} is {job.state}: {job.failure or 'no failure'}")
-        elif job.state is JobState.SUCCEEDED:
+            if job.status is not JobStatus.FAILED or "died" not in job.failure:
+                tracked.row.wrong.append(f"poison job {name} is {job.status}: {job.failure or 'no failure'}")
+        elif job.status is JobStatus.SUCCEEDED:
             missing = [number for number, shard in enumerate(job.shards) if shard.accepted != 1]
             if missing:
                 counts = [shard.accepted for shard in job.shards]
                 tracked.row.wrong.append(f"{name} has succeeded, accepted finishes a shard: {counts}")
             self._results.read(name, tracked.case, tracked.row)
-        elif not (job.state is JobState.CANCELED and number in self._broken):
-            tracked.row.lost.append(f"{name} ({kind}) is {job.state}: {job.failure or 'no failure'}")
+        elif not (job.status is JobStatus.CANCELED and number in self._broken):
+            tracked.row.lost.append(f"{name} ({kind}) is {job.status}: {job.failure or 'no failure'}")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import redis
 
-from shared.ledger.job_ledger import CRASHES_ALLOWED
+from shared.ledger.job_ledger import MAX_CRASHES
 from tests.chaos.cluster import Cluster, Slot
 from tests.chaos.ledger_view import Lease
 from tests.chaos.load import Load
@@ -18,7 +18,7 @@ from tests.chaos.report import Row
 
 _VICTIM_SECONDS = 5.0
 _READY_SECONDS = 20.0
-_SPARED_AFTER = CRASHES_ALLOWED - 2
+_SPARED_AFTER = MAX_CRASHES - 2
 """A shard that was hit so often is not hit again: over the crash budget its job fails, and rightly so."""
 
 

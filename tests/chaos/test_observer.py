@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from shared.ledger.job_record import JobState
+from shared.ledger.job_record import JobStatus
 from tests.chaos.cases import Case, Kind, Ranking, make_case
 from tests.chaos.ledger_view import Job, Lease, LedgerView, Shard
 from tests.chaos.observer import Observer
@@ -14,8 +14,8 @@ from tests.chaos.report import Row
 CASE = make_case(1, 7, Kind.JOB)
 DONE = Shard("done", "host-12:a", accepted=1)
 HELD = Shard("leased", "host-12:a", accepted=0)
-RUNNING = Job(JobState.RUNNING, "", (HELD,))
-SUCCEEDED = Job(JobState.SUCCEEDED, "", (DONE,))
+RUNNING = Job(JobStatus.RUNNING, "", (HELD,))
+SUCCEEDED = Job(JobStatus.SUCCEEDED, "", (DONE,))
 
 
 class FakeLedger(LedgerView):
@@ -82,20 +82,20 @@ def test_a_job_that_vanishes_while_it_runs_is_lost(watcher: Watcher) -> None:
     assert "vanished" in watcher.row.lost[0]
 
 
-@pytest.mark.parametrize("state", [JobState.FAILED, JobState.EXPIRED, JobState.CANCELED])
-def test_a_job_without_a_result_is_lost(watcher: Watcher, state: JobState) -> None:
-    watcher.sees(RUNNING, replace(RUNNING, state=state))
+@pytest.mark.parametrize("status", [JobStatus.FAILED, JobStatus.EXPIRED, JobStatus.CANCELED])
+def test_a_job_without_a_result_is_lost(watcher: Watcher, state: JobStatus) -> None:
+    watcher.sees(RUNNING, replace(RUNNING, status=state))
     assert len(watcher.row.lost) == 1
 
 
 def test_a_caller_that_lost_its_connection_may_find_its_job_canceled(watcher: Watcher) -> None:
     watcher.observer.broke(CASE)
-    watcher.sees(RUNNING, replace(RUNNING, state=JobState.CANCELED))
+    watcher.sees(RUNNING, replace(RUNNING, status=JobStatus.CANCELED))
     assert watcher.row.problems == []
 
 
 def test_two_final_states_are_one_too_many(watcher: Watcher) -> None:
-    watcher.sees(SUCCEEDED, replace(SUCCEEDED, state=JobState.FAILED))
+    watcher.sees(SUCCEEDED, replace(SUCCEEDED, status=JobStatus.FAILED))
     assert len(watcher.row.duplicated) == 1
 
 
@@ -120,9 +120,9 @@ def test_one_idempotency_key_has_one_job(watcher: Watcher) -> None:
 def test_a_poison_job_has_to_fail_and_say_why() -> None:
     case = make_case(1, 7, Kind.POISON)
     good, mute, alive = Watcher(case), Watcher(case), Watcher(case)
-    good.sees(Job(JobState.FAILED, '{"message": "the worker died 3 times"}', (HELD,)))
+    good.sees(Job(JobStatus.FAILED, '{"message": "the worker died 3 times"}', (HELD,)))
     assert good.row.problems == []
-    mute.sees(Job(JobState.FAILED, "", (HELD,)))
+    mute.sees(Job(JobStatus.FAILED, "", (HELD,)))
     alive.sees(SUCCEEDED)
     assert len(mute.row.wrong) == len(alive.row.wrong) == 1
 

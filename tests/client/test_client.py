@@ -31,7 +31,7 @@ def slow_client(opener: Opener, slow_service: Stack) -> Iterator[Any]:
 
 
 def states_of_all(stack: Stack, ids: set[str]) -> set[str]:
-    return {httpx.get(f"{stack.url}/v1/jobs/{job_id}").json()["state"] for job_id in ids}
+    return {httpx.get(f"{stack.url}/v1/jobs/{job_id}").json()["status"] for job_id in ids}
 
 
 def test_documents_come_back_in_their_order(client: Any) -> None:
@@ -51,11 +51,11 @@ def test_options_and_objects_reach_the_service(client: Any) -> None:
 
 def test_a_job_is_submitted_waited_for_read_and_deleted(client: Any) -> None:
     job = client.submit(QUERY, DOCUMENTS)
-    assert job.pairs == 3
+    assert job.pairs_total == 3
     ended = client.wait(job.id)
-    assert (ended.state, ended.final, ended.shards_done) == ("succeeded", True, 1)
-    assert client.job(job.id).state == "succeeded"
-    assert client.cancel(job.id).state == "succeeded"
+    assert (ended.status, ended.final, ended.shards_done) == ("succeeded", True, 1)
+    assert client.job(job.id).status == "succeeded"
+    assert client.cancel(job.id).status == "succeeded"
     assert [row.index for row in client.results(job.id).rows] == [2, 1, 0]
     client.delete(job.id)
     with pytest.raises(errors.JobNotFound, match="there is no job"):
@@ -139,15 +139,15 @@ def test_past_the_callers_time_the_job_is_canceled_unless_there_is_a_key(
 def test_while_waiting_it_tells_how_the_job_stands(slow_client: Any) -> None:
     heard: list[str] = []
     job = slow_client.submit("told", DOCUMENTS)
-    assert slow_client.wait(job.id, heard=lambda job: heard.append(job.state)).state == "succeeded"
+    assert slow_client.wait(job.id, heard=lambda job: heard.append(job.status)).status == "succeeded"
     assert set(heard) <= {"queued", "running"}
     assert heard
 
 
 def test_a_job_that_is_canceled_meanwhile_is_an_error(slow_client: Any) -> None:
     job = slow_client.submit("unwanted", DOCUMENTS)
-    assert slow_client.cancel(job.id).state == "canceled"
-    assert slow_client.wait(job.id).state == "canceled"
+    assert slow_client.cancel(job.id).status == "canceled"
+    assert slow_client.wait(job.id).status == "canceled"
     with pytest.raises(errors.JobCanceled):
         slow_client.results(job.id)
 

@@ -92,7 +92,7 @@ class TestJob:
         job = run(service, "job", "submit", QUERY, *DOCUMENTS).stdout.strip()
         waited = run(service, "job", "wait", job)
         assert (waited.returncode, "succeeded" in waited.stdout, job in waited.stdout) == (0, True, True)
-        assert json.loads(run(service, "job", "show", job, "--json").stdout)["state"] == "succeeded"
+        assert json.loads(run(service, "job", "show", job, "--json").stdout)["status"] == "succeeded"
         assert "giant panda" in run(service, "job", "results", job).stdout
         assert "succeeded" in run(service, "job", "cancel", job).stdout
         assert run(service, "job", "delete", job).returncode == 0

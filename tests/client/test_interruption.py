@@ -50,8 +50,8 @@ class HoldingHandler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         status, state = self.server.answer(self.path)
-        progress = {"pairs": 1, "shards": 1, "shards_done": 0}
-        job = {"id": "job-1", "state": state, "model": "m", "created": 0, "progress": progress}
+        progress = {"pairs_total": 1, "pairs_done": 0, "shards_total": 1, "shards_done": 0}
+        job = {"id": "job-1", "status": state, "model": "m", "created": 0, "progress": progress}
         with suppress(OSError):
             self.send_response(status)
             self.end_headers()

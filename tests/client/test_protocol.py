@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import pytest
 
 from client import errors
-from client.protocol import RERANK_PATH, Answer, Call, Conversation, Pause, Steps
+from client.protocol import RERANK_PATH, Answer, Call, ClientProtocol, Pause, Steps
 from client.records import Request
 
 T = TypeVar("T")
@@ -17,8 +17,9 @@ RANKING = {"id": "job-1", "model": "m", "results": [{"index": 1, "relevance_scor
 
 
 def job(state: str) -> dict[str, Any]:
-    progress = {"pairs": 2, "shards": 1, "shards_done": int(state == "succeeded")}
-    return {"id": "job-1", "state": state, "model": "m", "created": 1.0, "progress": progress}
+    done = int(state == "succeeded")
+    progress = {"pairs_total": 2, "pairs_done": 2 * done, "shards_total": 1, "shards_done": done}
+    return {"id": "job-1", "status": state, "model": "m", "created": 1.0, "progress": progress}
 
 
 def answer(status: int, said: Any, **headers: str) -> Answer:
@@ -38,7 +39,7 @@ class Listener:
         self.now = 0.0
         self.calls: list[Call] = []
         self.pauses: list[float] = []
-        self.conversation = Conversation(retries=2, clock=lambda: self.now)
+        self.conversation = ClientProtocol(retries=2, clock=lambda: self.now)
 
     def carry_out(self, steps: Steps[T]) -> T:
         given: Answer | BaseException | None = None
@@ -155,7 +156,7 @@ def test_who_has_a_key_leaves_the_job_to_come_back_for() -> None:
 
 def test_a_submission_that_is_tried_again_is_the_same_job() -> None:
     listener = Listener(errors.ConnectionFailed("gone"), answer(202, job("queued")))
-    assert listener.carry_out(listener.conversation.submit(REQUEST, 60)).state == "queued"
+    assert listener.carry_out(listener.conversation.submit(REQUEST, 60)).status == "queued"
     first, second = (call.headers for call in listener.calls)
     assert first["Idempotency-Key"] == second["Idempotency-Key"]
     assert first["Prefer"] == "respond-async"

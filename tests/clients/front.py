@@ -14,7 +14,7 @@ from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
-from api.dialects.registry import by_path
+from api.dialects.registry import dialect_for_path
 from api.http.error_responses import headers_of
 from shared.errors import Overloaded
 
@@ -58,7 +58,7 @@ class _Door(BaseHTTPRequestHandler):
 
     def _limit(self, path: str, body: bytes) -> None:
         error = Overloaded(MESSAGE, retry_after=RETRY_AFTER)
-        dialect = by_path(urlsplit(path).path).spoken_in(json.loads(body or b"{}"))
+        dialect = dialect_for_path(urlsplit(path).path).dialect_for_body(json.loads(body or b"{}"))
         self._answer(dialect.status_of(error), headers_of(error), json.dumps(dialect.render_error(error)).encode())
 
     def _pass_on(self, path: str, body: bytes) -> None:

@@ -20,7 +20,7 @@ from shared.models import ModelSpec
 from worker.engines.base import Cancellation, EngineError, EngineStartError, ScoringBatch, ScoringEngine
 from worker.engines.registry import build_engine
 from worker.engines.vllm.settings import prepare_environment
-from worker.process.startup import collecting_later
+from worker.process.startup import deferred_gc
 
 
 def score(engine: ScoringEngine, batch: dict[str, Any]) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def score(engine: ScoringEngine, batch: dict[str, Any]) -> dict[str, Any]:
 
 def drive(spec: dict[str, Any], batches: list[dict[str, Any]]) -> dict[str, Any]:
     try:
-        with collecting_later():
+        with deferred_gc():
             engine = build_engine(ModelSpec.model_validate(spec))
     except EngineStartError as error:
         return {"start_error": str(error)}
@@ -65,7 +65,7 @@ def drive_all(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def main() -> None:
     prepare_environment(os.environ)
-    with collecting_later():
+    with deferred_gc():
         importlib.import_module("worker.engines.vllm.engine")
     for line in sys.stdin:
         order = json.loads(line)

@@ -17,7 +17,7 @@ def test_a_canceled_job_frees_the_engine(bi_encoder: Stack) -> None:
         job = client.post("/v1/rerank", json=MANY, headers={"Prefer": "wait=1"})
         assert job.status_code == 202
         started = time.monotonic()
-        assert client.post(f"/v1/jobs/{job.json()['id']}/cancel").json()["state"] == "canceled"
+        assert client.post(f"/v1/jobs/{job.json()['id']}/cancel").json()["status"] == "canceled"
         # Of the same priority, so it would wait for all of the other job's pairs: most of a minute's work.
         assert client.post("/v1/rerank", json=PANDA).status_code == 200
         assert time.monotonic() - started < 6

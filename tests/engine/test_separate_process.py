@@ -22,7 +22,7 @@ def test_it_scores_the_same_drops_what_nobody_wants_and_ends_with_its_worker(bi_
         assert scores(stack) == pytest.approx(scores(bi_encoder), abs=1e-5)
         with client_of(stack) as client:
             job = client.post("/v1/rerank", json=MANY, headers={"Prefer": "wait=1"}).json()
-            assert client.post(f"/v1/jobs/{job['id']}/cancel").json()["state"] == "canceled"
+            assert client.post(f"/v1/jobs/{job['id']}/cancel").json()["status"] == "canceled"
             # Nothing is left in the engine by then: it must not wait for an output that never comes.
             assert client.post("/v1/rerank", json=PANDA | {"query": "bears"}).status_code == 200
     _, alive = psutil.wait_procs(processes, timeout=10)

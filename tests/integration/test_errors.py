@@ -94,13 +94,13 @@ def test_past_the_wait_it_is_504_and_the_job_goes_on(slow_client: httpx.Client) 
     assert int(answer.headers["retry-after"]) >= 1
     location = answer.headers["location"]
     assert_error(answer, 504, f"no result within 0.4 s; the job goes on at {location}")
-    assert poll(slow_client, location)["state"] == "succeeded"
+    assert poll(slow_client, location)["status"] == "succeeded"
 
 
 def test_past_prefer_wait_it_is_202(slow_client: httpx.Client) -> None:
     answer = slow_client.post("/v1/rerank", json=PANDA, headers={"Prefer": "respond-async, wait=1"})
     assert (answer.status_code, answer.headers["preference-applied"]) == (202, "wait=1")
-    assert answer.json()["state"] in ("queued", "running")
+    assert answer.json()["status"] in ("queued", "running")
 
 
 def test_an_unfinished_job_has_no_result_yet(slow_client: httpx.Client) -> None:
@@ -112,7 +112,7 @@ def test_an_unfinished_job_has_no_result_yet(slow_client: httpx.Client) -> None:
 
 def test_a_canceled_job_says_so(slow_client: httpx.Client) -> None:
     job_id = slow_client.post("/v1/rerank", json=PANDA, headers={"Prefer": "respond-async"}).json()["id"]
-    assert slow_client.post(f"/v1/jobs/{job_id}/cancel").json()["state"] == "canceled"
+    assert slow_client.post(f"/v1/jobs/{job_id}/cancel").json()["status"] == "canceled"
     assert_error(slow_client.get(f"/v1/jobs/{job_id}/results"), 409, f"the job {job_id} was canceled")
 
 
@@ -123,7 +123,7 @@ def test_a_caller_that_leaves_cancels_its_job(slow_stack: Stack, slow_client: ht
     with socket.create_connection(("127.0.0.1", slow_stack.port)) as caller:
         caller.sendall(head + body)
         job_id = wait_for_new_job(slow_stack, before)
-    assert poll(slow_client, f"/v1/jobs/{job_id}")["state"] == "canceled"
+    assert poll(slow_client, f"/v1/jobs/{job_id}")["status"] == "canceled"
 
 
 def test_a_model_that_failed_to_start_is_503_with_the_reason(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def poll(client: httpx.Client, location: str, seconds: float = 15) -> dict[str, 
     deadline = time.monotonic() + seconds
     while True:
         job: dict[str, Any] = client.get(location).json()
-        if job["state"] not in ("queued", "running") or time.monotonic() > deadline:
+        if job["status"] not in ("queued", "running") or time.monotonic() > deadline:
             return job
         time.sleep(0.1)
 

@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from infra.local.stack import Stack
-from shared import keys
+from shared.keys import job_keys
 from tests.integration.test_errors import assert_error, poll
 from tests.stacks import PANDA, client_of, running, write_models
 
@@ -31,7 +31,7 @@ def test_new_jobs_are_refused_and_accepted_ones_end_well(stack: Stack) -> None:
     with client_of(stack) as client, redis.Redis.from_url(stack.redis_url) as store:
         ask_for_a_job = {"Prefer": "respond-async"}
         job = client.post("/v1/rerank", json=SEVERAL_SHARDS, headers=ask_for_a_job).json()
-        assert job["progress"]["shards"] >= 4
+        assert job["progress"]["shards_total"] >= 4
         store.config_set("maxmemory", 1)
         try:
             refused = client.post("/v1/rerank", json=PANDA)
@@ -40,10 +40,10 @@ def test_new_jobs_are_refused_and_accepted_ones_end_well(stack: Stack) -> None:
             time.sleep(3 * SHARD_SECONDS)
         finally:
             store.config_set("maxmemory", 0)
-        assert poll(client, f"/v1/jobs/{job['id']}", seconds=40)["state"] == "succeeded"
+        assert poll(client, f"/v1/jobs/{job['id']}", seconds=40)["status"] == "succeeded"
         rows = client.get(f"/v1/jobs/{job['id']}/results").json()["results"]
         assert len(rows) == len(SEVERAL_SHARDS["documents"])
         assert client.post("/v1/rerank", json=PANDA).status_code == 200
         # No worker died of it, and none was taken for dead.
         stack.check()
-        assert not [name for name in store.hkeys(keys.shards(job["id"])) if name.endswith(b":crashes")]
+        assert not [name for name in store.hkeys(job_keys.shards(job["id"])) if name.endswith(b":crashes")]

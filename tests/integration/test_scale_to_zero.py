@@ -16,7 +16,7 @@ import redis
 import yaml
 
 from infra.local.stack import Stack
-from shared import keys
+from shared.keys import job_keys, pool_keys
 from tests.cycles import ask, check_cycles
 from tests.stacks import running
 from tests.stacks import said_by_autoscaler as said
@@ -96,7 +96,7 @@ def test_a_worker_that_has_to_go_amid_a_batch_gives_its_shards_back_free_of_char
             # Somebody waits for the other model, and there is room for one worker only.
             assert ask(stack, model="quick").status_code == 200
             wait_until(lambda: ended(stack, job["id"]), seconds=60)
-            fields: dict[bytes, bytes] = client.hgetall(keys.shards(job["id"]))
+            fields: dict[bytes, bytes] = client.hgetall(job_keys.shards(job["id"]))
         assert not [name for name in fields if name.endswith((b":crashes", b":retries"))]
         results = httpx.get(f"{stack.url}/v1/jobs/{job['id']}/results").json()["results"]
         assert len(results) == len(texts)
@@ -105,12 +105,12 @@ def test_a_worker_that_has_to_go_amid_a_batch_gives_its_shards_back_free_of_char
 
 
 def shard_states(client: Any, job_id: str) -> set[str]:
-    fields = client.hgetall(keys.shards(job_id))
-    return {value.decode() for name, value in fields.items() if name.endswith(b":state")}
+    fields = client.hgetall(job_keys.shards(job_id))
+    return {value.decode() for name, value in fields.items() if name.endswith(b":status")}
 
 
 def ended(stack: Stack, job_id: str) -> bool:
-    return bool(httpx.get(f"{stack.url}/v1/jobs/{job_id}").json()["state"] == "succeeded")
+    return bool(httpx.get(f"{stack.url}/v1/jobs/{job_id}").json()["status"] == "succeeded")
 
 
 def test_a_model_that_cannot_start_is_a_503_with_the_reason_until_it_can(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_what_it_does_is_seen_in_the_pools_heartbeats() -> None:
     with running(pool={}) as stack, redis.Redis.from_url(stack.redis_url) as client:
         assert ask(stack).status_code == 200
         (worker,) = workers(stack)
-        (beat,) = map(json.loads, client.hgetall(keys.workers("all-MiniLM-L6-v2")).values())
+        (beat,) = map(json.loads, client.hgetall(pool_keys.workers("all-MiniLM-L6-v2")).values())
         assert beat["state"] == "ready"
         assert beat["worker"].endswith(f"-{worker.pid}")
         assert 0.1 < beat["ready_at"] - beat["started_at"] < 20

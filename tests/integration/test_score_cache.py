@@ -96,8 +96,8 @@ class TestWithoutAnyWorker:
 
     def test_a_job_has_succeeded_at_once(self, client: httpx.Client) -> None:
         taken = client.post("/v1/rerank", json=BODY, headers={"Prefer": "respond-async"})
-        assert (taken.status_code, taken.json()["state"]) == (202, "succeeded")
-        assert taken.json()["progress"] == {"pairs": 3, "shards": 0, "shards_done": 0}
+        assert (taken.status_code, taken.json()["status"]) == (202, "succeeded")
+        assert taken.json()["progress"] == {"pairs_total": 3, "pairs_done": 3, "shards_total": 0, "shards_done": 0}
         assert order(client.get(taken.json()["results"])) == ORDER
 
     def test_the_same_key_is_the_same_answer(self, client: httpx.Client) -> None:
@@ -121,10 +121,11 @@ class TestWithASlowWorker:
         assert late.status_code == 504
         location = late.headers["location"]
         job = client.get(location, headers={"Prefer": "wait=10"}).json()
-        while job["state"] != "succeeded":
+        while job["status"] != "succeeded":
             job = client.get(location, headers={"Prefer": "wait=10"}).json()
-            assert job["state"] in ("queued", "running", "succeeded")
-        assert job["progress"] == {"pairs": 3, "shards": 1, "shards_done": 1}
+            assert job["status"] in ("queued", "running", "succeeded")
+        assert job["progress"].pop("pairs_per_second") > 0
+        assert job["progress"] == {"pairs_total": 3, "pairs_done": 3, "shards_total": 1, "shards_done": 1}
 
         result = client.get(job["results"])
         assert [row["document"] for row in result.json()["results"]] == [
@@ -138,7 +139,7 @@ class TestWithASlowWorker:
     def test_pairs_with_queries_of_their_own_are_remembered_under_these(self, client: httpx.Client) -> None:
         pairs = {"data_1": ["red fox", "blue whale"], "data_2": ["a red fox", "a red whale"]}
         taken = client.post("/vllm/score", json=pairs, headers={"Prefer": "respond-async"}).json()
-        while client.get(f"/v1/jobs/{taken['id']}", headers={"Prefer": "wait=10"}).json()["state"] != "succeeded":
+        while client.get(f"/v1/jobs/{taken['id']}", headers={"Prefer": "wait=10"}).json()["status"] != "succeeded":
             pass
         scores = [row["score"] for row in client.get(f"/v1/jobs/{taken['id']}/results").json()["data"]]
         for query, text, score in zip(*pairs.values(), scores, strict=True):

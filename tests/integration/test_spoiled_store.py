@@ -9,8 +9,8 @@ import pytest
 import redis
 
 from infra.local.stack import Stack
-from shared import keys
 from shared.contracts import WorkClass
+from shared.keys import job_keys, pool_keys, queue_keys
 from tests.integration.conftest import SLOW_SECONDS
 from tests.stacks import PANDA, client_of, running, write_models
 from tests.worker.support import wait_until
@@ -43,7 +43,7 @@ def call(stack: Stack, number: int = 0) -> tuple[httpx.Response, float]:
 def test_who_waits_when_redis_is_emptied_is_told_soon(patient_stack: Stack, store: redis.Redis) -> None:
     with ThreadPoolExecutor(CALLS) as threads:
         waiting = [threads.submit(call, patient_stack, number) for number in range(CALLS)]
-        wait_until(lambda: store.zcard(keys.outstanding(MODEL)) == CALLS)
+        wait_until(lambda: store.zcard(pool_keys.outstanding(MODEL)) == CALLS)
         store.flushall()
         emptied_at = time.monotonic()
         answers = [future.result() for future in waiting]
@@ -57,12 +57,12 @@ def test_who_waits_when_redis_is_emptied_is_told_soon(patient_stack: Stack, stor
 def test_one_spoiled_job_fails_and_no_other(patient_stack: Stack, store: redis.Redis) -> None:
     with ThreadPoolExecutor(CALLS) as threads:
         waiting = [threads.submit(call, patient_stack, number) for number in range(CALLS)]
-        wait_until(lambda: store.zcard(keys.outstanding(MODEL)) == CALLS)
-        member: bytes = store.zrange(keys.outstanding(MODEL), 0, 0)[0]  # type: ignore[assignment]
-        spoiled = keys.job(member.decode().partition("/")[0])
+        wait_until(lambda: store.zcard(pool_keys.outstanding(MODEL)) == CALLS)
+        member: bytes = store.zrange(pool_keys.outstanding(MODEL), 0, 0)[0]  # type: ignore[assignment]
+        spoiled = job_keys.job(member.decode().partition("/")[0])
         store.delete(spoiled)
         store.set(spoiled, "something else")
-        store.lpush(keys.queue(MODEL, WorkClass.INTERACTIVE), "no doorbell")
+        store.lpush(queue_keys.queue(MODEL, WorkClass.INTERACTIVE), "no doorbell")
         statuses = sorted(future.result()[0].status_code for future in waiting)
     assert statuses == [200] * (CALLS - 1) + [503]
     assert call(patient_stack)[0].status_code == 200

@@ -28,4 +28,4 @@ async def test_it_answers_from_the_first_call_on(redis_url: str, tmp_path: Path)
             assert [answer.status_code for answer in answers] == [200] * 50
             job = (await client.post("/v1/rerank", json=PANDA, headers={"Prefer": "respond-async"})).json()
             ended = await client.get(f"/v1/jobs/{job['id']}", headers={"Prefer": "wait=20"})
-            assert ended.json()["state"] == "succeeded"
+            assert ended.json()["status"] == "succeeded"

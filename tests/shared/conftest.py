@@ -5,10 +5,11 @@ import pytest
 import redis
 import redis.asyncio
 
-from shared import keys
-from shared.ledger.job_ledger import Ledger, Lifetimes
+from shared.keys import job_keys
+from shared.ledger.job_ledger import JobLedger, Lifetimes
 from shared.ledger.worker_ledger import WorkerLedger
-from shared.queue.celery_app import Envelopes, make_celery
+from shared.queue.celery_app import make_celery
+from shared.queue.messages import MessageBuilder
 from shared.store.client import connect_async
 from tests.shared.support import MODEL, StoreView
 
@@ -23,8 +24,8 @@ async def async_client(redis_url: str) -> AsyncIterator[redis.asyncio.Redis]:
 
 
 @pytest.fixture
-def ledger(async_client: redis.asyncio.Redis) -> Ledger:
-    return Ledger(async_client, LIFETIMES)
+def ledger(async_client: redis.asyncio.Redis) -> JobLedger:
+    return JobLedger(async_client, LIFETIMES)
 
 
 @pytest.fixture
@@ -39,18 +40,18 @@ def worker(redis_client: redis.Redis) -> WorkerLedger:
 
 
 @pytest.fixture
-def ringing_worker(redis_client: redis.Redis, redis_url: str) -> WorkerLedger:
-    return WorkerLedger(redis_client, MODEL, Envelopes(make_celery(redis_url)))
+def enqueueing_worker(redis_client: redis.Redis, redis_url: str) -> WorkerLedger:
+    return WorkerLedger(redis_client, MODEL, MessageBuilder(make_celery(redis_url)))
 
 
 @pytest.fixture
 def announced(redis_client: Any) -> Iterator[Callable[[], list[str]]]:
     """Answers the ids that were published as finished since it was last asked."""
     with redis_client.pubsub() as channel:
-        channel.subscribe(keys.FINISHED_CHANNEL)
+        channel.subscribe(job_keys.JOB_ENDED_CHANNEL)
 
         def read() -> list[str]:
-            redis_client.publish(keys.FINISHED_CHANNEL, "that is all")
+            redis_client.publish(job_keys.JOB_ENDED_CHANNEL, "that is all")
             ids: list[str] = []
             while (message := channel.get_message(timeout=5)) is not None:
                 if message["data"] == b"that is all":

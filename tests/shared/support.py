@@ -10,12 +10,12 @@ import redis
 from hypothesis import HealthCheck, settings
 
 from infra.local.redis_server import free_port
-from shared import keys
 from shared.contracts import Document, RerankRequest, ScoreScale, ShardScores, WorkClass
-from shared.ledger.job_ledger import Ledger, Submission
+from shared.keys import job_keys, pool_keys, queue_keys
+from shared.ledger.job_ledger import JobLedger, Submission
 from shared.ledger.job_record import JobRecord
 from shared.ledger.worker_ledger import ShardLease
-from shared.partial_results import Rest
+from shared.partial_results import KnownScores
 from shared.sharding import ShardSize
 
 JOB = "job-1"
@@ -45,7 +45,7 @@ def make_submission(
     request: RerankRequest | None = None,
     work_class: WorkClass = WorkClass.INTERACTIVE,
     idempotency: str | None = None,
-    rest: Rest | None = None,
+    rest: KnownScores | None = None,
 ) -> Submission:
     """A job of so many shards, cut evenly; the first `rung` of them, or all, are rung for at once.
 
@@ -61,7 +61,7 @@ def make_submission(
         owner=OWNER,
         work_class=work_class,
         sizes=[make_size(len(range(shard, len(scored), shards)), shard) for shard in range(shards)],
-        envelopes=[f"doorbell {job_id}/{shard}".encode() for shard in range(shards if rung is None else rung)],
+        messages=[f"doorbell {job_id}/{shard}".encode() for shard in range(shards if rung is None else rung)],
         deadline_seconds=deadline_seconds,
         idempotency=idempotency,
         rest=rest,
@@ -83,14 +83,14 @@ class StoreView:
         self._client = client
 
     def outstanding(self) -> list[str]:
-        return [member.decode() for member in self._client.zrange(keys.outstanding(MODEL), 0, -1)]
+        return [member.decode() for member in self._client.zrange(pool_keys.outstanding(MODEL), 0, -1)]
 
     def deadlines(self) -> list[str]:
-        return [member.decode() for member in self._client.zrange(keys.deadlines(MODEL), 0, -1)]
+        return [member.decode() for member in self._client.zrange(pool_keys.deadlines(MODEL), 0, -1)]
 
     def shard(self, shard: int = 0, *, job_id: str = JOB) -> dict[str, str]:
         """How the shard stands: its fields, without its number and its size."""
-        fields = self._client.hgetall(keys.shards(job_id))
+        fields = self._client.hgetall(job_keys.shards(job_id))
         start = f"{shard}:"
         named = {
             name.decode().removeprefix(start): value.decode()
@@ -101,25 +101,25 @@ class StoreView:
 
     def size(self, shard: int = 0, *, job_id: str = JOB) -> ShardSize:
         """How much the shard is."""
-        fields = self._client.hmget(keys.shards(job_id), [f"{shard}:{name}" for name in ShardSize._fields])
+        fields = self._client.hmget(job_keys.shards(job_id), [f"{shard}:{name}" for name in ShardSize._fields])
         return ShardSize(*map(int, fields))
 
     def lease(self, shard: int = 0, *, job_id: str = JOB) -> str | None:
         """Whose lease it is, None when there is none."""
-        token = self._client.get(keys.lease(job_id, shard))
+        token = self._client.get(job_keys.lease(job_id, shard))
         return token.decode() if token else None
 
-    def doorbells(self, work_class: WorkClass = WorkClass.INTERACTIVE) -> list[bytes]:
+    def messages(self, work_class: WorkClass = WorkClass.INTERACTIVE) -> list[bytes]:
         """The queue's messages, the next one to be popped first."""
-        messages: list[bytes] = self._client.lrange(keys.queue(MODEL, work_class), 0, -1)
+        messages: list[bytes] = self._client.lrange(queue_keys.queue(MODEL, work_class), 0, -1)
         return messages[::-1]
 
-    def take_doorbells(self) -> None:
+    def drop_messages(self) -> None:
         """A worker pops them all, and dies before it has looked."""
-        self._client.delete(*(keys.queue(MODEL, work_class) for work_class in WorkClass))
+        self._client.delete(*(queue_keys.queue(MODEL, work_class) for work_class in WorkClass))
 
     def dead(self) -> list[dict[str, Any]]:
-        return [json.loads(note) for note in self._client.lrange(keys.DEAD, 0, -1)]
+        return [json.loads(note) for note in self._client.lrange(job_keys.DEAD_LETTERS, 0, -1)]
 
     def now_ms(self) -> int:
         seconds, microseconds = self._client.time()
@@ -127,7 +127,7 @@ class StoreView:
 
     def due_in_seconds(self, shard: int = 0, *, job_id: str = JOB) -> float:
         """When the reconciler looks after the shard again."""
-        return float(self._client.zscore(keys.outstanding(MODEL), f"{job_id}/{shard}") - self.now_ms()) / 1000
+        return float(self._client.zscore(pool_keys.outstanding(MODEL), f"{job_id}/{shard}") - self.now_ms()) / 1000
 
     def remaining_seconds(self, key: str | bytes) -> float:
         """How long a key lives."""
@@ -135,26 +135,26 @@ class StoreView:
 
     def make_due(self, *shards: int, job_id: str = JOB) -> None:
         """The time to look after the shards has come."""
-        self._client.zadd(keys.outstanding(MODEL), {f"{job_id}/{shard}": 0 for shard in shards or (0,)}, xx=True)
+        self._client.zadd(pool_keys.outstanding(MODEL), {f"{job_id}/{shard}": 0 for shard in shards or (0,)}, xx=True)
 
     def end_lease(self, *shards: int, job_id: str = JOB) -> None:
         """The leases run out, and the reconciler is to look."""
-        self._client.delete(*(keys.lease(job_id, shard) for shard in shards or (0,)))
+        self._client.delete(*(job_keys.lease(job_id, shard) for shard in shards or (0,)))
         self.make_due(*shards, job_id=job_id)
 
     def pass_deadline(self, job_id: str = JOB) -> None:
-        self._client.hset(keys.job(job_id), "deadline_ms", 1)
-        self._client.zadd(keys.deadlines(MODEL), {job_id: 1}, xx=True)
+        self._client.hset(job_keys.job(job_id), "deadline_ms", 1)
+        self._client.zadd(pool_keys.deadlines(MODEL), {job_id: 1}, xx=True)
 
 
-async def read_record(ledger: Ledger, job_id: str = JOB) -> JobRecord:
+async def read_record(ledger: JobLedger, job_id: str = JOB) -> JobRecord:
     """The record of a job that is there."""
     record = await ledger.read(job_id)
     assert record is not None
     return record
 
 
-def read_doorbell(message: bytes) -> tuple[str, int]:
+def read_message(message: bytes) -> tuple[str, int]:
     """The job and the shard that a Celery message names."""
     job_id, shard = json.loads(base64.b64decode(json.loads(message)["body"]))[0]
     return job_id, shard

@@ -7,8 +7,9 @@ import redis.asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared import keys, score_cache
+from shared import score_cache
 from shared.contracts import RerankRequest, ScoreScale, ShardScores
+from shared.keys import service_keys
 from shared.models import ModelSpec
 from shared.partial_results import PairScore
 from shared.score_cache import ScoreReader, ScoreWriter
@@ -186,8 +187,8 @@ class TestLimits:
             # Two within a millisecond are of one age.
             await asyncio.sleep(0.002)
         assert sorted(await read(reader, *"abcde")) == ["c", "d", "e"]
-        assert redis_client.zcard(keys.SCORES) == 3
-        assert len(redis_client.keys(keys.score("") + "*")) == 3
+        assert redis_client.zcard(service_keys.CACHED_SCORES) == 3
+        assert len(redis_client.keys(service_keys.cached_score("") + "*")) == 3
 
     async def test_a_score_that_is_written_again_is_young_again(self, reader: ScoreReader, redis_client: Any) -> None:
         cache = writer(redis_client, entries=2)
@@ -200,7 +201,7 @@ class TestLimits:
         writer(redis_client).write(REQUEST, make_scores())
         await asyncio.sleep(0.06)
         writer(redis_client, seconds=0.05).write(make_request("c"), make_scores(0.5))
-        assert redis_client.zcard(keys.SCORES) == 1
+        assert redis_client.zcard(service_keys.CACHED_SCORES) == 1
 
     async def test_a_lower_limit_is_reached_step_by_step(self, redis_client: Any) -> None:
         """Each write drops twice what it brings: Redis is never kept from everything else."""
@@ -209,7 +210,7 @@ class TestLimits:
         left = []
         for text in ("x", "y"):
             writer(redis_client, entries=5).write(make_request(text), make_scores(0.5))
-            left.append(redis_client.zcard(keys.SCORES))
+            left.append(redis_client.zcard(service_keys.CACHED_SCORES))
         assert left == [19, 18]
 
     async def test_more_scores_than_go_into_one_command_are_written_and_read(
@@ -245,7 +246,7 @@ class TestFaults:
     @pytest.mark.parametrize("value", [b"", b"garbage", struct.pack("<d", 0.5), b"x" * 18])
     async def test_what_is_no_score_is_not_known(self, reader: ScoreReader, redis_client: Any, value: bytes) -> None:
         writer(redis_client).write(REQUEST, make_scores())
-        for key in redis_client.keys(keys.score("") + "*"):
+        for key in redis_client.keys(service_keys.cached_score("") + "*"):
             redis_client.set(key, value)
         assert await read(reader, "a", "b") == {}
 

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from api.auth.key_store import KeyStore
-from api.dialects.registry import by_path
+from api.dialects.registry import dialect_for_path
 from infra.local.stack import Stack
 from shared.errors import ModelNotFound
 from shared.store.client import connect_async
@@ -100,7 +100,7 @@ def test_a_key_that_is_missing(locked: httpx.Client, path: str) -> None:
 @every_route
 def test_a_model_that_is_not_served(client: httpx.Client, path: str) -> None:
     body = first_example(path) | {"model": "nope"}
-    status = by_path(path).status_of(ModelNotFound("no"))
+    status = dialect_for_path(path).status_of(ModelNotFound("no"))
     assert_documented(path, client.post(path, json=body), status)
 
 

@@ -7,13 +7,13 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from api.dialects.registry import everywhere
+from api.dialects.registry import mounted_families
 from api.dialects.root import RootDialect
 from api.openapi.examples import answer_to
 
 
 def answered_examples() -> Iterator[Any]:
-    for prefix, family in everywhere():
+    for prefix, family in mounted_families():
         for dialect in family.dialects:
             readers = dialect.readers("/v1/rerank") if prefix == "" else (dialect,)
             for reader in readers:

@@ -3,36 +3,37 @@ from typing import Any
 
 import pytest
 
-from shared.ledger.job_ledger import Ledger
+from shared.ledger.job_ledger import JobLedger
 from shared.ledger.worker_ledger import WorkerLedger
-from shared.queue.celery_app import Envelopes, make_celery
-from tests.shared.conftest import async_client, ledger, ringing_worker, store
+from shared.queue.celery_app import make_celery
+from shared.queue.messages import MessageBuilder
+from tests.shared.conftest import async_client, ledger, enqueueing_worker, store
 from tests.shared.support import StoreView
-from tests.worker.support import Bells, Pool, ShakyLedger
-from worker.dispatch.leases import Leases
+from tests.worker.support import WakeUpSender, Pool, ShakyLedger
+from worker.dispatch.leases import LeaseKeeper
 
-__all__ = ["async_client", "bells", "leases", "ledger", "pool", "ringing_worker", "shaky", "store"]
+__all__ = ["async_client", "wake_ups", "leases", "ledger", "pool", "enqueueing_worker", "shaky", "store"]
 
 
 @pytest.fixture
-def leases(ringing_worker: WorkerLedger) -> Iterator[Leases]:
+def leases(enqueueing_worker: WorkerLedger) -> Iterator[LeaseKeeper]:
     """Renewing."""
-    leases = Leases(ringing_worker)
+    leases = LeaseKeeper(enqueueing_worker)
     leases.start()
     yield leases
     leases.stop()
 
 
 @pytest.fixture
-def bells(redis_client: Any, redis_url: str) -> Bells:
-    return Bells(redis_client, Envelopes(make_celery(redis_url)))
+def wake_ups(redis_client: Any, redis_url: str) -> WakeUpSender:
+    return WakeUpSender(redis_client, MessageBuilder(make_celery(redis_url)))
 
 
 @pytest.fixture
 def shaky(redis_client: Any, redis_url: str) -> ShakyLedger:
-    return ShakyLedger(redis_client, Envelopes(make_celery(redis_url)))
+    return ShakyLedger(redis_client, MessageBuilder(make_celery(redis_url)))
 
 
 @pytest.fixture
-def pool(ledger: Ledger, store: StoreView, ringing_worker: WorkerLedger) -> Pool:
-    return Pool(ledger, store, ringing_worker)
+def pool(ledger: JobLedger, store: StoreView, enqueueing_worker: WorkerLedger) -> Pool:
+    return Pool(ledger, store, enqueueing_worker)

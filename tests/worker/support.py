@@ -9,18 +9,18 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
-from shared import keys
 from shared.contracts import ScoreScale, ShardScores, WorkClass
 from shared.errors import StoreUnavailable
-from shared.ledger.job_ledger import Ledger
-from shared.ledger.job_record import JobFailure, JobState
-from shared.ledger.worker_ledger import LEASE_SECONDS, Claim, Doorbell, FinishVerdict, Room, ShardLease, WorkerLedger
-from shared.queue.celery_app import Envelopes
+from shared.keys import queue_keys
+from shared.ledger.job_ledger import JobLedger
+from shared.ledger.job_record import JobFailure, JobStatus
+from shared.ledger.worker_ledger import LEASE_SECONDS, Claim, FinishVerdict, FreeSlots, ShardLease, WorkerLedger
+from shared.queue.messages import MessageBuilder, WakeUp
 from tests.shared.support import JOB, MODEL, StoreView, make_request, make_submission
 from worker.dispatch.dispatcher import Dispatcher
 from worker.dispatch.executor import Executor
-from worker.dispatch.leases import Leases
-from worker.dispatch.throughput import Pace
+from worker.dispatch.leases import LeaseKeeper
+from worker.dispatch.throughput import ThroughputMeter
 from worker.engines.base import BatchScores, Cancellation, ScoringAborted, ScoringBatch, ScoringEngine
 
 Answer = TypeVar("Answer")
@@ -29,12 +29,12 @@ Answer = TypeVar("Answer")
 def make_dispatcher(
     ledger: WorkerLedger,
     engine: ScoringEngine,
-    leases: Leases | None = None,
+    leases: LeaseKeeper | None = None,
     *,
     concurrency: int = 8,
     reserved: int = 0,
     linger_seconds: float = 0.0,
-    pace: Pace | None = None,
+    pace: ThroughputMeter | None = None,
 ) -> Dispatcher:
     """One that renews nothing, unless it is given leases that do: what it holds must be done within a lease.
 
@@ -44,7 +44,7 @@ def make_dispatcher(
     dispatcher = Dispatcher(
         ledger,
         executor,
-        leases or Leases(ledger),
+        leases or LeaseKeeper(ledger),
         "host-1",
         concurrency=concurrency,
         reserved=reserved,
@@ -55,7 +55,7 @@ def make_dispatcher(
     return dispatcher
 
 
-class ToldEngine:
+class ScriptedEngine:
     """Remembers its batches; answers what it was told, else a score for each document: 0, 1, 2, ..."""
 
     scale = ScoreScale.LOGIT
@@ -74,7 +74,7 @@ class ToldEngine:
         """Nothing is held."""
 
 
-class PatientEngine(ToldEngine):
+class PatientEngine(ScriptedEngine):
     """Scores until it is cancelled."""
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class PatientEngine(ToldEngine):
         raise ScoringAborted
 
 
-class GuardedEngine(ToldEngine):
+class GuardedEngine(ScriptedEngine):
     """Keeps every batch until its first document is let go, and knows what is inside at any time."""
 
     def __init__(self) -> None:
@@ -134,9 +134,9 @@ class ShakyLedger(WorkerLedger):
     """
 
     def __init__(
-        self, client: Any, envelopes: Envelopes | None = None, *, lease_seconds: float = LEASE_SECONDS
+        self, client: Any, messages: MessageBuilder | None = None, *, lease_seconds: float = LEASE_SECONDS
     ) -> None:
-        super().__init__(client, MODEL, envelopes, lease_seconds=lease_seconds)
+        super().__init__(client, MODEL, messages, lease_seconds=lease_seconds)
         self.away = False
         self.lose: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
@@ -153,16 +153,16 @@ class ShakyLedger(WorkerLedger):
     def claim_all(self, leases: Sequence[ShardLease], *, alone: bool) -> list[Claim]:
         return self._through("claim_all", partial(super().claim_all, leases, alone=alone))
 
-    def exchange(
-        self, finishes: Sequence[tuple[ShardLease, ShardScores, WorkClass]], room: Room
-    ) -> tuple[list[FinishVerdict], list[Doorbell]]:
-        return self._through("exchange", partial(super().exchange, finishes, room))
+    def finish_and_dequeue(
+        self, finishes: Sequence[tuple[ShardLease, ShardScores, WorkClass]], room: FreeSlots
+    ) -> tuple[list[FinishVerdict], list[WakeUp]]:
+        return self._through("finish_and_dequeue", partial(super().finish_and_dequeue, finishes, room))
 
-    def listen(self, seconds: float, *, batch: bool) -> Doorbell | None:
-        return self._through("listen", partial(super().listen, seconds, batch=batch))
+    def wait_for_wake_up(self, seconds: float, *, batch: bool) -> WakeUp | None:
+        return self._through("wait_for_wake_up", partial(super().wait_for_wake_up, seconds, batch=batch))
 
-    def give_back(self, lease: ShardLease, work_class: WorkClass) -> FinishVerdict:
-        return self._through("give_back", partial(super().give_back, lease, work_class))
+    def release(self, lease: ShardLease, work_class: WorkClass) -> FinishVerdict:
+        return self._through("release", partial(super().release, lease, work_class))
 
     def retry_later(self, lease: ShardLease, after_seconds: float, failure: JobFailure) -> FinishVerdict:
         return self._through("retry_later", partial(super().retry_later, lease, after_seconds, failure))
@@ -171,31 +171,31 @@ class ShakyLedger(WorkerLedger):
         return self._through("fail", partial(super().fail, lease, failure))
 
 
-class Bells:
+class WakeUpSender:
     """The pool's queues, as the API and the reconciler ring in them."""
 
-    def __init__(self, client: Any, envelopes: Envelopes) -> None:
+    def __init__(self, client: Any, messages: MessageBuilder) -> None:
         self._client = client
-        self._envelopes = envelopes
+        self._envelopes = messages
 
-    def ring(self, *shards: int, job_id: str = JOB, work_class: WorkClass = WorkClass.INTERACTIVE) -> None:
+    def send(self, *shards: int, job_id: str = JOB, work_class: WorkClass = WorkClass.INTERACTIVE) -> None:
         """One doorbell for each shard, to be heard in this order."""
         for shard in shards:
-            envelope = self._envelopes.build(keys.queue_name(MODEL, work_class), job_id, shard)
-            self.put(envelope, work_class)
+            message = self._envelopes.build(queue_keys.queue_name(MODEL, work_class), job_id, shard)
+            self.put(message, work_class)
 
     def put(self, message: bytes, work_class: WorkClass = WorkClass.INTERACTIVE) -> None:
         """Whatever it says."""
-        self._client.lpush(keys.queue(MODEL, work_class), message)
+        self._client.lpush(queue_keys.queue(MODEL, work_class), message)
 
     def waiting(self, work_class: WorkClass = WorkClass.INTERACTIVE) -> int:
-        return int(self._client.llen(keys.queue(MODEL, work_class)))
+        return int(self._client.llen(queue_keys.queue(MODEL, work_class)))
 
 
 class Pool:
     """Jobs, and what has become of them."""
 
-    def __init__(self, ledger: Ledger, store: StoreView, worker_ledger: WorkerLedger) -> None:
+    def __init__(self, ledger: JobLedger, store: StoreView, worker_ledger: WorkerLedger) -> None:
         self._ledger = ledger
         self._store = store
         self.worker_ledger = worker_ledger
@@ -204,7 +204,7 @@ class Pool:
         """One shard for each text; nobody is rung for."""
         request = make_request(*texts)
         await self._ledger.submit(make_submission(job_id, request=request, shards=len(texts), work_class=work_class))
-        self._store.take_doorbells()
+        self._store.drop_messages()
 
     def run(self, engine: ScoringEngine, work_class: WorkClass = WorkClass.INTERACTIVE, *, shard: int = 0) -> None:
         """The first doorbell, to a dispatcher of its own."""
@@ -213,7 +213,7 @@ class Pool:
     async def scores(self, job_id: str = JOB) -> list[list[float | None]]:
         record, shards = await self._ledger.read_finished(job_id)
         assert record is not None
-        assert record.state is JobState.SUCCEEDED
+        assert record.status is JobStatus.SUCCEEDED
         return [shard.scores for shard in shards]
 
 

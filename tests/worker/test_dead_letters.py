@@ -4,11 +4,11 @@ from collections.abc import Callable
 import pytest
 import redis
 
-from shared import keys
 from shared.contracts import WorkClass
-from shared.ledger.job_ledger import Ledger
-from shared.ledger.job_record import JobFailure, JobState
-from shared.ledger.worker_ledger import TRANSIENT_ERRORS_ALLOWED, ClaimVerdict, FinishVerdict, WorkerLedger
+from shared.keys import job_keys
+from shared.ledger.job_ledger import JobLedger
+from shared.ledger.job_record import JobFailure, JobStatus
+from shared.ledger.worker_ledger import MAX_TRANSIENT_ERRORS, ClaimVerdict, FinishVerdict, WorkerLedger
 from tests.shared.support import (
     JOB,
     MODEL,
@@ -17,7 +17,7 @@ from tests.shared.support import (
     make_lease,
     make_scores,
     make_submission,
-    read_doorbell,
+    read_message,
 )
 from worker.__main__ import main
 
@@ -32,16 +32,16 @@ def dead(redis_url: str) -> Dead:
 
 
 @pytest.fixture
-async def failed(ledger: Ledger, redis_client: redis.Redis, store: StoreView) -> None:
+async def failed(ledger: JobLedger, redis_client: redis.Redis, store: StoreView) -> None:
     """A job of three shards: one is done, one failed over its budget, one was never rung for."""
     worker = WorkerLedger(redis_client, MODEL)
     await ledger.submit(make_submission(shards=3, rung=2, work_class=BATCH))
     worker.claim(make_lease(0))
     worker.finish(make_lease(0), make_scores(), BATCH)
-    for _ in range(TRANSIENT_ERRORS_ALLOWED + 1):
+    for _ in range(MAX_TRANSIENT_ERRORS + 1):
         worker.claim(make_lease(1))
         worker.retry_later(make_lease(1), 1.0, JobFailure("scoring_failed", "the engine is busy"))
-    store.take_doorbells()
+    store.drop_messages()
 
 
 @pytest.mark.usefixtures("failed")
@@ -61,7 +61,7 @@ def test_without_a_note_there_is_no_line(dead: Dead, capsys: pytest.CaptureFixtu
 def test_all_that_is_known_of_a_job_is_shown(dead: Dead, capsys: pytest.CaptureFixture[str]) -> None:
     assert dead("show", JOB) == 0
     (note,) = json.loads(capsys.readouterr().out)
-    assert (note["job"], note["shard"], note["retries"]) == (JOB, 1, TRANSIENT_ERRORS_ALLOWED + 1)
+    assert (note["job"], note["shard"], note["retries"]) == (JOB, 1, MAX_TRANSIENT_ERRORS + 1)
     assert dead("show", "job-x") == 1
 
 
@@ -72,12 +72,12 @@ def test_a_job_is_tried_again_without_what_is_done(
     assert dead("retry", JOB) == 0
     assert capsys.readouterr().out == f"{JOB}: 2 of 3 shards are tried again\n"
     assert store.dead() == []
-    assert [read_doorbell(message) for message in store.doorbells(BATCH)] == [(JOB, 1), (JOB, 2)]
+    assert [read_message(message) for message in store.messages(BATCH)] == [(JOB, 1), (JOB, 2)]
     worker = WorkerLedger(redis_client, MODEL)
     for shard in (1, 2):
         assert worker.claim(make_lease(shard, "again")).verdict is ClaimVerdict.RUN
         assert worker.finish(make_lease(shard, "again"), make_scores(), BATCH) is FinishVerdict.ACCEPTED
-    assert redis_client.hget(keys.job(JOB), "state") == JobState.SUCCEEDED.encode()
+    assert redis_client.hget(job_keys.job(JOB), "status") == JobStatus.SUCCEEDED.encode()
 
 
 @pytest.mark.usefixtures("failed")
@@ -91,7 +91,7 @@ def test_only_a_failed_job_that_is_there_is_tried_again(dead: Dead, capsys: pyte
 
 @pytest.mark.usefixtures("failed")
 def test_the_notes_of_other_jobs_stay(dead: Dead, redis_client: redis.Redis, store: StoreView) -> None:
-    redis_client.lpush(keys.DEAD, '{"job": "job-2"}')
+    redis_client.lpush(job_keys.DEAD_LETTERS, '{"job": "job-2"}')
     assert dead("retry", JOB) == 0
     assert store.dead() == [{"job": "job-2"}]
 

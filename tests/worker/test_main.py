@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from shared import keys
 from shared.errors import ConfigurationError, ModelNotFound
+from shared.keys import pool_keys
 from shared.pools.heartbeats import WorkerState, read_heartbeats
 from worker.__main__ import choose_model, main, parse_arguments
 from worker.settings import WorkerSettings
@@ -103,6 +103,6 @@ class TestMistakes:
         self, models_file: Path, redis_url: str, redis_client: Any
     ) -> None:
         assert main(["--models-file", str(models_file), "--model", "broken", "--redis-url", redis_url]) == 1
-        (beat,) = read_heartbeats(redis_client.hgetall(keys.workers("broken")))
+        (beat,) = read_heartbeats(redis_client.hgetall(pool_keys.workers("broken")))
         assert beat.state is WorkerState.FAILED
         assert beat.reason == "engine_args.delay_seconds must be a number of seconds, 0 or more"

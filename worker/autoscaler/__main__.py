@@ -16,7 +16,7 @@ from pathlib import Path
 from shared.errors import RerankqError
 from shared.models import MAX_WORKERS, ModelSpec, load_models
 from shared.store.client import connect
-from worker.autoscaler.launchers import Launcher, LocalProcesses, Observer, Ways, devices_of
+from worker.autoscaler.launchers import Launcher, LaunchOptions, LocalLauncher, ObserveOnlyLauncher, devices_of
 from worker.autoscaler.loop import Autoscaler
 from worker.autoscaler.settings import AutoscalerSettings
 
@@ -88,16 +88,16 @@ def run(settings: AutoscalerSettings, specs: Sequence[ModelSpec]) -> int:
 def make_launcher(settings: AutoscalerSettings, specs: Sequence[ModelSpec], devices: Sequence[str]) -> Launcher:
     """What acts here, by the settings."""
     if settings.launcher == "none":
-        return Observer()
+        return ObserveOnlyLauncher()
     from_standby = [spec for spec in specs if settings.standby or spec.pool.standby]
-    ways = Ways(
+    ways = LaunchOptions(
         environment=os.environ
         | {"REDIS_URL": settings.redis_url, "RERANKQ_MODELS_FILE": str(settings.models_file.resolve())},
         devices=devices,
         standby_models=frozenset(spec.name for spec in from_standby),
         standby_engines=sorted({settings.engine or spec.engine for spec in from_standby}),
     )
-    return LocalProcesses(ways, logger.info)
+    return LocalLauncher(ways, logger.info)
 
 
 def visible_devices(environment: Mapping[str, str], folder: Path = Path("/dev")) -> list[str]:

@@ -10,27 +10,27 @@ from collections.abc import Iterable
 
 import redis
 
-from shared import keys
+from shared.keys import pool_keys
 from shared.pools.heartbeats import Heartbeat, HeartbeatWriter, WorkerState, read_heartbeats, worker_name
-from shared.processes import how_it_ended
-from worker.autoscaler.launchers import Ended
+from shared.processes import describe_exit
+from worker.autoscaler.launchers import WorkerExit
 
 _REASON_CHARACTERS = 300
 
 
-class Obituaries:
+class ExitReporter:
     """Those of one launcher's workers."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
 
-    def note(self, end: Ended) -> str:
+    def note(self, end: WorkerExit) -> str:
         """Write down the end of a worker; answers it in words."""
         worker, name = end.worker, end.worker.name or ""
         began = time.time() - (time.monotonic() - worker.started_at)
         writer = HeartbeatWriter(self._client, worker.model, name, started_at=began)
         last = self._last_word(worker.model, name)
-        how = how_it_ended(end.status)
+        how = describe_exit(end.status)
         if last is not None and last.state is WorkerState.FAILED:
             return f"the worker could not start: {last.reason}"
         was_ready = worker.was_ready or (last is not None and last.ready_at > 0)
@@ -54,11 +54,11 @@ class Obituaries:
         is dead, and who lives says it again within seconds."""
         host = socket.gethostname()
         for model in models:
-            beats = read_heartbeats(self._client.hgetall(keys.workers(model)))  # type: ignore[arg-type]
+            beats = read_heartbeats(self._client.hgetall(pool_keys.workers(model)))  # type: ignore[arg-type]
             for beat in beats:
                 if beat.worker.rpartition("-")[0] == host and beat.state is not WorkerState.FAILED:
-                    self._client.hdel(keys.workers(model), beat.worker)
+                    self._client.hdel(pool_keys.workers(model), beat.worker)
 
     def _last_word(self, model: str, name: str) -> Heartbeat | None:
-        payload: bytes | None = self._client.hget(keys.workers(model), name)  # type: ignore[assignment]
+        payload: bytes | None = self._client.hget(pool_keys.workers(model), name)  # type: ignore[assignment]
         return next(iter(read_heartbeats({} if payload is None else {b"": payload})), None)

@@ -16,17 +16,17 @@ from typing import Protocol
 
 from shared.models import ModelSpec
 from shared.processes import adopt_orphans, spawn
-from worker.autoscaler.standby_client import Forked, StandbyKeeper
-from worker.autoscaler.worker_process import Output, Process, Worker
+from worker.autoscaler.standby_client import ForkedProcess, StandbyManager
+from worker.autoscaler.worker_process import ProcessHandle, WorkerOutput, WorkerProcess
 
 _LOOK_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class WorkerExit:
     """A worker that is no more; `status` as subprocess has it."""
 
-    worker: Worker
+    worker: WorkerProcess
     status: int
 
 
@@ -35,39 +35,39 @@ class Launcher(Protocol):
 
     acts: bool
 
-    def workers(self, model: str) -> list[Worker]:
+    def workers(self, model: str) -> list[WorkerProcess]:
         """Its own that have not ended, those told to stop among them."""
 
     def start(self, spec: ModelSpec) -> None:
         """Start a worker of the model. Raises OSError."""
 
-    def reap(self) -> list[Ended]:
+    def reap(self) -> list[WorkerExit]:
         """Look after the processes; answers those that have ended since. Never waits."""
 
-    def close(self, hurry: Callable[[], bool]) -> list[Ended]:
+    def close(self, hurry: Callable[[], bool]) -> list[WorkerExit]:
         """Stop every worker, by force once `hurry` says so; answers them."""
 
 
-class Observer:
+class ObserveOnlyLauncher:
     """Acts on nothing: whoever runs the workers (KEDA, say) decides for itself, and the log says what we would do."""
 
     acts = False
 
-    def workers(self, model: str) -> list[Worker]:
+    def workers(self, model: str) -> list[WorkerProcess]:
         return []
 
     def start(self, spec: ModelSpec) -> None:
         """Leave it to others."""
 
-    def reap(self) -> list[Ended]:
+    def reap(self) -> list[WorkerExit]:
         return []
 
-    def close(self, hurry: Callable[[], bool]) -> list[Ended]:
+    def close(self, hurry: Callable[[], bool]) -> list[WorkerExit]:
         return []
 
 
 @dataclass(frozen=True, slots=True)
-class Ways:
+class LaunchOptions:
     """How workers are started.
 
     `devices`: what there is for the workers, each as CUDA_VISIBLE_DEVICES names it; none: they take what they find.
@@ -86,54 +86,56 @@ def devices_of(spec: ModelSpec) -> int:
     return math.prod(size for size in sizes if isinstance(size, int))
 
 
-class LocalProcesses:
+class LocalLauncher:
     """Workers as processes of this machine, which end with this one."""
 
     acts = True
 
-    def __init__(self, ways: Ways, say: Callable[[str], None]) -> None:
+    def __init__(self, ways: LaunchOptions, say: Callable[[str], None]) -> None:
         """`say` is told what becomes of the standby."""
         self._ways = ways
         self._say = say
-        self._workers: list[Worker] = []
+        self._workers: list[WorkerProcess] = []
         # What a standby forks, and what an ended worker leaves behind, is ours to wait for.
         adopt_orphans()
-        self._standby = StandbyKeeper(ways.standby_engines, ways.environment, say)
+        self._standby = StandbyManager(ways.standby_engines, ways.environment, say)
         self._standby.tend()
 
-    def workers(self, model: str) -> list[Worker]:
+    def workers(self, model: str) -> list[WorkerProcess]:
         return [worker for worker in self._workers if worker.model == model]
 
     def start(self, spec: ModelSpec) -> None:
         devices = self._free_devices(devices_of(spec))
-        output = Output()
+        output = WorkerOutput()
         try:
             process = self._process_of(spec.name, devices, output)
         except OSError:
             output.close()
             raise
         output.hand_over()
-        self._workers.append(Worker(spec.name, process, output, devices))
+        self._workers.append(WorkerProcess(spec.name, process, output, devices))
 
-    def reap(self) -> list[Ended]:
+    def reap(self) -> list[WorkerExit]:
         self._standby.tend()
         for worker in list(self._workers):
             worker.pass_on_output()
-            if isinstance(worker.process, Forked) and worker.process.lost:
+            if isinstance(worker.process, ForkedProcess) and worker.process.lost:
                 self._start_instead(worker)
             elif worker.stopping_since is not None:
                 # A worker that had no process yet has not heard it.
-                worker.ask_to_stop()
-        ended = [Ended(worker, status) for worker in self._workers if (status := worker.process.poll()) is not None]
+                worker.request_stop()
+        ended = [
+            WorkerExit(worker, status) for worker in self._workers if (status := worker.process.poll()) is not None
+        ]
         for end in ended:
             self._bury(end.worker)
         self._bury_strangers()
         return ended
 
-    def close(self, hurry: Callable[[], bool]) -> list[Ended]:
+    def close(self, hurry: Callable[[], bool]) -> list[WorkerExit]:
         self._standby.close()
         for worker in self._workers:
-            worker.ask_to_stop()
+            worker.request_stop()
         ended = self.reap()
         while self._workers:
             if hurry():
@@ -143,7 +145,9 @@ class LocalProcesses:
             ended += self.reap()
         return ended
 
-    def _process_of(self, model: str, devices: Sequence[str], output: Output, *, plain: bool = False) -> Process:
+    def _process_of(
+        self, model: str, devices: Sequence[str], output: WorkerOutput, *, plain: bool = False
+    ) -> ProcessHandle:
         """Raises OSError."""
         arguments = ["--model", model]
         differences = {"CUDA_VISIBLE_DEVICES": ",".join(devices)} if devices else {}
@@ -155,10 +159,10 @@ class LocalProcesses:
         command = [sys.executable, "-m", "worker", *arguments]
         return spawn(command, output.write_end, {**self._ways.environment, **differences})
 
-    def _start_instead(self, worker: Worker) -> None:
+    def _start_instead(self, worker: WorkerProcess) -> None:
         """The standby has not forked this one, and will not."""
         if worker.stopping_since is None:
-            output = Output()
+            output = WorkerOutput()
             try:
                 worker.process = self._process_of(worker.model, worker.devices, output, plain=True)
             except OSError as error:
@@ -182,7 +186,7 @@ class LocalProcesses:
             raise OSError(f"it needs {count} GPUs, and {len(free)} of {len(self._ways.devices)} are free")
         return tuple(free[:count])
 
-    def _bury(self, worker: Worker) -> None:
+    def _bury(self, worker: WorkerProcess) -> None:
         """Forget a worker that has ended, after its last words."""
         self._workers.remove(worker)
         if worker.process.pid is not None:

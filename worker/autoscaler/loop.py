@@ -12,15 +12,15 @@ from dataclasses import dataclass, field, replace
 import redis
 from redis.exceptions import RedisError
 
-from shared import keys
+from shared.keys import pool_keys
 from shared.models import ModelSpec
-from shared.pools.capacity import share_machine, wish
+from shared.pools.capacity import allocate_slots, pool_demand
 from shared.pools.heartbeats import WorkerState
-from shared.pools.scaling import Decision, Memory, decide, is_outstanding, somebody_waits
-from shared.pools.signals import PoolSignals, read_signals_now
-from worker.autoscaler.exit_reports import Obituaries
-from worker.autoscaler.launchers import Ended, Launcher
-from worker.autoscaler.worker_process import Worker
+from shared.pools.scaling import Decision, ScalingState, decide, has_waiting_callers, is_outstanding
+from shared.pools.signals import PoolSignals, read_signals_blocking
+from worker.autoscaler.exit_reports import ExitReporter
+from worker.autoscaler.launchers import Launcher, WorkerExit
+from worker.autoscaler.worker_process import WorkerProcess
 
 LAST_SECONDS = 15.0
 """How long after its time to drain a worker may take to end. It is killed then."""
@@ -34,7 +34,7 @@ class _Pool:
     """What is remembered of one pool. `told` is what was last said of it, so that nothing is said twice."""
 
     spec: ModelSpec
-    memory: Memory = field(default_factory=Memory)
+    memory: ScalingState = field(default_factory=ScalingState)
     told: tuple[object, ...] = ()
 
 
@@ -56,12 +56,12 @@ class Autoscaler:
         self._client = client
         self._pools = {spec.name: _Pool(spec) for spec in specs}
         self._launcher = launcher
-        self._obituaries = Obituaries(client)
+        self._obituaries = ExitReporter(client)
         self._say = say
         self._capacity = capacity
         self._start_seconds = start_seconds
         self._drain_seconds = drain_seconds
-        self._ended: list[Ended] = []
+        self._ended: list[WorkerExit] = []
         """Those of whom nothing is written yet."""
         self._reachable: bool | None = None
 
@@ -72,10 +72,10 @@ class Autoscaler:
             if self._reachable is None and self._launcher.acts:
                 self._obituaries.forget_predecessors(self._pools)
             self._note_the_ended()
-            seen = read_signals_now(self._client, list(self._pools), time.time())
+            seen = read_signals_blocking(self._client, list(self._pools), time.time())
             if self._launcher.acts:
                 # Where nothing can be written, nobody's silence says anything.
-                self._client.hdel(keys.workers(next(iter(self._pools))), "")
+                self._client.hdel(pool_keys.workers(next(iter(self._pools))), "")
         except (RedisError, OSError) as error:
             if self._reachable is not False:
                 self._say(f"Redis cannot be reached, the workers stay as they are: {str(error)[:200]}")
@@ -119,7 +119,7 @@ class Autoscaler:
             draining=states.count(WorkerState.DRAINING),
         )
 
-    def _end_if_it_hangs(self, pool: _Pool, worker: Worker) -> None:
+    def _end_if_it_hangs(self, pool: _Pool, worker: WorkerProcess) -> None:
         now = time.monotonic()
         if worker.stopping_since is not None:
             if now - worker.stopping_since > self._drain_seconds + LAST_SECONDS:
@@ -144,8 +144,8 @@ class Autoscaler:
         for name, pool in self._pools.items():
             decisions[name] = decide(seen[name], pool.spec.pool, pool.memory, now)
             pool.memory = decisions[name].memory
-        wishes = {name: wish(seen[name], self._pools[name].spec.pool, decisions[name].desired) for name in seen}
-        shares = share_machine(wishes, self._capacity)
+        wishes = {name: pool_demand(seen[name], self._pools[name].spec.pool, decisions[name].desired) for name in seen}
+        shares = allocate_slots(wishes, self._capacity)
         for name, pool in self._pools.items():
             self._bring(pool, seen[name], decisions[name], shares[name])
 
@@ -184,7 +184,7 @@ class Autoscaler:
             doing = "stopping" if self._launcher.acts else "would stop"
             self._tell_once(pool, ("stop", count), f"{why}: {doing} {what}")
         for worker in going[:count]:
-            worker.ask_to_stop()
+            worker.request_stop()
 
     def _note_the_ended(self) -> None:
         """Raises redis.RedisError, after which it may be called again."""
@@ -217,4 +217,4 @@ def _cause(decision: Decision) -> str:
 
 
 def _is_awaited(signals: PoolSignals) -> bool:
-    return somebody_waits(signals) or is_outstanding(signals.batch)
+    return has_waiting_callers(signals) or is_outstanding(signals.batch)

@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 
-from shared.processes import how_it_ended, spawn
-from worker.autoscaler.worker_process import Output
+from shared.processes import describe_exit, spawn
+from worker.autoscaler.worker_process import WorkerOutput
 
 AGAIN_SECONDS = 60.0
 """How long after a standby's end another one is tried."""
@@ -24,7 +24,7 @@ ANSWER_SECONDS = 5.0
 _ANSWER_BYTES = 4096
 
 
-class Forked:
+class ForkedProcess:
     """A worker's process from a standby. The standby's orphan, and so a child of ours."""
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Forked:
         return self._status
 
 
-class Standby:
+class StandbyProcess:
     """One standby process."""
 
     def __init__(self, engines: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -55,9 +55,9 @@ class Standby:
         """At the latest, until it says so."""
         self.refused = False
         """It cannot be forked, and another one could not either."""
-        self._output = Output()
+        self._output = WorkerOutput()
         self._ids = count(1)
-        self._asked: dict[int, Forked] = {}
+        self._asked: dict[int, ForkedProcess] = {}
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setblocking(False)
         flags = [part for engine in engines for part in ("--engine", engine)]
@@ -80,9 +80,9 @@ class Standby:
         """Whether it was asked for a worker that is not there yet."""
         return bool(self._asked)
 
-    def fork(self, arguments: Sequence[str], output: Output, environment: Mapping[str, str]) -> Forked:
+    def fork(self, arguments: Sequence[str], output: WorkerOutput, environment: Mapping[str, str]) -> ForkedProcess:
         """Ask for a worker; `environment` is what differs from the standby's own. Raises OSError."""
-        number, process = next(self._ids), Forked()
+        number, process = next(self._ids), ForkedProcess()
         order = {"id": number, "arguments": list(arguments), "environment": dict(environment)}
         socket.send_fds(self._socket, [json.dumps(order).encode()], [output.write_end])
         self._asked[number] = process
@@ -142,10 +142,10 @@ class Standby:
         self._process.kill()
         status = self._process.wait()
         self._output.pass_on("standby")
-        return [] if self.refused else [f"the standby {how_it_ended(status)}; workers start without it"]
+        return [] if self.refused else [f"the standby {describe_exit(status)}; workers start without it"]
 
 
-class StandbyKeeper:
+class StandbyManager:
     """Has a standby running, and another one some time after it has ended. Without engines there is none."""
 
     def __init__(self, engines: Sequence[str], environment: Mapping[str, str], say: Callable[[str], None]) -> None:
@@ -153,14 +153,14 @@ class StandbyKeeper:
         self._environment = environment
         self._say = say
         self._again_at = -math.inf if engines else math.inf
-        self.current: Standby | None = None
+        self.current: StandbyProcess | None = None
 
     def tend(self) -> None:
         """Hear what the standby has said, and see to it that there is one. Never waits."""
         if self.current is None and time.monotonic() >= self._again_at:
             self._again_at = time.monotonic() + AGAIN_SECONDS
             try:
-                self.current = Standby(self._engines, self._environment)
+                self.current = StandbyProcess(self._engines, self._environment)
             except OSError as error:
                 self._say(f"a standby could not be started: {error}")
         if self.current is None:

@@ -22,7 +22,7 @@ _PIPE_BYTES = 1 << 20
 """What a worker can write while nobody reads: the launcher may be waiting for Redis."""
 
 
-class Process(Protocol):
+class ProcessHandle(Protocol):
     """What runs. `pid` is None until it does."""
 
     @property
@@ -33,15 +33,15 @@ class Process(Protocol):
 
 
 @dataclass(slots=True)
-class Worker:
+class WorkerProcess:
     """A worker of one model, from the moment in which it is wanted until it has ended.
 
     `devices` are its own. `gave_up` says why its start was broken off. `heard_at`: its last heartbeat was then.
     """
 
     model: str
-    process: Process
-    output: "Output"
+    process: ProcessHandle
+    output: "WorkerOutput"
     devices: tuple[str, ...] = ()
     started_at: float = field(default_factory=time.monotonic)
     heard_at: float = field(default_factory=time.monotonic)
@@ -55,7 +55,7 @@ class Worker:
         """What it calls itself in its heartbeats; None while it has no process."""
         return None if self.process.pid is None else worker_name(self.process.pid)
 
-    def ask_to_stop(self) -> None:
+    def request_stop(self) -> None:
         """Have it finish what it has, and go. Safe to call twice: a worker takes a second signal for an order."""
         if self.stopping_since is None:
             self.stopping_since = time.monotonic()
@@ -80,7 +80,7 @@ class Worker:
                 send(self.process.pid, number)
 
 
-class Output:
+class WorkerOutput:
     """A pipe that one process writes to: passed on line by line, the last lines kept."""
 
     def __init__(self) -> None:

@@ -19,21 +19,22 @@ from kombu.transport.redis import Channel, QoS, Transport
 from kombu.transport.virtual import QoS as VirtualQoS
 from redis.exceptions import ResponseError
 
-from shared import keys
-from shared.queue.celery_app import VISIBILITY_TIMEOUT_SECONDS, Envelopes, read_envelope
+from shared.keys import PREFIX, queue_keys
+from shared.queue.celery_app import VISIBILITY_TIMEOUT_SECONDS
+from shared.queue.messages import MessageBuilder, parse_message
 
 logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 2
 
 
-def live_through_refusals() -> None:
+def reconnect_when_refused() -> None:
     """Have the consumer connect again when Redis refuses, because it is full, a replica or cannot save."""
     if ResponseError not in Transport.connection_errors:
         Transport.connection_errors = (*Transport.connection_errors, ResponseError)
 
 
-class SteadyConnection(Connection):
+class ConstantRetryConnection(Connection):
     """Tries again every other second, however long Redis was away; kombu's own pauses grow to half a minute."""
 
     def ensure_connection(self, *args: Any, **options: Any) -> Any:
@@ -41,12 +42,12 @@ class SteadyConnection(Connection):
         return super().ensure_connection(*args, **(options | steady))
 
 
-def connect_steadily(app: Celery) -> None:
+def use_constant_retry(app: Celery) -> None:
     """Have the app's consumer do so."""
-    app.amqp.Connection = SteadyConnection
+    app.amqp.Connection = ConstantRetryConnection
 
 
-class ForgetfulQoS(QoS):
+class TolerantQoS(QoS):
     """Is done with a message whether or not Redis hears of it: one that it does not hear of is delivered again.
 
     As kombu is, a refused acknowledgement is still to come, for ever: a worker that has one message at a time would
@@ -70,7 +71,7 @@ class ForgetfulQoS(QoS):
         VirtualQoS.ack(self, delivery_tag)
 
 
-def hear_only_doorbells(envelopes: Envelopes) -> None:
+def discard_foreign_messages(messages: MessageBuilder) -> None:
     """Have the consumer leave out of a queue what names no shard.
 
     Of what does, nothing else is believed: Celery, which fails in many ways on a message that is not its own, gets a
@@ -81,14 +82,14 @@ def hear_only_doorbells(envelopes: Envelopes) -> None:
         if not answer:
             return None
         queue, message = answer
-        if (named := read_envelope(message)) is None:
+        if (named := parse_message(message)) is None:
             # Without its text: what is no message of ours may say anything.
             logger.warning("a message in %s cannot be read, it is left out", queue.decode())
             return None
-        return queue, envelopes.build(queue.decode().removeprefix(keys.PREFIX), *named)
+        return queue, messages.build(queue.decode().removeprefix(PREFIX), *named)
 
     class DoorbellChannel(Channel):
-        QoS = ForgetfulQoS
+        QoS = TolerantQoS
 
         def _create_client(self, asynchronous: bool = False) -> Any:
             client = super()._create_client(asynchronous)  # type: ignore[misc]
@@ -120,7 +121,7 @@ class MessageRenewer:
         tags = {request.delivery_info.get("delivery_tag") or request.message.delivery_tag for request in requests}
         if tags:
             # XX: one that was acknowledged meanwhile must not come back.
-            self._client.zadd(keys.UNACKED_INDEX, {str(tag): time.time() for tag in tags}, xx=True)
+            self._client.zadd(queue_keys.UNACKED_INDEX, {str(tag): time.time() for tag in tags}, xx=True)
 
     def _run(self) -> None:
         while not self._stopped.wait(self._interval_seconds):

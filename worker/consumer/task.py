@@ -2,7 +2,7 @@
 
 from celery import Celery, Task
 
-from shared import keys
+from shared.keys import queue_keys
 from shared.queue.celery_app import TASK_NAME
 from worker.dispatch.dispatcher import Dispatcher
 
@@ -12,6 +12,6 @@ def register(app: Celery, dispatcher: Dispatcher) -> None:
 
     def score_shard(self: "Task[..., None]", job_id: str, shard: int) -> None:
         delivery = self.request.delivery_info or {}
-        dispatcher.run(job_id, shard, keys.work_class_of(delivery.get("routing_key") or ""))
+        dispatcher.run(job_id, shard, queue_keys.work_class_of(delivery.get("routing_key") or ""))
 
     app.task(name=TASK_NAME, bind=True, shared=False)(score_shard)

@@ -1,8 +1,8 @@
 """Takes shards and hands their scores in, many at once: the worker's only way to the ledger and the queues.
 
-A message is a doorbell. Celery hears the first one; while this worker is busy, and for a moment after, the dispatcher
-asks the queues itself and takes every doorbell that waits: under load a shard costs a share of a round trip, not a
-Celery message of its own. Whatever a doorbell says, the claim decides. A doorbell that is lost on the way costs
+A message is a wake_up. Celery hears the first one; while this worker is busy, and for a moment after, the dispatcher
+asks the queues itself and takes every wake_up that waits: under load a shard costs a share of a round trip, not a
+Celery message of its own. Whatever a wake_up says, the claim decides. A wake_up that is lost on the way costs
 seconds, never a shard: the reconciler rings again.
 """
 
@@ -18,12 +18,13 @@ from uuid import uuid4
 from shared.contracts import WorkClass
 from shared.errors import ScoringFailed
 from shared.ledger.job_record import JobFailure
-from shared.ledger.worker_ledger import NO_ROOM, Claim, ClaimVerdict, Doorbell, Room, ShardLease, WorkerLedger
-from worker.dispatch.executor import Executor, Outcome, Report
-from worker.dispatch.leases import HeldShard, Leases
-from worker.dispatch.listener import Ear
-from worker.dispatch.result_reporter import Remember, Reporter
-from worker.dispatch.throughput import Pace
+from shared.ledger.worker_ledger import NO_FREE_SLOTS, Claim, ClaimVerdict, FreeSlots, ShardLease, WorkerLedger
+from shared.queue.messages import WakeUp
+from worker.dispatch.executor import Executor, ShardOutcome, ShardReport
+from worker.dispatch.leases import HeldShard, LeaseKeeper
+from worker.dispatch.listener import QueueListener
+from worker.dispatch.result_reporter import Remember, ResultReporter
+from worker.dispatch.throughput import ThroughputMeter
 
 logger = logging.getLogger(__name__)
 
@@ -53,14 +54,14 @@ class Dispatcher:
         self,
         ledger: WorkerLedger,
         executor: Executor,
-        leases: Leases,
+        leases: LeaseKeeper,
         worker: str,
         *,
         concurrency: int,
         reserved: int = 0,
         linger_seconds: float = LINGER_SECONDS,
         remember: Remember | None = None,
-        pace: Pace | None = None,
+        pace: ThroughputMeter | None = None,
     ) -> None:
         """`concurrency`: shards in hand at once (0: only what it is rung for); batch work leaves `reserved` of it.
 
@@ -73,17 +74,17 @@ class Dispatcher:
         self._concurrency = concurrency
         self._batch_limit = concurrency - reserved
         self._linger_seconds = linger_seconds
-        self._pace = pace or Pace()
-        self._reporter = Reporter(ledger, remember)
-        self._ear = Ear(ledger, self._notice)
+        self._pace = pace or ThroughputMeter()
+        self._reporter = ResultReporter(ledger, remember)
+        self._ear = QueueListener(ledger, self._notice)
         self._serving = threading.Lock()
         self._closing = threading.Event()
         self._changed = threading.Condition()
         self._running: Counter[WorkClass] = Counter()
         self._batch_pairs = 0
-        self._ended: deque[tuple[_Size, Callable[[], Report]]] = deque()
-        self._done: deque[Report] = deque()
-        self._suspects: deque[Doorbell] = deque()
+        self._ended: deque[tuple[_Size, Callable[[], ShardReport]]] = deque()
+        self._done: deque[ShardReport] = deque()
+        self._suspects: deque[WakeUp] = deque()
         """Shards that may bring a worker down: none is claimed before it can run without company."""
         self._alone: ShardLease | None = None
         """The one of them that is in hand."""
@@ -107,9 +108,9 @@ class Dispatcher:
         One call serves at a time; another one waits for its turn.
         """
         with self._serving:
-            self._serve(Doorbell(job_id, shard, work_class))
+            self._serve(WakeUp(job_id, shard, work_class))
 
-    def _serve(self, first: Doorbell) -> None:
+    def _serve(self, first: WakeUp) -> None:
         try:
             self._start([first], patient=False)
             while True:
@@ -117,13 +118,13 @@ class Dispatcher:
                     self._wait()
                     heard = self._ear.take(self._room())
                     self._start(heard + self._exchange(heard))
-                doorbells = self._linger()
-                if not doorbells:
+                wake_ups = self._linger()
+                if not wake_ups:
                     return
-                self._start(doorbells)
+                self._start(wake_ups)
         finally:
             # What was heard and is not looked at, as when the worker stops, is for somebody else.
-            self._ledger.ring(self._ear.stop() + list(self._suspects))
+            self._ledger.enqueue(self._ear.stop() + list(self._suspects))
             self._suspects.clear()
 
     def _in_hand(self) -> bool:
@@ -137,31 +138,31 @@ class Dispatcher:
         with self._changed:
             self._changed.wait_for(lambda: self._ended or self._done or self._ear.has_heard(room), _LOOK_UP_SECONDS)
 
-    def _listen_if_there_is_room(self) -> Room:
+    def _listen_if_there_is_room(self) -> FreeSlots:
         room = self._room()
         if room.shards:
             self._ear.listen(batch=room.batch > 0)
         else:
             self._ear.hush()
         # Heard too late: another worker may have room.
-        self._ledger.ring(self._ear.refuse(room))
+        self._ledger.enqueue(self._ear.refuse(room))
         return room
 
     def _notice(self) -> None:
         with self._changed:
             self._changed.notify_all()
 
-    def _room(self) -> Room:
+    def _room(self) -> FreeSlots:
         """How many shards may come."""
         if self._suspects or self._alone or self._closing.is_set():
-            return NO_ROOM
+            return NO_FREE_SLOTS
         room = max(0, self._concurrency - self._running.total())
         batch = max(0, self._batch_limit - self._running[WorkClass.BATCH])
         if self._batch_pairs >= BATCH_PAIRS:
             batch = 0
-        return Room(room, min(room, batch, BATCH_SHARDS_AT_ONCE))
+        return FreeSlots(room, min(room, batch, BATCH_SHARDS_AT_ONCE))
 
-    def _linger(self) -> list[Doorbell]:
+    def _linger(self) -> list[WakeUp]:
         """Stay at the queues for a moment with empty hands; answers what was heard."""
         until = time.monotonic() + self._linger_seconds
         while (room := self._room()).shards and (left := until - time.monotonic()) > 0:
@@ -170,52 +171,52 @@ class Dispatcher:
                 if self._changed.wait_for(lambda: self._ear.has_heard(room), min(left, _LOOK_UP_SECONDS)):
                     break
         else:
-            # A doorbell that it hears in its last moment must not be left until the next one.
+            # A wake_up that it hears in its last moment must not be left until the next one.
             self._ear.hush(wait=True)
         return self._ear.take(self._room())
 
-    def _start(self, doorbells: Sequence[Doorbell], *, patient: bool = True) -> None:
+    def _start(self, wake_ups: Sequence[WakeUp], *, patient: bool = True) -> None:
         """Claim and begin. A shard that must have no company is claimed when it has none."""
-        self._claim(doorbells, alone=False, patient=patient)
+        self._claim(wake_ups, alone=False, patient=patient)
         if self._suspects and not self._running.total() and not self._done:
             self._claim([self._suspects.popleft()], alone=True, patient=patient)
 
-    def _claim(self, doorbells: Sequence[Doorbell], *, alone: bool, patient: bool) -> None:
+    def _claim(self, wake_ups: Sequence[WakeUp], *, alone: bool, patient: bool) -> None:
         """Not `patient`: raises StoreUnavailable.
 
         A claim whose answer was lost may have taken its shards: left so, they would be charged for a crash. It is
         repeated under the same tokens.
         """
-        if not doorbells:
+        if not wake_ups:
             return
         if self._closing.is_set():
-            self._ledger.ring(doorbells)
+            self._ledger.enqueue(wake_ups)
             return
-        leases = [ShardLease(bell.job_id, bell.shard, f"{self._worker}:{uuid4().hex}") for bell in doorbells]
+        leases = [ShardLease(wake_up.job_id, wake_up.shard, f"{self._worker}:{uuid4().hex}") for wake_up in wake_ups]
         call = partial(self._ledger.claim_all, leases, alone=alone)
         claims = self._reporter.despite_outages(call) if patient else call()
         if claims is None:
             logger.warning("%d shards could not be claimed, they are rung for again", len(leases))
             return
-        for bell, lease, claim in zip(doorbells, leases, claims, strict=True):
+        for wake_up, lease, claim in zip(wake_ups, leases, claims, strict=True):
             if claim.verdict is ClaimVerdict.RUN:
                 if alone:
                     self._alone = lease
-                self._begin(claim, self._leases.hold(lease), bell.work_class)
+                self._begin(claim, self._leases.hold(lease), wake_up.work_class)
             elif claim.verdict is ClaimVerdict.UNREADABLE:
                 self._leases.hold(lease)
                 # Another worker may be of a version that can read it.
-                self._done.append(Report(lease, bell.work_class, Outcome.RETRY, failure=UNREADABLE))
+                self._done.append(ShardReport(lease, wake_up.work_class, ShardOutcome.RETRY, failure=UNREADABLE))
             elif claim.verdict is ClaimVerdict.ALONE:
-                self._suspects.append(bell)
+                self._suspects.append(wake_up)
             else:
-                logger.debug("shard %s/%d: %s, nothing to do", bell.job_id, bell.shard, claim.verdict)
+                logger.debug("shard %s/%d: %s, nothing to do", wake_up.job_id, wake_up.shard, claim.verdict)
 
     def _begin(self, claim: Claim, held: HeldShard, work_class: WorkClass) -> None:
         size = _Size(work_class, len(claim.request.documents) if claim.request else 0, claim.tokens)
         if self._reporter.leaving:
             # It was claimed while the worker left, after all the others were given back.
-            held.give_back()
+            held.release()
         with self._changed:
             self._running[work_class] += 1
             if work_class is WorkClass.BATCH:
@@ -223,7 +224,7 @@ class Dispatcher:
         self._pace.take(size.tokens)
         self._executor.begin(claim, held, work_class, partial(self._end, size))
 
-    def _end(self, size: "_Size", report: Callable[[], Report]) -> None:
+    def _end(self, size: "_Size", report: Callable[[], ShardReport]) -> None:
         with self._changed:
             self._ended.append((size, report))
             self._changed.notify_all()
@@ -233,14 +234,14 @@ class Dispatcher:
         while self._ended:
             size, make_report = self._ended.popleft()
             report = make_report()
-            self._pace.drop(size.tokens, scored=report.outcome is Outcome.SCORED)
+            self._pace.drop(size.tokens, scored=report.outcome is ShardOutcome.SCORED)
             with self._changed:
                 self._running[size.work_class] -= 1
                 if size.work_class is WorkClass.BATCH:
                     self._batch_pairs -= size.pairs
                 self._done.append(report)
 
-    def _exchange(self, heard: Sequence[Doorbell]) -> list[Doorbell]:
+    def _exchange(self, heard: Sequence[WakeUp]) -> list[WakeUp]:
         """Hand in what is done and take what waits beside what was heard, in one round trip, whenever Redis is there.
 
         With nothing done and nothing heard, nothing waits.
@@ -249,10 +250,10 @@ class Dispatcher:
         reports = list(self._done)
         if not reports and not heard:
             return []
-        doorbells = self._reporter.exchange(reports, self._room().without(heard))
+        wake_ups = self._reporter.finish_and_dequeue(reports, self._room().without(heard))
         for report in reports:
             self._leases.drop(report.lease)
             if report.lease == self._alone:
                 self._alone = None
             self._done.popleft()
-        return doorbells
+        return wake_ups

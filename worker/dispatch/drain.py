@@ -15,7 +15,7 @@ from types import FrameType
 import celery.worker.state
 
 from worker.dispatch.dispatcher import Dispatcher
-from worker.dispatch.leases import Leases
+from worker.dispatch.leases import LeaseKeeper
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class Drain:
     def __init__(
         self,
         dispatcher: Dispatcher,
-        leases: Leases,
+        leases: LeaseKeeper,
         deadline_seconds: float,
         end_process: Callable[[int], None] = os._exit,
         tell: Callable[[], None] = lambda: None,
@@ -77,7 +77,7 @@ class Drain:
         finished = threading.Event()
         finished.wait(seconds)
         self._dispatcher.leave()
-        if count := self._leases.give_back_all():
+        if count := self._leases.release_all():
             logger.info("%d shards are given back", count)
         finished.wait(_LAST_WORD_SECONDS)
         logger.error("something hangs, the process is ended")

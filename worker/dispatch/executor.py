@@ -36,7 +36,7 @@ SMALL_CHARACTERS = 20_000
 """About two milliseconds of a tokenizer."""
 
 
-class Outcome(StrEnum):
+class ShardOutcome(StrEnum):
     """What became of a shard: scored, never to be scored, to be tried later, to be tried elsewhere, not wanted."""
 
     SCORED = "scored"
@@ -47,7 +47,7 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class ShardReport:
     """What is to be told the ledger of one shard; `scores` with SCORED, `failure` with FAILED and RETRY.
 
     `request` is the claim's, with this shard's documents.
@@ -55,14 +55,14 @@ class Report:
 
     lease: ShardLease
     work_class: WorkClass
-    outcome: Outcome
+    outcome: ShardOutcome
     scores: ShardScores | None = None
     failure: JobFailure | None = None
     request: RerankRequest | None = None
 
 
 Begin = Callable[[ScoringBatch, Cancellation], Pending]
-Ended = Callable[[Callable[[], Report]], None]
+Ended = Callable[[Callable[[], ShardReport]], None]
 
 
 class Executor:
@@ -123,29 +123,31 @@ class Executor:
     def _shard(self, claim: Claim, work_class: WorkClass) -> "_Shard":
         return _Shard(claim, work_class, self._engine.scale, self._start_ms(claim.queue_ms))
 
-    def _report(self, claim: Claim, held: HeldShard, work_class: WorkClass, score: Callable[[], ShardScores]) -> Report:
+    def _report(
+        self, claim: Claim, held: HeldShard, work_class: WorkClass, score: Callable[[], ShardScores]
+    ) -> ShardReport:
         """What `score` answers or raises, as it is to be told the ledger."""
         lease = held.lease
 
-        def report(outcome: Outcome, reason: str | None = None, scores: ShardScores | None = None) -> Report:
+        def report(outcome: ShardOutcome, reason: str | None = None, scores: ShardScores | None = None) -> ShardReport:
             failure = None if reason is None else JobFailure(ScoringFailed.code, reason)
-            return Report(lease, work_class, outcome, scores, failure, claim.request)
+            return ShardReport(lease, work_class, outcome, scores, failure, claim.request)
 
         try:
-            return report(Outcome.SCORED, scores=score())
+            return report(ShardOutcome.SCORED, scores=score())
         except ScoringAborted:
-            return report(Outcome.GIVEN_BACK if held.given_back else Outcome.DROPPED)
+            return report(ShardOutcome.GIVEN_BACK if held.released else ShardOutcome.DROPPED)
         except EngineDied as error:
             logger.error("shard %s/%d is given back: %s", lease.job_id, lease.shard, error)
             self.on_engine_death()
-            return report(Outcome.GIVEN_BACK)
+            return report(ShardOutcome.GIVEN_BACK)
         except TransientEngineError as error:
-            return report(Outcome.RETRY, str(error))
+            return report(ShardOutcome.RETRY, str(error))
         except EngineError as error:
-            return report(Outcome.FAILED, str(error))
+            return report(ShardOutcome.FAILED, str(error))
         except Exception:
             logger.exception("shard %s/%d failed", lease.job_id, lease.shard)
-            return report(Outcome.FAILED, "the worker failed on this job; its log says why")
+            return report(ShardOutcome.FAILED, "the worker failed on this job; its log says why")
 
 
 class _Shard:

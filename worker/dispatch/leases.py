@@ -18,20 +18,20 @@ RENEW_SECONDS = 0.5
 
 
 class HeldShard:
-    """One shard in work. `given_back`: it was cancelled because this worker stops, not because nobody wants it."""
+    """One shard in work. `released`: it was cancelled because this worker stops, not because nobody wants it."""
 
     def __init__(self, lease: ShardLease) -> None:
         self.lease = lease
         self.cancellation = Cancellation()
-        self.given_back = False
+        self.released = False
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """Stop scoring; the shard is for somebody else."""
-        self.given_back = True
+        self.released = True
         self.cancellation.cancel()
 
 
-class Leases:
+class LeaseKeeper:
     """Renews what is held. Shared by all of the worker's threads."""
 
     def __init__(self, ledger: WorkerLedger) -> None:
@@ -61,11 +61,11 @@ class Leases:
         with self._lock:
             self._held.pop(lease, None)
 
-    def give_back_all(self) -> int:
+    def release_all(self) -> int:
         """Stop scoring everything that is held; answers how much that was."""
         held = self._snapshot()
         for shard in held:
-            shard.give_back()
+            shard.release()
         return len(held)
 
     def _snapshot(self) -> list[HeldShard]:

@@ -1,7 +1,7 @@
 """Listens at the pool's queues while it is asked to, on a thread of its own.
 
 Blocks in Redis rather than looking again and again: on a machine whose cores are all computing, every look would be
-taken from the engine. Hears one doorbell at a time and then rests for a moment, so that whoever asks can take the
+taken from the engine. Hears one wake_up at a time and then rests for a moment, so that whoever asks can take the
 others that wait all at once.
 """
 
@@ -13,19 +13,20 @@ from collections.abc import Callable
 
 from shared.contracts import WorkClass
 from shared.errors import StoreUnavailable
-from shared.ledger.worker_ledger import Doorbell, Room, WorkerLedger
+from shared.ledger.worker_ledger import FreeSlots, WorkerLedger
+from shared.queue.messages import WakeUp
 
 logger = logging.getLogger(__name__)
 
 LISTEN_SECONDS = 0.1
 """One wait in Redis; also how long it takes until the ear is deaf."""
 GATHER_SECONDS = 0.002
-"""The rest after a doorbell: well under an engine's step, long enough for some more to come."""
+"""The rest after a wake_up: well under an engine's step, long enough for some more to come."""
 _OUTAGE_SECONDS = 0.5
 
 
-class Ear:
-    """One dispatcher's. `heard` is called, on the ear's thread, after each doorbell.
+class QueueListener:
+    """One dispatcher's. `heard` is called, on the ear's thread, after each wake_up.
 
     What is in the air when it is hushed, or told to leave batch work out, is heard all the same; so `take` asks again
     what there is room for.
@@ -39,7 +40,7 @@ class Ear:
         self._batch = False
         self._listening = False
         self._stopped = False
-        self._heard: deque[Doorbell] = deque()
+        self._heard: deque[WakeUp] = deque()
         self._thread: threading.Thread | None = None
 
     def listen(self, *, batch: bool) -> None:
@@ -61,7 +62,7 @@ class Ear:
             if wait:
                 self._changed.wait_for(lambda: not self._listening)
 
-    def stop(self) -> list[Doorbell]:
+    def stop(self) -> list[WakeUp]:
         """End the thread, and wait for its end; answers what was heard and not taken. `listen` begins another one."""
         with self._changed:
             thread, self._thread = self._thread, None
@@ -74,27 +75,27 @@ class Ear:
             left, self._heard = list(self._heard), deque()
         return left
 
-    def has_heard(self, room: Room) -> bool:
+    def has_heard(self, room: FreeSlots) -> bool:
         """Whether `take` would answer anything."""
         with self._changed:
-            return any(_fits(bell, room) for bell in self._heard)
+            return any(_fits(wake_up, room) for wake_up in self._heard)
 
-    def take(self, room: Room) -> list[Doorbell]:
-        """The doorbells heard that there is room for, in their order."""
+    def take(self, room: FreeSlots) -> list[WakeUp]:
+        """The wake_ups heard that there is room for, in their order."""
         with self._changed:
-            taken: list[Doorbell] = []
-            for bell in tuple(self._heard):
-                if _fits(bell, room.without(taken)):
-                    self._heard.remove(bell)
-                    taken.append(bell)
+            taken: list[WakeUp] = []
+            for wake_up in tuple(self._heard):
+                if _fits(wake_up, room.without(taken)):
+                    self._heard.remove(wake_up)
+                    taken.append(wake_up)
             return taken
 
-    def refuse(self, room: Room) -> list[Doorbell]:
-        """The doorbells heard that there is no room for."""
+    def refuse(self, room: FreeSlots) -> list[WakeUp]:
+        """The wake_ups heard that there is no room for."""
         with self._changed:
-            refused = [bell for bell in self._heard if not _fits(bell, room)]
-            for bell in refused:
-                self._heard.remove(bell)
+            refused = [wake_up for wake_up in self._heard if not _fits(wake_up, room)]
+            for wake_up in refused:
+                self._heard.remove(wake_up)
             return refused
 
     def _run(self) -> None:
@@ -108,17 +109,17 @@ class Ear:
                 self._listening = True
                 batch = self._batch
             try:
-                doorbell = self._ledger.listen(LISTEN_SECONDS, batch=batch)
+                wake_up = self._ledger.wait_for_wake_up(LISTEN_SECONDS, batch=batch)
             except StoreUnavailable as error:
                 logger.debug("the queues cannot be listened to: %s", error)
                 time.sleep(_OUTAGE_SECONDS)
                 continue
-            if doorbell is not None:
+            if wake_up is not None:
                 with self._changed:
-                    self._heard.append(doorbell)
+                    self._heard.append(wake_up)
                 self._tell()
                 time.sleep(GATHER_SECONDS)
 
 
-def _fits(bell: Doorbell, room: Room) -> bool:
-    return room.shards > 0 and (bell.work_class is not WorkClass.BATCH or room.batch > 0)
+def _fits(wake_up: WakeUp, room: FreeSlots) -> bool:
+    return room.shards > 0 and (wake_up.work_class is not WorkClass.BATCH or room.batch > 0)

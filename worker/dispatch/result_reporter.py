@@ -13,8 +13,9 @@ from typing import TypeVar
 
 from shared.contracts import RerankRequest, ShardScores
 from shared.errors import StoreUnavailable
-from shared.ledger.worker_ledger import Doorbell, FinishVerdict, Room, WorkerLedger
-from worker.dispatch.executor import Outcome, Report
+from shared.ledger.worker_ledger import FinishVerdict, FreeSlots, WorkerLedger
+from shared.queue.messages import WakeUp
+from worker.dispatch.executor import ShardOutcome, ShardReport
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ Answer = TypeVar("Answer")
 Remember = Callable[[Sequence[tuple[RerankRequest, ShardScores]]], None]
 
 
-class Reporter:
+class ResultReporter:
     """One dispatcher's."""
 
     def __init__(self, ledger: WorkerLedger, remember: Remember | None = None) -> None:
@@ -62,36 +63,36 @@ class Reporter:
                 time.sleep(_STORE_RETRY_SECONDS[min(attempt, len(_STORE_RETRY_SECONDS) - 1)])
                 attempt += 1
 
-    def exchange(self, reports: Sequence[Report], room: Room) -> list[Doorbell]:
-        """Hand the reports in, and take as many doorbells as there is room for."""
-        doorbells = self.despite_outages(partial(self._hand_in, reports, room))
+    def finish_and_dequeue(self, reports: Sequence[ShardReport], room: FreeSlots) -> list[WakeUp]:
+        """Hand the reports in, and take as many wake_ups as there is room for."""
+        wake_ups = self.despite_outages(partial(self._hand_in, reports, room))
         others = [report for report in reports if report.scores is None]
         # One after another: what was taken and told before stays so when Redis goes away between two of them.
-        told = doorbells is not None and all(self.despite_outages(partial(self._tell, report)) for report in others)
+        told = wake_ups is not None and all(self.despite_outages(partial(self._tell, report)) for report in others)
         if not told and reports:
             logger.warning("of %d shards some are unreported, their leases will run out", len(reports))
-        return doorbells or []
+        return wake_ups or []
 
-    def _hand_in(self, reports: Sequence[Report], room: Room) -> list[Doorbell]:
+    def _hand_in(self, reports: Sequence[ShardReport], room: FreeSlots) -> list[WakeUp]:
         scored = [(report, report.scores) for report in reports if report.scores is not None]
         finishes = [(report.lease, scores, report.work_class) for report, scores in scored]
-        verdicts, doorbells = self._ledger.exchange(finishes, room)
+        verdicts, wake_ups = self._ledger.finish_and_dequeue(finishes, room)
         for (report, _), verdict in zip(scored, verdicts, strict=True):
             _note(report, verdict)
         known = [(report.request, scores) for report, scores in scored if report.request is not None]
         if self._remember is not None and known:
             # Nobody waits for it.
             self._memory.submit(self._remember, known)
-        return doorbells
+        return wake_ups
 
-    def _tell(self, report: Report) -> FinishVerdict:
+    def _tell(self, report: ShardReport) -> FinishVerdict:
         """What is not a finish is rare, and told on its own."""
         match report.outcome:
-            case Outcome.GIVEN_BACK:
-                verdict = self._ledger.give_back(report.lease, report.work_class)
-            case Outcome.RETRY if report.failure:
+            case ShardOutcome.GIVEN_BACK:
+                verdict = self._ledger.release(report.lease, report.work_class)
+            case ShardOutcome.RETRY if report.failure:
                 verdict = self._ledger.retry_later(report.lease, RETRY_AFTER_SECONDS, report.failure)
-            case Outcome.FAILED if report.failure:
+            case ShardOutcome.FAILED if report.failure:
                 verdict = self._ledger.fail(report.lease, report.failure)
             case _:
                 verdict = FinishVerdict.ENDED
@@ -99,6 +100,6 @@ class Reporter:
         return verdict
 
 
-def _note(report: Report, verdict: FinishVerdict) -> None:
+def _note(report: ShardReport, verdict: FinishVerdict) -> None:
     if verdict is not FinishVerdict.ACCEPTED:
         logger.info("shard %s/%d: %s", report.lease.job_id, report.lease.shard, verdict)

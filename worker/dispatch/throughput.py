@@ -15,7 +15,7 @@ AT_LEAST_SECONDS = 1.0
 """Of busy time, before which nothing is said."""
 
 
-class Pace:
+class ThroughputMeter:
     """One worker's. Safe to share between threads."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

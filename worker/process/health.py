@@ -8,21 +8,21 @@ import time
 
 import redis
 
-from shared import keys
+from shared.keys import pool_keys
 from shared.models import load_models
 from shared.pools.heartbeats import INTERVAL_SECONDS, HeartbeatWriter, WorkerState, read_heartbeats
 from shared.store.client import connect
-from worker.dispatch.throughput import Pace
+from worker.dispatch.throughput import ThroughputMeter
 from worker.settings import WorkerSettings
 
 logger = logging.getLogger(__name__)
 
 
-class Heart:
+class HeartbeatThread:
     """Beats every few seconds until stopped. A Redis that is away costs a beat, never the worker."""
 
     def __init__(self, writer: HeartbeatWriter) -> None:
-        self.pace = Pace()
+        self.pace = ThroughputMeter()
         self._writer = writer
         self._state = WorkerState.STARTING
         self._pool_ready_at: float | None = None
@@ -118,7 +118,7 @@ def main() -> int:
 
 def is_ready_here(client: redis.Redis, model: str, hostname: str) -> bool:
     """Whether a worker of this host has lately said that it is ready. Raises redis.RedisError."""
-    beats = read_heartbeats(client.hgetall(keys.workers(model)))  # type: ignore[arg-type]
+    beats = read_heartbeats(client.hgetall(pool_keys.workers(model)))  # type: ignore[arg-type]
     now = time.time()
     return any(
         beat.worker.rpartition("-")[0] == hostname and beat.state is WorkerState.READY and beat.alive(now)

@@ -26,7 +26,7 @@ from shared.processes import die_with_parent
 from worker.__main__ import end as end_as_worker
 from worker.engines.base import EngineStartError
 from worker.engines.registry import ENGINES, holds_device, import_engine
-from worker.process.startup import collecting_later, process_age
+from worker.process.startup import deferred_gc, process_age
 
 MESSAGE_BYTES = 1 << 17
 _ADOPTION_SECONDS = 5.0
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     with socket.socket(fileno=options.socket) as launcher:
         try:
-            with collecting_later():
+            with deferred_gc():
                 for engine in options.engine:
                     import_engine(engine)
             check_that_it_can_be_forked()

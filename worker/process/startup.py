@@ -2,7 +2,7 @@
 
 Nothing that is imported or loaded at the start is ever freed, but Python's collector looks for garbage in it again and
 again: a second of vLLM's import, and more than half of its load. So it rests until the worker is
-ready (`collecting_later`).
+ready (`deferred_gc`).
 """
 
 import gc
@@ -24,7 +24,7 @@ Mark = Callable[[str], None]
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt")
 
 
-class Stages:
+class StartTimer:
     """The stages of a start, one after the other, from the process's own beginning."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ def process_age() -> float:
 
 
 @contextmanager
-def collecting_later() -> Iterator[None]:
+def deferred_gc() -> Iterator[None]:
     """Within the block nothing is collected, and what was made before it never is."""
     gc.disable()
     gc.freeze()
@@ -64,7 +64,7 @@ def collecting_later() -> Iterator[None]:
         gc.enable()
 
 
-def read_ahead(spec: ModelSpec) -> threading.Thread:
+def prefetch_weights(spec: ModelSpec) -> threading.Thread:
     """Have the kernel read the model's weights while this process does something else. Answers who asks it to."""
     thread = threading.Thread(target=_read_ahead, args=(spec,), name="read-ahead", daemon=True)
     thread.start()

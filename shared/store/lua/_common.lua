@@ -5,13 +5,13 @@
 -- keys of a job are the first one with an ending, the pool's others the second one with another (see shared/keys/__init__.py).
 --
 -- A shard N is these fields of the job's shards hash:
---   N:state     waiting (not rung for yet) | queued | leased | done
+--   N:status     waiting (not rung for yet) | queued | leased | done
 --   N:token     who holds it, or held it last
 --   N:crashes   how often a lease ended without a word
 --   N:retries   how often an engine asked for another try
---   N:rings     how often the doorbell was rung in vain
---   N:alone     1: it may have brought a worker down, and is tried without company
---   N:accepted  how many finishes were accepted: 1 in the end
+--   N:resends     how often the doorbell was rung in vain
+--   N:run_alone     1: it may have brought a worker down, and is tried without company
+--   N:finishes_accepted  how many finishes were accepted: 1 in the end
 --   N:pairs, N:tokens   its size: documents, and estimated tokens
 --
 -- What the pool has to do is counted as it changes, so that whoever scales it reads a few numbers and no job. The load
@@ -29,8 +29,8 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
-local function is_final(state)
-  return state == 'succeeded' or state == 'failed' or state == 'canceled' or state == 'expired'
+local function is_final(status)
+  return status == 'succeeded' or status == 'failed' or status == 'canceled' or status == 'expired'
 end
 
 local function job_keys(job)
@@ -49,7 +49,7 @@ end
 
 -- A full Redis refuses a script whose first write may take memory, and none whose first write cannot. New jobs are to be
 -- refused then; whatever brings an accepted job to its end is not, and calls this first.
-local function despite_full_memory(keys)
+local function allow_when_full(keys)
   redis.call('HDEL', keys.job, '')
 end
 
@@ -61,7 +61,7 @@ local function count(keys, class, prefix, pairs, tokens)
   redis.call('HINCRBY', keys.load, class .. ':' .. prefix .. 'tokens', tokens)
 end
 
-local function count_off(keys, class, prefix, pairs, tokens)
+local function subtract_load(keys, class, prefix, pairs, tokens)
   if pairs then count(keys, class, prefix, -pairs, -tokens) end
 end
 
@@ -71,39 +71,39 @@ local function clear_load(keys, ended_ms)
   if ended_ms then redis.call('HSET', keys.load, 'ended_ms', ended_ms) end
 end
 
--- A job that was in `state` has ended. Unless it succeeded, what is left of it is counted off.
-local function count_out(keys, job_id, class, state, shards, now)
+-- A job that was in `status` has ended. Unless it succeeded, what is left of it is counted off.
+local function remove_job_load(keys, job_id, class, status, shards, now)
   redis.call('ZREM', jobs_key(keys, class), job_id)
   if redis.call('ZCARD', keys.outstanding) == 0 then return clear_load(keys, now) end
 
   local left, running = {0, 0}, {0, 0}
   for shard = 0, shards - 1 do
-    local fields = redis.call('HMGET', keys.shards, shard .. ':state', shard .. ':pairs', shard .. ':tokens')
+    local fields = redis.call('HMGET', keys.shards, shard .. ':status', shard .. ':pairs', shard .. ':tokens')
     if fields[1] ~= 'done' and fields[2] then
       left[1], left[2] = left[1] + fields[2], left[2] + fields[3]
       if fields[1] == 'leased' then running[1], running[2] = running[1] + fields[2], running[2] + fields[3] end
     end
   end
-  count_off(keys, class, '', left[1], left[2])
-  count_off(keys, class, 'running_', running[1], running[2])
-  if state == 'running' then redis.call('HINCRBY', keys.load, class .. ':running_jobs', -1) end
+  subtract_load(keys, class, '', left[1], left[2])
+  subtract_load(keys, class, 'running_', running[1], running[2])
+  if status == 'running' then redis.call('HINCRBY', keys.load, class .. ':running_jobs', -1) end
   redis.call('HSET', keys.load, 'ended_ms', now)
 end
 
--- Brings a job to a final state: its shards leave the pool, its keys get the lifetime that the job was submitted with,
+-- Brings a job to a final status: its shards leave the pool, its keys get the lifetime that the job was submitted with,
 -- and everybody who waits is told to look. `result` is what they would find, where that is known and small: told with
 -- the news, it saves them the look.
-local function end_job(keys, job_id, state, channel, result)
-  local job = redis.call('HMGET', keys.job, 'shards', 'ttl_ms', 'idempotency', 'class', 'state')
+local function end_job(keys, job_id, status, channel, result)
+  local job = redis.call('HMGET', keys.job, 'shards', 'result_ttl_ms', 'idempotency', 'class', 'status')
   local now, shards = now_ms(), tonumber(job[1])
-  redis.call('HSET', keys.job, 'state', state, 'finished_ms', now)
+  redis.call('HSET', keys.job, 'status', status, 'finished_ms', now)
   -- Where all shards are done, each finish has seen to its own.
-  local left = state == 'succeeded' and 0 or shards
+  local left = status == 'succeeded' and 0 or shards
   for shard = 0, left - 1 do
     redis.call('ZREM', keys.outstanding, job_id .. '/' .. shard)
     redis.call('DEL', lease_key(keys, shard))
   end
-  if shards > 0 then count_out(keys, job_id, job[4], job[5], left, now) end
+  if shards > 0 then remove_job_load(keys, job_id, job[4], job[5], left, now) end
   redis.call('ZREM', keys.deadlines, job_id)
   for _, key in ipairs({keys.job, keys.request, keys.documents, keys.shards, keys.results}) do
     redis.call('PEXPIRE', key, job[2])
@@ -120,22 +120,22 @@ local function forget_job(keys, job_id)
 end
 
 -- Ends a job of which the store has lost a part.
-local function lose_job(keys, job_id, channel)
+local function fail_damaged_job(keys, job_id, channel)
   redis.call('HSET', keys.job, 'failure', cjson.encode({code = 'scoring_failed',
     message = 'the job store has lost a part of this job; send it again'}))
   end_job(keys, job_id, 'failed', channel)
 end
 
 -- Ends a job whose record cannot be worked with, and removes it where even that fails: it shall stand in nobody's way.
-local function give_up(keys, job_id, channel)
-  if pcall(lose_job, keys, job_id, channel) then return end
+local function discard(keys, job_id, channel)
+  if pcall(fail_damaged_job, keys, job_id, channel) then return end
   redis.call('DEL', keys.job, keys.request, keys.documents, keys.shards, keys.results)
   -- Nobody is told: that it ended would be no news of a job that is gone. Who waits for it notices.
   forget_job(keys, job_id)
 end
 
 -- Does `work` on one job of many; answers whether that was possible. One that it is not possible on is given up.
-local function or_give_up(keys, job_id, channel, work)
+local function or_discard(keys, job_id, channel, work)
   local done, problem = pcall(work)
   if done then return true end
   local reason = type(problem) == 'table' and problem.err or tostring(problem)
@@ -143,12 +143,12 @@ local function or_give_up(keys, job_id, channel, work)
   for _, refusal in ipairs({'OOM', 'READONLY', 'MISCONF', 'NOREPLICAS', 'NOPERM', 'read only replica'}) do
     if string.find(reason, refusal, 1, true) then error(problem) end
   end
-  give_up(keys, job_id, channel)
+  discard(keys, job_id, channel)
   return false
 end
 
 -- Ends the job because a shard is over its budget, and leaves a note for the operator.
-local function bury(keys, job_id, shard, failure, channel, dead, dead_cap)
+local function dead_letter(keys, job_id, shard, failure, channel, dead, dead_cap)
   local note = {job = job_id, shard = tonumber(shard), model = redis.call('HGET', keys.job, 'model'),
     failure = cjson.decode(failure), crashes = tonumber(redis.call('HGET', keys.shards, shard .. ':crashes') or 0),
     retries = tonumber(redis.call('HGET', keys.shards, shard .. ':retries') or 0), at_ms = now_ms()}

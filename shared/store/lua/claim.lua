@@ -7,11 +7,11 @@
 --         run | gone (no such job) | ended (the job is final) | done (the shard is) | held (another worker has it) |
 --         alone (it must have no company: to be claimed again when it would have none)
 local keys = job_keys(KEYS[1])
-local job = redis.call('HMGET', keys.job, 'state', 'deadline_ms', 'created_ms', 'started_ms', 'class', 'shards')
+local job = redis.call('HMGET', keys.job, 'status', 'deadline_ms', 'created_ms', 'started_ms', 'class', 'shards')
 if not job[1] then return {'gone'} end
 if is_final(job[1]) then return {'ended'} end
 
-despite_full_memory(keys)
+allow_when_full(keys)
 local now = now_ms()
 if now >= tonumber(job[2]) then
   end_job(keys, ARGV[1], 'expired', ARGV[5])
@@ -19,13 +19,13 @@ if now >= tonumber(job[2]) then
 end
 
 local shard = ARGV[2]
-local current = redis.call('HMGET', keys.shards, shard .. ':state', shard .. ':token', shard .. ':alone',
+local current = redis.call('HMGET', keys.shards, shard .. ':status', shard .. ':token', shard .. ':run_alone',
   shard .. ':pairs', shard .. ':tokens')
 if current[1] == 'done' then return {'done'} end
 local request, documents = redis.call('GET', keys.request), redis.call('HGET', keys.documents, shard)
 if not (current[1] and request and documents) then
   if tonumber(shard) >= tonumber(job[6]) then return {'gone'} end
-  lose_job(keys, ARGV[1], ARGV[5])
+  fail_damaged_job(keys, ARGV[1], ARGV[5])
   return {'ended'}
 end
 -- Also when the lease has run out: only the reconciler takes a shard away, and counts the crash. Not held by the same
@@ -33,12 +33,12 @@ end
 if current[1] == 'leased' and current[2] ~= ARGV[3] then return {'held'} end
 if current[3] == '1' and ARGV[6] ~= '1' then return {'alone'} end
 
-redis.call('HSET', keys.shards, shard .. ':state', 'leased', shard .. ':token', ARGV[3], shard .. ':rings', 0)
+redis.call('HSET', keys.shards, shard .. ':status', 'leased', shard .. ':token', ARGV[3], shard .. ':resends', 0)
 redis.call('SET', lease_key(keys, shard), ARGV[3], 'PX', ARGV[4])
 redis.call('ZADD', keys.outstanding, now + ARGV[4], ARGV[1] .. '/' .. shard)
 if current[1] ~= 'leased' then count(keys, job[5], 'running_', current[4], current[5]) end
 if job[1] ~= 'running' then
-  redis.call('HSET', keys.job, 'state', 'running', 'started_ms', job[4] or now)
+  redis.call('HSET', keys.job, 'status', 'running', 'started_ms', job[4] or now)
   redis.call('HINCRBY', keys.load, job[5] .. ':running_jobs', 1)
 end
 return {'run', request, documents, now - job[3], current[5] or 0}

@@ -3,9 +3,9 @@
 -- args    1 job id, 2 channel
 -- answers 1, or 0 when there was none
 local keys = job_keys(KEYS[1])
-local job = redis.call('HMGET', keys.job, 'state', 'idempotency')
+local job = redis.call('HMGET', keys.job, 'status', 'idempotency')
 if not job[1] then return 0 end
-despite_full_memory(keys)
+allow_when_full(keys)
 if not is_final(job[1]) then end_job(keys, ARGV[1], 'canceled', ARGV[2]) end
 redis.call('DEL', keys.job, keys.request, keys.documents, keys.shards, keys.results)
 if job[2] then redis.call('DEL', job[2]) end

@@ -6,14 +6,14 @@
 local ended = 0
 for _, job_id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now_ms(), 'LIMIT', 0, ARGV[2])) do
   local keys = job_keys(ARGV[1] .. job_id)
-  or_give_up(keys, job_id, ARGV[3], function()
-    despite_full_memory(keys)
+  or_discard(keys, job_id, ARGV[3], function()
+    allow_when_full(keys)
     redis.call('ZREM', KEYS[3], job_id)
-    local state = redis.call('HGET', keys.job, 'state')
-    if state and not is_final(state) then
+    local status = redis.call('HGET', keys.job, 'status')
+    if status and not is_final(status) then
       end_job(keys, job_id, 'expired', ARGV[3])
       ended = ended + 1
-    elseif not state then
+    elseif not status then
       forget_job(keys, job_id)
     end
   end)

@@ -5,27 +5,28 @@
 -- answers {verdict, the next shard of the job to ring for or -1}; verdict is
 --         accepted | stale (the token is not the live one) | ended (the job is final or gone)
 local keys = job_keys(KEYS[1])
-local job = redis.call('HMGET', keys.job, 'state', 'next', 'shards', 'class')
+local job = redis.call('HMGET', keys.job, 'status', 'next_shard', 'shards', 'class')
 if not job[1] or is_final(job[1]) then return {'ended', -1} end
 
 local shard = ARGV[2]
-local current = redis.call('HMGET', keys.shards, shard .. ':state', shard .. ':token', shard .. ':pairs',
-  shard .. ':tokens', shard .. ':accepted')
+local current = redis.call('HMGET', keys.shards, shard .. ':status', shard .. ':token', shard .. ':pairs',
+  shard .. ':tokens', shard .. ':finishes_accepted')
 if current[1] ~= 'leased' or current[2] ~= ARGV[3] then return {'stale', -1} end
 
-despite_full_memory(keys)
-redis.call('HSET', keys.shards, shard .. ':state', 'done', shard .. ':accepted', (current[5] or 0) + 1)
+allow_when_full(keys)
+redis.call('HSET', keys.shards, shard .. ':status', 'done', shard .. ':finishes_accepted', (current[5] or 0) + 1)
 redis.call('HSET', keys.results, shard, ARGV[4])
+redis.call('HINCRBY', keys.job, 'pairs_scored', current[3] or 0)
 redis.call('DEL', lease_key(keys, shard))
 -- Counted off while it is outstanding: with the last one everything is dropped.
 if redis.call('ZCARD', keys.outstanding) > 1 then
-  count_off(keys, job[4], '', current[3], current[4])
-  count_off(keys, job[4], 'running_', current[3], current[4])
+  subtract_load(keys, job[4], '', current[3], current[4])
+  subtract_load(keys, job[4], 'running_', current[3], current[4])
 end
 redis.call('ZREM', keys.outstanding, ARGV[1] .. '/' .. shard)
-if redis.call('HINCRBY', keys.job, 'left', -1) <= 0 then
+if redis.call('HINCRBY', keys.job, 'shards_left', -1) <= 0 then
   if redis.call('HLEN', keys.results) < tonumber(job[3]) then
-    lose_job(keys, ARGV[1], ARGV[5])
+    fail_damaged_job(keys, ARGV[1], ARGV[5])
     return {'ended', -1}
   end
   local is_whole = tonumber(job[3]) == 1 and #ARGV[4] <= tonumber(ARGV[8])
@@ -36,11 +37,11 @@ redis.call('PEXPIRE', keys.results, ARGV[6])
 
 -- One done, the next one rung for: a large job never has more than its window in the queue.
 local next_shard = tonumber(job[2])
-while next_shard < tonumber(job[3]) and redis.call('HGET', keys.shards, next_shard .. ':state') ~= 'waiting' do
+while next_shard < tonumber(job[3]) and redis.call('HGET', keys.shards, next_shard .. ':status') ~= 'waiting' do
   next_shard = next_shard + 1
 end
 if next_shard >= tonumber(job[3]) then return {'accepted', -1} end
-redis.call('HSET', keys.job, 'next', next_shard + 1)
-redis.call('HSET', keys.shards, next_shard .. ':state', 'queued')
+redis.call('HSET', keys.job, 'next_shard', next_shard + 1)
+redis.call('HSET', keys.shards, next_shard .. ':status', 'queued')
 redis.call('ZADD', keys.outstanding, now_ms() + ARGV[7], ARGV[1] .. '/' .. next_shard)
 return {'accepted', next_shard}

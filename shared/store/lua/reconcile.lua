@@ -17,14 +17,14 @@ end
 
 local function look_after(member, job_id, shard)
   local keys = job_keys(ARGV[1] .. job_id)
-  despite_full_memory(keys)
-  local job = redis.call('HMGET', keys.job, 'state', 'class')
+  allow_when_full(keys)
+  local job = redis.call('HMGET', keys.job, 'status', 'class')
   if not job[1] then forget_job(keys, job_id) end
   if not job[1] or is_final(job[1]) then
     redis.call('ZREM', KEYS[2], member)
     return
   end
-  local fields = redis.call('HMGET', keys.shards, shard .. ':state', shard .. ':rings', shard .. ':crashes',
+  local fields = redis.call('HMGET', keys.shards, shard .. ':status', shard .. ':resends', shard .. ':crashes',
     shard .. ':pairs', shard .. ':tokens')
   local rings = tonumber(fields[2] or 0)
   -- Whoever has lost a worker once is not kept waiting for another one that dies with its doorbell in hand.
@@ -35,17 +35,17 @@ local function look_after(member, job_id, shard)
     if left > 0 then return look_again(member, left) end
     local crashes = redis.call('HINCRBY', keys.shards, shard .. ':crashes', 1)
     if crashes >= tonumber(ARGV[5]) then
-      return bury(keys, job_id, shard, ARGV[6], ARGV[7], KEYS[6], tonumber(ARGV[8]))
+      return dead_letter(keys, job_id, shard, ARGV[6], ARGV[7], KEYS[6], tonumber(ARGV[8]))
     end
-    count_off(keys, job[2], 'running_', fields[4], fields[5])
-    redis.call('HSET', keys.shards, shard .. ':state', 'queued', shard .. ':rings', 0)
-    if crashes >= tonumber(ARGV[9]) then redis.call('HSET', keys.shards, shard .. ':alone', 1) end
+    subtract_load(keys, job[2], 'running_', fields[4], fields[5])
+    redis.call('HSET', keys.shards, shard .. ':status', 'queued', shard .. ':resends', 0)
+    if crashes >= tonumber(ARGV[9]) then redis.call('HSET', keys.shards, shard .. ':run_alone', 1) end
     redis.call('HDEL', keys.shards, shard .. ':token')
   elseif fields[1] == 'queued' then
     if enough then return look_again(member, wait) end
-    redis.call('HINCRBY', keys.shards, shard .. ':rings', 1)
+    redis.call('HINCRBY', keys.shards, shard .. ':resends', 1)
   elseif fields[1] ~= 'done' and fields[1] ~= 'waiting' then
-    lose_job(keys, job_id, ARGV[7])
+    fail_damaged_job(keys, job_id, ARGV[7])
     table.insert(given_up, job_id)
     return
   else
@@ -63,7 +63,7 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT
   local function work() look_after(member, job_id, shard) end
   if not job_id then
     redis.call('ZREM', KEYS[2], member)
-  elseif not or_give_up(job_keys(ARGV[1] .. job_id), job_id, ARGV[7], work) then
+  elseif not or_discard(job_keys(ARGV[1] .. job_id), job_id, ARGV[7], work) then
     redis.call('ZREM', KEYS[2], member)
     table.insert(given_up, job_id)
   end

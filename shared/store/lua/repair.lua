@@ -10,7 +10,7 @@ local pool = job_keys('')
 local removed = {}
 local kinds = {[KEYS[2]] = 'zset', [KEYS[3]] = 'zset', [KEYS[4]] = 'list', [KEYS[5]] = 'list',
   [KEYS[6]] = 'list', [pool.load] = 'hash', [jobs_key(pool, 'interactive')] = 'zset', [jobs_key(pool, 'batch')] = 'zset',
-  [pool.pool .. 'workers'] = 'hash', [pool.pool .. 'measured'] = 'hash'}
+  [pool.pool .. 'workers'] = 'hash', [pool.pool .. 'measurements'] = 'hash'}
 for at = 4, #ARGV, 2 do kinds[ARGV[at]] = ARGV[at + 1] end
 for key, kind in pairs(kinds) do
   local is = redis.call('TYPE', key).ok
@@ -26,14 +26,14 @@ local now, budget = now_ms(), tonumber(ARGV[2])
 
 local function put_back(job_id)
   local keys = job_keys(ARGV[1] .. job_id)
-  local job = redis.call('HMGET', keys.job, 'state', 'shards')
+  local job = redis.call('HMGET', keys.job, 'status', 'shards')
   if not job[1] or is_final(job[1]) then return forget_job(keys, job_id) end
   for shard = 0, math.min(tonumber(job[2]), budget) - 1 do
     budget = budget - 1
     local member = job_id .. '/' .. shard
-    local state = redis.call('HGET', keys.shards, shard .. ':state')
-    if state ~= 'done' and not redis.call('ZSCORE', KEYS[2], member) then
-      redis.call('ZADD', KEYS[2], state == 'waiting' and FAR_FUTURE_MS or now, member)
+    local status = redis.call('HGET', keys.shards, shard .. ':status')
+    if status ~= 'done' and not redis.call('ZSCORE', KEYS[2], member) then
+      redis.call('ZADD', KEYS[2], status == 'waiting' and FAR_FUTURE_MS or now, member)
     end
   end
 end

@@ -4,21 +4,21 @@
 --         6 transient errors allowed, 7 failure JSON, 8 channel, 9 length of the dead list
 -- answers accepted | failed (over its budget, the job has failed) | stale | ended, as finish does
 local keys = job_keys(KEYS[1])
-local job = redis.call('HMGET', keys.job, 'state', 'class')
+local job = redis.call('HMGET', keys.job, 'status', 'class')
 if not job[1] or is_final(job[1]) then return 'ended' end
 
 local shard = ARGV[2]
-local current = redis.call('HMGET', keys.shards, shard .. ':state', shard .. ':token', shard .. ':pairs',
+local current = redis.call('HMGET', keys.shards, shard .. ':status', shard .. ':token', shard .. ':pairs',
   shard .. ':tokens')
 if current[1] ~= 'leased' or current[2] ~= ARGV[3] then return 'stale' end
 
-despite_full_memory(keys)
+allow_when_full(keys)
 if ARGV[4] == 'transient' and redis.call('HINCRBY', keys.shards, shard .. ':retries', 1) > tonumber(ARGV[6]) then
-  bury(keys, ARGV[1], shard, ARGV[7], ARGV[8], KEYS[4], tonumber(ARGV[9]))
+  dead_letter(keys, ARGV[1], shard, ARGV[7], ARGV[8], KEYS[4], tonumber(ARGV[9]))
   return 'failed'
 end
-count_off(keys, job[2], 'running_', current[3], current[4])
-redis.call('HSET', keys.shards, shard .. ':state', 'queued')
+subtract_load(keys, job[2], 'running_', current[3], current[4])
+redis.call('HSET', keys.shards, shard .. ':status', 'queued')
 redis.call('HDEL', keys.shards, shard .. ':token')
 redis.call('DEL', lease_key(keys, shard))
 redis.call('ZADD', keys.outstanding, now_ms() + ARGV[5], ARGV[1] .. '/' .. shard)

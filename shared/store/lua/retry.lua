@@ -3,21 +3,21 @@
 -- args    1 job id, 2 ceiling on the life of an unfinished job in ms, 3 ms until the deadline
 -- answers {the shards to ring for} | false (no such job, or it has not failed)
 local keys = job_keys(KEYS[1])
-local job = redis.call('HMGET', keys.job, 'state', 'shards', 'idempotency', 'class')
+local job = redis.call('HMGET', keys.job, 'status', 'shards', 'idempotency', 'class')
 if job[1] ~= 'failed' then return false end
 
 local now = now_ms()
 local ring = {}
 local size = {0, 0}
-redis.call('HSET', keys.job, 'state', 'queued', 'next', job[2], 'deadline_ms', now + ARGV[3])
+redis.call('HSET', keys.job, 'status', 'queued', 'next_shard', job[2], 'deadline_ms', now + ARGV[3])
 redis.call('HDEL', keys.job, 'failure', 'finished_ms')
 redis.call('ZADD', keys.deadlines, now + ARGV[3], ARGV[1])
 for shard = 0, tonumber(job[2]) - 1 do
-  local fields = redis.call('HMGET', keys.shards, shard .. ':state', shard .. ':pairs', shard .. ':tokens')
+  local fields = redis.call('HMGET', keys.shards, shard .. ':status', shard .. ':pairs', shard .. ':tokens')
   if fields[1] ~= 'done' then
     size = {size[1] + (fields[2] or 0), size[2] + (fields[3] or 0)}
-    redis.call('HSET', keys.shards, shard .. ':state', 'queued')
-    redis.call('HDEL', keys.shards, shard .. ':token', shard .. ':crashes', shard .. ':retries', shard .. ':rings', shard .. ':alone')
+    redis.call('HSET', keys.shards, shard .. ':status', 'queued')
+    redis.call('HDEL', keys.shards, shard .. ':token', shard .. ':crashes', shard .. ':retries', shard .. ':resends', shard .. ':run_alone')
     redis.call('ZADD', keys.outstanding, now, ARGV[1] .. '/' .. shard)
     table.insert(ring, shard)
   end

@@ -30,27 +30,28 @@ local rung = #ARGV - messages
 local deadline = now + ARGV[5]
 
 redis.call('SET', keys.request, ARGV[2], 'PX', ARGV[4])
-redis.call('HSET', keys.job, 'state', 'queued', 'model', ARGV[6], 'dialect', ARGV[7], 'owner', ARGV[8],
-  'class', ARGV[9], 'pairs', ARGV[10], 'shards', shards, 'left', shards, 'next', rung, 'created_ms', now,
-  'deadline_ms', deadline, 'ttl_ms', ARGV[3])
+redis.call('HSET', keys.job, 'status', 'queued', 'model', ARGV[6], 'dialect', ARGV[7], 'owner', ARGV[8],
+  'class', ARGV[9], 'pairs', ARGV[10], 'shards', shards, 'shards_left', shards, 'next_shard', rung, 'created_ms', now,
+  'deadline_ms', deadline, 'result_ttl_ms', ARGV[3])
 redis.call('ZADD', keys.deadlines, deadline, ARGV[1])
 local size = {0, 0}
 for shard = 0, shards - 1 do
   local documents, pairs, tokens = unpack(ARGV, HEAD + A_SHARD * shard + 1, HEAD + A_SHARD * (shard + 1))
   redis.call('HSET', keys.documents, shard, documents)
   local is_rung = shard < rung
-  redis.call('HSET', keys.shards, shard .. ':state', is_rung and 'queued' or 'waiting', shard .. ':pairs', pairs,
+  redis.call('HSET', keys.shards, shard .. ':status', is_rung and 'queued' or 'waiting', shard .. ':pairs', pairs,
     shard .. ':tokens', tokens)
   size = {size[1] + pairs, size[2] + tokens}
   redis.call('ZADD', keys.outstanding, is_rung and now + ARGV[13] or FAR_FUTURE_MS, ARGV[1] .. '/' .. shard)
   if is_rung then redis.call('LPUSH', KEYS[4], ARGV[messages + 1 + shard]) end
 end
-if ARGV[14] ~= '' then redis.call('HSET', keys.documents, 'rest', ARGV[14]) end
+if ARGV[14] ~= '' then redis.call('HSET', keys.documents, 'known_scores', ARGV[14]) end
 for _, key in ipairs({keys.job, keys.documents, keys.shards}) do redis.call('PEXPIRE', key, ARGV[4]) end
 if KEYS[5] then
   redis.call('SET', KEYS[5], ARGV[1] .. ' ' .. ARGV[12], 'PX', ARGV[4])
   redis.call('HSET', keys.job, 'idempotency', KEYS[5])
 end
+redis.call('HSET', keys.job, 'pairs_known', ARGV[10] - size[1])
 if shards > 0 then
   redis.call('ZADD', jobs_key(keys, ARGV[9]), now, ARGV[1])
   count(keys, ARGV[9], '', size[1], size[2])

@@ -8,8 +8,8 @@ import pytest
 
 import api.auth.key_store
 from api.auth.key_store import ANONYMOUS, CACHE_SECONDS, Authenticator, KeyStore
-from shared import keys
 from shared.errors import InvalidRequest, StoreUnavailable, Unauthorized
+from shared.keys import service_keys
 from tests.shared.support import out_of_memory
 
 
@@ -58,10 +58,10 @@ class TestKeyStore:
     async def test_neither_key_nor_secret_is_in_redis(self, store: KeyStore, client: Any) -> None:
         key = await store.create("search box")
         secret = key.split("-", 2)[2]
-        (stored,) = (await client.hgetall(keys.API_KEYS)).values()
+        (stored,) = (await client.hgetall(service_keys.API_KEYS)).values()
         assert b"search box" in stored
         assert secret.encode() not in stored
-        assert await client.keys() == [keys.API_KEYS.encode()]
+        assert await client.keys() == [service_keys.API_KEYS.encode()]
 
     async def test_keys_are_listed_oldest_first(self, store: KeyStore, monkeypatch: pytest.MonkeyPatch) -> None:
         for seconds, name in [(30, "young"), (10, "old"), (20, "middle"), (10, "as old")]:
@@ -185,7 +185,7 @@ class TestAuthenticator:
     async def test_a_record_that_cannot_be_read_opens_nothing_and_lets_nobody_else_in(
         self, store: KeyStore, client: Any, clock: Clock, payload: str
     ) -> None:
-        await client.hset(keys.API_KEYS, "spoiled", payload)
+        await client.hset(service_keys.API_KEYS, "spoiled", payload)
         with pytest.raises(Unauthorized):
             await Authenticator(store, always_required=False).owner(None)
         key = await store.create("good")

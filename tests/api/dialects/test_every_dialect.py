@@ -74,7 +74,7 @@ def fits(model: type[BaseModel], body: Any) -> None:
 @properties
 @given(body=bodies)
 def test_whatever_comes_is_a_valid_request_or_refused_by_its_field(dialect: Dialect, body: JsonObject) -> None:
-    outcome = parse_or_refuse(dialect.spoken_in(body), body)
+    outcome = parse_or_refuse(dialect.dialect_for_body(body), body)
     if isinstance(outcome, InvalidRequest):
         assert outcome.param is not None
         assert "\n" not in outcome.message
@@ -127,7 +127,7 @@ def test_documents_are_absent_or_there_but_never_null(dialect: Dialect) -> None:
 def test_a_request_that_went_through_the_store_is_answered_byte_for_byte_the_same(dialect: Dialect) -> None:
     for body in dialect.examples.values():
         try:
-            request = dialect.spoken_in(body).parse(body)
+            request = dialect.dialect_for_body(body).parse(body)
         except InvalidRequest:
             continue
         parts = [encoding.encode_documents(request.documents[:1]), encoding.encode_documents(request.documents[1:])]
@@ -145,11 +145,11 @@ def test_a_body_with_nulls_reads_as_one_without(dialect: Dialect) -> None:
     for body in dialect.examples.values():
         nulls = dict.fromkeys(set(dialect.request_model.model_fields) - set(body))
         try:
-            expected = dialect.spoken_in(body).parse(body)
+            expected = dialect.dialect_for_body(body).parse(body)
         except InvalidRequest:
             continue
         nulled = {**body, **nulls}
-        assert dialect.spoken_in(nulled).parse(nulled) == expected
+        assert dialect.dialect_for_body(nulled).parse(nulled) == expected
 
 
 @every_dialect
@@ -157,7 +157,7 @@ def test_every_documented_field_is_said_to_be_what_is_read(dialect: Dialect) -> 
     """An example that is answered fits the documented request."""
     for body in dialect.examples.values():
         try:
-            dialect.spoken_in(body).parse(body)
+            dialect.dialect_for_body(body).parse(body)
         except InvalidRequest:
             continue
         dialect.request_model.model_validate(body)

@@ -1,17 +1,17 @@
 import pytest
 
-from api.dialects.registry import FAMILIES, SUPERSET, by_name, by_path, everywhere, family
+from api.dialects.registry import FAMILIES, SUPERSET, dialect_by_name, dialect_for_path, family, mounted_families
 
 
 @pytest.mark.parametrize("each", FAMILIES, ids=lambda each: each.name)
 def test_a_job_finds_the_dialect_it_came_in(each: object) -> None:
     dialects = family(each.name).dialects  # type: ignore[attr-defined]
-    assert [by_name(dialect.name) for dialect in dialects] == list(dialects)
+    assert [dialect_by_name(dialect.name) for dialect in dialects] == list(dialects)
 
 
 def test_an_unknown_dialect_is_an_error() -> None:
     with pytest.raises(KeyError):
-        by_name("klingon")
+        dialect_by_name("klingon")
     with pytest.raises(KeyError):
         family("klingon")
 
@@ -44,19 +44,19 @@ def test_names_that_jobs_remember_never_change() -> None:
     ],
 )
 def test_a_path_has_the_dialect_of_its_prefix(path: str, name: str) -> None:
-    assert by_path(path).name == name
+    assert dialect_for_path(path).name == name
 
 
 def test_the_root_has_the_dialect_that_was_chosen_for_it() -> None:
     cohere = family("cohere")
-    assert by_path("/v2/rerank", cohere).name == "cohere-v2"
-    assert by_path("/v1/models", cohere).name == "cohere-v1"
-    assert by_path("/tei/rerank", cohere).name == "tei"
+    assert dialect_for_path("/v2/rerank", cohere).name == "cohere-v2"
+    assert dialect_for_path("/v1/models", cohere).name == "cohere-v1"
+    assert dialect_for_path("/tei/rerank", cohere).name == "tei"
 
 
 def test_the_root_comes_first_and_every_family_has_its_prefix() -> None:
-    assert next(everywhere()) == ("", SUPERSET)
-    assert [prefix for prefix, _ in everywhere()][1:] == [f"/{each.name}" for each in FAMILIES]
+    assert next(mounted_families()) == ("", SUPERSET)
+    assert [prefix for prefix, _ in mounted_families()][1:] == [f"/{each.name}" for each in FAMILIES]
 
 
 def test_no_path_is_spoken_at_twice() -> None:

@@ -33,25 +33,25 @@ ROOT = RootDialect()
     ],
 )
 def test_the_body_decides_who_is_meant(body: dict[str, Any], name: str) -> None:
-    assert ROOT.spoken_in(body).name == name
+    assert ROOT.dialect_for_body(body).name == name
 
 
 @pytest.mark.parametrize("more", ["texts", "passages", "queries", "items", "data_1", "text_1", "input"])
 def test_what_the_superset_can_read_it_answers(more: str) -> None:
     """The rest is an unknown field."""
-    assert ROOT.spoken_in({"query": "q", "documents": ["t"], more: ["x"]}) is ROOT
+    assert ROOT.dialect_for_body({"query": "q", "documents": ["t"], more: ["x"]}) is ROOT
 
 
 @pytest.mark.parametrize("field", ["texts", "passages", "queries", "data_1", "input"])
 def test_an_explicit_null_is_an_absent_field(field: str) -> None:
-    assert ROOT.spoken_in({field: None}) is ROOT
-    assert ROOT.spoken_in({"query": None, "documents": ["t"], "queries": "q"}).name == "vllm-score"
-    assert ROOT.spoken_in({"query": "q", "documents": ["t"], "truncation": None}) is ROOT
+    assert ROOT.dialect_for_body({field: None}) is ROOT
+    assert ROOT.dialect_for_body({"query": None, "documents": ["t"], "queries": "q"}).name == "vllm-score"
+    assert ROOT.dialect_for_body({"query": "q", "documents": ["t"], "truncation": None}) is ROOT
 
 
 def test_a_prefix_speaks_one_dialect_alone() -> None:
     for reader in ROOT.readers("/v1/rerank")[1:]:
-        assert reader.spoken_in({"query": "q", "texts": ["t"], "data_1": "q", "data_2": "t"}) is reader
+        assert reader.dialect_for_body({"query": "q", "texts": ["t"], "data_1": "q", "data_2": "t"}) is reader
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from api.http.middleware import RequestEnvelope
+from api.http.middleware import RequestContextMiddleware
 from tests.api.support import http
 
 
@@ -23,9 +23,9 @@ def render_fault(request: Request) -> Response:
 
 
 @pytest.fixture
-def app() -> RequestEnvelope:
+def app() -> RequestContextMiddleware:
     routes = [Route("/{path:path}", answer, methods=["GET", "POST"])]
-    return RequestEnvelope(Starlette(routes=routes), render_fault)
+    return RequestContextMiddleware(Starlette(routes=routes), render_fault)
 
 
 async def get(app: Any, path: str = "/", **headers: str) -> Any:
@@ -34,24 +34,24 @@ async def get(app: Any, path: str = "/", **headers: str) -> Any:
 
 
 @pytest.mark.parametrize("given", ["mine-1", "a.b:c_d", "x" * 128])
-async def test_the_callers_own_id_goes_through_and_back(app: RequestEnvelope, given: str) -> None:
+async def test_the_callers_own_id_goes_through_and_back(app: RequestContextMiddleware, given: str) -> None:
     response = await get(app, **{"X-Request-Id": given})
     assert response.headers["x-request-id"] == given
     assert response.json() == {"request_id": given}
 
 
 @pytest.mark.parametrize("given", ["", "two words", "x" * 129, "a\tb", "<script>"])
-async def test_an_id_that_is_not_a_plain_one_is_replaced(app: RequestEnvelope, given: str) -> None:
+async def test_an_id_that_is_not_a_plain_one_is_replaced(app: RequestContextMiddleware, given: str) -> None:
     response = await get(app, **{"X-Request-Id": given})
     assert re.fullmatch(r"[0-9a-f]{16}", response.headers["x-request-id"])
 
 
-async def test_without_an_id_each_request_gets_its_own(app: RequestEnvelope) -> None:
+async def test_without_an_id_each_request_gets_its_own(app: RequestContextMiddleware) -> None:
     ids = {(await get(app)).headers["x-request-id"] for _ in range(5)}
     assert len(ids) == 5
 
 
-async def test_the_time_it_took_is_added_to_the_others(app: RequestEnvelope) -> None:
+async def test_the_time_it_took_is_added_to_the_others(app: RequestContextMiddleware) -> None:
     assert re.fullmatch(r"total;dur=\d+\.\d{3}", (await get(app)).headers["server-timing"])
     assert re.fullmatch(r"queue;dur=1, total;dur=\d+\.\d{3}", (await get(app, "/?x=1")).headers["server-timing"])
 
@@ -60,15 +60,15 @@ async def test_of_every_answer_its_route_status_and_seconds_are_told() -> None:
     observed: list[tuple[str, int, float]] = []
     app = FastAPI()
     app.add_api_route("/v1/jobs/{job_id}", lambda job_id: {})
-    envelope = RequestEnvelope(app, render_fault, lambda *what: observed.append(what))
+    message = RequestContextMiddleware(app, render_fault, lambda *what: observed.append(what))
     for path in ("/v1/jobs/job-1", "/nowhere"):
-        await get(envelope, path)
+        await get(message, path)
     assert [what[:2] for what in observed] == [("/v1/jobs/{job_id}", 200), ("", 404)]
     assert all(0 < seconds < 5 for *_, seconds in observed)
 
 
 async def test_the_log_says_what_was_asked_but_not_what_about(
-    app: RequestEnvelope, caplog: pytest.LogCaptureFixture
+    app: RequestContextMiddleware, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, logger="api.access"):
         async with http(app) as client:
@@ -81,7 +81,9 @@ async def test_the_log_says_what_was_asked_but_not_what_about(
     assert re.fullmatch(r"POST /v1/rerank 200 \d+\.\d ms mine-1", record.getMessage())
 
 
-async def test_a_caller_cannot_write_lines_into_the_log(app: RequestEnvelope, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_caller_cannot_write_lines_into_the_log(
+    app: RequestContextMiddleware, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.INFO, logger="api.access"):
         await get(app, "/x%0A2026-01-01 INFO api.access: GET /forged 200")
     messages = [record.getMessage() for record in caplog.records if record.name == "api.access"]
@@ -99,11 +101,11 @@ async def test_what_is_not_http_passes_untouched() -> None:
         return None
 
     scope = {"type": "lifespan"}
-    await RequestEnvelope(inner, render_fault)(scope, channel, channel)
+    await RequestContextMiddleware(inner, render_fault)(scope, channel, channel)
     assert seen == [({"type": "lifespan"}, channel, channel)]
 
 
-async def test_head_is_answered_as_get_is(app: RequestEnvelope, caplog: pytest.LogCaptureFixture) -> None:
+async def test_head_is_answered_as_get_is(app: RequestContextMiddleware, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
         async with http(app) as client:
             head, get_ = await client.head("/"), await client.get("/")

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.http.prefer_header import Preference, parse_preference
+from api.http.prefer_header import WaitPreference, parse_prefer_header
 from tests.shared.support import properties
 
-NONE = Preference()
-ASYNC = Preference(0, job_after=True)
+NONE = WaitPreference()
+ASYNC = WaitPreference(0, job_after=True)
 
 pieces = st.lists(
     st.sampled_from(
@@ -18,8 +18,8 @@ pieces = st.lists(
 ).map("".join)
 
 
-def waits(seconds: int) -> Preference:
-    return Preference(seconds, job_after=True)
+def waits(seconds: int) -> WaitPreference:
+    return WaitPreference(seconds, job_after=True)
 
 
 @pytest.mark.parametrize(
@@ -56,8 +56,8 @@ def waits(seconds: int) -> Preference:
         ("=10", NONE),
     ],
 )
-def test_a_prefer_header(header: str | None, expected: Preference) -> None:
-    assert parse_preference(header) == expected
+def test_a_prefer_header(header: str | None, expected: WaitPreference) -> None:
+    assert parse_prefer_header(header) == expected
 
 
 @pytest.mark.parametrize(
@@ -73,26 +73,26 @@ def test_a_prefer_header(header: str | None, expected: Preference) -> None:
     ],
 )
 def test_what_applied_is_what_was_asked(header: str | None, applied: str | None) -> None:
-    assert parse_preference(header).applied == applied
+    assert parse_prefer_header(header).applied == applied
 
 
 @properties
 @given(pieces)
 def test_nothing_that_a_caller_sends_raises(header: str) -> None:
-    preference = parse_preference(header)
+    preference = parse_prefer_header(header)
     assert preference.wait_seconds is None or preference.wait_seconds >= 0
 
 
 def test_a_superscript_is_no_number() -> None:
-    assert parse_preference("wait=²") == NONE
+    assert parse_prefer_header("wait=²") == NONE
 
 
 def test_what_is_quoted_is_not_read() -> None:
-    assert parse_preference('note="a, wait=5"') == NONE
+    assert parse_prefer_header('note="a, wait=5"') == NONE
 
 
 def test_a_name_is_matched_whole() -> None:
-    assert parse_preference("2wait=5") == NONE
+    assert parse_prefer_header("2wait=5") == NONE
 
 
 @pytest.mark.parametrize(
@@ -107,5 +107,5 @@ def test_a_name_is_matched_whole() -> None:
 )
 def test_a_long_header_is_read_in_no_time(header: str) -> None:
     started = time.process_time()
-    parse_preference(header)
+    parse_prefer_header(header)
     assert time.process_time() - started < 0.05

@@ -6,7 +6,7 @@ import pytest
 from starlette.requests import ClientDisconnect, Request
 
 import api.http.request_body
-from api.http.request_body import json_response, read_idempotency_key, read_json_object, unless_disconnected
+from api.http.request_body import cancel_on_disconnect, json_response, read_idempotency_key, read_json_object
 from shared.errors import InvalidRequest, PayloadTooLarge, RequestTimedOut
 
 LIMIT = 100
@@ -145,14 +145,14 @@ class TestLeaving:
         async def work() -> str:
             return "done"
 
-        assert await unless_disconnected(Caller().request, work()) == "done"
+        assert await cancel_on_disconnect(Caller().request, work()) == "done"
 
     async def test_what_the_work_raises_is_raised(self) -> None:
         async def work() -> None:
             raise InvalidRequest("no")
 
         with pytest.raises(InvalidRequest, match="no"):
-            await unless_disconnected(Caller().request, work())
+            await cancel_on_disconnect(Caller().request, work())
 
     async def test_the_work_of_a_caller_that_leaves_is_cancelled_and_cleaned_up_after(self) -> None:
         cleaned = []
@@ -166,7 +166,7 @@ class TestLeaving:
 
         with pytest.raises(ClientDisconnect):
             async with asyncio.timeout(5):
-                await unless_disconnected(Caller(leaves=True).request, work())
+                await cancel_on_disconnect(Caller(leaves=True).request, work())
         assert cleaned
 
     async def test_work_that_is_cancelled_from_above_does_not_go_on(self) -> None:
@@ -179,7 +179,7 @@ class TestLeaving:
             finally:
                 stopped.set()
 
-        waiting = asyncio.create_task(unless_disconnected(Caller().request, work()))
+        waiting = asyncio.create_task(cancel_on_disconnect(Caller().request, work()))
         async with asyncio.timeout(5):
             await started.wait()
             waiting.cancel()

@@ -7,10 +7,10 @@ import pytest
 import redis.asyncio
 
 import api.jobs.completions
-from api.jobs.completions import SWEEP_SECONDS, ReplyWaiter
-from shared import keys
+from api.jobs.completions import SWEEP_SECONDS, CompletionListener
 from shared.contracts import ScoreScale, ShardScores, WorkClass
-from shared.ledger.job_ledger import Ledger
+from shared.keys import job_keys
+from shared.ledger.job_ledger import JobLedger
 from shared.ledger.worker_ledger import WorkerLedger
 from shared.store.client import connect_async
 from tests.api.conftest import stop_background, until_subscribed
@@ -33,7 +33,7 @@ async def seconds_until(waiting: Awaitable[object]) -> float:
     return time.monotonic() - started
 
 
-async def submit(ledger: Ledger, job_id: str) -> None:
+async def submit(ledger: JobLedger, job_id: str) -> None:
     await ledger.submit(make_submission(job_id))
 
 
@@ -45,11 +45,13 @@ def finish(client: Any, job_id: str) -> None:
 
 def end_silently(client: Any, job_id: str) -> None:
     """The job ends, and its doorbell is lost on the way."""
-    client.hset(keys.job(job_id), "state", "succeeded")
+    client.hset(job_keys.job(job_id), "status", "succeeded")
 
 
 @pytest.mark.usefixtures("without_sweeps")
-async def test_a_finished_job_wakes_its_waiter_at_once(replies: ReplyWaiter, ledger: Ledger, redis_client: Any) -> None:
+async def test_a_finished_job_wakes_its_waiter_at_once(
+    replies: CompletionListener, ledger: JobLedger, redis_client: Any
+) -> None:
     with replies.expect("job-1") as ended:
         await submit(ledger, "job-1")
         finish(redis_client, "job-1")
@@ -58,7 +60,7 @@ async def test_a_finished_job_wakes_its_waiter_at_once(replies: ReplyWaiter, led
 
 @pytest.mark.usefixtures("without_sweeps")
 async def test_everybody_who_waits_for_a_job_is_woken_and_nobody_else(
-    replies: ReplyWaiter, ledger: Ledger, redis_client: Any
+    replies: CompletionListener, ledger: JobLedger, redis_client: Any
 ) -> None:
     for job_id in ("job-1", "job-2"):
         await submit(ledger, job_id)
@@ -69,12 +71,14 @@ async def test_everybody_who_waits_for_a_job_is_woken_and_nobody_else(
 
 
 @pytest.mark.usefixtures("without_sweeps")
-async def test_a_small_result_comes_with_its_doorbell(replies: ReplyWaiter, ledger: Ledger, redis_client: Any) -> None:
+async def test_a_small_result_comes_with_its_doorbell(
+    replies: CompletionListener, ledger: JobLedger, redis_client: Any
+) -> None:
     with replies.expect("job-1") as ended:
         await submit(ledger, "job-1")
         finish(redis_client, "job-1")
         await seconds_until(ended.wait())
-        assert ended.scores == redis_client.hget(keys.results("job-1"), 0)
+        assert ended.scores == redis_client.hget(job_keys.results("job-1"), 0)
 
 
 @pytest.mark.usefixtures("without_sweeps")
@@ -82,7 +86,7 @@ async def test_a_small_result_comes_with_its_doorbell(replies: ReplyWaiter, ledg
     ("shards", "scores"), [(2, make_scores()), (1, ShardScores(scores=[0.123456789] * 1000, scale=ScoreScale.LOGIT))]
 )
 async def test_a_large_result_and_one_in_parts_are_left_to_be_read(
-    replies: ReplyWaiter, ledger: Ledger, redis_client: Any, shards: int, scores: ShardScores
+    replies: CompletionListener, ledger: JobLedger, redis_client: Any, shards: int, scores: ShardScores
 ) -> None:
     worker = WorkerLedger(redis_client, MODEL)
     with replies.expect("job-1") as ended:
@@ -95,7 +99,7 @@ async def test_a_large_result_and_one_in_parts_are_left_to_be_read(
 
 
 @pytest.mark.usefixtures("without_sweeps")
-async def test_an_end_without_a_result_has_none_to_tell(replies: ReplyWaiter, ledger: Ledger) -> None:
+async def test_an_end_without_a_result_has_none_to_tell(replies: CompletionListener, ledger: JobLedger) -> None:
     with replies.expect("job-1") as ended:
         await submit(ledger, "job-1")
         record = await ledger.read("job-1")
@@ -106,7 +110,7 @@ async def test_an_end_without_a_result_has_none_to_tell(replies: ReplyWaiter, le
 
 
 async def test_a_lost_doorbell_costs_a_second_not_the_answer(
-    replies: ReplyWaiter, ledger: Ledger, redis_client: Any
+    replies: CompletionListener, ledger: JobLedger, redis_client: Any
 ) -> None:
     with replies.expect("job-1") as ended:
         await submit(ledger, "job-1")
@@ -115,7 +119,7 @@ async def test_a_lost_doorbell_costs_a_second_not_the_answer(
 
 
 async def test_what_ended_before_anybody_waited_is_found_too(
-    replies: ReplyWaiter, ledger: Ledger, redis_client: Any
+    replies: CompletionListener, ledger: JobLedger, redis_client: Any
 ) -> None:
     await submit(ledger, "job-1")
     finish(redis_client, "job-1")
@@ -123,7 +127,7 @@ async def test_what_ended_before_anybody_waited_is_found_too(
         await seconds_until(ended.wait())
 
 
-async def test_a_job_that_goes_on_wakes_nobody(replies: ReplyWaiter, ledger: Ledger) -> None:
+async def test_a_job_that_goes_on_wakes_nobody(replies: CompletionListener, ledger: JobLedger) -> None:
     with replies.expect("job-1") as ended, replies.expect("job-x") as gone:
         await submit(ledger, "job-1")
         await asyncio.sleep(SWEEP_SECONDS + 0.2)
@@ -132,7 +136,7 @@ async def test_a_job_that_goes_on_wakes_nobody(replies: ReplyWaiter, ledger: Led
 
 
 async def test_a_job_that_was_accepted_and_is_gone_is_lost(
-    replies: ReplyWaiter, ledger: Ledger, redis_client: Any
+    replies: CompletionListener, ledger: JobLedger, redis_client: Any
 ) -> None:
     with replies.expect("job-1") as lost, replies.expect("job-x") as not_there_yet:
         await submit(ledger, "job-1")
@@ -143,25 +147,27 @@ async def test_a_job_that_was_accepted_and_is_gone_is_lost(
         assert not not_there_yet.is_set()
 
 
-async def test_what_is_no_news_is_not_listened_to(replies: ReplyWaiter, ledger: Ledger, redis_client: Any) -> None:
+async def test_what_is_no_news_is_not_listened_to(
+    replies: CompletionListener, ledger: JobLedger, redis_client: Any
+) -> None:
     with replies.expect("job-1") as ended:
         await submit(ledger, "job-1")
         for nonsense in (b"", b" ", b"\xff\xfe", b"job-\xff {}"):
-            redis_client.publish(keys.FINISHED_CHANNEL, nonsense)
+            redis_client.publish(job_keys.JOB_ENDED_CHANNEL, nonsense)
         finish(redis_client, "job-1")
         await seconds_until(ended.wait())
 
 
 async def test_a_job_that_cannot_be_read_keeps_nobody_else_waiting(
-    replies: ReplyWaiter, ledger: Ledger, redis_client: Any
+    replies: CompletionListener, ledger: JobLedger, redis_client: Any
 ) -> None:
     with replies.expect("job-1") as ended, replies.expect("job-2") as spoiled, replies.expect("job-3") as strange:
         for job_id in ("job-1", "job-2", "job-3"):
             await submit(ledger, job_id)
         spoiled.accepted = strange.accepted = True
-        redis_client.delete(keys.job("job-2"))
-        redis_client.set(keys.job("job-2"), "something else")
-        redis_client.hset(keys.job("job-3"), "state", "nonsense")
+        redis_client.delete(job_keys.job("job-2"))
+        redis_client.set(job_keys.job("job-2"), "something else")
+        redis_client.hset(job_keys.job("job-3"), "status", "nonsense")
         end_silently(redis_client, "job-1")
         for event in (ended, spoiled, strange):
             await seconds_until(event.wait())
@@ -169,7 +175,7 @@ async def test_a_job_that_cannot_be_read_keeps_nobody_else_waiting(
 
 
 async def test_a_killed_connection_is_made_again(
-    replies: ReplyWaiter, ledger: Ledger, async_client: redis.asyncio.Redis, redis_client: Any
+    replies: CompletionListener, ledger: JobLedger, async_client: redis.asyncio.Redis, redis_client: Any
 ) -> None:
     with replies.expect("job-1") as lost:
         await submit(ledger, "job-1")
@@ -184,18 +190,18 @@ async def test_a_killed_connection_is_made_again(
         assert await seconds_until(ended.wait()) < SWEEP_SECONDS / 2
 
 
-async def test_nothing_is_kept_of_those_who_no_longer_wait(replies: ReplyWaiter, redis_client: Any) -> None:
+async def test_nothing_is_kept_of_those_who_no_longer_wait(replies: CompletionListener, redis_client: Any) -> None:
     with replies.expect("job-1"), replies.expect("job-1"), replies.expect("job-2"):
         assert set(replies._waiting) == {"job-1", "job-2"}
     with pytest.raises(ZeroDivisionError), replies.expect("job-3"):
         raise ZeroDivisionError
-    redis_client.publish(keys.FINISHED_CHANNEL, "job-4")
+    redis_client.publish(job_keys.JOB_ENDED_CHANNEL, "job-4")
     await asyncio.sleep(0.05)
     assert dict(replies._waiting) == {}
 
 
-async def test_it_ends_when_it_is_told_to(async_client: redis.asyncio.Redis, ledger: Ledger) -> None:
-    running = asyncio.create_task(ReplyWaiter(async_client, ledger).run())
+async def test_it_ends_when_it_is_told_to(async_client: redis.asyncio.Redis, ledger: JobLedger) -> None:
+    running = asyncio.create_task(CompletionListener(async_client, ledger).run())
     await until_subscribed(async_client)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -206,7 +212,7 @@ async def test_it_ends_when_it_is_told_to(async_client: redis.asyncio.Redis, led
 async def test_it_ends_when_it_is_told_to_while_it_connects(redis_url: str) -> None:
     for steps in range(14):
         async with connect_async(redis_url) as client:
-            running = asyncio.create_task(ReplyWaiter(client, Ledger(client)).run())
+            running = asyncio.create_task(CompletionListener(client, JobLedger(client)).run())
             for _ in range(steps):
                 await asyncio.sleep(0)
             running.cancel()

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from api.jobs.ranking import normalize, rank
 from shared.contracts import RerankResult, ScoreScale, ShardScores
-from shared.partial_results import PairScore, Rest
+from shared.partial_results import KnownScores, PairScore
 from tests.api.support import make_record
 from tests.shared.support import MODEL, make_request, properties
 
@@ -136,21 +136,21 @@ class TestScoresThatWereKnown:
 
     def test_they_stand_where_their_documents_stood(self) -> None:
         request = make_request("a", "b", "a", "c")
-        result = rank(make_record(), request, [logits(1.0, 3.0)], Rest({1: self.KNOWN}, {2: 0}))
+        result = rank(make_record(), request, [logits(1.0, 3.0)], KnownScores({1: self.KNOWN}, {2: 0}))
         assert [(row.index, row.document.text) for row in result.rows] == [(3, "c"), (1, "b"), (0, "a"), (2, "a")]
         assert scores(result) == [normalize(score, LOGIT) for score in (3.0, 2.0, 1.0, 1.0)]
 
     def test_they_are_normalized_like_any_other(self) -> None:
         request = make_request("a", "b", raw_scores=True)
-        assert scores(rank(make_record(), request, [logits(1.0)], Rest({0: self.KNOWN}))) == [2.0, 1.0]
+        assert scores(rank(make_record(), request, [logits(1.0)], KnownScores({0: self.KNOWN}))) == [2.0, 1.0]
 
     def test_truncation_and_window_are_known_with_them(self) -> None:
-        row = rank(make_record(), make_request("a", "b"), [logits(1.0)], Rest({0: self.KNOWN})).rows[0]
+        row = rank(make_record(), make_request("a", "b"), [logits(1.0)], KnownScores({0: self.KNOWN})).rows[0]
         assert (row.truncated, row.window) == (True, (5, 9))
 
     def test_only_what_went_into_the_model_is_counted(self) -> None:
         shard = ShardScores(scores=[1.0], scale=LOGIT, prompt_tokens=7)
-        result = rank(make_record(), make_request("a", "b", "a", "b"), [shard], Rest({1: self.KNOWN}, {2: 0}))
+        result = rank(make_record(), make_request("a", "b", "a", "b"), [shard], KnownScores({1: self.KNOWN}, {2: 0}))
         assert (result.prompt_tokens, result.cached_pairs) == (7, 1)
         assert ranked(shard).cached_pairs == 0
 

@@ -14,13 +14,14 @@ import api.jobs.reconciler
 from api.background_tasks import cancel_and_wait
 from api.jobs.reconciler import Reconciler
 from infra.local.redis_server import start_redis
-from shared import keys
 from shared.contracts import WorkClass
-from shared.ledger.job_ledger import Ledger, Ring
-from shared.ledger.job_record import JobState
+from shared.keys import pool_keys, queue_keys, service_keys
+from shared.ledger.job_ledger import JobLedger
+from shared.ledger.job_record import JobStatus
 from shared.ledger.worker_ledger import WorkerLedger
 from shared.processes import stop_all
-from shared.queue.celery_app import Envelopes, make_celery
+from shared.queue.celery_app import make_celery
+from shared.queue.messages import MessageBuilder, WakeUp
 from shared.store.client import connect_async
 from tests.api.support import Worker
 from tests.shared.support import (
@@ -31,7 +32,7 @@ from tests.shared.support import (
     make_lease,
     make_submission,
     out_of_memory,
-    read_doorbell,
+    read_message,
     read_record,
 )
 
@@ -48,12 +49,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api.jobs.reconciler, "GRACE_SECONDS", 0.0)
 
 
-class CountingLedger(Ledger):
+class CountingLedger(JobLedger):
     """Counts its rounds."""
 
     rounds = 0
 
-    async def reconcile(self, model: str) -> list[Ring]:
+    async def reconcile(self, model: str) -> list[WakeUp]:
         rings = await super().reconcile(model)
         self.rounds += 1
         return rings
@@ -84,8 +85,8 @@ def server(async_client: redis.asyncio.Redis) -> Server:
     return Server(async_client)
 
 
-def make_reconciler(client: redis.asyncio.Redis, ledger: Ledger, url: str = "redis://127.0.0.1") -> Reconciler:
-    return Reconciler(client, ledger, Envelopes(make_celery(url)), [MODEL])
+def make_reconciler(client: redis.asyncio.Redis, ledger: JobLedger, url: str = "redis://127.0.0.1") -> Reconciler:
+    return Reconciler(client, ledger, MessageBuilder(make_celery(url)), [MODEL])
 
 
 @asynccontextmanager
@@ -107,85 +108,87 @@ async def until(holds: Callable[[], bool], seconds: float = 10) -> None:
 
 class TestRounds:
     async def test_doorbells_that_nobody_heard_are_rung_again_in_their_own_queues(
-        self, async_client: redis.asyncio.Redis, ledger: Ledger, store: StoreView
+        self, async_client: redis.asyncio.Redis, ledger: JobLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission("job-1", shards=2))
         await ledger.submit(make_submission("job-2", work_class=BATCH))
-        store.take_doorbells()
+        store.drop_messages()
         store.make_due(0, 1, job_id="job-1")
         store.make_due(0, job_id="job-2")
         async with running(make_reconciler(async_client, ledger)):
-            await until(lambda: bool(store.doorbells() and store.doorbells(BATCH)))
-        assert [read_doorbell(message) for message in store.doorbells()] == [("job-1", 0), ("job-1", 1)]
-        assert [read_doorbell(message) for message in store.doorbells(BATCH)] == [("job-2", 0)]
+            await until(lambda: bool(store.messages() and store.messages(BATCH)))
+        assert [read_message(message) for message in store.messages()] == [("job-1", 0), ("job-1", 1)]
+        assert [read_message(message) for message in store.messages(BATCH)] == [("job-2", 0)]
 
     async def test_a_shard_whose_worker_died_is_scored_by_another(
-        self, async_client: redis.asyncio.Redis, ledger: Ledger, redis_client: Any, redis_url: str, store: StoreView
+        self, async_client: redis.asyncio.Redis, ledger: JobLedger, redis_client: Any, redis_url: str, store: StoreView
     ) -> None:
         await ledger.submit(make_submission())
-        store.take_doorbells()
+        store.drop_messages()
         WorkerLedger(redis_client, MODEL, lease_seconds=0.05).claim(make_lease(token="the dead one's"))
         async with running(make_reconciler(async_client, ledger)):
             async with asyncio.timeout(10):
                 await Worker(redis_url).answer_one()
-        assert (await read_record(ledger)).state is JobState.SUCCEEDED
+        assert (await read_record(ledger)).status is JobStatus.SUCCEEDED
         assert store.shard()["crashes"] == "1"
 
     async def test_a_job_past_its_deadline_expires_though_nobody_looks_at_it(
-        self, async_client: redis.asyncio.Redis, ledger: Ledger, store: StoreView
+        self, async_client: redis.asyncio.Redis, ledger: JobLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission(deadline_seconds=0.05))
         async with running(make_reconciler(async_client, ledger)):
             await until(lambda: store.deadlines() == [])
-        assert (await read_record(ledger)).state is JobState.EXPIRED
+        assert (await read_record(ledger)).status is JobStatus.EXPIRED
 
     async def test_every_model_is_looked_after(
-        self, async_client: redis.asyncio.Redis, ledger: Ledger, store: StoreView
+        self, async_client: redis.asyncio.Redis, ledger: JobLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission())
-        store.take_doorbells()
+        store.drop_messages()
         store.make_due()
-        reconciler = Reconciler(async_client, ledger, Envelopes(make_celery("redis://127.0.0.1")), ["other", MODEL])
+        reconciler = Reconciler(
+            async_client, ledger, MessageBuilder(make_celery("redis://127.0.0.1")), ["other", MODEL]
+        )
         async with running(reconciler):
-            await until(lambda: bool(store.doorbells()))
+            await until(lambda: bool(store.messages()))
 
     async def test_a_redis_that_is_away_is_no_reason_to_end(self) -> None:
-        async with connect_async(dead_redis_url()) as client, running(make_reconciler(client, Ledger(client))):
+        async with connect_async(dead_redis_url()) as client, running(make_reconciler(client, JobLedger(client))):
             await asyncio.sleep(0.3)
 
     async def test_a_full_redis_is_no_reason_to_leave_a_dead_workers_shard(
         self,
         async_client: redis.asyncio.Redis,
-        ledger: Ledger,
+        ledger: JobLedger,
         redis_client: redis.Redis,
         store: StoreView,
     ) -> None:
         await ledger.submit(make_submission())
         async with running(make_reconciler(async_client, ledger)):
-            await until(lambda: redis_client.exists(keys.RECONCILER) == 1)
+            await until(lambda: redis_client.exists(service_keys.RECONCILER_LEADER) == 1)
             WorkerLedger(redis_client, MODEL, lease_seconds=0.3).claim(make_lease())
             with out_of_memory(redis_client):
-                await until(lambda: store.shard()["state"] == "queued", seconds=1)
+                await until(lambda: store.shard()["status"] == "queued", seconds=1)
 
     async def test_a_full_redis_is_no_reason_to_keep_a_job_past_its_deadline(
-        self, async_client: redis.asyncio.Redis, ledger: Ledger, redis_client: redis.Redis, store: StoreView
+        self, async_client: redis.asyncio.Redis, ledger: JobLedger, redis_client: redis.Redis, store: StoreView
     ) -> None:
         await ledger.submit(make_submission(deadline_seconds=0.3))
         async with running(make_reconciler(async_client, ledger)):
-            await until(lambda: redis_client.exists(keys.RECONCILER) == 1)
+            await until(lambda: redis_client.exists(service_keys.RECONCILER_LEADER) == 1)
             with out_of_memory(redis_client):
                 await until(lambda: store.deadlines() == [], seconds=1)
 
     async def test_keys_that_are_none_of_ours_are_no_reason_to_leave_anything(
-        self, async_client: redis.asyncio.Redis, ledger: Ledger, store: StoreView, redis_client: Any
+        self, async_client: redis.asyncio.Redis, ledger: JobLedger, store: StoreView, redis_client: Any
     ) -> None:
         await ledger.submit(make_submission())
         store.make_due()
-        for key in (keys.RECONCILER, keys.queue(MODEL, INTERACTIVE), keys.deadlines(MODEL)):
+        for key in (service_keys.RECONCILER_LEADER, queue_keys.queue(MODEL, INTERACTIVE), pool_keys.deadlines(MODEL)):
             redis_client.delete(key)
             redis_client.hset(key, "something", "else")
         async with running(make_reconciler(async_client, ledger)):
-            await until(lambda: redis_client.type(keys.queue(MODEL, INTERACTIVE)) == b"list")
+            await until(lambda: redis_client.type(queue_keys.queue(MODEL, INTERACTIVE)) == b"list")
 
 
 class TestLeading:
@@ -215,14 +218,14 @@ class TestLeading:
         """As after a pause that was longer than the lock's time."""
         async with running(make_reconciler(async_client, counting)):
             await until(lambda: counting.rounds > 0)
-            redis_client.set(keys.RECONCILER, "somebody else", px=60_000)
+            redis_client.set(service_keys.RECONCILER_LEADER, "somebody else", px=60_000)
             # A round may be on its way.
             await asyncio.sleep(0.1)
             rounds = counting.rounds
             await asyncio.sleep(0.2)
             assert counting.rounds == rounds
-            assert redis_client.get(keys.RECONCILER) == b"somebody else"
-            redis_client.delete(keys.RECONCILER)
+            assert redis_client.get(service_keys.RECONCILER_LEADER) == b"somebody else"
+            redis_client.delete(service_keys.RECONCILER_LEADER)
             await until(lambda: counting.rounds > rounds)
 
 
@@ -273,17 +276,17 @@ class TestGrace:
     async def test_who_did_not_lead_then_gives_it_too(
         self, async_client: redis.asyncio.Redis, counting: CountingLedger, server: Server, redis_client: redis.Redis
     ) -> None:
-        redis_client.set(keys.RECONCILER, "the leader", px=60_000)
+        redis_client.set(service_keys.RECONCILER_LEADER, "the leader", px=60_000)
         async with running(make_reconciler(async_client, counting)):
             await asyncio.sleep(0.1)
             await self.restarted(server)
             await asyncio.sleep(0.1)
-            redis_client.delete(keys.RECONCILER)
+            redis_client.delete(service_keys.RECONCILER_LEADER)
             await asyncio.sleep(0.2)
         assert counting.rounds == 0
 
     async def test_deadlines_are_kept_meanwhile(
-        self, async_client: redis.asyncio.Redis, ledger: Ledger, server: Server, store: StoreView
+        self, async_client: redis.asyncio.Redis, ledger: JobLedger, server: Server, store: StoreView
     ) -> None:
         server.uptime = 0.0
         await ledger.submit(make_submission(deadline_seconds=0.05))
@@ -309,9 +312,9 @@ async def test_after_a_real_restart_workers_get_their_time_to_renew(
                     back = time.monotonic()
                     child, _ = start_redis(tmp_path, os.environ, port=int(url.rpartition(":")[2].partition("/")[0]))
                     store.end_lease()
-                    await until(lambda: store.shard()["state"] == "queued")
+                    await until(lambda: store.shard()["status"] == "queued")
                     assert time.monotonic() - back >= grace
                     assert store.shard()["crashes"] == "1"
-                    assert (await read_record(ledger, JOB)).state is JobState.RUNNING
+                    assert (await read_record(ledger, JOB)).status is JobStatus.RUNNING
     finally:
         stop_all([child], grace_seconds=5)

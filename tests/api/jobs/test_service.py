@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from api.jobs.completions import ReplyWaiter
+from api.jobs.completions import CompletionListener
 from api.jobs.service import RerankService
-from api.jobs.submissions import Limits, Preparation
-from api.pool_monitor import PoolWatch
-from shared import keys
+from api.jobs.submissions import Limits, SubmissionBuilder
+from api.pool_monitor import PoolMonitor
 from shared.contracts import RerankRequest, RerankResult, WorkClass
 from shared.errors import (
     IdempotencyConflict,
@@ -27,34 +26,36 @@ from shared.errors import (
     StoreDamaged,
     WaitTimedOut,
 )
-from shared.ledger.job_ledger import Ledger
-from shared.ledger.job_record import JobFailure, JobRecord, JobState
+from shared.keys import job_keys, pool_keys, queue_keys, service_keys
+from shared.ledger.job_ledger import JobLedger
+from shared.ledger.job_record import JobFailure, JobRecord, JobStatus
 from shared.ledger.worker_ledger import ClaimVerdict
 from shared.models import ModelRegistry, ModelSpec
 from shared.pools.heartbeats import HeartbeatWriter, WorkerState
-from shared.queue.celery_app import Envelopes, make_celery
+from shared.queue.celery_app import make_celery
+from shared.queue.messages import MessageBuilder
 from shared.score_cache import ScoreReader, ScoreWriter
 from tests.api.support import Worker
-from tests.shared.support import MODEL, OWNER, StoreView, make_request, make_scores, read_doorbell
+from tests.shared.support import MODEL, OWNER, StoreView, make_request, make_scores, read_message
 
 LIMITS = Limits(max_documents=3, wait_seconds=10.0, job_deadline_seconds=60.0, shard_tokens=16_384, batch_window=32)
 ServiceMaker = Callable[..., RerankService]
 
 
 @pytest.fixture
-def pools(async_client: Any) -> PoolWatch:
-    return PoolWatch(async_client, [ModelSpec(name=MODEL)])
+def pools(async_client: Any) -> PoolMonitor:
+    return PoolMonitor(async_client, [ModelSpec(name=MODEL)])
 
 
 @pytest.fixture
 def make_service(
-    ledger: Ledger, replies: ReplyWaiter, pools: PoolWatch, redis_url: str, async_client: Any
+    ledger: JobLedger, replies: CompletionListener, pools: PoolMonitor, redis_url: str, async_client: Any
 ) -> ServiceMaker:
     def make(limits: Limits, *, cached: bool = False) -> RerankService:
-        preparation = Preparation(
+        preparation = SubmissionBuilder(
             pools=pools,
             models=ModelRegistry([ModelSpec(name=MODEL, aliases=["alias"])]),
-            envelopes=Envelopes(make_celery(redis_url)),
+            messages=MessageBuilder(make_celery(redis_url)),
             limits=limits,
             scores=ScoreReader(async_client) if cached else None,
         )
@@ -103,15 +104,15 @@ async def submit(
 async def queued_job(client: Any) -> str:
     """The id of the one job that is in the queue, once it is there."""
     for _ in range(500):
-        if found := client.zrange(keys.outstanding(MODEL), 0, -1):
+        if found := client.zrange(pool_keys.outstanding(MODEL), 0, -1):
             return str(found[0].decode().partition("/")[0])
         await asyncio.sleep(0.01)
     raise AssertionError("no job was submitted")
 
 
-async def fail_to_start(client: Any, pools: PoolWatch, worker: str = "w1", *, seconds_ago: float = 0.0) -> None:
+async def fail_to_start(client: Any, pools: PoolMonitor, worker: str = "w1", *, seconds_ago: float = 0.0) -> None:
     beat = {"worker": worker, "state": "failed", "at": time.time() - seconds_ago, "reason": "the weights are not there"}
-    client.hset(keys.workers(MODEL), worker, json.dumps(beat))
+    client.hset(pool_keys.workers(MODEL), worker, json.dumps(beat))
     await pools.refresh()
 
 
@@ -125,7 +126,7 @@ class TestWaiting:
     async def test_whoever_waits_is_interactive(self, service: RerankService, redis_client: Any) -> None:
         with pytest.raises(WaitTimedOut):
             await rerank(service, wait_seconds=0.05)
-        assert redis_client.llen(keys.queue(MODEL, WorkClass.INTERACTIVE)) == 1
+        assert redis_client.llen(queue_keys.queue(MODEL, WorkClass.INTERACTIVE)) == 1
 
     async def test_an_alias_reaches_the_models_pool_and_stays_the_name(
         self, service: RerankService, worker: Worker
@@ -137,16 +138,16 @@ class TestWaiting:
         with pytest.raises(WaitTimedOut, match=r"no result within 0\.1 s; the job goes on at /v1/jobs/") as caught:
             await rerank(service, wait_seconds=0.1)
         job_id = caught.value.job_id
-        assert (await service.job(job_id, OWNER)).state is JobState.QUEUED
+        assert (await service.job(job_id, OWNER)).status is JobStatus.QUEUED
         await worker.answer_one()
         record = await service.job(job_id, OWNER)
-        assert record.state is JobState.SUCCEEDED
+        assert record.status is JobStatus.SUCCEEDED
         assert (await service.result(record)).id == job_id
 
     async def test_past_the_wait_it_is_told_when_a_worker_that_starts_will_be_ready(
-        self, service: RerankService, pools: PoolWatch, redis_client: Any
+        self, service: RerankService, pools: PoolMonitor, redis_client: Any
     ) -> None:
-        redis_client.hset(keys.measured(MODEL), "start_seconds", 20)
+        redis_client.hset(pool_keys.measurements(MODEL), "start_seconds", 20)
         HeartbeatWriter(redis_client, MODEL, "w1", started_at=time.time() - 5).beat(WorkerState.STARTING)
         await pools.refresh()
         with pytest.raises(WaitTimedOut) as caught:
@@ -161,14 +162,14 @@ class TestWaiting:
             await rerank(make_service(replace(LIMITS, wait_seconds=0.1)), wait_seconds=wanted)
 
     async def test_a_caller_that_leaves_cancels_its_job(
-        self, service: RerankService, ledger: Ledger, replies: ReplyWaiter, redis_client: Any
+        self, service: RerankService, ledger: JobLedger, replies: CompletionListener, redis_client: Any
     ) -> None:
         waiting = asyncio.create_task(rerank(service))
         job_id = await queued_job(redis_client)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        assert await ledger.states([job_id]) == {job_id: JobState.CANCELED}
+        assert await ledger.statuses([job_id]) == {job_id: JobStatus.CANCELED}
         assert dict(replies._waiting) == {}
 
     async def test_a_job_that_fails_tells_why(self, service: RerankService, redis_url: str) -> None:
@@ -230,16 +231,16 @@ class TestRefusals:
 
     @pytest.mark.parametrize("call", [rerank, submit])
     async def test_a_pool_whose_failed_start_is_being_waited_out(
-        self, service: RerankService, pools: PoolWatch, redis_client: Any, call: Callable[[RerankService], Any]
+        self, service: RerankService, pools: PoolMonitor, redis_client: Any, call: Callable[[RerankService], Any]
     ) -> None:
         await fail_to_start(redis_client, pools)
         with pytest.raises(ModelUnavailable, match="failed to start: the weights are not there") as caught:
             await call(service)
         assert caught.value.retry_after == 1
-        assert not redis_client.exists(keys.outstanding(MODEL))
+        assert not redis_client.exists(pool_keys.outstanding(MODEL))
 
     async def test_when_that_is_over_it_is_work_that_makes_a_start_be_tried_again(
-        self, service: RerankService, pools: PoolWatch, worker: Worker, redis_client: Any
+        self, service: RerankService, pools: PoolMonitor, worker: Worker, redis_client: Any
     ) -> None:
         await fail_to_start(redis_client, pools, seconds_ago=60)
         result, _ = await asyncio.gather(rerank(service), worker.answer_one())
@@ -248,8 +249,8 @@ class TestRefusals:
     async def test_where_nobody_tries_again_the_reason_is_told_after_a_while(
         self,
         service: RerankService,
-        pools: PoolWatch,
-        ledger: Ledger,
+        pools: PoolMonitor,
+        ledger: JobLedger,
         redis_client: Any,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
@@ -261,10 +262,10 @@ class TestRefusals:
         with pytest.raises(ModelUnavailable, match="failed to start: the weights are not there"):
             await waiting
         assert time.monotonic() - began >= 1.5
-        assert await ledger.states([job_id]) == {job_id: JobState.CANCELED}
+        assert await ledger.statuses([job_id]) == {job_id: JobStatus.CANCELED}
 
     async def test_a_pool_that_fails_again_while_somebody_waits(
-        self, service: RerankService, pools: PoolWatch, redis_client: Any
+        self, service: RerankService, pools: PoolMonitor, redis_client: Any
     ) -> None:
         await fail_to_start(redis_client, pools, seconds_ago=60)
         waiting = asyncio.create_task(rerank(service))
@@ -276,14 +277,14 @@ class TestRefusals:
         assert caught.value.retry_after in (1, 2)
 
     async def test_a_pool_that_fails_while_somebody_waits(
-        self, service: RerankService, pools: PoolWatch, ledger: Ledger, redis_client: Any
+        self, service: RerankService, pools: PoolMonitor, ledger: JobLedger, redis_client: Any
     ) -> None:
         waiting = asyncio.create_task(rerank(service))
         job_id = await queued_job(redis_client)
         await fail_to_start(redis_client, pools)
         with pytest.raises(ModelUnavailable):
             await waiting
-        assert await ledger.states([job_id]) == {job_id: JobState.CANCELED}
+        assert await ledger.statuses([job_id]) == {job_id: JobStatus.CANCELED}
 
 
 class TestShards:
@@ -314,7 +315,7 @@ class TestShards:
         with pytest.raises(WaitTimedOut) as caught:
             await rerank(service, make_request(*"abc"), wait_seconds=0.05)
         job_id = caught.value.job_id
-        assert [read_doorbell(message) for message in store.doorbells()] == [(job_id, 0), (job_id, 1), (job_id, 2)]
+        assert [read_message(message) for message in store.messages()] == [(job_id, 0), (job_id, 1), (job_id, 2)]
 
     @pytest.mark.parametrize(("window", "rung"), [(1, [0]), (2, [0, 1]), (9, [0, 1, 2])])
     async def test_a_job_that_nobody_waits_for_leaves_room_for_others(
@@ -322,8 +323,8 @@ class TestShards:
     ) -> None:
         service = make_service(replace(LIMITS, shard_tokens=1, batch_window=window))
         record = await submit(service, make_request(*"abc"))
-        assert (record.shards, record.left, record.pairs) == (3, 3, 3)
-        bells = [read_doorbell(message) for message in store.doorbells(WorkClass.BATCH)]
+        assert (record.shards, record.shards_left, record.pairs) == (3, 3, 3)
+        bells = [read_message(message) for message in store.messages(WorkClass.BATCH)]
         assert bells == [(record.id, shard) for shard in rung]
 
 
@@ -340,7 +341,7 @@ class TestIdempotency:
         for call in (submit, rerank):
             with pytest.raises(IdempotencyConflict):
                 await call(service, make_request("b"), idempotency="mine")
-        assert (await service.job(record.id, OWNER)).state is JobState.QUEUED
+        assert (await service.job(record.id, OWNER)).status is JobStatus.QUEUED
 
     async def test_the_key_of_another_owner_is_another_key(self, service: RerankService) -> None:
         mine = await submit(service, idempotency="mine")
@@ -354,7 +355,7 @@ class TestIdempotency:
         # At once: nobody waits for what is there.
         async with asyncio.timeout(LIMITS.wait_seconds / 2):
             assert await rerank(service, idempotency="mine") == result
-        assert store.doorbells() == []
+        assert store.messages() == []
 
     async def test_two_who_ask_at_once_share_the_job(
         self, service: RerankService, worker: Worker, store: StoreView
@@ -363,7 +364,7 @@ class TestIdempotency:
         await worker.answer_one()
         one, other = await asyncio.gather(*asking)
         assert one == other
-        assert store.doorbells() == []
+        assert store.messages() == []
 
     async def test_past_the_wait_the_caller_may_come_back_and_wait_on(
         self, service: RerankService, worker: Worker
@@ -384,7 +385,7 @@ class TestIdempotency:
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        assert (await service.job(job_id, OWNER)).state is JobState.QUEUED
+        assert (await service.job(job_id, OWNER)).status is JobStatus.QUEUED
         result, _ = await asyncio.gather(rerank(service, idempotency="mine"), worker.answer_one())
         assert result.id == job_id
 
@@ -400,19 +401,19 @@ class TestIdempotency:
         assert len((await second).rows) == 2
 
     async def test_a_pool_that_fails_meanwhile_leaves_the_job_to_who_comes_back(
-        self, service: RerankService, pools: PoolWatch, ledger: Ledger, redis_client: Any
+        self, service: RerankService, pools: PoolMonitor, ledger: JobLedger, redis_client: Any
     ) -> None:
         waiting = asyncio.create_task(rerank(service, idempotency="mine"))
         job_id = await queued_job(redis_client)
         await fail_to_start(redis_client, pools)
         with pytest.raises(ModelUnavailable):
             await waiting
-        assert await ledger.states([job_id]) == {job_id: JobState.QUEUED}
+        assert await ledger.statuses([job_id]) == {job_id: JobStatus.QUEUED}
 
     async def test_what_became_of_the_job_is_the_answer(self, service: RerankService) -> None:
         record = await submit(service, idempotency="mine")
         await service.cancel(record.id, OWNER)
-        assert (await submit(service, idempotency="mine")).state is JobState.CANCELED
+        assert (await submit(service, idempotency="mine")).status is JobStatus.CANCELED
 
     async def test_after_the_job_was_deleted_the_key_is_free(self, service: RerankService) -> None:
         record = await submit(service, idempotency="mine")
@@ -423,8 +424,8 @@ class TestIdempotency:
 class TestJobs:
     async def test_a_job_that_nobody_waits_for_is_batch_work(self, service: RerankService, redis_client: Any) -> None:
         record = await submit(service)
-        assert (record.state, record.owner, record.dialect) == (JobState.QUEUED, OWNER, "nebul")
-        assert redis_client.llen(keys.queue(MODEL, WorkClass.BATCH)) == 1
+        assert (record.status, record.owner, record.dialect) == (JobStatus.QUEUED, OWNER, "nebul")
+        assert redis_client.llen(queue_keys.queue(MODEL, WorkClass.BATCH)) == 1
 
     async def test_its_result_can_be_read_again_and_again(self, service: RerankService, worker: Worker) -> None:
         record = await submit(service)
@@ -437,7 +438,7 @@ class TestJobs:
         record = await submit(service)
         async with asyncio.timeout(5):
             waited, _ = await asyncio.gather(service.job(record.id, OWNER, wait_seconds=10), worker.answer_one())
-        assert waited.state is JobState.SUCCEEDED
+        assert waited.status is JobStatus.SUCCEEDED
 
     async def test_waiting_for_it_ends_after_the_wait(self, service: RerankService) -> None:
         record = await submit(service)
@@ -447,7 +448,7 @@ class TestJobs:
     async def test_canceling_it_twice_is_canceling_it_once(self, service: RerankService) -> None:
         record = await submit(service)
         canceled = await service.cancel(record.id, OWNER)
-        assert canceled.state is JobState.CANCELED
+        assert canceled.status is JobStatus.CANCELED
         assert await service.cancel(record.id, OWNER) == canceled
 
     async def test_deleting_it_removes_it(self, service: RerankService) -> None:
@@ -462,7 +463,7 @@ class TestJobs:
         for call in (service.job, service.cancel, service.delete):
             with pytest.raises(JobNotFound, match=f"there is no job '{record.id}'"):
                 await call(record.id, owner)
-        assert (await service.job(record.id, OWNER)).state is JobState.QUEUED
+        assert (await service.job(record.id, OWNER)).status is JobStatus.QUEUED
 
     async def test_an_unknown_job_is_not_echoed_whole(self, service: RerankService) -> None:
         with pytest.raises(JobNotFound) as caught:
@@ -473,7 +474,7 @@ class TestJobs:
         with pytest.raises(JobNotFinished, match="is queued"):
             await service.result(await submit(service))
 
-    @pytest.mark.parametrize("part", [keys.results, keys.documents, keys.request])
+    @pytest.mark.parametrize("part", [job_keys.results, job_keys.documents, job_keys.request])
     async def test_a_result_of_which_a_part_is_lost_is_never_half_an_answer(
         self, service: RerankService, worker: Worker, redis_client: Any, part: Callable[[str], str]
     ) -> None:
@@ -484,7 +485,7 @@ class TestJobs:
             await service.result(record)
 
     async def test_what_is_deleted_while_it_is_read_is_gone(
-        self, service: RerankService, ledger: Ledger, worker: Worker, monkeypatch: pytest.MonkeyPatch
+        self, service: RerankService, ledger: JobLedger, worker: Worker, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         record = await submit(service)
         await worker.answer_one()
@@ -512,7 +513,7 @@ class TestJobs:
 
 class TestKnownScores:
     @pytest.fixture
-    async def service(self, make_service: ServiceMaker, pools: PoolWatch) -> RerankService:
+    async def service(self, make_service: ServiceMaker, pools: PoolMonitor) -> RerankService:
         """Reads what is known."""
         await pools.refresh()
         return make_service(LIMITS, cached=True)
@@ -532,7 +533,7 @@ class TestKnownScores:
         result = await rerank(service)
         assert [(row.index, row.score) for row in result.rows] == [(1, 0.75), (0, 0.25)]
         assert (result.prompt_tokens, result.cached_pairs) == (0, 2)
-        assert store.doorbells() == []
+        assert store.messages() == []
 
     async def test_it_can_be_read_again_like_any_other(
         self, service: RerankService, remember: Callable[..., None]
@@ -546,16 +547,16 @@ class TestKnownScores:
     ) -> None:
         remember(make_request("one", "two"), 0.25, 0.75)
         record = await submit(service)
-        assert (record.state, record.pairs) == (JobState.SUCCEEDED, 2)
+        assert (record.status, record.pairs) == (JobStatus.SUCCEEDED, 2)
         assert [row.score for row in (await service.result(record)).rows] == [0.75, 0.25]
 
     async def test_a_pool_that_failed_to_start_is_not_needed(
-        self, service: RerankService, remember: Callable[..., None], pools: PoolWatch, redis_client: Any
+        self, service: RerankService, remember: Callable[..., None], pools: PoolMonitor, redis_client: Any
     ) -> None:
         remember(make_request("one", "two"), 0.25, 0.75)
         await fail_to_start(redis_client, pools)
         assert len((await rerank(service)).rows) == 2
-        assert (await submit(service)).state is JobState.SUCCEEDED
+        assert (await submit(service)).status is JobStatus.SUCCEEDED
 
     async def test_the_rest_is_scored_and_the_whole_answered_now_and_later(
         self, service: RerankService, worker: Worker, remember: Callable[..., None]
@@ -583,7 +584,7 @@ class TestKnownScores:
     ) -> None:
         remember(make_request("one", "two"), 0.25, 0.75)
         first = await rerank(service, idempotency="mine")
-        redis_client.delete(*redis_client.keys(keys.score("") + "*"))
+        redis_client.delete(*redis_client.keys(service_keys.cached_score("") + "*"))
         assert await rerank(service, idempotency="mine") == first
 
     async def test_equal_documents_are_scored_once_and_all_ranked(self, service: RerankService, worker: Worker) -> None:
@@ -597,6 +598,6 @@ class TestKnownScores:
     ) -> None:
         remember(make_request("one", "two"), 0.25, 0.75)
         record = await submit(service)
-        redis_client.delete(keys.documents(record.id))
+        redis_client.delete(job_keys.documents(record.id))
         with pytest.raises(StoreDamaged):
             await service.result(record)

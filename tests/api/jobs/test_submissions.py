@@ -5,15 +5,16 @@ from typing import Any
 import pytest
 import redis.asyncio
 
-from api.jobs.submissions import Limits, Preparation
-from api.pool_monitor import PoolWatch
+from api.jobs.submissions import Limits, SubmissionBuilder
+from api.pool_monitor import PoolMonitor
 from shared.contracts import Document, ScoreScale, WorkClass
 from shared.errors import InvalidRequest, ModelUnavailable
 from shared.ledger.job_ledger import Submission
 from shared.models import ModelRegistry, ModelSpec
-from shared.partial_results import PairScore, Rest
+from shared.partial_results import KnownScores, PairScore
 from shared.pools.heartbeats import HeartbeatWriter, WorkerState
-from shared.queue.celery_app import Envelopes, make_celery
+from shared.queue.celery_app import make_celery
+from shared.queue.messages import MessageBuilder
 from shared.score_cache import ScoreReader, ScoreWriter
 from shared.store.client import connect_async
 from tests.shared.support import MODEL, OWNER, dead_redis_url, make_request, make_scores
@@ -24,22 +25,22 @@ TEMPLATED = ModelSpec(name="templated", score_template="qwen3")
 LISTWISE = ModelSpec(name="listwise", listwise=True)
 MODELS = ModelRegistry([SPEC, TEMPLATED, LISTWISE])
 HALF = PairScore(0.5, ScoreScale.SIMILARITY)
-Maker = Callable[..., Preparation]
+Maker = Callable[..., SubmissionBuilder]
 
 
 @pytest.fixture
-async def pools(async_client: redis.asyncio.Redis) -> PoolWatch:
-    watch = PoolWatch(async_client, MODELS.specs)
+async def pools(async_client: redis.asyncio.Redis) -> PoolMonitor:
+    watch = PoolMonitor(async_client, MODELS.specs)
     await watch.refresh()
     return watch
 
 
 @pytest.fixture
-def make(async_client: redis.asyncio.Redis, pools: PoolWatch, redis_url: str) -> Maker:
-    def make(*, limits: Limits = LIMITS, cached: bool = True, store: Any = None) -> Preparation:
+def make(async_client: redis.asyncio.Redis, pools: PoolMonitor, redis_url: str) -> Maker:
+    def make(*, limits: Limits = LIMITS, cached: bool = True, store: Any = None) -> SubmissionBuilder:
         scores = ScoreReader(store or async_client) if cached else None
-        envelopes = Envelopes(make_celery(redis_url))
-        return Preparation(pools=pools, models=MODELS, envelopes=envelopes, limits=limits, scores=scores)
+        messages = MessageBuilder(make_celery(redis_url))
+        return SubmissionBuilder(pools=pools, models=MODELS, messages=messages, limits=limits, scores=scores)
 
     return make
 
@@ -55,7 +56,7 @@ def remember(redis_client: Any) -> Callable[..., None]:
     return remember
 
 
-async def prepare(preparation: Preparation, *texts: str, **fields: object) -> Submission:
+async def prepare(preparation: SubmissionBuilder, *texts: str, **fields: object) -> Submission:
     return await preparation.prepare(make_request(*texts, **fields), "superset", OWNER, WorkClass.INTERACTIVE, None)
 
 
@@ -72,12 +73,12 @@ def commands(client: Any) -> int:
 class TestKnownScores:
     async def test_nothing_is_known_of_what_was_never_asked(self, make: Maker) -> None:
         submission = await prepare(make(), "a", "b")
-        assert (submission.rest, pairs(submission), len(submission.envelopes)) == (None, [2], 1)
+        assert (submission.rest, pairs(submission), len(submission.messages)) == (None, [2], 1)
 
     async def test_what_is_known_goes_to_no_worker(self, make: Maker, remember: Callable[..., None]) -> None:
         remember("b", "x")
         submission = await prepare(make(), "a", "b", "c")
-        assert (submission.rest, pairs(submission)) == (Rest({1: HALF}), [2])
+        assert (submission.rest, pairs(submission)) == (KnownScores({1: HALF}), [2])
         assert [document.text for document in submission.request.documents] == ["a", "b", "c"]
 
     async def test_where_all_is_known_there_is_no_shard_and_no_doorbell(
@@ -85,8 +86,8 @@ class TestKnownScores:
     ) -> None:
         remember("a", "b")
         submission = await prepare(make(), "b", "a", "b")
-        assert (submission.rest, submission.sizes, submission.envelopes) == (
-            Rest(dict.fromkeys(range(3), HALF)),
+        assert (submission.rest, submission.sizes, submission.messages) == (
+            KnownScores(dict.fromkeys(range(3), HALF)),
             [],
             [],
         )
@@ -111,7 +112,7 @@ class TestKnownScores:
         await away.aclose()
 
     async def test_a_store_that_is_known_to_be_away_is_not_asked(
-        self, make: Maker, pools: PoolWatch, remember: Callable[..., None]
+        self, make: Maker, pools: PoolMonitor, remember: Callable[..., None]
     ) -> None:
         remember("a")
         pools.store_reachable = False
@@ -135,14 +136,14 @@ class TestKnownScores:
         before = commands(redis_client)
         submission = await prepare(preparation, "a", "b", "a")
         assert commands(redis_client) - before == 1
-        assert (submission.rest, pairs(submission)) == (Rest({}, {2: 0}), [2])
+        assert (submission.rest, pairs(submission)) == (KnownScores({}, {2: 0}), [2])
 
 
 class TestRepeats:
     @pytest.mark.parametrize("cached", [True, False])
     async def test_equal_documents_are_scored_once(self, make: Maker, cached: bool) -> None:
         submission = await prepare(make(cached=cached), "a", "b", "a", "a")
-        assert (submission.rest, pairs(submission)) == (Rest({}, {2: 0, 3: 0}), [2])
+        assert (submission.rest, pairs(submission)) == (KnownScores({}, {2: 0, 3: 0}), [2])
 
 
 class TestListwise:
@@ -168,7 +169,7 @@ class TestInstructions:
 
 class TestAPoolThatFailedToStart:
     @pytest.fixture(autouse=True)
-    async def _down(self, pools: PoolWatch, redis_client: Any) -> None:
+    async def _down(self, pools: PoolMonitor, redis_client: Any) -> None:
         HeartbeatWriter(redis_client, MODEL, "w1").beat(WorkerState.FAILED, "the weights are not there")
         await pools.refresh()
 
@@ -189,7 +190,7 @@ def asked(*queries: str) -> list[Document]:
 class TestQueriesOfTheirOwn:
     async def test_a_shard_has_one_query(self, make: Maker) -> None:
         submission = await prepare(make(), documents=asked("a", "a", "b", "a"))
-        assert (pairs(submission), submission.rest, len(submission.envelopes)) == ([2, 1, 1], None, 3)
+        assert (pairs(submission), submission.rest, len(submission.messages)) == ([2, 1, 1], None, 3)
 
     async def test_a_run_is_cut_where_it_is_too_large(self, make: Maker) -> None:
         preparation = make(limits=replace(LIMITS, shard_tokens=1))

@@ -10,9 +10,9 @@ import pytest
 
 from api.app import create_app
 from api.settings import ApiSettings
-from shared import keys
 from shared.contracts import WorkClass
-from shared.ledger.job_ledger import Ledger
+from shared.keys import pool_keys
+from shared.ledger.job_ledger import JobLedger
 from shared.ledger.worker_ledger import WorkerLedger
 from shared.models import ModelRegistry, ModelSpec, PoolSettings
 from shared.pools.heartbeats import HeartbeatWriter, WorkerState
@@ -61,7 +61,7 @@ async def test_a_pool_that_sleeps(client: httpx.AsyncClient) -> None:
     }
 
 
-async def test_a_pool_at_work(client: httpx.AsyncClient, ledger: Ledger, redis_client: Any) -> None:
+async def test_a_pool_at_work(client: httpx.AsyncClient, ledger: JobLedger, redis_client: Any) -> None:
     await ledger.submit(make_submission("job-1", request=make_request("a", "b", "c"), shards=2))
     await ledger.submit(make_submission("job-2", work_class=WorkClass.BATCH))
     WorkerLedger(redis_client, MODEL).claim(make_lease(0))
@@ -87,7 +87,7 @@ async def test_a_pool_at_work(client: httpx.AsyncClient, ledger: Ledger, redis_c
     assert 9 <= pool["start_seconds"] < 15
 
 
-async def test_what_is_read_is_what_is_so_now(client: httpx.AsyncClient, ledger: Ledger, redis_client: Any) -> None:
+async def test_what_is_read_is_what_is_so_now(client: httpx.AsyncClient, ledger: JobLedger, redis_client: Any) -> None:
     """Whoever scales by it must not see what was so a second ago."""
     for number in range(5):
         await ledger.submit(make_submission(f"job-{number}"))
@@ -103,7 +103,7 @@ async def test_what_is_read_is_what_is_so_now(client: httpx.AsyncClient, ledger:
 async def test_a_pool_whose_workers_do_not_start(client: httpx.AsyncClient, redis_client: Any) -> None:
     for number, age in enumerate((3.0, 0.5)):
         beat = {"worker": f"w{number}", "state": "failed", "at": time.time() - age, "reason": "no weights"}
-        redis_client.hset(keys.workers("always"), f"w{number}", json.dumps(beat))
+        redis_client.hset(pool_keys.workers("always"), f"w{number}", json.dumps(beat))
     pool = await read(client, "always")
     assert (pool["desired"], pool["failures"], pool["failure"]) == (0, 2, "no weights")
     assert pool["reason"] == "2 starts in a row failed (no weights): next try in 2 s"

@@ -20,7 +20,7 @@ import yaml
 from api.app import create_app
 from api.auth.key_store import KeyStore
 from api.settings import ApiSettings
-from shared import keys
+from shared.keys import pool_keys
 from shared.models import load_models
 from shared.store.client import connect_async
 from tests.infra.kubernetes.manifests import (
@@ -136,7 +136,7 @@ def test_the_triggers_are_about_their_own_model() -> None:
             model = environment_of(deployment)["RERANKQ_MODEL"]
             filled_in = yaml.safe_dump(pattern["spec"]["triggers"]).replace("MODEL", model)
             assert scaled_object["spec"]["triggers"] == yaml.safe_load(filled_in)
-            assert trigger_of(scaled_object, "redis")["metadata"]["listName"] == keys.outstanding(model)
+            assert trigger_of(scaled_object, "redis")["metadata"]["listName"] == pool_keys.outstanding(model)
             url = trigger_of(scaled_object, "metrics-api")["metadata"]["url"]
             assert urlsplit(url).path == f"/v1/pools/{model}"
 

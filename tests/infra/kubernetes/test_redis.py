@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from infra.local.redis_server import find_binary, free_port
-from shared.processes import Child, stop_all
+from shared.processes import ChildProcess, stop_all
 from tests.infra.kubernetes.manifests import FOLDER, container_of, environment_of, named, read
 
 PASSWORD = "a password"
@@ -29,7 +29,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int
     assert shell == ["sh", "-c"]
     script = here(script, folders).replace("redis-server ", f"{find_binary()} ")
     environment = dict(os.environ) | {"REDISCLI_AUTH": PASSWORD}
-    child = Child("redis", [*shell, script], folders["/data"] / "log", environment)
+    child = ChildProcess("redis", [*shell, script], folders["/data"] / "log", environment)
     yield "127.0.0.1", port
     stop_all([child], grace_seconds=5)
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.local.log_follower import Follower, following
+from infra.local.log_follower import LogFollower, follow_log
 from tests.worker.support import wait_until
 
 HEAD = "2026-11-21 12:01:37,313 INFO "
@@ -28,11 +28,11 @@ def test_only_what_the_logger_itself_says_is_read(log: Path) -> None:
         "Traceback (most recent call last):\n"
         "2026-11-21 12:01:38,000 WARNING autoscaler: Redis cannot be reached\n",
     )
-    assert Follower(log, "autoscaler").new() == ["1 request waits: starting a worker", "Redis cannot be reached"]
+    assert LogFollower(log, "autoscaler").new() == ["1 request waits: starting a worker", "Redis cannot be reached"]
 
 
 def test_each_line_once_and_only_when_it_is_whole(log: Path) -> None:
-    follower = Follower(log, "autoscaler")
+    follower = LogFollower(log, "autoscaler")
     assert follower.new() == []
     append(log, f"{HEAD}autosc")
     assert follower.new() == []
@@ -45,12 +45,12 @@ def test_each_line_once_and_only_when_it_is_whole(log: Path) -> None:
 
 def test_what_is_no_text_stops_nobody(log: Path) -> None:
     log.write_bytes(b"\xff\xfe\n" + f"{HEAD}autoscaler: one\n".encode())
-    assert Follower(log, "autoscaler").new() == ["one"]
+    assert LogFollower(log, "autoscaler").new() == ["one"]
 
 
 def test_it_is_told_as_it_comes_and_no_longer_than_wanted(log: Path) -> None:
     told: list[str] = []
-    with following(log, "autoscaler", told.append):
+    with follow_log(log, "autoscaler", told.append):
         append(log, f"{HEAD}autoscaler: one\n")
         wait_until(lambda: told == ["one"])
     append(log, f"{HEAD}autoscaler: two\n")

@@ -14,7 +14,7 @@ import redis
 from infra.local.redis_server import start_redis
 from infra.local.supervisor import HEALTHY_SECONDS, LONGEST_DELAY_SECONDS, Supervisor
 from shared.errors import ConfigurationError
-from shared.processes import Child, how_it_ended, stop_all
+from shared.processes import ChildProcess, describe_exit, stop_all
 
 
 class Clock:
@@ -31,13 +31,13 @@ class Spawner:
     def __init__(self, folder: Path) -> None:
         self._log = folder / "part.log"
         self.program: list[str] = ["sleep", "60"]
-        self.children: list[Child] = []
+        self.children: list[ChildProcess] = []
         self.error: Exception | None = None
 
-    def __call__(self) -> Child:
+    def __call__(self) -> ChildProcess:
         if self.error:
             raise self.error
-        self.children.append(Child("part", self.program, self._log, os.environ))
+        self.children.append(ChildProcess("part", self.program, self._log, os.environ))
         return self.children[-1]
 
 
@@ -58,14 +58,14 @@ def spawner(tmp_path: Path) -> Iterator[Spawner]:
     stop_all(made.children, grace_seconds=5)
 
 
-def until_it_ended(child: Child) -> None:
+def until_it_ended(child: ChildProcess) -> None:
     deadline = time.monotonic() + 10
     while child.exit_status is None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
-def end(child: Child, number: int = signal.SIGKILL) -> None:
+def end(child: ChildProcess, number: int = signal.SIGKILL) -> None:
     os.kill(child.pid, number)
     until_it_ended(child)
 
@@ -204,7 +204,7 @@ def test_what_an_ended_process_has_started_does_not_live_on(
     ],
 )
 def test_an_end_is_said_in_words(status: int, words: str) -> None:
-    assert how_it_ended(status) == words
+    assert describe_exit(status) == words
 
 
 def test_redis_killed_and_started_again_has_what_it_had(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from shared.contracts import MAX_PRIORITY, Document, RerankRequest, ScoreScale, 
 from shared.ledger.encoding import (
     decode_request,
     decode_scores,
-    decode_shard,
+    decode_shard_request,
     encode_documents,
     encode_request,
     encode_scores,
@@ -84,7 +84,7 @@ def test_one_slice_is_the_request_with_these_documents_alone(request: RerankRequ
 def test_a_shard_is_scored_against_the_query_that_its_documents_have(request: RerankRequest) -> None:
     first = request.documents[:1]
     own = first[0].query if first else None
-    decoded = decode_shard(encode_request(request), encode_documents(first))
+    decoded = decode_shard_request(encode_request(request), encode_documents(first))
     expected = request.query if own is None else own
     assert decoded == request.model_copy(update={"documents": first, "query": expected})
 

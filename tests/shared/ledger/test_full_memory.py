@@ -6,19 +6,14 @@ from typing import Any
 import pytest
 import redis
 
-from shared import keys
 from shared.contracts import WorkClass
 from shared.errors import StoreUnavailable
-from shared.ledger.job_ledger import Ledger, Ring
-from shared.ledger.job_record import JobFailure, JobState
-from shared.ledger.worker_ledger import (
-    TRANSIENT_ERRORS_ALLOWED,
-    ClaimVerdict,
-    FinishVerdict,
-    RenewVerdict,
-    WorkerLedger,
-)
+from shared.keys import pool_keys
+from shared.ledger.job_ledger import JobLedger
+from shared.ledger.job_record import JobFailure, JobStatus
+from shared.ledger.worker_ledger import MAX_TRANSIENT_ERRORS, ClaimVerdict, FinishVerdict, RenewVerdict, WorkerLedger
 from shared.pools.heartbeats import HeartbeatWriter, WorkerState
+from shared.queue.messages import WakeUp
 from tests.shared.support import (
     JOB,
     MODEL,
@@ -27,7 +22,7 @@ from tests.shared.support import (
     make_scores,
     make_submission,
     out_of_memory,
-    read_doorbell,
+    read_message,
     read_record,
 )
 
@@ -36,7 +31,7 @@ FAILURE = JobFailure("scoring_failed", "the engine gave up")
 
 
 @pytest.fixture
-async def accepted(ledger: Ledger, worker: WorkerLedger, redis_client: redis.Redis) -> None:
+async def accepted(ledger: JobLedger, worker: WorkerLedger, redis_client: redis.Redis) -> None:
     """A job of two shards, the first one in a worker's hands; the scripts are known to Redis."""
     await ledger.submit(make_submission(shards=2))
     worker.claim(make_lease())
@@ -49,30 +44,30 @@ def full(accepted: None, redis_client: redis.Redis) -> Iterator[None]:
         yield
 
 
-async def test_a_full_store_takes_no_job_and_no_part_of_one(ledger: Ledger, redis_client: Any) -> None:
+async def test_a_full_store_takes_no_job_and_no_part_of_one(ledger: JobLedger, redis_client: Any) -> None:
     with out_of_memory(redis_client), pytest.raises(StoreUnavailable, match="out of memory"):
         await ledger.submit(make_submission(idempotency="mine"))
     assert redis_client.keys() == []
 
 
 @pytest.mark.usefixtures("full")
-async def test_claiming_and_finishing_bring_the_job_to_its_result(ledger: Ledger, worker: WorkerLedger) -> None:
+async def test_claiming_and_finishing_bring_the_job_to_its_result(ledger: JobLedger, worker: WorkerLedger) -> None:
     assert worker.claim(make_lease(1)).verdict is ClaimVerdict.RUN
     for shard in (0, 1):
         assert worker.finish(make_lease(shard), make_scores(float(shard)), INTERACTIVE) is FinishVerdict.ACCEPTED
     record = await read_record(ledger)
-    assert (record.state, record.left) == (JobState.SUCCEEDED, 0)
+    assert (record.status, record.shards_left) == (JobStatus.SUCCEEDED, 0)
 
 
 @pytest.mark.usefixtures("full")
-async def test_reading_what_is_done(ledger: Ledger, worker: WorkerLedger) -> None:
+async def test_reading_what_is_done(ledger: JobLedger, worker: WorkerLedger) -> None:
     worker.finish(make_lease(), make_scores(0.5), INTERACTIVE)
     _, shards = await ledger.read_finished(JOB)
     assert [shard.scores for shard in shards] == [[0.5]]
 
 
 @pytest.mark.usefixtures("full")
-async def test_reading_the_request(ledger: Ledger) -> None:
+async def test_reading_the_request(ledger: JobLedger) -> None:
     assert await ledger.read_request(JOB) == (make_submission(shards=2).request, None)
 
 
@@ -85,59 +80,59 @@ def test_renewing(worker: WorkerLedger, store: StoreView) -> None:
 def test_saying_where_a_worker_stands(redis_client: Any) -> None:
     """Whoever is not heard is taken for gone, and killed."""
     HeartbeatWriter(redis_client, MODEL, "w1").beat(WorkerState.READY, tokens_per_second=1.0)
-    assert redis_client.hlen(keys.workers(MODEL)) == 1
-    assert redis_client.hexists(keys.measured(MODEL), "tokens_per_second")
+    assert redis_client.hlen(pool_keys.workers(MODEL)) == 1
+    assert redis_client.hexists(pool_keys.measurements(MODEL), "tokens_per_second")
 
 
 @pytest.mark.usefixtures("full")
-async def test_failing(ledger: Ledger, worker: WorkerLedger) -> None:
+async def test_failing(ledger: JobLedger, worker: WorkerLedger) -> None:
     assert worker.fail(make_lease(), FAILURE) is FinishVerdict.ACCEPTED
     assert (await read_record(ledger)).failure == FAILURE
 
 
 @pytest.mark.usefixtures("full")
 def test_giving_back(worker: WorkerLedger, store: StoreView) -> None:
-    assert worker.give_back(make_lease(), INTERACTIVE) is FinishVerdict.ACCEPTED
-    assert store.shard()["state"] == "queued"
+    assert worker.release(make_lease(), INTERACTIVE) is FinishVerdict.ACCEPTED
+    assert store.shard()["status"] == "queued"
 
 
 @pytest.mark.usefixtures("full")
-async def test_retrying_until_the_budget_is_spent(ledger: Ledger, worker: WorkerLedger, store: StoreView) -> None:
-    for _ in range(TRANSIENT_ERRORS_ALLOWED + 1):
+async def test_retrying_until_the_budget_is_spent(ledger: JobLedger, worker: WorkerLedger, store: StoreView) -> None:
+    for _ in range(MAX_TRANSIENT_ERRORS + 1):
         worker.claim(make_lease())
         worker.retry_later(make_lease(), 1.0, FAILURE)
-    assert (await read_record(ledger)).state is JobState.FAILED
+    assert (await read_record(ledger)).status is JobStatus.FAILED
     assert len(store.dead()) == 1
 
 
 @pytest.mark.usefixtures("full")
-async def test_canceling(ledger: Ledger) -> None:
-    assert await ledger.cancel(await read_record(ledger)) is JobState.CANCELED
+async def test_canceling(ledger: JobLedger) -> None:
+    assert await ledger.cancel(await read_record(ledger)) is JobStatus.CANCELED
 
 
 @pytest.mark.usefixtures("full")
-async def test_deleting(ledger: Ledger) -> None:
+async def test_deleting(ledger: JobLedger) -> None:
     assert await ledger.delete(await read_record(ledger))
     assert await ledger.read(JOB) is None
 
 
-async def test_expiring(ledger: Ledger, accepted: None, store: StoreView, redis_client: redis.Redis) -> None:
+async def test_expiring(ledger: JobLedger, accepted: None, store: StoreView, redis_client: redis.Redis) -> None:
     store.pass_deadline()
     with out_of_memory(redis_client):
         assert await ledger.expire(MODEL) == 1
-    assert (await read_record(ledger)).state is JobState.EXPIRED
+    assert (await read_record(ledger)).status is JobStatus.EXPIRED
 
 
 async def test_taking_a_silent_workers_shard_away(
-    ledger: Ledger, accepted: None, store: StoreView, redis_client: redis.Redis
+    ledger: JobLedger, accepted: None, store: StoreView, redis_client: redis.Redis
 ) -> None:
     store.end_lease()
     with out_of_memory(redis_client):
-        assert await ledger.reconcile(MODEL) == [Ring(JOB, 0, INTERACTIVE)]
+        assert await ledger.reconcile(MODEL) == [WakeUp(JOB, 0, INTERACTIVE)]
 
 
 async def test_looking_after_a_lease_that_is_kept(
-    ledger: Ledger, accepted: None, store: StoreView, redis_client: redis.Redis
+    ledger: JobLedger, accepted: None, store: StoreView, redis_client: redis.Redis
 ) -> None:
     store.make_due()
     with out_of_memory(redis_client):
@@ -145,36 +140,36 @@ async def test_looking_after_a_lease_that_is_kept(
 
 
 async def test_looking_after_a_doorbell_that_nobody_heard(
-    ledger: Ledger, accepted: None, store: StoreView, redis_client: redis.Redis
+    ledger: JobLedger, accepted: None, store: StoreView, redis_client: redis.Redis
 ) -> None:
-    store.take_doorbells()
+    store.drop_messages()
     store.make_due(1)
     with out_of_memory(redis_client):
-        assert await ledger.reconcile(MODEL) == [Ring(JOB, 1, INTERACTIVE)]
+        assert await ledger.reconcile(MODEL) == [WakeUp(JOB, 1, INTERACTIVE)]
 
 
-async def test_ringing_again(ledger: Ledger, redis_client: redis.Redis) -> None:
+async def test_ringing_again(ledger: JobLedger, redis_client: redis.Redis) -> None:
     with out_of_memory(redis_client):
-        await ledger.ring("rerankq:queue:m:batch", [b"doorbell"])
+        await ledger.enqueue("rerankq:queue:m:batch", [b"doorbell"])
 
 
 async def test_finishing_rings_for_the_next_shard(
-    ledger: Ledger, ringing_worker: WorkerLedger, store: StoreView, redis_client: redis.Redis
+    ledger: JobLedger, enqueueing_worker: WorkerLedger, store: StoreView, redis_client: redis.Redis
 ) -> None:
     await ledger.submit(make_submission(shards=2, rung=1))
-    ringing_worker.claim(make_lease())
-    store.take_doorbells()
+    enqueueing_worker.claim(make_lease())
+    store.drop_messages()
     with out_of_memory(redis_client):
-        assert ringing_worker.finish(make_lease(), make_scores(), INTERACTIVE) is FinishVerdict.ACCEPTED
-    assert [read_doorbell(message) for message in store.doorbells()] == [(JOB, 1)]
+        assert enqueueing_worker.finish(make_lease(), make_scores(), INTERACTIVE) is FinishVerdict.ACCEPTED
+    assert [read_message(message) for message in store.messages()] == [(JOB, 1)]
 
 
 async def test_giving_back_rings_for_somebody_else(
-    ledger: Ledger, ringing_worker: WorkerLedger, store: StoreView, redis_client: redis.Redis
+    ledger: JobLedger, enqueueing_worker: WorkerLedger, store: StoreView, redis_client: redis.Redis
 ) -> None:
     await ledger.submit(make_submission())
-    ringing_worker.claim(make_lease())
-    store.take_doorbells()
+    enqueueing_worker.claim(make_lease())
+    store.drop_messages()
     with out_of_memory(redis_client):
-        assert ringing_worker.give_back(make_lease(), INTERACTIVE) is FinishVerdict.ACCEPTED
-    assert [read_doorbell(message) for message in store.doorbells()] == [(JOB, 0)]
+        assert enqueueing_worker.release(make_lease(), INTERACTIVE) is FinishVerdict.ACCEPTED
+    assert [read_message(message) for message in store.messages()] == [(JOB, 0)]

@@ -3,11 +3,11 @@ from typing import Any
 
 import pytest
 
-from shared import keys
 from shared.contracts import WorkClass
 from shared.errors import IdempotencyConflict
-from shared.ledger.job_ledger import Acceptance, Ledger
-from shared.ledger.job_record import JobState
+from shared.keys import job_keys
+from shared.ledger.job_ledger import Acceptance, JobLedger
+from shared.ledger.job_record import JobStatus
 from shared.ledger.worker_ledger import WorkerLedger
 from shared.sharding import ShardSize
 from tests.shared.conftest import LIFETIMES
@@ -24,11 +24,11 @@ from tests.shared.support import (
 INTERACTIVE = WorkClass.INTERACTIVE
 ONE = ShardSize(1, 9)
 FIRST = make_submission("job-1", idempotency="mine")
-NAME = keys.idempotency(OWNER, "mine")
+NAME = job_keys.idempotency(OWNER, "mine")
 
 
 async def test_the_same_request_under_the_same_key_is_the_same_job(
-    ledger: Ledger, store: StoreView, redis_client: Any
+    ledger: JobLedger, store: StoreView, redis_client: Any
 ) -> None:
     assert await ledger.submit(FIRST) == Acceptance("job-1", existing=False)
     before = set(redis_client.keys())
@@ -36,22 +36,22 @@ async def test_the_same_request_under_the_same_key_is_the_same_job(
     assert await ledger.submit(again) == Acceptance("job-1", existing=True)
     assert set(redis_client.keys()) == before
     assert store.outstanding() == ["job-1/0"]
-    assert len(store.doorbells()) == 1
+    assert len(store.messages()) == 1
 
 
-async def test_a_caller_that_waited_may_come_back_for_its_job_as_batch_work(ledger: Ledger) -> None:
+async def test_a_caller_that_waited_may_come_back_for_its_job_as_batch_work(ledger: JobLedger) -> None:
     await ledger.submit(FIRST)
     again = replace(make_submission("job-2", idempotency="mine"), work_class=WorkClass.BATCH)
     assert await ledger.submit(again) == Acceptance("job-1", existing=True)
 
 
-async def test_it_stands_for_the_job_whatever_has_become_of_it(ledger: Ledger, worker: WorkerLedger) -> None:
+async def test_it_stands_for_the_job_whatever_has_become_of_it(ledger: JobLedger, worker: WorkerLedger) -> None:
     await ledger.submit(FIRST)
     worker.claim(make_lease())
     worker.finish(make_lease(), make_scores(), INTERACTIVE)
     again = make_submission("job-2", idempotency="mine")
     assert await ledger.submit(again) == Acceptance("job-1", existing=True)
-    assert (await read_record(ledger)).state is JobState.SUCCEEDED
+    assert (await read_record(ledger)).status is JobStatus.SUCCEEDED
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,9 @@ async def test_it_stands_for_the_job_whatever_has_become_of_it(ledger: Ledger, w
     ],
     ids=["another document", "another top_n", "another priority", "another dialect"],
 )
-async def test_another_request_under_the_same_key_is_a_conflict(ledger: Ledger, store: StoreView, other: Any) -> None:
+async def test_another_request_under_the_same_key_is_a_conflict(
+    ledger: JobLedger, store: StoreView, other: Any
+) -> None:
     await ledger.submit(FIRST)
     with pytest.raises(IdempotencyConflict, match="stands for another request") as caught:
         await ledger.submit(replace(other, job_id="job-2"))
@@ -73,7 +75,7 @@ async def test_another_request_under_the_same_key_is_a_conflict(ledger: Ledger, 
     assert store.outstanding() == ["job-1/0"]
 
 
-async def test_documents_cannot_change_places_unnoticed(ledger: Ledger) -> None:
+async def test_documents_cannot_change_places_unnoticed(ledger: JobLedger) -> None:
     """What is compared has the documents' borders in it."""
     request = make_request("ab", "c")
     await ledger.submit(replace(FIRST, request=request, sizes=[ONE, ONE]))
@@ -83,23 +85,23 @@ async def test_documents_cannot_change_places_unnoticed(ledger: Ledger) -> None:
             await ledger.submit(replace(FIRST, job_id="job-2", request=make_request(*texts), sizes=sizes))
 
 
-async def test_the_key_of_another_owner_is_another_key(ledger: Ledger) -> None:
+async def test_the_key_of_another_owner_is_another_key(ledger: JobLedger) -> None:
     await ledger.submit(FIRST)
     other = replace(make_submission("job-2", idempotency="mine"), owner="owner-2")
     assert await ledger.submit(other) == Acceptance("job-2", existing=False)
 
 
-async def test_without_a_key_every_submission_is_a_job(ledger: Ledger, redis_client: Any) -> None:
+async def test_without_a_key_every_submission_is_a_job(ledger: JobLedger, redis_client: Any) -> None:
     for job_id in ("job-1", "job-2"):
         assert await ledger.submit(make_submission(job_id)) == Acceptance(job_id, existing=False)
     assert redis_client.keys("rerankq:idempotency:*") == []
 
 
-async def test_a_submit_that_is_sent_again_after_a_lost_answer_is_the_first_one(ledger: Ledger) -> None:
+async def test_a_submit_that_is_sent_again_after_a_lost_answer_is_the_first_one(ledger: JobLedger) -> None:
     assert await ledger.submit(FIRST) == await ledger.submit(FIRST) == Acceptance("job-1", existing=False)
 
 
-async def test_the_key_goes_with_its_deleted_job(ledger: Ledger, redis_client: Any) -> None:
+async def test_the_key_goes_with_its_deleted_job(ledger: JobLedger, redis_client: Any) -> None:
     await ledger.submit(FIRST)
     await ledger.delete(await read_record(ledger))
     assert not redis_client.exists(NAME)
@@ -107,7 +109,7 @@ async def test_the_key_goes_with_its_deleted_job(ledger: Ledger, redis_client: A
     assert await ledger.submit(again) == Acceptance("job-2", existing=False)
 
 
-async def test_the_key_lives_as_long_as_its_job(ledger: Ledger, store: StoreView) -> None:
+async def test_the_key_lives_as_long_as_its_job(ledger: JobLedger, store: StoreView) -> None:
     await ledger.submit(FIRST)
     assert LIFETIMES.result < store.remaining_seconds(NAME) <= LIFETIMES.unfinished
     await ledger.cancel(await read_record(ledger))
@@ -116,5 +118,5 @@ async def test_the_key_lives_as_long_as_its_job(ledger: Ledger, store: StoreView
 
 def test_what_a_caller_writes_into_its_key_is_in_no_name() -> None:
     secret = "a secret " * 100
-    assert "secret" not in keys.idempotency(OWNER, secret)
-    assert len(keys.idempotency(OWNER, secret)) == len(keys.idempotency(OWNER, "x"))
+    assert "secret" not in job_keys.idempotency(OWNER, secret)
+    assert len(job_keys.idempotency(OWNER, secret)) == len(job_keys.idempotency(OWNER, "x"))

@@ -6,18 +6,13 @@ from typing import Any
 import pytest
 import redis
 
-from shared import keys
 from shared.contracts import WorkClass
 from shared.errors import StoreUnavailable
-from shared.ledger.job_ledger import CRASHES_ALLOWED, REPEAT_RING_SECONDS, Acceptance, Ledger, Ring
-from shared.ledger.job_record import JobFailure, JobRecord, JobState
-from shared.ledger.worker_ledger import (
-    LEASE_SECONDS,
-    TRANSIENT_ERRORS_ALLOWED,
-    ClaimVerdict,
-    FinishVerdict,
-    WorkerLedger,
-)
+from shared.keys import job_keys, pool_keys, queue_keys
+from shared.ledger.job_ledger import MAX_CRASHES, RESEND_SECONDS, Acceptance, JobLedger
+from shared.ledger.job_record import JobFailure, JobRecord, JobStatus
+from shared.ledger.worker_ledger import LEASE_SECONDS, MAX_TRANSIENT_ERRORS, ClaimVerdict, FinishVerdict, WorkerLedger
+from shared.queue.messages import WakeUp
 from shared.store.client import RETRY_AFTER_SECONDS, connect, connect_async
 from tests.shared.conftest import LIFETIMES
 from tests.shared.support import (
@@ -30,7 +25,7 @@ from tests.shared.support import (
     make_request,
     make_scores,
     make_submission,
-    read_doorbell,
+    read_message,
     read_record,
 )
 
@@ -38,45 +33,45 @@ INTERACTIVE = WorkClass.INTERACTIVE
 FAILURE = JobFailure("scoring_failed", "the engine gave up")
 
 
-End = Callable[[Ledger, WorkerLedger, StoreView], Awaitable[None]]
+End = Callable[[JobLedger, WorkerLedger, StoreView], Awaitable[None]]
 
 
-async def finished(_: Ledger, worker: WorkerLedger, __: StoreView) -> None:
+async def finished(_: JobLedger, worker: WorkerLedger, __: StoreView) -> None:
     worker.finish(make_lease(1), make_scores(), INTERACTIVE)
 
 
-async def failed(_: Ledger, worker: WorkerLedger, __: StoreView) -> None:
+async def failed(_: JobLedger, worker: WorkerLedger, __: StoreView) -> None:
     worker.fail(make_lease(1), FAILURE)
 
 
-async def canceled(ledger: Ledger, _: WorkerLedger, __: StoreView) -> None:
+async def canceled(ledger: JobLedger, _: WorkerLedger, __: StoreView) -> None:
     await ledger.cancel(await read_record(ledger))
 
 
-async def expired_at_a_claim(_: Ledger, worker: WorkerLedger, store: StoreView) -> None:
+async def expired_at_a_claim(_: JobLedger, worker: WorkerLedger, store: StoreView) -> None:
     store.pass_deadline()
     worker.claim(make_lease(1))
 
 
-async def expired_at_a_renewal(_: Ledger, worker: WorkerLedger, store: StoreView) -> None:
+async def expired_at_a_renewal(_: JobLedger, worker: WorkerLedger, store: StoreView) -> None:
     store.pass_deadline()
     worker.renew([make_lease(1)])
 
 
-async def expired_unseen(ledger: Ledger, _: WorkerLedger, store: StoreView) -> None:
+async def expired_unseen(ledger: JobLedger, _: WorkerLedger, store: StoreView) -> None:
     store.pass_deadline()
     await ledger.expire(MODEL)
 
 
-async def crashed_too_often(ledger: Ledger, worker: WorkerLedger, store: StoreView) -> None:
-    for _ in range(CRASHES_ALLOWED):
+async def crashed_too_often(ledger: JobLedger, worker: WorkerLedger, store: StoreView) -> None:
+    for _ in range(MAX_CRASHES):
         worker.claim(make_lease(1))
         store.end_lease(1)
         await ledger.reconcile(MODEL)
 
 
-async def retried_too_often(_: Ledger, worker: WorkerLedger, __: StoreView) -> None:
-    for _try in range(TRANSIENT_ERRORS_ALLOWED + 1):
+async def retried_too_often(_: JobLedger, worker: WorkerLedger, __: StoreView) -> None:
+    for _try in range(MAX_TRANSIENT_ERRORS + 1):
         worker.claim(make_lease(1))
         worker.retry_later(make_lease(1), 1.0, FAILURE)
 
@@ -96,7 +91,7 @@ ENDS: list[End] = [
 
 class TestSubmit:
     async def test_job_request_shards_outstanding_members_and_doorbells_appear_together(
-        self, ledger: Ledger, store: StoreView
+        self, ledger: JobLedger, store: StoreView
     ) -> None:
         submission = make_submission(shards=2, deadline_seconds=30)
         assert await ledger.submit(submission) == Acceptance(JOB, existing=False)
@@ -104,14 +99,16 @@ class TestSubmit:
         record = await read_record(ledger)
         assert record == JobRecord(
             id=JOB,
-            state=JobState.QUEUED,
+            status=JobStatus.QUEUED,
             model=MODEL,
             dialect="superset",
             owner=OWNER,
             work_class=WorkClass.INTERACTIVE,
             pairs=2,
+            pairs_known=0,
+            pairs_scored=0,
             shards=2,
-            left=2,
+            shards_left=2,
             created_ms=record.created_ms,
             started_ms=0,
             finished_ms=0,
@@ -119,75 +116,75 @@ class TestSubmit:
             failure=None,
         )
         assert await ledger.read_request(JOB) == (make_submission(shards=2).request, None)
-        assert [store.shard(number) for number in range(2)] == [{"state": "queued"}] * 2
+        assert [store.shard(number) for number in range(2)] == [{"status": "queued"}] * 2
         assert [store.size(number) for number in range(2)] == submission.sizes
         assert store.outstanding() == ["job-1/0", "job-1/1"]
         assert store.deadlines() == [JOB]
-        assert store.doorbells() == [b"doorbell job-1/0", b"doorbell job-1/1"]
+        assert store.messages() == [b"doorbell job-1/0", b"doorbell job-1/1"]
 
-    async def test_only_the_first_shards_of_a_large_job_are_rung_for(self, ledger: Ledger, store: StoreView) -> None:
+    async def test_only_the_first_shards_of_a_large_job_are_rung_for(self, ledger: JobLedger, store: StoreView) -> None:
         await ledger.submit(make_submission(shards=4, rung=2))
-        assert store.doorbells() == [b"doorbell job-1/0", b"doorbell job-1/1"]
-        assert [store.shard(number)["state"] for number in range(4)] == ["queued", "queued", "waiting", "waiting"]
+        assert store.messages() == [b"doorbell job-1/0", b"doorbell job-1/1"]
+        assert [store.shard(number)["status"] for number in range(4)] == ["queued", "queued", "waiting", "waiting"]
         assert len(store.outstanding()) == 4
         assert [store.due_in_seconds(number) < 3600 for number in range(4)] == [True, True, False, False]
 
-    async def test_the_time_of_acceptance_is_redis_own(self, ledger: Ledger, store: StoreView) -> None:
+    async def test_the_time_of_acceptance_is_redis_own(self, ledger: JobLedger, store: StoreView) -> None:
         before = store.now_ms()
         await ledger.submit(make_submission())
         assert before <= (await read_record(ledger)).created_ms <= store.now_ms()
 
-    async def test_the_oldest_doorbell_is_popped_first(self, ledger: Ledger, store: StoreView) -> None:
+    async def test_the_oldest_doorbell_is_popped_first(self, ledger: JobLedger, store: StoreView) -> None:
         await ledger.submit(make_submission("job-1"))
         await ledger.submit(make_submission("job-2"))
-        assert store.doorbells() == [b"doorbell job-1/0", b"doorbell job-2/0"]
+        assert store.messages() == [b"doorbell job-1/0", b"doorbell job-2/0"]
 
-    async def test_batch_work_has_a_queue_of_its_own(self, ledger: Ledger, store: StoreView) -> None:
+    async def test_batch_work_has_a_queue_of_its_own(self, ledger: JobLedger, store: StoreView) -> None:
         await ledger.submit(replace(make_submission(), work_class=WorkClass.BATCH))
-        assert store.doorbells() == []
-        assert len(store.doorbells(WorkClass.BATCH)) == 1
+        assert store.messages() == []
+        assert len(store.messages(WorkClass.BATCH)) == 1
 
     async def test_a_submit_that_is_sent_again_changes_nothing(
-        self, ledger: Ledger, worker: WorkerLedger, store: StoreView
+        self, ledger: JobLedger, worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission())
         worker.claim(make_lease())
         worker.finish(make_lease(), make_scores(), INTERACTIVE)
         await ledger.submit(make_submission())
-        assert (await read_record(ledger)).state is JobState.SUCCEEDED
-        assert len(store.doorbells()) == 1
+        assert (await read_record(ledger)).status is JobStatus.SUCCEEDED
+        assert len(store.messages()) == 1
 
 
 class TestReading:
-    async def test_what_is_not_there_is_none(self, ledger: Ledger) -> None:
+    async def test_what_is_not_there_is_none(self, ledger: JobLedger) -> None:
         assert await ledger.read("job-x") is None
         assert await ledger.read_request("job-x") is None
         assert await ledger.read_finished("job-x") == (None, [])
 
-    async def test_many_states_at_once(self, ledger: Ledger, worker: WorkerLedger) -> None:
+    async def test_many_states_at_once(self, ledger: JobLedger, worker: WorkerLedger) -> None:
         for job_id in ("job-1", "job-2"):
             await ledger.submit(make_submission(job_id))
         worker.claim(make_lease(job_id="job-2"))
-        assert await ledger.states(["job-1", "job-2", "job-x"]) == {
-            "job-1": JobState.QUEUED,
-            "job-2": JobState.RUNNING,
+        assert await ledger.statuses(["job-1", "job-2", "job-x"]) == {
+            "job-1": JobStatus.QUEUED,
+            "job-2": JobStatus.RUNNING,
             "job-x": None,
         }
 
-    async def test_scores_come_back_in_the_order_of_the_shards(self, ledger: Ledger, worker: WorkerLedger) -> None:
+    async def test_scores_come_back_in_the_order_of_the_shards(self, ledger: JobLedger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission(shards=11))
         for shard in reversed(range(11)):
             worker.claim(make_lease(shard, f"token {shard}"))
             worker.finish(make_lease(shard, f"token {shard}"), make_scores(float(shard)), INTERACTIVE)
         record, shards = await ledger.read_finished(JOB)
         assert record is not None
-        assert record.state is JobState.SUCCEEDED
+        assert record.status is JobStatus.SUCCEEDED
         assert [shard.scores for shard in shards] == [[float(number)] for number in range(11)]
 
 
 class TestClaim:
     async def test_a_queued_shard_is_given_with_its_request_and_its_wait(
-        self, ledger: Ledger, worker: WorkerLedger
+        self, ledger: JobLedger, worker: WorkerLedger
     ) -> None:
         await ledger.submit(make_submission())
         await asyncio.sleep(0.01)
@@ -196,23 +193,23 @@ class TestClaim:
         assert 10 <= claim.queue_ms < 60_000
 
         record = await read_record(ledger)
-        assert record.state is JobState.RUNNING
+        assert record.status is JobStatus.RUNNING
         assert record.started_ms == record.created_ms + claim.queue_ms
 
     def test_an_unknown_job_is_gone(self, worker: WorkerLedger) -> None:
         assert worker.claim(make_lease(job_id="job-x")).verdict is ClaimVerdict.GONE
 
-    async def test_a_shard_under_a_live_lease_is_held(self, ledger: Ledger, worker: WorkerLedger) -> None:
+    async def test_a_shard_under_a_live_lease_is_held(self, ledger: JobLedger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission())
         worker.claim(make_lease(token="first"))
         assert worker.claim(make_lease(token="second")).verdict is ClaimVerdict.HELD
 
-    async def test_shards_are_claimed_each_for_itself(self, ledger: Ledger, worker: WorkerLedger) -> None:
+    async def test_shards_are_claimed_each_for_itself(self, ledger: JobLedger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission(shards=2))
         assert worker.claim(make_lease(token="first")).verdict is ClaimVerdict.RUN
         assert worker.claim(make_lease(1, "second")).verdict is ClaimVerdict.RUN
 
-    async def test_a_shard_comes_with_its_own_documents_alone(self, ledger: Ledger, worker: WorkerLedger) -> None:
+    async def test_a_shard_comes_with_its_own_documents_alone(self, ledger: JobLedger, worker: WorkerLedger) -> None:
         request = make_request("a", "b", "c", "d", "e", top_n=2, priority=7)
         await ledger.submit(make_submission(request=request, shards=2))
         given = [worker.claim(make_lease(shard)).request for shard in (0, 1)]
@@ -222,15 +219,15 @@ class TestClaim:
         ]
         assert await ledger.read_request(JOB) == (request, None)
 
-    async def test_a_claim_is_leased(self, ledger: Ledger, worker: WorkerLedger, store: StoreView) -> None:
+    async def test_a_claim_is_leased(self, ledger: JobLedger, worker: WorkerLedger, store: StoreView) -> None:
         await ledger.submit(make_submission())
         worker.claim(make_lease())
         assert store.lease() == "token"
-        assert 0 < store.remaining_seconds(keys.lease(JOB, 0)) <= LEASE_SECONDS
+        assert 0 < store.remaining_seconds(job_keys.lease(JOB, 0)) <= LEASE_SECONDS
         assert 0 < store.due_in_seconds() <= LEASE_SECONDS
 
     async def test_a_shard_whose_lease_ran_out_is_held_until_the_reconciler_has_taken_it_away(
-        self, ledger: Ledger, worker: WorkerLedger, store: StoreView
+        self, ledger: JobLedger, worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission())
         worker.claim(make_lease(token="first"))
@@ -240,33 +237,33 @@ class TestClaim:
         assert worker.claim(make_lease(token="second")).verdict is ClaimVerdict.RUN
 
     async def test_what_must_have_no_company_is_not_given_to_a_worker_that_has_some(
-        self, ledger: Ledger, worker: WorkerLedger, store: StoreView, redis_client: Any
+        self, ledger: JobLedger, worker: WorkerLedger, store: StoreView, redis_client: Any
     ) -> None:
         await ledger.submit(make_submission())
-        redis_client.hset(keys.shards(JOB), "0:alone", 1)
+        redis_client.hset(job_keys.shards(JOB), "0:run_alone", 1)
         assert worker.claim(make_lease(), alone=False).verdict is ClaimVerdict.ALONE
         # Not leased: while it waits, whatever happens to the worker is not its crash.
-        assert (store.shard()["state"], store.lease()) == ("queued", None)
-        assert (await read_record(ledger)).state is JobState.QUEUED
+        assert (store.shard()["status"], store.lease()) == ("queued", None)
+        assert (await read_record(ledger)).status is JobStatus.QUEUED
         assert worker.claim(make_lease(), alone=True).verdict is ClaimVerdict.RUN
 
     async def test_that_it_must_have_no_company_is_said_only_of_what_could_be_taken(
-        self, ledger: Ledger, worker: WorkerLedger, redis_client: Any
+        self, ledger: JobLedger, worker: WorkerLedger, redis_client: Any
     ) -> None:
         await ledger.submit(make_submission(shards=2))
-        redis_client.hset(keys.shards(JOB), "0:alone", 1)
+        redis_client.hset(job_keys.shards(JOB), "0:run_alone", 1)
         worker.claim(make_lease(token="somebody else"))
         assert worker.claim(make_lease(), alone=False).verdict is ClaimVerdict.HELD
         worker.finish(make_lease(token="somebody else"), make_scores(), INTERACTIVE)
         assert worker.claim(make_lease(), alone=False).verdict is ClaimVerdict.DONE
 
     async def test_many_are_claimed_at_once_each_with_its_own_answer(
-        self, ledger: Ledger, worker: WorkerLedger, redis_client: Any
+        self, ledger: JobLedger, worker: WorkerLedger, redis_client: Any
     ) -> None:
         await ledger.submit(make_submission(shards=4, request=make_request("a", "b", "c", "d")))
         worker.claim(make_lease(1, "somebody else"))
-        redis_client.hset(keys.shards(JOB), "2:alone", 1)
-        redis_client.hset(keys.documents(JOB), "3", "not JSON")
+        redis_client.hset(job_keys.shards(JOB), "2:run_alone", 1)
+        redis_client.hset(job_keys.documents(JOB), "3", "not JSON")
         leases = [make_lease(shard) for shard in range(4)] + [make_lease(job_id="job-x")]
         claims = worker.claim_all(leases, alone=False)
         assert [claim.verdict for claim in claims] == [
@@ -279,20 +276,20 @@ class TestClaim:
         assert [claim.request is not None for claim in claims] == [True, False, False, False, False]
         assert worker.claim_all([], alone=False) == []
 
-    async def test_a_scored_shard_of_a_job_that_goes_on_is_done(self, ledger: Ledger, worker: WorkerLedger) -> None:
+    async def test_a_scored_shard_of_a_job_that_goes_on_is_done(self, ledger: JobLedger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission(shards=2))
         worker.claim(make_lease())
         worker.finish(make_lease(), make_scores(), INTERACTIVE)
         assert worker.claim(make_lease(token="another")).verdict is ClaimVerdict.DONE
 
-    async def test_a_job_that_has_ended_has_nothing_to_claim(self, ledger: Ledger, worker: WorkerLedger) -> None:
+    async def test_a_job_that_has_ended_has_nothing_to_claim(self, ledger: JobLedger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission())
         await ledger.cancel(await read_record(ledger))
         assert worker.claim(make_lease()).verdict is ClaimVerdict.ENDED
 
     async def test_past_the_deadline_the_job_expires(
         self,
-        ledger: Ledger,
+        ledger: JobLedger,
         worker: WorkerLedger,
         store: StoreView,
         announced: Callable[[], list[str]],
@@ -300,46 +297,46 @@ class TestClaim:
         await ledger.submit(make_submission(deadline_seconds=0.001))
         await asyncio.sleep(0.01)
         assert worker.claim(make_lease()).verdict is ClaimVerdict.ENDED
-        assert (await read_record(ledger)).state is JobState.EXPIRED
+        assert (await read_record(ledger)).status is JobStatus.EXPIRED
         assert (store.outstanding(), store.deadlines()) == ([], [])
         assert announced() == [JOB]
 
-    async def test_a_claim_that_is_sent_again_is_still_ours(self, ledger: Ledger, worker: WorkerLedger) -> None:
+    async def test_a_claim_that_is_sent_again_is_still_ours(self, ledger: JobLedger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission())
         worker.claim(make_lease())
         assert worker.claim(make_lease()).verdict is ClaimVerdict.RUN
 
 
 class TestFinish:
-    async def test_the_last_shard_makes_the_job_succeed(self, ledger: Ledger, worker: WorkerLedger) -> None:
+    async def test_the_last_shard_makes_the_job_succeed(self, ledger: JobLedger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission(shards=2))
         states = []
         for shard in (0, 1):
             worker.claim(make_lease(shard))
             assert worker.finish(make_lease(shard), make_scores(), INTERACTIVE) is FinishVerdict.ACCEPTED
             record = await read_record(ledger)
-            states.append((record.state, record.left))
-        assert states == [(JobState.RUNNING, 1), (JobState.SUCCEEDED, 0)]
+            states.append((record.status, record.shards_left))
+        assert states == [(JobStatus.RUNNING, 1), (JobStatus.SUCCEEDED, 0)]
         assert record.finished_ms >= record.started_ms >= record.created_ms
 
     async def test_a_shard_that_is_done_is_no_longer_outstanding(
-        self, ledger: Ledger, worker: WorkerLedger, store: StoreView
+        self, ledger: JobLedger, worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission(shards=2))
         worker.claim(make_lease())
         worker.finish(make_lease(), make_scores(), INTERACTIVE)
         assert store.outstanding() == ["job-1/1"]
 
-    async def test_a_second_finish_of_a_shard_is_stale(self, ledger: Ledger, worker: WorkerLedger) -> None:
+    async def test_a_second_finish_of_a_shard_is_stale(self, ledger: JobLedger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission(shards=2))
         worker.claim(make_lease())
         worker.finish(make_lease(), make_scores(0.1, 0.2), INTERACTIVE)
         assert worker.finish(make_lease(), make_scores(0.8, 0.9), INTERACTIVE) is FinishVerdict.STALE
         _, shards = await ledger.read_finished(JOB)
         assert shards == [make_scores(0.1, 0.2)]
-        assert (await read_record(ledger)).left == 1
+        assert (await read_record(ledger)).shards_left == 1
 
-    async def test_a_finish_after_the_end_is_too_late(self, ledger: Ledger, worker: WorkerLedger) -> None:
+    async def test_a_finish_after_the_end_is_too_late(self, ledger: JobLedger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission())
         worker.claim(make_lease())
         worker.finish(make_lease(), make_scores(), INTERACTIVE)
@@ -348,12 +345,12 @@ class TestFinish:
     def test_a_finish_of_a_job_that_is_gone_is_too_late(self, worker: WorkerLedger) -> None:
         assert worker.finish(make_lease(job_id="job-x"), make_scores(), INTERACTIVE) is FinishVerdict.ENDED
 
-    async def test_nobody_finishes_what_was_never_claimed(self, ledger: Ledger, worker: WorkerLedger) -> None:
+    async def test_nobody_finishes_what_was_never_claimed(self, ledger: JobLedger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission())
         assert worker.finish(make_lease(), make_scores(), INTERACTIVE) is FinishVerdict.STALE
 
     async def test_a_shard_that_was_taken_away_is_its_first_owners_no_longer(
-        self, ledger: Ledger, worker: WorkerLedger, store: StoreView
+        self, ledger: JobLedger, worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission())
         first, second = make_lease(token="first"), make_lease(token="second")
@@ -363,7 +360,7 @@ class TestFinish:
         for _ in range(2):
             assert worker.finish(first, make_scores(0.1, 0.1), INTERACTIVE) is FinishVerdict.STALE
             assert worker.fail(first, FAILURE) is FinishVerdict.STALE
-            assert worker.give_back(first, INTERACTIVE) is FinishVerdict.STALE
+            assert worker.release(first, INTERACTIVE) is FinishVerdict.STALE
             assert worker.retry_later(first, 1.0, FAILURE) is FinishVerdict.STALE
             worker.claim(second)
         assert worker.finish(second, make_scores(0.9, 0.9), INTERACTIVE) is FinishVerdict.ACCEPTED
@@ -371,7 +368,7 @@ class TestFinish:
         assert shards == [make_scores(0.9, 0.9)]
 
     async def test_an_owner_whose_lease_ran_out_may_finish_while_nobody_has_taken_it_away(
-        self, ledger: Ledger, worker: WorkerLedger, store: StoreView
+        self, ledger: JobLedger, worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission())
         worker.claim(make_lease())
@@ -379,53 +376,53 @@ class TestFinish:
         assert worker.finish(make_lease(), make_scores(), INTERACTIVE) is FinishVerdict.ACCEPTED
 
     async def test_every_shard_is_accepted_exactly_once(
-        self, ledger: Ledger, worker: WorkerLedger, store: StoreView
+        self, ledger: JobLedger, worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission(shards=3))
         for shard in (2, 0, 1):
             worker.claim(make_lease(shard))
             for _ in range(2):
                 worker.finish(make_lease(shard), make_scores(), INTERACTIVE)
-        assert [store.shard(shard)["accepted"] for shard in range(3)] == ["1", "1", "1"]
+        assert [store.shard(shard)["finishes_accepted"] for shard in range(3)] == ["1", "1", "1"]
 
     async def test_every_shard_that_is_done_rings_for_the_next_one(
-        self, ledger: Ledger, ringing_worker: WorkerLedger, store: StoreView
+        self, ledger: JobLedger, enqueueing_worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission(shards=4, rung=2))
-        store.take_doorbells()
+        store.drop_messages()
         rung: list[list[tuple[str, int]]] = []
         for shard in (1, 0, 2, 3):
-            ringing_worker.claim(make_lease(shard))
-            ringing_worker.finish(make_lease(shard), make_scores(), INTERACTIVE)
-            rung.append([read_doorbell(message) for message in store.doorbells()])
-            store.take_doorbells()
+            enqueueing_worker.claim(make_lease(shard))
+            enqueueing_worker.finish(make_lease(shard), make_scores(), INTERACTIVE)
+            rung.append([read_message(message) for message in store.messages()])
+            store.drop_messages()
         assert rung == [[(JOB, 2)], [(JOB, 3)], [], []]
-        assert (await read_record(ledger)).state is JobState.SUCCEEDED
+        assert (await read_record(ledger)).status is JobStatus.SUCCEEDED
 
     async def test_the_next_shard_is_looked_after_even_if_nobody_rang(
-        self, ledger: Ledger, worker: WorkerLedger, store: StoreView
+        self, ledger: JobLedger, worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission(shards=3, rung=1))
-        store.take_doorbells()
+        store.drop_messages()
         worker.claim(make_lease())
         worker.finish(make_lease(), make_scores(), INTERACTIVE)
-        assert [store.shard(shard)["state"] for shard in (1, 2)] == ["queued", "waiting"]
-        assert 0 < store.due_in_seconds(1) <= REPEAT_RING_SECONDS
+        assert [store.shard(shard)["status"] for shard in (1, 2)] == ["queued", "waiting"]
+        assert 0 < store.due_in_seconds(1) <= RESEND_SECONDS
         store.make_due(1)
-        assert await ledger.reconcile(MODEL) == [Ring(JOB, 1, INTERACTIVE)]
+        assert await ledger.reconcile(MODEL) == [WakeUp(JOB, 1, INTERACTIVE)]
 
     async def test_the_next_shard_of_batch_work_is_rung_for_in_the_queue_of_batch_work(
-        self, ledger: Ledger, ringing_worker: WorkerLedger, store: StoreView
+        self, ledger: JobLedger, enqueueing_worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(replace(make_submission(shards=2, rung=1), work_class=WorkClass.BATCH))
-        store.take_doorbells()
-        ringing_worker.claim(make_lease())
-        ringing_worker.finish(make_lease(), make_scores(), WorkClass.BATCH)
-        assert store.doorbells() == []
-        assert [read_doorbell(message) for message in store.doorbells(WorkClass.BATCH)] == [(JOB, 1)]
+        store.drop_messages()
+        enqueueing_worker.claim(make_lease())
+        enqueueing_worker.finish(make_lease(), make_scores(), WorkClass.BATCH)
+        assert store.messages() == []
+        assert [read_message(message) for message in store.messages(WorkClass.BATCH)] == [(JOB, 1)]
 
     async def test_a_shard_that_was_claimed_before_its_turn_is_not_scored_twice(
-        self, ledger: Ledger, worker: WorkerLedger, store: StoreView
+        self, ledger: JobLedger, worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission(shards=3, rung=1))
         for shard in (1, 0):
@@ -436,50 +433,52 @@ class TestFinish:
 
 
 class TestFail:
-    async def test_one_failed_shard_fails_the_job(self, ledger: Ledger, worker: WorkerLedger, store: StoreView) -> None:
+    async def test_one_failed_shard_fails_the_job(
+        self, ledger: JobLedger, worker: WorkerLedger, store: StoreView
+    ) -> None:
         await ledger.submit(make_submission(shards=2))
         worker.claim(make_lease(1))
         assert worker.fail(make_lease(1), FAILURE) is FinishVerdict.ACCEPTED
         record = await read_record(ledger)
-        assert (record.state, record.failure) == (JobState.FAILED, FAILURE)
+        assert (record.status, record.failure) == (JobStatus.FAILED, FAILURE)
         assert store.outstanding() == []
 
-    async def test_a_failure_under_a_foreign_token_is_stale(self, ledger: Ledger, worker: WorkerLedger) -> None:
+    async def test_a_failure_under_a_foreign_token_is_stale(self, ledger: JobLedger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission())
         worker.claim(make_lease())
         assert worker.fail(make_lease(token="another"), FAILURE) is FinishVerdict.STALE
-        assert (await read_record(ledger)).state is JobState.RUNNING
+        assert (await read_record(ledger)).status is JobStatus.RUNNING
 
-    async def test_a_failure_after_the_end_is_too_late(self, ledger: Ledger, worker: WorkerLedger) -> None:
+    async def test_a_failure_after_the_end_is_too_late(self, ledger: JobLedger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission())
         worker.claim(make_lease())
         worker.finish(make_lease(), make_scores(), INTERACTIVE)
         assert worker.fail(make_lease(), FAILURE) is FinishVerdict.ENDED
         assert worker.fail(make_lease(job_id="job-x"), FAILURE) is FinishVerdict.ENDED
         record = await read_record(ledger)
-        assert (record.state, record.failure) == (JobState.SUCCEEDED, None)
+        assert (record.status, record.failure) == (JobStatus.SUCCEEDED, None)
 
 
 class TestCancel:
-    async def test_a_canceled_job_stays_canceled(self, ledger: Ledger, store: StoreView) -> None:
+    async def test_a_canceled_job_stays_canceled(self, ledger: JobLedger, store: StoreView) -> None:
         await ledger.submit(make_submission())
         record = await read_record(ledger)
-        assert await ledger.cancel(record) is JobState.CANCELED
+        assert await ledger.cancel(record) is JobStatus.CANCELED
         canceled = await read_record(ledger)
-        assert await ledger.cancel(record) is JobState.CANCELED
+        assert await ledger.cancel(record) is JobStatus.CANCELED
         assert await read_record(ledger) == canceled
         assert store.outstanding() == []
 
-    async def test_a_job_that_succeeded_stays_as_it_is(self, ledger: Ledger, worker: WorkerLedger) -> None:
+    async def test_a_job_that_succeeded_stays_as_it_is(self, ledger: JobLedger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission())
         worker.claim(make_lease())
         worker.finish(make_lease(), make_scores(), INTERACTIVE)
         succeeded = await ledger.read_finished(JOB)
-        assert await ledger.cancel(await read_record(ledger)) is JobState.SUCCEEDED
+        assert await ledger.cancel(await read_record(ledger)) is JobStatus.SUCCEEDED
         assert await ledger.read_finished(JOB) == succeeded
 
     async def test_a_running_shard_of_a_canceled_job_is_not_accepted(
-        self, ledger: Ledger, worker: WorkerLedger
+        self, ledger: JobLedger, worker: WorkerLedger
     ) -> None:
         await ledger.submit(make_submission())
         worker.claim(make_lease())
@@ -488,7 +487,7 @@ class TestCancel:
         _, shards = await ledger.read_finished(JOB)
         assert shards == []
 
-    async def test_a_job_that_is_gone_has_no_state(self, ledger: Ledger) -> None:
+    async def test_a_job_that_is_gone_has_no_state(self, ledger: JobLedger) -> None:
         await ledger.submit(make_submission())
         record = await read_record(ledger)
         await ledger.delete(record)
@@ -498,7 +497,7 @@ class TestCancel:
 class TestDelete:
     @pytest.mark.parametrize("finished", [False, True])
     async def test_no_trace_stays_but_the_doorbell_and_when_the_pool_was_last_used(
-        self, ledger: Ledger, worker: WorkerLedger, redis_client: redis.Redis, finished: bool
+        self, ledger: JobLedger, worker: WorkerLedger, redis_client: redis.Redis, finished: bool
     ) -> None:
         await ledger.submit(make_submission())
         if finished:
@@ -506,43 +505,52 @@ class TestDelete:
             worker.finish(make_lease(), make_scores(), INTERACTIVE)
         record = await read_record(ledger)
         assert await ledger.delete(record)
-        assert set(redis_client.keys()) == {keys.queue(MODEL, INTERACTIVE).encode(), keys.load(MODEL).encode()}
-        assert list(redis_client.hgetall(keys.load(MODEL))) == [b"ended_ms"]
+        assert set(redis_client.keys()) == {
+            queue_keys.queue(MODEL, INTERACTIVE).encode(),
+            pool_keys.load(MODEL).encode(),
+        }
+        assert list(redis_client.hgetall(pool_keys.load(MODEL))) == [b"ended_ms"]
         assert not await ledger.delete(record)
 
 
 class TestLifetimes:
     async def test_every_key_of_an_unfinished_job_has_a_ceiling(
-        self, ledger: Ledger, worker: WorkerLedger, store: StoreView
+        self, ledger: JobLedger, worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission(shards=2))
         worker.claim(make_lease())
-        for key in (keys.job(JOB), keys.request(JOB), keys.documents(JOB), keys.shards(JOB)):
+        for key in (job_keys.job(JOB), job_keys.request(JOB), job_keys.documents(JOB), job_keys.shards(JOB)):
             assert LIFETIMES.result < store.remaining_seconds(key) <= LIFETIMES.unfinished
         worker.finish(make_lease(), make_scores(), INTERACTIVE)
-        assert store.remaining_seconds(keys.results(JOB)) > LIFETIMES.result
+        assert store.remaining_seconds(job_keys.results(JOB)) > LIFETIMES.result
 
     @pytest.mark.parametrize("end", ENDS)
     async def test_every_key_of_an_ended_job_goes_when_its_result_does(
-        self, ledger: Ledger, worker: WorkerLedger, store: StoreView, redis_client: Any, end: End
+        self, ledger: JobLedger, worker: WorkerLedger, store: StoreView, redis_client: Any, end: End
     ) -> None:
         await ledger.submit(make_submission(shards=2, idempotency="mine"))
         worker.claim(make_lease())
         worker.finish(make_lease(), make_scores(), INTERACTIVE)
         worker.claim(make_lease(1))
         await end(ledger, worker, store)
-        assert (await read_record(ledger)).state.final
+        assert (await read_record(ledger)).status.final
 
-        names = [keys.job(JOB), keys.request(JOB), keys.documents(JOB), keys.shards(JOB), keys.results(JOB)]
+        names = [
+            job_keys.job(JOB),
+            job_keys.request(JOB),
+            job_keys.documents(JOB),
+            job_keys.shards(JOB),
+            job_keys.results(JOB),
+        ]
         assert {key.decode() for key in redis_client.keys("rerankq:job:*")} == set(names)
-        for key in (*names, keys.idempotency(OWNER, "mine")):
+        for key in (*names, job_keys.idempotency(OWNER, "mine")):
             assert 0 < store.remaining_seconds(key) <= LIFETIMES.result
         assert (store.outstanding(), store.deadlines()) == ([], [])
 
 
 class TestAnnouncements:
     async def test_only_the_last_finish_is_announced(
-        self, ledger: Ledger, worker: WorkerLedger, announced: Callable[[], list[str]]
+        self, ledger: JobLedger, worker: WorkerLedger, announced: Callable[[], list[str]]
     ) -> None:
         await ledger.submit(make_submission(shards=2))
         worker.claim(make_lease())
@@ -553,7 +561,7 @@ class TestAnnouncements:
         assert announced() == [JOB]
 
     async def test_an_end_is_announced_once_whatever_comes_after(
-        self, ledger: Ledger, worker: WorkerLedger, announced: Callable[[], list[str]]
+        self, ledger: JobLedger, worker: WorkerLedger, announced: Callable[[], list[str]]
     ) -> None:
         await ledger.submit(make_submission())
         worker.claim(make_lease())
@@ -570,7 +578,7 @@ class TestAnnouncements:
     @pytest.mark.parametrize("end", ENDS)
     async def test_every_end_wakes_those_who_wait_once(
         self,
-        ledger: Ledger,
+        ledger: JobLedger,
         worker: WorkerLedger,
         store: StoreView,
         announced: Callable[[], list[str]],
@@ -583,43 +591,43 @@ class TestAnnouncements:
         await end(ledger, worker, store)
         assert announced() == [JOB]
 
-    async def test_deleting_wakes_those_who_wait(self, ledger: Ledger, announced: Callable[[], list[str]]) -> None:
+    async def test_deleting_wakes_those_who_wait(self, ledger: JobLedger, announced: Callable[[], list[str]]) -> None:
         await ledger.submit(make_submission())
         await ledger.delete(await read_record(ledger))
         assert announced() == [JOB]
 
 
 class TestRing:
-    async def test_what_is_rung_for_again_comes_before_what_is_new(self, ledger: Ledger, store: StoreView) -> None:
+    async def test_what_is_rung_for_again_comes_before_what_is_new(self, ledger: JobLedger, store: StoreView) -> None:
         await ledger.submit(make_submission())
-        await ledger.ring(keys.queue(MODEL, INTERACTIVE), [b"first", b"second"])
-        assert store.doorbells() == [b"first", b"second", b"doorbell job-1/0"]
+        await ledger.enqueue(queue_keys.queue(MODEL, INTERACTIVE), [b"first", b"second"])
+        assert store.messages() == [b"first", b"second", b"doorbell job-1/0"]
 
-    async def test_without_a_doorbell_nothing_is_rung(self, ledger: Ledger, redis_client: Any) -> None:
-        await ledger.ring(keys.queue(MODEL, INTERACTIVE), [])
+    async def test_without_a_doorbell_nothing_is_rung(self, ledger: JobLedger, redis_client: Any) -> None:
+        await ledger.enqueue(queue_keys.queue(MODEL, INTERACTIVE), [])
         assert redis_client.keys() == []
 
     async def test_so_many_doorbells_as_a_job_may_have_shards_are_rung_at_once(
-        self, ledger: Ledger, store: StoreView
+        self, ledger: JobLedger, store: StoreView
     ) -> None:
         messages = [b"doorbell %d" % number for number in range(10_000)]
-        await ledger.ring(keys.queue(MODEL, INTERACTIVE), messages)
-        assert store.doorbells() == messages
+        await ledger.enqueue(queue_keys.queue(MODEL, INTERACTIVE), messages)
+        assert store.messages() == messages
 
 
 class TestWithoutAStore:
     async def test_no_redis_is_store_unavailable_for_the_api(self) -> None:
         client = connect_async(dead_redis_url())
-        ledger = Ledger(client)
+        ledger = JobLedger(client)
         calls = [
             ledger.submit(make_submission()),
             ledger.read(JOB),
             ledger.read_request(JOB),
             ledger.read_finished(JOB),
-            ledger.states([JOB]),
+            ledger.statuses([JOB]),
             ledger.reconcile(MODEL),
             ledger.expire(MODEL),
-            ledger.ring("queue", [b"doorbell"]),
+            ledger.enqueue("queue", [b"doorbell"]),
         ]
         for call in calls:
             with pytest.raises(StoreUnavailable, match="cannot be reached") as caught:
@@ -638,13 +646,15 @@ class TestWithoutAStore:
                 worker.fail(make_lease(), FAILURE)
             for call in (
                 lambda: worker.renew([make_lease()]),
-                lambda: worker.give_back(make_lease(), INTERACTIVE),
+                lambda: worker.release(make_lease(), INTERACTIVE),
                 lambda: worker.retry_later(make_lease(), 1.0, FAILURE),
             ):
                 with pytest.raises(StoreUnavailable, match="cannot be reached"):
                     call()
 
-    async def test_scripts_come_back_after_redis_forgot_them(self, ledger: Ledger, redis_client: redis.Redis) -> None:
+    async def test_scripts_come_back_after_redis_forgot_them(
+        self, ledger: JobLedger, redis_client: redis.Redis
+    ) -> None:
         await ledger.submit(make_submission("job-1"))
         redis_client.script_flush()
         await ledger.submit(make_submission("job-2"))

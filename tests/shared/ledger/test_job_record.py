@@ -1,17 +1,19 @@
 import pytest
 
 from shared.contracts import WorkClass
-from shared.ledger.job_record import JobFailure, JobRecord, JobState, new_job_id
+from shared.ledger.job_record import JobFailure, JobRecord, JobStatus, new_job_id
 
 FIELDS = {
-    b"state": b"running",
+    b"status": b"running",
     b"model": b"m",
     b"dialect": b"superset",
     b"owner": b"",
     b"class": b"batch",
     b"pairs": b"3",
+    b"pairs_known": b"1",
+    b"pairs_scored": b"1",
     b"shards": b"2",
-    b"left": b"1",
+    b"shards_left": b"1",
     b"created_ms": b"1700000000000",
     b"started_ms": b"1700000000500",
     b"deadline_ms": b"0",
@@ -21,14 +23,16 @@ FIELDS = {
 def test_a_hash_becomes_a_record() -> None:
     assert JobRecord.from_hash("job-1", FIELDS) == JobRecord(
         id="job-1",
-        state=JobState.RUNNING,
+        status=JobStatus.RUNNING,
         model="m",
         dialect="superset",
         owner="",
         work_class=WorkClass.BATCH,
         pairs=3,
+        pairs_known=1,
+        pairs_scored=1,
         shards=2,
-        left=1,
+        shards_left=1,
         created_ms=1_700_000_000_000,
         started_ms=1_700_000_000_500,
         finished_ms=0,
@@ -39,11 +43,11 @@ def test_a_hash_becomes_a_record() -> None:
 
 def test_a_failure_survives_its_json() -> None:
     failure = JobFailure("scoring_failed", 'the engine said "no": ü')
-    fields = FIELDS | {b"state": b"failed", b"failure": failure.to_json().encode()}
+    fields = FIELDS | {b"status": b"failed", b"failure": failure.to_json().encode()}
     assert JobRecord.from_hash("job-1", fields).failure == failure
 
 
-@pytest.mark.parametrize("missing", [b"state", b"model", b"dialect", b"owner", b"class"])
+@pytest.mark.parametrize("missing", [b"status", b"model", b"dialect", b"owner", b"class"])
 def test_a_hash_that_is_not_a_jobs_is_refused(missing: bytes) -> None:
     fields = {name: value for name, value in FIELDS.items() if name != missing}
     with pytest.raises(KeyError):
@@ -51,11 +55,11 @@ def test_a_hash_that_is_not_a_jobs_is_refused(missing: bytes) -> None:
 
 
 def test_four_states_are_final() -> None:
-    assert [state for state in JobState if state.final] == [
-        JobState.SUCCEEDED,
-        JobState.FAILED,
-        JobState.CANCELED,
-        JobState.EXPIRED,
+    assert [state for state in JobStatus if state.final] == [
+        JobStatus.SUCCEEDED,
+        JobStatus.FAILED,
+        JobStatus.CANCELED,
+        JobStatus.EXPIRED,
     ]
 
 

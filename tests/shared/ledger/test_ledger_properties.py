@@ -1,6 +1,6 @@
 """Random sequences of everything that may happen to a job, on the real ledger, against what was promised of it.
 
-The promise: a job has one state, and a final one stays (but for a revival); of a shard one finish is accepted; there
+The promise: a job has one status, and a final one stays (but for a revival); of a shard one finish is accepted; there
 is a result exactly when the job succeeded; what is not done of an unfinished job is outstanding, and looked after;
 what is counted as the pool's load is what is outstanding; only a budget that is spent writes to the dead list.
 """
@@ -28,13 +28,14 @@ from hypothesis.stateful import (
 
 import shared.ledger.job_ledger
 import shared.ledger.worker_ledger
-from shared import keys
 from shared.contracts import WorkClass
+from shared.keys import job_keys, pool_keys
 from shared.ledger.encoding import decode_scores
-from shared.ledger.job_ledger import Ledger, Ring
-from shared.ledger.job_record import JobFailure, JobRecord, JobState
+from shared.ledger.job_ledger import JobLedger
+from shared.ledger.job_record import JobFailure, JobRecord, JobStatus
 from shared.ledger.worker_ledger import ClaimVerdict, FinishVerdict, RenewVerdict, ShardLease, WorkerLedger
-from shared.pools.signals import Load, read_signals_now
+from shared.pools.signals import ClassLoad, read_signals_blocking
+from shared.queue.messages import WakeUp
 from shared.sharding import ShardSize
 from shared.store.client import connect_async
 from tests.shared.conftest import LIFETIMES
@@ -42,19 +43,19 @@ from tests.shared.support import MODEL, StoreView, make_scores, make_submission
 
 T = TypeVar("T")
 
-CRASHES_ALLOWED = 2
-TRANSIENT_ERRORS_ALLOWED = 1
+MAX_CRASHES = 2
+MAX_TRANSIENT_ERRORS = 1
 """So small that a few random steps spend them."""
 INTERACTIVE = WorkClass.INTERACTIVE
 FAILURE = JobFailure("scoring_failed", "the engine gave up")
-QUEUED, RUNNING, SUCCEEDED = JobState.QUEUED, JobState.RUNNING, JobState.SUCCEEDED
+QUEUED, RUNNING, SUCCEEDED = JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.SUCCEEDED
 
 
 @dataclass
 class Shard:
     """What is promised of one shard; `token` is the one that counts."""
 
-    state: str
+    status: str
     token: str | None = None
     lease_lives: bool = False
     due: bool = False
@@ -63,24 +64,24 @@ class Shard:
     accepted: float | None = None
 
     def queue(self) -> None:
-        self.state, self.token, self.lease_lives = "queued", None, False
+        self.status, self.token, self.lease_lives = "queued", None, False
 
 
 @dataclass
 class Job:
-    """What is promised of one job; `state` None when it was deleted."""
+    """What is promised of one job; `status` None when it was deleted."""
 
     record: JobRecord
     shards: list[Shard]
-    state: JobState | None = QUEUED
+    status: JobStatus | None = QUEUED
     overdue: bool = False
 
     @property
     def goes_on(self) -> bool:
-        return self.state is not None and not self.state.final
+        return self.status is not None and not self.status.final
 
-    def end(self, state: JobState | None) -> None:
-        self.state = state
+    def end(self, status: JobStatus | None) -> None:
+        self.status = status
         for shard in self.shards:
             shard.lease_lives = shard.due = False
 
@@ -91,7 +92,7 @@ class LedgerMachine(RuleBasedStateMachine):
     jobs: Bundle[str] = Bundle("jobs")
     leases: Bundle[ShardLease] = Bundle("leases")
 
-    def __init__(self, runner: asyncio.Runner, ledger: Ledger, client: redis.Redis) -> None:
+    def __init__(self, runner: asyncio.Runner, ledger: JobLedger, client: redis.Redis) -> None:
         super().__init__()
         self._runner = runner
         self._ledger = ledger
@@ -134,23 +135,23 @@ class LedgerMachine(RuleBasedStateMachine):
     def submit_again(self, job_id: str) -> None:
         """As after a lost answer. One that was deleted meanwhile would be a new job."""
         job = self._model[job_id]
-        if job.state is not None:
+        if job.status is not None:
             self._wait(self._ledger.submit(make_submission(job_id, shards=len(job.shards))))
 
     @rule(job_id=jobs)
     def cancel(self, job_id: str) -> None:
         job = self._model[job_id]
         if job.goes_on:
-            job.end(JobState.CANCELED)
-        assert self._wait(self._ledger.cancel(job.record)) == job.state
+            job.end(JobStatus.CANCELED)
+        assert self._wait(self._ledger.cancel(job.record)) == job.status
 
     @rule(job_id=consumes(jobs))
     def delete(self, job_id: str) -> None:
         job = self._model[job_id]
-        existed = job.state is not None
+        existed = job.status is not None
         job.end(None)
         assert self._wait(self._ledger.delete(job.record)) == existed
-        assert not self._client.keys(f"{keys.job(job_id)}*")
+        assert not self._client.keys(f"{job_keys.job(job_id)}*")
 
     @rule(job_id=jobs)
     def revive(self, job_id: str) -> None:
@@ -163,17 +164,17 @@ class LedgerMachine(RuleBasedStateMachine):
         self._revive(data.draw(st.sampled_from(self._failed())))
 
     def _failed(self) -> list[str]:
-        return [job_id for job_id, job in self._model.items() if job.state is JobState.FAILED]
+        return [job_id for job_id, job in self._model.items() if job.status is JobStatus.FAILED]
 
     def _revive(self, job_id: str) -> None:
         job = self._model[job_id]
-        rings = self._wait(self._ledger.revive(job.record, 60))
-        if job.state is not JobState.FAILED:
+        rings = self._wait(self._ledger.retry_failed(job.record, 60))
+        if job.status is not JobStatus.FAILED:
             assert rings is None
             return
-        job.state, job.overdue = QUEUED, False
-        left = [number for number, shard in enumerate(job.shards) if shard.state != "done"]
-        assert rings == [Ring(job_id, number, job.record.work_class) for number in left]
+        job.status, job.overdue = QUEUED, False
+        left = [number for number, shard in enumerate(job.shards) if shard.status != "done"]
+        assert rings == [WakeUp(job_id, number, job.record.work_class) for number in left]
         for number in left:
             job.shards[number] = Shard("queued", due=True)
 
@@ -199,7 +200,7 @@ class LedgerMachine(RuleBasedStateMachine):
             (job_id, number)
             for job_id, job in self._model.items()
             for number, shard in enumerate(job.shards)
-            if job.goes_on and shard.state in states
+            if job.goes_on and shard.status in states
         ]
 
     @rule(lease=leases)
@@ -212,20 +213,20 @@ class LedgerMachine(RuleBasedStateMachine):
     def _claim(self, lease: ShardLease) -> ClaimVerdict:
         job, shard = self._at(lease)
         claim = self._worker.claim(lease)
-        if job.state is None:
+        if job.status is None:
             expected = ClaimVerdict.GONE
         elif not job.goes_on or job.overdue:
             expected = ClaimVerdict.ENDED
             if job.goes_on:
-                job.end(JobState.EXPIRED)
-        elif shard.state == "done":
+                job.end(JobStatus.EXPIRED)
+        elif shard.status == "done":
             expected = ClaimVerdict.DONE
-        elif shard.state == "leased" and shard.token != lease.token:
+        elif shard.status == "leased" and shard.token != lease.token:
             expected = ClaimVerdict.HELD
         else:
             expected = ClaimVerdict.RUN
-            job.state = RUNNING
-            shard.state, shard.token, shard.lease_lives, shard.due = "leased", lease.token, True, False
+            job.status = RUNNING
+            shard.status, shard.token, shard.lease_lives, shard.due = "leased", lease.token, True, False
         assert claim.verdict is expected
         return claim.verdict
 
@@ -233,10 +234,10 @@ class LedgerMachine(RuleBasedStateMachine):
     def renew(self, lease: ShardLease) -> None:
         job, shard = self._at(lease)
         if job.goes_on and job.overdue:
-            job.end(JobState.EXPIRED)
+            job.end(JobStatus.EXPIRED)
         if not job.goes_on:
             expected = RenewVerdict.ENDED
-        elif shard.state == "leased" and shard.token == lease.token:
+        elif shard.status == "leased" and shard.token == lease.token:
             expected = RenewVerdict.LIVE
             shard.lease_lives = True
         else:
@@ -247,7 +248,7 @@ class LedgerMachine(RuleBasedStateMachine):
         job, shard = self._at(lease)
         if not job.goes_on:
             return FinishVerdict.ENDED
-        live = shard.state == "leased" and shard.token == lease.token
+        live = shard.status == "leased" and shard.token == lease.token
         return FinishVerdict.ACCEPTED if live else FinishVerdict.STALE
 
     @rule(lease=leases)
@@ -268,23 +269,23 @@ class LedgerMachine(RuleBasedStateMachine):
             return
         job, shard = self._at(lease)
         assert shard.accepted is None
-        shard.state, shard.lease_lives, shard.due, shard.accepted = "done", False, False, score
-        if all(shard.state == "done" for shard in job.shards):
+        shard.status, shard.lease_lives, shard.due, shard.accepted = "done", False, False, score
+        if all(shard.status == "done" for shard in job.shards):
             job.end(SUCCEEDED)
-        elif waiting := [shard for shard in job.shards if shard.state == "waiting"]:
-            waiting[0].state = "queued"
+        elif waiting := [shard for shard in job.shards if shard.status == "waiting"]:
+            waiting[0].status = "queued"
 
     @rule(lease=leases)
     def fail(self, lease: ShardLease) -> None:
         expected = self._judge(lease)
         assert self._worker.fail(lease, FAILURE) is expected
         if expected is FinishVerdict.ACCEPTED:
-            self._at(lease)[0].end(JobState.FAILED)
+            self._at(lease)[0].end(JobStatus.FAILED)
 
     @rule(lease=leases)
-    def give_back(self, lease: ShardLease) -> None:
+    def release(self, lease: ShardLease) -> None:
         expected = self._judge(lease)
-        assert self._worker.give_back(lease, INTERACTIVE) is expected
+        assert self._worker.release(lease, INTERACTIVE) is expected
         if expected is FinishVerdict.ACCEPTED:
             shard = self._at(lease)[1]
             shard.queue()
@@ -297,7 +298,7 @@ class LedgerMachine(RuleBasedStateMachine):
             shard = self._at(lease)[1]
             shard.retries += 1
             shard.due = False
-            if shard.retries > TRANSIENT_ERRORS_ALLOWED:
+            if shard.retries > MAX_TRANSIENT_ERRORS:
                 expected = FinishVerdict.FAILED
                 self._bury(lease.job_id, lease.shard)
             else:
@@ -305,7 +306,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self._worker.retry_later(lease, 60.0, FAILURE) is expected
 
     def _bury(self, job_id: str, shard: int) -> None:
-        self._model[job_id].end(JobState.FAILED)
+        self._model[job_id].end(JobStatus.FAILED)
         self._dead.insert(0, (job_id, shard))
 
     # What time does, and who looks after it.
@@ -322,7 +323,7 @@ class LedgerMachine(RuleBasedStateMachine):
         job = self._model[job_id]
         if job.goes_on:
             for number, shard in enumerate(job.shards):
-                if shard.state in ("queued", "leased"):
+                if shard.status in ("queued", "leased"):
                     shard.due = True
                     self._store.make_due(number, job_id=job_id)
 
@@ -335,15 +336,15 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule()
     def doorbells_are_lost(self) -> None:
-        self._store.take_doorbells()
+        self._store.drop_messages()
 
     @precondition(lambda self: any(shard.due for job in self._model.values() for shard in job.shards))
     @rule()
     def reconcile(self) -> None:
-        rung = sum(len(self._store.doorbells(work_class)) for work_class in WorkClass)
+        rung = sum(len(self._store.messages(work_class)) for work_class in WorkClass)
         enough = rung >= len(self._store.outstanding())
-        due = self._client.zrangebyscore(keys.outstanding(MODEL), "-inf", self._store.now_ms())
-        expected: list[Ring] = []
+        due = self._client.zrangebyscore(pool_keys.outstanding(MODEL), "-inf", self._store.now_ms())
+        expected: list[WakeUp] = []
         for member in due:
             job_id, _, number = member.decode().rpartition("/")
             job, shard = self._model[job_id], self._model[job_id].shards[int(number)]
@@ -352,17 +353,17 @@ class LedgerMachine(RuleBasedStateMachine):
                 continue
             assert shard.due
             shard.due = False
-            if shard.state == "leased" and shard.lease_lives:
+            if shard.status == "leased" and shard.lease_lives:
                 continue
-            if shard.state == "leased":
+            if shard.status == "leased":
                 shard.crashes += 1
-                if shard.crashes >= CRASHES_ALLOWED:
+                if shard.crashes >= MAX_CRASHES:
                     self._bury(job_id, int(number))
                     continue
                 shard.queue()
             elif enough:
                 continue
-            expected.append(Ring(job_id, int(number), job.record.work_class))
+            expected.append(WakeUp(job_id, int(number), job.record.work_class))
         assert not [job_id for job_id, job in self._model.items() for shard in job.shards if shard.due]
         assert self._wait(self._ledger.reconcile(MODEL)) == expected
 
@@ -370,20 +371,20 @@ class LedgerMachine(RuleBasedStateMachine):
     def expire(self) -> None:
         overdue = [job for job in self._model.values() if job.goes_on and job.overdue]
         for job in overdue:
-            job.end(JobState.EXPIRED)
+            job.end(JobStatus.EXPIRED)
         assert self._wait(self._ledger.expire(MODEL)) == len(overdue)
 
     @invariant()
     def the_promise_holds(self) -> None:
-        left = [job_id for job_id, job in self._model.items() if job.state is not None]
+        left = [job_id for job_id, job in self._model.items() if job.status is not None]
         with self._client.pipeline(transaction=False) as pipe:
             for job_id in left:
-                for name in (keys.job(job_id), keys.shards(job_id), keys.results(job_id)):
+                for name in (job_keys.job(job_id), job_keys.shards(job_id), job_keys.results(job_id)):
                     pipe.hgetall(name)
                 for number in range(len(self._model[job_id].shards)):
-                    pipe.exists(keys.lease(job_id, number))
-            pipe.zrange(keys.outstanding(MODEL), 0, -1, withscores=True)
-            pipe.zrange(keys.deadlines(MODEL), 0, -1)
+                    pipe.exists(job_keys.lease(job_id, number))
+            pipe.zrange(pool_keys.outstanding(MODEL), 0, -1, withscores=True)
+            pipe.zrange(pool_keys.deadlines(MODEL), 0, -1)
             answers = iter(pipe.execute())
         for job_id in left:
             job = self._model[job_id]
@@ -401,10 +402,10 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @staticmethod
     def _check_record(job: Job, record: JobRecord) -> None:
-        assert record.state is job.state
-        assert record.left == sum(shard.state != "done" for shard in job.shards)
-        assert bool(record.finished_ms) == record.state.final
-        assert (record.failure is not None) == (record.state is JobState.FAILED)
+        assert record.status is job.status
+        assert record.shards_left == sum(shard.status != "done" for shard in job.shards)
+        assert bool(record.finished_ms) == record.status.final
+        assert (record.failure is not None) == (record.status is JobStatus.FAILED)
 
     @staticmethod
     def _check_results(job: Job, results: dict[bytes, bytes]) -> None:
@@ -412,15 +413,15 @@ class LedgerMachine(RuleBasedStateMachine):
         scores = {int(number): decode_scores(payload).scores for number, payload in results.items()}
         accepted = {number: [shard.accepted] for number, shard in enumerate(job.shards) if shard.accepted is not None}
         assert scores == accepted
-        assert (len(accepted) == len(job.shards)) == (job.state is SUCCEEDED)
+        assert (len(accepted) == len(job.shards)) == (job.status is SUCCEEDED)
 
     @staticmethod
     def _check_shards(job: Job, fields: dict[str, str], leases: list[bool]) -> None:
         for number, shard in enumerate(job.shards):
             assert leases[number] == shard.lease_lives
-            assert fields.get(f"{number}:accepted") == (None if shard.accepted is None else "1")
+            assert fields.get(f"{number}:finishes_accepted") == (None if shard.accepted is None else "1")
             if job.goes_on:
-                assert fields[f"{number}:state"] == shard.state
+                assert fields[f"{number}:status"] == shard.status
                 assert int(fields.get(f"{number}:crashes", "0")) == shard.crashes
                 assert int(fields.get(f"{number}:retries", "0")) == shard.retries
 
@@ -431,35 +432,35 @@ class LedgerMachine(RuleBasedStateMachine):
         for job_id, job in self._model.items():
             if job.goes_on:
                 members = {f"{job_id}/{number}": shard for number, shard in enumerate(job.shards)}
-                expected |= {member for member, shard in members.items() if shard.state != "done"}
-                looked_after = {member for member, shard in members.items() if shard.state in ("queued", "leased")}
+                expected |= {member for member, shard in members.items() if shard.status != "done"}
+                looked_after = {member for member, shard in members.items() if shard.status in ("queued", "leased")}
                 assert looked_after
                 assert all(outstanding[member] < soon for member in looked_after)
         assert set(outstanding) == expected
 
     def _check_load(self) -> None:
-        signals = read_signals_now(self._client, [MODEL], 0.0)[MODEL]
+        signals = read_signals_blocking(self._client, [MODEL], 0.0)[MODEL]
         loads = {WorkClass.INTERACTIVE: signals.interactive, WorkClass.BATCH: signals.batch}
         assert loads == {work_class: self._expected_load(work_class) for work_class in WorkClass}
-        assert signals.shards == sum(shard.state != "done" for job in self._going_on() for shard in job.shards)
+        assert signals.shards == sum(shard.status != "done" for job in self._going_on() for shard in job.shards)
         if not self._going_on():
-            assert set(self._client.hgetall(keys.load(MODEL))) <= {b"ended_ms"}
+            assert set(self._client.hgetall(pool_keys.load(MODEL))) <= {b"ended_ms"}
 
-    def _expected_load(self, work_class: WorkClass) -> Load:
+    def _expected_load(self, work_class: WorkClass) -> ClassLoad:
         jobs = [job for job in self._going_on() if job.record.work_class is work_class]
         sizes: dict[bool, list[ShardSize]] = {False: [], True: []}
         for job in jobs:
             submitted = make_submission(shards=len(job.shards)).sizes
             for shard, size in zip(job.shards, submitted, strict=True):
-                if shard.state != "done":
-                    sizes[shard.state == "leased"].append(size)
-        return Load(
+                if shard.status != "done":
+                    sizes[shard.status == "leased"].append(size)
+        return ClassLoad(
             jobs=len(jobs),
             queued_pairs=sum(size.pairs for size in sizes[False]),
             queued_tokens=sum(size.tokens for size in sizes[False]),
             running_pairs=sum(size.pairs for size in sizes[True]),
             running_tokens=sum(size.tokens for size in sizes[True]),
-            running_jobs=sum(job.state is RUNNING for job in jobs),
+            running_jobs=sum(job.status is RUNNING for job in jobs),
         )
 
     def _going_on(self) -> list[Job]:
@@ -469,11 +470,11 @@ class LedgerMachine(RuleBasedStateMachine):
 def test_whatever_happens_in_whatever_order_the_promise_holds(
     redis_url: str, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared.ledger.job_ledger, "CRASHES_ALLOWED", CRASHES_ALLOWED)
-    monkeypatch.setattr(shared.ledger.worker_ledger, "TRANSIENT_ERRORS_ALLOWED", TRANSIENT_ERRORS_ALLOWED)
+    monkeypatch.setattr(shared.ledger.job_ledger, "MAX_CRASHES", MAX_CRASHES)
+    monkeypatch.setattr(shared.ledger.worker_ledger, "MAX_TRANSIENT_ERRORS", MAX_TRANSIENT_ERRORS)
     with asyncio.Runner() as runner:
         client = connect_async(redis_url)
-        ledger = Ledger(client, LIFETIMES)
+        ledger = JobLedger(client, LIFETIMES)
 
         class Machine(LedgerMachine):
             def __init__(self) -> None:

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from shared import keys
 from shared.contracts import Document, RerankRequest, ScoreScale, WorkClass
 from shared.errors import IdempotencyConflict, StoreUnavailable
-from shared.ledger.job_ledger import Acceptance, Ledger
-from shared.ledger.job_record import JobState
+from shared.keys import job_keys
+from shared.ledger.job_ledger import Acceptance, JobLedger
+from shared.ledger.job_record import JobStatus
 from shared.ledger.worker_ledger import ClaimVerdict, WorkerLedger
-from shared.partial_results import PairScore, Rest
+from shared.partial_results import KnownScores, PairScore
 from shared.sharding import ShardSize
 from tests.shared.conftest import LIFETIMES
 from tests.shared.support import (
@@ -33,8 +33,8 @@ REQUEST = RerankRequest(
     documents=[Document(text=text, id=place) for place, text in enumerate(["a", "b", "a", "c", "d"])],
     top_n=2,
 )
-PART = Rest({1: KNOWN}, {2: 0})
-ALL = Rest(dict.fromkeys(range(5), KNOWN))
+PART = KnownScores({1: KNOWN}, {2: 0})
+ALL = KnownScores(dict.fromkeys(range(5), KNOWN))
 
 
 def partly_known(job_id: str = JOB, *, idempotency: str | None = None) -> Any:
@@ -46,7 +46,7 @@ def known(job_id: str = JOB, *, idempotency: str | None = None) -> Any:
 
 
 class TestPartlyKnown:
-    async def test_the_shards_hold_only_what_is_to_be_scored(self, ledger: Ledger, worker: WorkerLedger) -> None:
+    async def test_the_shards_hold_only_what_is_to_be_scored(self, ledger: JobLedger, worker: WorkerLedger) -> None:
         await ledger.submit(partly_known())
         requests = [worker.claim(make_lease(shard)).request for shard in (0, 1)]
         assert [[document.text for document in request.documents] for request in requests if request] == [
@@ -54,62 +54,67 @@ class TestPartlyKnown:
             ["d"],
         ]
 
-    async def test_all_of_it_counts_as_pairs_and_is_read_as_it_was_accepted(self, ledger: Ledger) -> None:
+    async def test_all_of_it_counts_as_pairs_and_is_read_as_it_was_accepted(self, ledger: JobLedger) -> None:
         await ledger.submit(partly_known())
         record = await read_record(ledger)
-        assert (record.pairs, record.shards, record.left, record.state) == (5, 2, 2, JobState.QUEUED)
+        assert (record.pairs, record.shards, record.shards_left, record.status) == (5, 2, 2, JobStatus.QUEUED)
         assert await ledger.read_request(JOB) == (REQUEST, PART)
 
-    async def test_it_ends_with_its_last_shard(self, ledger: Ledger, worker: WorkerLedger) -> None:
+    async def test_it_ends_with_its_last_shard(self, ledger: JobLedger, worker: WorkerLedger) -> None:
         await ledger.submit(partly_known())
         for shard in (0, 1):
             worker.claim(make_lease(shard))
             worker.finish(make_lease(shard), make_scores(), WorkClass.INTERACTIVE)
-        assert (await read_record(ledger)).state is JobState.SUCCEEDED
+        assert (await read_record(ledger)).status is JobStatus.SUCCEEDED
         assert await ledger.read_request(JOB) == (REQUEST, PART)
 
-    async def test_what_no_shard_holds_lives_and_goes_with_the_job(self, ledger: Ledger, redis_client: Any) -> None:
+    async def test_what_no_shard_holds_lives_and_goes_with_the_job(self, ledger: JobLedger, redis_client: Any) -> None:
         await ledger.submit(partly_known())
         assert await ledger.delete(await read_record(ledger))
-        assert redis_client.keys(f"{keys.job(JOB)}*") == []
+        assert redis_client.keys(f"{job_keys.job(JOB)}*") == []
 
 
 class TestKnown:
-    async def test_it_has_succeeded_when_it_is_accepted(self, ledger: Ledger, store: StoreView) -> None:
+    async def test_it_has_succeeded_when_it_is_accepted(self, ledger: JobLedger, store: StoreView) -> None:
         assert await ledger.submit(known()) == Acceptance(JOB, existing=False)
         record = await read_record(ledger)
-        assert (record.state, record.pairs, record.shards, record.left) == (JobState.SUCCEEDED, 5, 0, 0)
+        assert (record.status, record.pairs, record.shards, record.shards_left) == (JobStatus.SUCCEEDED, 5, 0, 0)
         assert record.finished_ms >= record.created_ms > 0
         assert await ledger.read_finished(JOB) == (record, [])
         assert await ledger.read_request(JOB) == (REQUEST, ALL)
 
-    async def test_nobody_has_to_look_after_it(self, ledger: Ledger, store: StoreView) -> None:
+    async def test_nobody_has_to_look_after_it(self, ledger: JobLedger, store: StoreView) -> None:
         await ledger.submit(known())
-        assert (store.outstanding(), store.deadlines(), store.doorbells()) == ([], [], [])
+        assert (store.outstanding(), store.deadlines(), store.messages()) == ([], [], [])
 
-    async def test_whoever_waits_is_told(self, ledger: Ledger, announced: Callable[[], list[str]]) -> None:
+    async def test_whoever_waits_is_told(self, ledger: JobLedger, announced: Callable[[], list[str]]) -> None:
         await ledger.submit(known())
         assert announced() == [JOB]
 
     async def test_it_lives_as_long_as_any_job_that_has_ended(
-        self, ledger: Ledger, store: StoreView, redis_client: Any
+        self, ledger: JobLedger, store: StoreView, redis_client: Any
     ) -> None:
         await ledger.submit(known(idempotency="mine"))
         names = set(redis_client.keys())
-        expected = {keys.job(JOB), keys.request(JOB), keys.documents(JOB), keys.idempotency(OWNER, "mine")}
+        expected = {
+            job_keys.job(JOB),
+            job_keys.request(JOB),
+            job_keys.documents(JOB),
+            job_keys.idempotency(OWNER, "mine"),
+        }
         assert {name.decode() for name in names} == expected
         assert all(0 < store.remaining_seconds(name) <= LIFETIMES.result for name in names)
 
-    async def test_it_stays_as_it_is(self, ledger: Ledger, worker: WorkerLedger) -> None:
+    async def test_it_stays_as_it_is(self, ledger: JobLedger, worker: WorkerLedger) -> None:
         await ledger.submit(known())
         record = await read_record(ledger)
         assert await ledger.submit(known()) == Acceptance(JOB, existing=False)
-        assert await ledger.cancel(record) is JobState.SUCCEEDED
-        assert await ledger.revive(record, 60) is None
+        assert await ledger.cancel(record) is JobStatus.SUCCEEDED
+        assert await ledger.retry_failed(record, 60) is None
         assert worker.claim(make_lease()).verdict is ClaimVerdict.ENDED
         assert await read_record(ledger) == record
 
-    async def test_a_full_store_takes_no_part_of_it(self, ledger: Ledger, redis_client: Any) -> None:
+    async def test_a_full_store_takes_no_part_of_it(self, ledger: JobLedger, redis_client: Any) -> None:
         with out_of_memory(redis_client), pytest.raises(StoreUnavailable, match="out of memory"):
             await ledger.submit(known(idempotency="mine"))
         assert redis_client.keys() == []
@@ -118,21 +123,21 @@ class TestKnown:
 class TestIdempotency:
     @pytest.mark.parametrize("first", [known, partly_known])
     @pytest.mark.parametrize("again", [known, partly_known])
-    async def test_what_is_known_makes_no_other_request(self, ledger: Ledger, first: Any, again: Any) -> None:
+    async def test_what_is_known_makes_no_other_request(self, ledger: JobLedger, first: Any, again: Any) -> None:
         await ledger.submit(first("job-1", idempotency="mine"))
         accepted = await ledger.read_request("job-1")
         assert await ledger.submit(again("job-2", idempotency="mine")) == Acceptance("job-1", existing=True)
         assert await ledger.read_request("job-1") == accepted
 
-    async def test_nor_does_the_number_of_shards(self, ledger: Ledger) -> None:
+    async def test_nor_does_the_number_of_shards(self, ledger: JobLedger) -> None:
         whole = make_submission("job-1", request=REQUEST, idempotency="mine")
         await ledger.submit(whole)
         cut = replace(whole, job_id="job-2", sizes=[ShardSize(2, 20), ShardSize(3, 30)])
         assert await ledger.submit(cut) == Acceptance("job-1", existing=True)
 
-    async def test_another_request_of_which_all_is_known_is_a_conflict(self, ledger: Ledger) -> None:
+    async def test_another_request_of_which_all_is_known_is_a_conflict(self, ledger: JobLedger) -> None:
         await ledger.submit(known("job-1", idempotency="mine"))
         other = make_request("a", "b")
-        rest = Rest(dict.fromkeys(range(2), KNOWN))
+        rest = KnownScores(dict.fromkeys(range(2), KNOWN))
         with pytest.raises(IdempotencyConflict):
             await ledger.submit(make_submission("job-2", request=other, rest=rest, shards=0, idempotency="mine"))

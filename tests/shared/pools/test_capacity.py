@@ -7,23 +7,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.models import PoolSettings
-from shared.pools.capacity import Wish, share_machine, wish
-from shared.pools.signals import Load, PoolSignals
+from shared.pools.capacity import PoolDemand, allocate_slots, pool_demand
+from shared.pools.signals import ClassLoad, PoolSignals
 from tests.shared.support import properties
 
 
-def asleep(desired: int = 1) -> Wish:
+def asleep(desired: int = 1) -> PoolDemand:
     """Has no worker, and interactive work waits for some."""
-    return Wish(desired=desired, interactive=True, waiting_seconds=1.0)
+    return PoolDemand(desired=desired, interactive=True, waiting_seconds=1.0)
 
 
-def idle(seconds: float, workers: int = 1) -> Wish:
+def idle(seconds: float, workers: int = 1) -> PoolDemand:
     """Keeps its workers until its idle time is over."""
-    return Wish(desired=workers, alive=workers, idle_seconds=seconds, cooldown_seconds=60.0)
+    return PoolDemand(desired=workers, alive=workers, idle_seconds=seconds, cooldown_seconds=60.0)
 
 
-def batch(desired: int = 1, alive: int = 0) -> Wish:
-    return Wish(desired=desired, alive=alive, batch=True)
+def batch(desired: int = 1, alive: int = 0) -> PoolDemand:
+    return PoolDemand(desired=desired, alive=alive, batch=True)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def batch(desired: int = 1, alive: int = 0) -> Wish:
             id="a first worker before another pool's second",
         ),
         pytest.param(
-            {"a": Wish(desired=2, promised=2), "b": asleep()},
+            {"a": PoolDemand(desired=2, promised=2), "b": asleep()},
             2,
             {"a": 2, "b": 0},
             id="what min promises comes before all",
@@ -72,8 +72,8 @@ def batch(desired: int = 1, alive: int = 0) -> Wish:
         pytest.param({"a": asleep()}, 0, {"a": 0}, id="a machine without slots"),
     ],
 )
-def test_slots_go_by_need(wanted: dict[str, Wish], capacity: int, shares: dict[str, int]) -> None:
-    assert share_machine(wanted, capacity) == shares
+def test_slots_go_by_need(wanted: dict[str, PoolDemand], capacity: int, shares: dict[str, int]) -> None:
+    assert allocate_slots(wanted, capacity) == shares
 
 
 class TestGivingWay:
@@ -96,48 +96,51 @@ class TestGivingWay:
                 {"new": batch(), "quiet": idle(61)}, 1, "quiet", id="for batch work once it was quiet for long"
             ),
             pytest.param(
-                {"busy": Wish(desired=2, alive=1, interactive=True), "quiet": idle(1)},
+                {"busy": PoolDemand(desired=2, alive=1, interactive=True), "quiet": idle(1)},
                 2,
                 "quiet",
                 id="for a second worker",
             ),
         ],
     )
-    def test_to_interactive_work(self, wanted: dict[str, Wish], capacity: int, victim: str) -> None:
-        before = share_machine(wanted, capacity)
+    def test_to_interactive_work(self, wanted: dict[str, PoolDemand], capacity: int, victim: str) -> None:
+        before = allocate_slots(wanted, capacity)
         assert before[victim] == wanted[victim].alive - 1
         winner = next(iter(wanted))
         assert before[winner] == wanted[winner].alive
 
         left = replace(wanted[victim], alive=before[victim], draining=1)
-        assert share_machine({**wanted, victim: left}, capacity)[winner] == wanted[winner].alive
+        assert allocate_slots({**wanted, victim: left}, capacity)[winner] == wanted[winner].alive
 
         gone = replace(left, draining=0)
-        assert share_machine({**wanted, victim: gone}, capacity)[winner] == wanted[winner].alive + 1
+        assert allocate_slots({**wanted, victim: gone}, capacity)[winner] == wanted[winner].alive + 1
 
     @pytest.mark.parametrize(
         "wanted",
         [
             pytest.param({"new": batch(), "works": batch(alive=1)}, id="batch for batch"),
             pytest.param(
-                {"new": batch(), "works": Wish(desired=1, alive=1, interactive=True)}, id="interactive for batch"
+                {"new": batch(), "works": PoolDemand(desired=1, alive=1, interactive=True)}, id="interactive for batch"
             ),
             pytest.param(
-                {"new": asleep(), "works": Wish(desired=1, alive=1, interactive=True)}, id="interactive for interactive"
+                {"new": asleep(), "works": PoolDemand(desired=1, alive=1, interactive=True)},
+                id="interactive for interactive",
             ),
-            pytest.param({"new": asleep(), "always": Wish(desired=1, promised=1, alive=1, idle_seconds=999)}, id="min"),
+            pytest.param(
+                {"new": asleep(), "always": PoolDemand(desired=1, promised=1, alive=1, idle_seconds=999)}, id="min"
+            ),
         ],
     )
-    def test_is_never_asked_of_a_pool(self, wanted: dict[str, Wish]) -> None:
+    def test_is_never_asked_of_a_pool(self, wanted: dict[str, PoolDemand]) -> None:
         new, other = wanted
-        assert share_machine(wanted, 1) == {new: 0, other: 1}
+        assert allocate_slots(wanted, 1) == {new: 0, other: 1}
 
 
 def test_a_wish_is_made_of_what_is_seen() -> None:
     signals = PoolSignals(
         model="m",
-        interactive=Load(),
-        batch=Load(jobs=1, queued_pairs=1, queued_tokens=1),
+        interactive=ClassLoad(),
+        batch=ClassLoad(jobs=1, queued_pairs=1, queued_tokens=1),
         oldest_seconds=7.0,
         idle_seconds=5.0,
         shards=1,
@@ -146,7 +149,7 @@ def test_a_wish_is_made_of_what_is_seen() -> None:
         draining=1,
     )
     pool = PoolSettings(min=2, max=5, cooldown_seconds=30)
-    expected = Wish(
+    expected = PoolDemand(
         desired=4,
         promised=2,
         alive=3,
@@ -156,15 +159,15 @@ def test_a_wish_is_made_of_what_is_seen() -> None:
         waiting_seconds=7.0,
         cooldown_seconds=30.0,
     )
-    assert wish(signals, pool, 4) == expected
-    assert wish(replace(signals, interactive=Load(jobs=1)), pool, 1).interactive
-    assert wish(replace(signals, idle_seconds=None), pool, 1).idle_seconds == float("inf")
-    assert wish(signals, pool, 1).promised == 1, "failed starts are waited out, and min with them"
+    assert pool_demand(signals, pool, 4) == expected
+    assert pool_demand(replace(signals, interactive=ClassLoad(jobs=1)), pool, 1).interactive
+    assert pool_demand(replace(signals, idle_seconds=None), pool, 1).idle_seconds == float("inf")
+    assert pool_demand(signals, pool, 1).promised == 1, "failed starts are waited out, and min with them"
 
 
 numbers = st.integers(min_value=0, max_value=5)
 wishes = st.builds(
-    Wish,
+    PoolDemand,
     desired=numbers,
     promised=st.just(0),
     alive=numbers,
@@ -180,10 +183,10 @@ machines = st.dictionaries(st.sampled_from("abcde"), wishes, min_size=1)
 
 @properties
 @given(wanted=machines, spare=st.integers(min_value=-3, max_value=5))
-def test_what_runs_drains_and_starts_fits_the_machine(wanted: dict[str, Wish], spare: int) -> None:
+def test_what_runs_drains_and_starts_fits_the_machine(wanted: dict[str, PoolDemand], spare: int) -> None:
     occupied = sum(pool.occupied for pool in wanted.values())
     capacity = max(occupied + spare, 0)
-    shares = share_machine(wanted, capacity)
+    shares = allocate_slots(wanted, capacity)
     starts = sum(max(shares[name] - pool.alive, 0) for name, pool in wanted.items())
     assert all(0 <= shares[name] <= pool.desired for name, pool in wanted.items())
     assert sum(shares.values()) <= capacity
@@ -192,22 +195,22 @@ def test_what_runs_drains_and_starts_fits_the_machine(wanted: dict[str, Wish], s
 
 @properties
 @given(wanted=machines, capacity=st.integers(min_value=0, max_value=12))
-def test_batch_work_stops_no_pool_that_works(wanted: dict[str, Wish], capacity: int) -> None:
+def test_batch_work_stops_no_pool_that_works(wanted: dict[str, PoolDemand], capacity: int) -> None:
     """With only batch work and idle pools about, what works keeps its workers, as far as they ever fitted."""
     calm = {name: replace(pool, interactive=False) for name, pool in wanted.items()}
     held = {name: min(pool.desired, pool.alive) for name, pool in calm.items() if pool.batch}
-    shares = share_machine(calm, capacity)
+    shares = allocate_slots(calm, capacity)
     if sum(held.values()) <= capacity:
         assert all(shares[name] >= count for name, count in held.items())
 
 
 @properties
 @given(wanted=machines, capacity=st.integers(min_value=1, max_value=12))
-def test_it_comes_to_rest(wanted: dict[str, Wish], capacity: int) -> None:
+def test_it_comes_to_rest(wanted: dict[str, PoolDemand], capacity: int) -> None:
     """As long as the wishes stay, workers that drain are soon gone and what is granted is soon there: then nobody
     is stopped or started any more, and no slot is empty that somebody wants."""
     for _ in range(len(wanted) + 2):
-        shares = share_machine(wanted, capacity)
+        shares = allocate_slots(wanted, capacity)
         wanted = {name: replace(pool, alive=shares[name], draining=0) for name, pool in wanted.items()}
-    assert share_machine(wanted, capacity) == shares
+    assert allocate_slots(wanted, capacity) == shares
     assert sum(shares.values()) == min(capacity, sum(pool.desired for pool in wanted.values()))

@@ -6,7 +6,7 @@ from typing import Any
 import fakeredis
 import pytest
 
-from shared import keys
+from shared.keys import pool_keys
 from shared.pools.heartbeats import (
     FAILURE_SECONDS,
     STALE_SECONDS,
@@ -29,7 +29,7 @@ def client() -> Iterator[Any]:
 
 
 def pool(client: Any) -> dict[bytes, bytes]:
-    fields: dict[bytes, bytes] = client.hgetall(keys.workers(MODEL))
+    fields: dict[bytes, bytes] = client.hgetall(pool_keys.workers(MODEL))
     return fields
 
 
@@ -102,7 +102,7 @@ class TestWriter:
 
     def test_a_pool_without_beats_disappears_in_time(self, client: Any) -> None:
         HeartbeatWriter(client, MODEL, "w1").beat(WorkerState.READY)
-        assert 0 < client.ttl(keys.workers(MODEL)) <= 3600
+        assert 0 < client.ttl(pool_keys.workers(MODEL)) <= 3600
 
     def test_whoever_leaves_takes_along_only_its_own_beat(self, client: Any) -> None:
         first, second = (HeartbeatWriter(client, MODEL, name) for name in ("w1", "w2"))
@@ -119,7 +119,7 @@ class TestWriter:
             ("busy", WorkerState.READY, 1),
         ]:
             beat = {"worker": worker, "state": state, "at": now - age, "reason": ""}
-            client.hset(keys.workers(MODEL), worker, json.dumps(beat))
+            client.hset(pool_keys.workers(MODEL), worker, json.dumps(beat))
         writer = HeartbeatWriter(client, MODEL, "me")
         writer.beat(WorkerState.READY)
         writer.forget_others()

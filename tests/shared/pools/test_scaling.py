@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.models import PoolSettings
-from shared.pools.scaling import LONGEST_BACKOFF_SECONDS, Decision, Memory, backing_off_until, decide
-from shared.pools.signals import Load, PoolSignals
+from shared.pools.scaling import LONGEST_BACKOFF_SECONDS, Decision, ScalingState, backing_off_until, decide
+from shared.pools.signals import ClassLoad, PoolSignals
 from tests.shared.support import properties
 
 NOW = 1_800_000_000.0
@@ -18,20 +18,20 @@ POOL = PoolSettings(max=10)
 """At RATE, a worker brings 30,000 tokens to their end in the 30 s that are wanted."""
 
 
-def work(tokens: int, *, running: bool = False) -> Load:
+def work(tokens: int, *, running: bool = False) -> ClassLoad:
     """One job of so many tokens, a hundred of them in a pair."""
     pairs = max(tokens // 100, 1)
     if running:
-        return Load(jobs=1, running_pairs=pairs, running_tokens=tokens)
-    return Load(jobs=1, queued_pairs=pairs, queued_tokens=tokens)
+        return ClassLoad(jobs=1, running_pairs=pairs, running_tokens=tokens)
+    return ClassLoad(jobs=1, queued_pairs=pairs, queued_tokens=tokens)
 
 
 def seen(*, busy: int = 0, **fields: Any) -> PoolSignals:
     """Signals of an idle pool without workers, but for what is given."""
     signals = PoolSignals(
         model="m",
-        interactive=Load(),
-        batch=Load(),
+        interactive=ClassLoad(),
+        batch=ClassLoad(),
         oldest_seconds=0.0,
         idle_seconds=1000.0,
         shards=0,
@@ -44,13 +44,15 @@ def seen(*, busy: int = 0, **fields: Any) -> PoolSignals:
     return replace(signals, **fields)
 
 
-def desired(signals: PoolSignals, pool: PoolSettings = POOL, memory: Memory | None = None, now: float = NOW) -> int:
-    return decide(signals, pool, memory or Memory(), now).desired
+def desired(
+    signals: PoolSignals, pool: PoolSettings = POOL, memory: ScalingState | None = None, now: float = NOW
+) -> int:
+    return decide(signals, pool, memory or ScalingState(), now).desired
 
 
 def run(rounds: list[tuple[float, PoolSignals]], pool: PoolSettings = POOL) -> list[Decision]:
     """Decide again and again, each time with what was remembered; the times are seconds after NOW."""
-    memory = Memory()
+    memory = ScalingState()
     decisions = []
     for at, signals in rounds:
         decisions.append(decide(signals, pool, memory, NOW + at))
@@ -66,8 +68,8 @@ def run(rounds: list[tuple[float, PoolSignals]], pool: PoolSettings = POOL) -> l
         (seen(interactive=work(50)), 1, "1 interactive pair waits: wake one worker"),
         (seen(batch=work(1200)), 1, "12 batch pairs wait: wake one worker"),
         (seen(shards=3), 1, "3 shards wait: wake one worker"),
-        (seen(interactive=Load(jobs=1)), 1, "0 interactive pairs wait: wake one worker"),
-        (seen(interactive=Load(running_pairs=1)), 1, "1 interactive pair waits: wake one worker"),
+        (seen(interactive=ClassLoad(jobs=1)), 1, "0 interactive pairs wait: wake one worker"),
+        (seen(interactive=ClassLoad(running_pairs=1)), 1, "1 interactive pair waits: wake one worker"),
         (seen(interactive=work(30_000)), 1, "300 interactive pairs wait: wake one worker"),
         (
             seen(interactive=work(30_001)),
@@ -107,7 +109,7 @@ def run(rounds: list[tuple[float, PoolSignals]], pool: PoolSettings = POOL) -> l
     ],
 )
 def test_a_pool_is_as_large_as_its_work(signals: PoolSignals, count: int, reason: str) -> None:
-    decision = decide(signals, POOL, Memory(), NOW)
+    decision = decide(signals, POOL, ScalingState(), NOW)
     assert (decision.desired, decision.reason, decision.retry_at) == (count, reason, None)
 
 
@@ -120,7 +122,7 @@ def test_a_pool_is_as_large_as_its_work(signals: PoolSignals, count: int, reason
     ],
 )
 def test_min_workers_always_run(signals: PoolSignals, count: int, reason: str) -> None:
-    decision = decide(signals, PoolSettings(min=2, max=10), Memory(), NOW)
+    decision = decide(signals, PoolSettings(min=2, max=10), ScalingState(), NOW)
     assert (decision.desired, decision.reason) == (count, reason)
 
 
@@ -157,7 +159,7 @@ class TestBatchThatWaits:
         ],
     )
     def test_it_keeps_workers_and_starts_none(self, signals: PoolSignals, count: int, reason: str) -> None:
-        decision = decide(signals, self.pool, Memory(), NOW)
+        decision = decide(signals, self.pool, ScalingState(), NOW)
         assert (decision.desired, decision.reason) == (count, reason)
 
 
@@ -235,19 +237,19 @@ class TestFailedStarts:
     @pytest.mark.parametrize(("failures", "pause"), [(1, 1), (2, 2), (3, 4), (9, 256), (10, 300), (5000, 300)])
     def test_each_in_a_row_doubles_the_pause(self, failures: int, pause: float) -> None:
         signals = seen(interactive=work(100), failures=failures, failed_at=NOW, failure="no GPU")
-        decision = decide(signals, POOL, Memory(), NOW)
+        decision = decide(signals, POOL, ScalingState(), NOW)
         assert (decision.desired, decision.retry_at) == (0, NOW + pause)
         later = decide(signals, POOL, decision.memory, NOW + pause)
         assert (later.desired, later.retry_at) == (1, None)
 
     def test_the_reason_is_kept_and_says_when_it_goes_on(self) -> None:
         signals = seen(interactive=work(100), failures=3, failed_at=NOW - 1.5, failure="CUDA out of memory")
-        decision = decide(signals, POOL, Memory(), NOW)
+        decision = decide(signals, POOL, ScalingState(), NOW)
         assert decision.reason == "3 starts in a row failed (CUDA out of memory): next try in 3 s"
 
     def test_min_workers_are_not_started_in_a_pause_either(self) -> None:
         signals = seen(failures=1, failed_at=NOW - 0.5, failure=None, ready=1)
-        decision = decide(signals, PoolSettings(min=3, max=3), Memory(), NOW)
+        decision = decide(signals, PoolSettings(min=3, max=3), ScalingState(), NOW)
         assert decision.desired == 1
         assert decision.reason == "the last start failed (no reason was given): next try in 1 s"
 
@@ -266,7 +268,7 @@ class TestFailedStarts:
     def test_the_pause_is_told_also_when_nobody_asks(self) -> None:
         """Whoever asks next is told when it is worth it."""
         signals = seen(failures=4, failed_at=NOW - 3, failure="no GPU")
-        decision = decide(signals, POOL, Memory(), NOW)
+        decision = decide(signals, POOL, ScalingState(), NOW)
         assert (decision.desired, decision.retry_at) == (0, NOW + 5)
 
     @pytest.mark.parametrize("failed_at", [NOW + 3600, NOW])
@@ -289,9 +291,9 @@ def test_a_clock_that_is_set_back_keeps_a_need_no_longer_than_the_cooldown() -> 
 amounts = st.integers(min_value=0, max_value=10**7)
 counts = st.integers(min_value=0, max_value=12)
 loads = st.one_of(
-    st.just(Load()),
+    st.just(ClassLoad()),
     st.builds(
-        Load,
+        ClassLoad,
         jobs=st.integers(min_value=1, max_value=1000),
         queued_pairs=amounts,
         queued_tokens=amounts,
@@ -331,10 +333,10 @@ anything = st.builds(
 histories = st.lists(st.tuples(st.floats(min_value=0.1, max_value=400), anything), max_size=6)
 
 
-def remembered(history: list[tuple[float, PoolSignals]], pool: PoolSettings) -> Memory:
+def remembered(history: list[tuple[float, PoolSignals]], pool: PoolSettings) -> ScalingState:
     """What a decider remembers that saw this until NOW; the numbers are seconds from one look to the next."""
     at = NOW - sum(pause for pause, _ in history)
-    memory = Memory()
+    memory = ScalingState()
     for pause, signals in history:
         memory = decide(signals, pool, memory, at).memory
         at += pause
@@ -391,8 +393,8 @@ def test_more_work_never_means_fewer_workers(
 ) -> None:
     memory = remembered(history, pool)
 
-    def larger(load: Load) -> Load:
-        return Load(
+    def larger(load: ClassLoad) -> ClassLoad:
+        return ClassLoad(
             jobs=load.jobs + 1,
             queued_pairs=load.queued_pairs + more[0],
             queued_tokens=load.queued_tokens + more[1],
@@ -417,7 +419,7 @@ def test_constant_demand_is_answered_by_a_number_that_stays(
     idle = signals.idle_seconds or 0.0
     step = max(step, (pool.cooldown_seconds + pool.idle_seconds) / 50)
     settled_after = 25 * pool.cooldown_seconds + pool.idle_seconds
-    memory, decided, elapsed = Memory(), [], 0.0
+    memory, decided, elapsed = ScalingState(), [], 0.0
     while elapsed <= settled_after + 20 * step:
         busy = frozenset(sorted(signals.busy_workers)[: signals.ready])
         signals = replace(signals, busy_workers=busy, idle_seconds=idle + elapsed)
@@ -434,8 +436,8 @@ def test_constant_demand_is_answered_by_a_number_that_stays(
 @given(signals=anything, pool=pools)
 def test_whoever_remembers_nothing_decides_by_what_is_there(signals: PoolSignals, pool: PoolSettings) -> None:
     """The API's number: a decider with a memory wants no fewer, and more only for what it remembers."""
-    alone = decide(signals, pool, Memory(), NOW)
-    assert alone == decide(signals, pool, Memory(), NOW)
+    alone = decide(signals, pool, ScalingState(), NOW)
+    assert alone == decide(signals, pool, ScalingState(), NOW)
     again = decide(signals, pool, alone.memory, NOW)
     assert (again.desired, again.retry_at) == (alone.desired, alone.retry_at)
 

@@ -9,14 +9,14 @@ import pytest
 import redis
 import redis.asyncio
 
-from shared import keys
 from shared.contracts import ScoreScale, WorkClass
-from shared.ledger.job_ledger import Ledger
+from shared.keys import job_keys, pool_keys
+from shared.ledger.job_ledger import JobLedger
 from shared.ledger.job_record import JobFailure
 from shared.ledger.worker_ledger import WorkerLedger
-from shared.partial_results import PairScore, Rest
+from shared.partial_results import KnownScores, PairScore
 from shared.pools.heartbeats import STALE_SECONDS, HeartbeatWriter, WorkerState
-from shared.pools.signals import Load, PoolSignals, read_signals, read_signals_now
+from shared.pools.signals import ClassLoad, PoolSignals, read_signals, read_signals_blocking
 from shared.store.client import connect
 from tests.shared.support import (
     MODEL,
@@ -29,17 +29,17 @@ from tests.shared.support import (
     read_record,
 )
 
-NOTHING = Load()
+NOTHING = ClassLoad()
 FAILURE = JobFailure("scoring_failed", "the engine gave up")
 
 
 def look(client: Any, now: float | None = None) -> PoolSignals:
-    return read_signals_now(client, [MODEL], time.time() if now is None else now)[MODEL]
+    return read_signals_blocking(client, [MODEL], time.time() if now is None else now)[MODEL]
 
 
 def note(client: Any, worker: str, state: str, *, age: float = 0.0, **fields: object) -> None:
     beat = {"worker": worker, "state": state, "at": time.time() - age} | fields
-    client.hset(keys.workers(MODEL), worker, json.dumps(beat))
+    client.hset(pool_keys.workers(MODEL), worker, json.dumps(beat))
 
 
 class TestNothingThere:
@@ -71,7 +71,7 @@ class TestReading:
         assert redis_client.info("stats")["total_reads_processed"] - before <= 3
 
     async def test_blocking_or_not_it_is_the_same(
-        self, redis_client: Any, async_client: redis.asyncio.Redis, ledger: Ledger
+        self, redis_client: Any, async_client: redis.asyncio.Redis, ledger: JobLedger
     ) -> None:
         await ledger.submit(make_submission(shards=2))
         note(redis_client, "w1", "ready", held=1)
@@ -88,50 +88,50 @@ class TestLoad:
     """What happens to it step by step; whatever may happen else is in test_ledger_properties."""
 
     async def test_it_waits_is_in_work_and_is_done(
-        self, ledger: Ledger, worker: WorkerLedger, redis_client: Any
+        self, ledger: JobLedger, worker: WorkerLedger, redis_client: Any
     ) -> None:
         await ledger.submit(make_submission(shards=2, request=make_request("a", "b", "c")))
-        assert look(redis_client).interactive == Load(jobs=1, queued_pairs=3, queued_tokens=31)
+        assert look(redis_client).interactive == ClassLoad(jobs=1, queued_pairs=3, queued_tokens=31)
         assert worker.claim(make_lease(0)).tokens == 20
-        assert look(redis_client).interactive == Load(
+        assert look(redis_client).interactive == ClassLoad(
             jobs=1, queued_pairs=1, queued_tokens=11, running_pairs=2, running_tokens=20, running_jobs=1
         )
         worker.finish(make_lease(0), make_scores(), WorkClass.INTERACTIVE)
-        assert look(redis_client).interactive == Load(jobs=1, queued_pairs=1, queued_tokens=11, running_jobs=1)
+        assert look(redis_client).interactive == ClassLoad(jobs=1, queued_pairs=1, queued_tokens=11, running_jobs=1)
         worker.claim(make_lease(1))
         worker.finish(make_lease(1), make_scores(0.5), WorkClass.INTERACTIVE)
         assert look(redis_client).interactive == NOTHING
 
-    async def test_each_class_has_its_own(self, ledger: Ledger, redis_client: Any) -> None:
+    async def test_each_class_has_its_own(self, ledger: JobLedger, redis_client: Any) -> None:
         await ledger.submit(make_submission("job-1"))
         await ledger.submit(make_submission("job-2", work_class=WorkClass.BATCH, shards=4, rung=1))
         signals = look(redis_client)
-        assert signals.interactive == Load(jobs=1, queued_pairs=2, queued_tokens=20)
-        assert signals.batch == Load(jobs=1, queued_pairs=4, queued_tokens=46)
+        assert signals.interactive == ClassLoad(jobs=1, queued_pairs=2, queued_tokens=20)
+        assert signals.batch == ClassLoad(jobs=1, queued_pairs=4, queued_tokens=46)
         assert signals.shards == 5
 
     async def test_of_a_worker_that_died_it_is_queued_again(
-        self, ledger: Ledger, worker: WorkerLedger, store: StoreView, redis_client: Any
+        self, ledger: JobLedger, worker: WorkerLedger, store: StoreView, redis_client: Any
     ) -> None:
         await ledger.submit(make_submission())
         worker.claim(make_lease())
         store.end_lease()
         await ledger.reconcile(MODEL)
-        assert look(redis_client).interactive == Load(jobs=1, queued_pairs=2, queued_tokens=20, running_jobs=1)
+        assert look(redis_client).interactive == ClassLoad(jobs=1, queued_pairs=2, queued_tokens=20, running_jobs=1)
 
-    async def test_what_needs_no_worker_is_none(self, ledger: Ledger, redis_client: Any) -> None:
+    async def test_what_needs_no_worker_is_none(self, ledger: JobLedger, redis_client: Any) -> None:
         request = make_request("a", "b")
-        rest = Rest(dict.fromkeys(range(2), PairScore(0.5, ScoreScale.SIMILARITY)))
+        rest = KnownScores(dict.fromkeys(range(2), PairScore(0.5, ScoreScale.SIMILARITY)))
         await ledger.submit(make_submission(request=request, rest=rest, shards=0))
         signals = look(redis_client)
         assert (signals.interactive, signals.idle_seconds) == (NOTHING, None)
 
     async def test_of_a_job_that_was_lost_it_is_forgotten_with_the_last_one_outstanding(
-        self, ledger: Ledger, worker: WorkerLedger, store: StoreView, redis_client: Any
+        self, ledger: JobLedger, worker: WorkerLedger, store: StoreView, redis_client: Any
     ) -> None:
         await ledger.submit(make_submission("job-1"))
         await ledger.submit(make_submission("job-2"))
-        redis_client.delete(keys.job("job-1"), keys.shards("job-1"))
+        redis_client.delete(job_keys.job("job-1"), job_keys.shards("job-1"))
         worker.claim(make_lease(job_id="job-2"))
         worker.finish(make_lease(job_id="job-2"), make_scores(), WorkClass.INTERACTIVE)
         assert look(redis_client).interactive.queued_pairs == 2
@@ -144,14 +144,14 @@ class TestLoad:
         assert look(redis_client).interactive == NOTHING
 
     async def test_what_was_accepted_before_there_were_sizes_is_outstanding_all_the_same(
-        self, ledger: Ledger, worker: WorkerLedger, redis_client: Any
+        self, ledger: JobLedger, worker: WorkerLedger, redis_client: Any
     ) -> None:
         await ledger.submit(make_submission())
-        redis_client.hdel(keys.shards("job-1"), "0:pairs", "0:tokens")
-        redis_client.delete(keys.load(MODEL))
+        redis_client.hdel(job_keys.shards("job-1"), "0:pairs", "0:tokens")
+        redis_client.delete(pool_keys.load(MODEL))
         assert worker.claim(make_lease()).tokens == 0
         signals = look(redis_client)
-        assert (signals.shards, signals.interactive) == (1, Load(jobs=1, running_jobs=1))
+        assert (signals.shards, signals.interactive) == (1, ClassLoad(jobs=1, running_jobs=1))
         worker.fail(make_lease(), FAILURE)
         assert look(redis_client).interactive == NOTHING
 
@@ -163,14 +163,14 @@ class TestTimes:
     def pass_a_minute(self, redis_client: Any) -> Callable[[], None]:
         def passes() -> None:
             for work_class in WorkClass:
-                for job_id in redis_client.zrange(keys.jobs(MODEL, work_class), 0, -1):
-                    redis_client.zincrby(keys.jobs(MODEL, work_class), -60_000, job_id)
-            redis_client.hincrby(keys.load(MODEL), "ended_ms", -60_000)
+                for job_id in redis_client.zrange(pool_keys.open_jobs(MODEL, work_class), 0, -1):
+                    redis_client.zincrby(pool_keys.open_jobs(MODEL, work_class), -60_000, job_id)
+            redis_client.hincrby(pool_keys.load(MODEL), "ended_ms", -60_000)
 
         return passes
 
     async def test_the_oldest_job_of_any_class_tells_the_age(
-        self, ledger: Ledger, redis_client: Any, pass_a_minute: Callable[[], None]
+        self, ledger: JobLedger, redis_client: Any, pass_a_minute: Callable[[], None]
     ) -> None:
         await ledger.submit(make_submission("job-1", work_class=WorkClass.BATCH))
         pass_a_minute()
@@ -179,22 +179,22 @@ class TestTimes:
         await ledger.cancel(await read_record(ledger, "job-1"))
         assert look(redis_client).oldest_seconds < 30
 
-    async def test_the_age_is_by_redis_clock_whatever_ours_says(self, ledger: Ledger, redis_client: Any) -> None:
+    async def test_the_age_is_by_redis_clock_whatever_ours_says(self, ledger: JobLedger, redis_client: Any) -> None:
         await ledger.submit(make_submission())
         assert look(redis_client, now=time.time() + 3600).oldest_seconds < 30
 
     async def test_a_job_that_is_tried_again_is_as_old_as_the_try(
-        self, ledger: Ledger, worker: WorkerLedger, redis_client: Any, pass_a_minute: Callable[[], None]
+        self, ledger: JobLedger, worker: WorkerLedger, redis_client: Any, pass_a_minute: Callable[[], None]
     ) -> None:
         await ledger.submit(make_submission())
         pass_a_minute()
         worker.claim(make_lease())
         worker.fail(make_lease(), FAILURE)
-        await ledger.revive(await read_record(ledger), 60)
+        await ledger.retry_failed(await read_record(ledger), 60)
         assert look(redis_client).oldest_seconds < 30
 
     async def test_it_is_idle_since_a_job_last_came_or_ended(
-        self, ledger: Ledger, worker: WorkerLedger, redis_client: Any, pass_a_minute: Callable[[], None]
+        self, ledger: JobLedger, worker: WorkerLedger, redis_client: Any, pass_a_minute: Callable[[], None]
     ) -> None:
         def idle_minutes() -> int:
             seconds = look(redis_client).idle_seconds
@@ -265,12 +265,14 @@ class TestMeasured:
         assert signals.workers == ()
         assert signals.tokens_per_second == 123.4
         assert signals.start_seconds == pytest.approx(7, abs=1)
-        assert 29 * 86_400 < redis_client.ttl(keys.measured(MODEL)) <= 30 * 86_400
+        assert 29 * 86_400 < redis_client.ttl(pool_keys.measurements(MODEL)) <= 30 * 86_400
 
     @pytest.mark.parametrize("nonsense", ["", "x", "nan", "inf", b"\xff"])
     def test_what_is_no_number_was_not_measured(self, redis_client: Any, nonsense: str | bytes) -> None:
-        redis_client.hset(keys.measured(MODEL), mapping={"tokens_per_second": nonsense, "start_seconds": nonsense})
-        redis_client.hset(keys.load(MODEL), mapping={"batch:tokens": nonsense, "ended_ms": nonsense})
+        redis_client.hset(
+            pool_keys.measurements(MODEL), mapping={"tokens_per_second": nonsense, "start_seconds": nonsense}
+        )
+        redis_client.hset(pool_keys.load(MODEL), mapping={"batch:tokens": nonsense, "ended_ms": nonsense})
         signals = look(redis_client)
         assert (signals.tokens_per_second, signals.start_seconds, signals.idle_seconds) == (None, None, None)
         assert signals.batch.queued_tokens == 0

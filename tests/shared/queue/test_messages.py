@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from shared import keys
 from shared.contracts import WorkClass
-from shared.queue.celery_app import TASK_NAME, Envelopes, make_celery, pool_queues, read_envelope
+from shared.keys import queue_keys
+from shared.queue.celery_app import TASK_NAME, make_celery, pool_queues
+from shared.queue.messages import MessageBuilder, parse_message
 from tests.shared.support import MODEL
 
 JOB = "job-0123456789abcdef0123456789abcdef"
@@ -36,7 +37,7 @@ def without_delivery_tag(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def published(client: Any, work_class: WorkClass) -> list[dict[str, Any]]:
-    return [json.loads(item) for item in client.lrange(keys.queue(MODEL, work_class), 0, -1)]
+    return [json.loads(item) for item in client.lrange(queue_keys.queue(MODEL, work_class), 0, -1)]
 
 
 @pytest.mark.parametrize("work_class", WorkClass)
@@ -44,8 +45,8 @@ def published(client: Any, work_class: WorkClass) -> list[dict[str, Any]]:
 def test_an_envelope_is_what_celery_publishes(
     app: Celery, task: Any, redis_client: Any, work_class: WorkClass, shard: int
 ) -> None:
-    queue_name = keys.queue_name(MODEL, work_class)
-    built = json.loads(Envelopes(app).build(queue_name, JOB, shard))
+    queue_name = queue_keys.queue_name(MODEL, work_class)
+    built = json.loads(MessageBuilder(app).build(queue_name, JOB, shard))
 
     task.apply_async(args=(JOB, shard), task_id=f"{JOB}/{shard}", queue=queue_name)
 
@@ -57,19 +58,19 @@ def test_an_envelope_is_what_celery_publishes(
 
 
 def test_celery_publishes_only_into_the_queue_that_submit_pushes_to(task: Any, redis_client: Any) -> None:
-    task.apply_async(args=(JOB, 0), queue=keys.queue_name(MODEL, WorkClass.BATCH))
+    task.apply_async(args=(JOB, 0), queue=queue_keys.queue_name(MODEL, WorkClass.BATCH))
     lists = list(redis_client.scan_iter(_type="list"))
-    assert lists == [keys.queue(MODEL, WorkClass.BATCH).encode()]
+    assert lists == [queue_keys.queue(MODEL, WorkClass.BATCH).encode()]
 
 
 def test_whatever_celery_and_kombu_write_has_our_prefix(task: Any, redis_client: Any) -> None:
-    task.apply_async(args=(JOB, 0), queue=keys.queue_name(MODEL, WorkClass.BATCH))
+    task.apply_async(args=(JOB, 0), queue=queue_keys.queue_name(MODEL, WorkClass.BATCH))
     assert all(key.startswith(b"rerankq:") for key in redis_client.scan_iter())
 
 
 def test_kombu_decodes_an_envelope_to_the_task_it_is_for(app: Any, redis_client: Any) -> None:
-    queue_name = keys.queue_name(MODEL, WorkClass.INTERACTIVE)
-    redis_client.lpush(keys.queue(MODEL, WorkClass.INTERACTIVE), Envelopes(app).build(queue_name, JOB, 3))
+    queue_name = queue_keys.queue_name(MODEL, WorkClass.INTERACTIVE)
+    redis_client.lpush(queue_keys.queue(MODEL, WorkClass.INTERACTIVE), MessageBuilder(app).build(queue_name, JOB, 3))
     with app.connection_for_read() as connection, connection.SimpleQueue(queue_name) as queue:
         message = queue.get(timeout=5)
         args, kwargs, _ = message.payload
@@ -79,15 +80,15 @@ def test_kombu_decodes_an_envelope_to_the_task_it_is_for(app: Any, redis_client:
 
 
 def test_every_envelope_has_a_delivery_tag_of_its_own(app: Celery) -> None:
-    envelopes = Envelopes(app)
-    tags = {json.loads(envelopes.build("queue:m:batch", JOB, 0))["properties"]["delivery_tag"] for _ in range(100)}
+    messages = MessageBuilder(app)
+    tags = {json.loads(messages.build("queue:m:batch", JOB, 0))["properties"]["delivery_tag"] for _ in range(100)}
     assert len(tags) == 100
 
 
 def test_envelopes_share_nothing(app: Celery) -> None:
-    envelopes = Envelopes(app)
-    first = envelopes.build("queue:m:batch", "job-1", 0)
-    envelopes.build("queue:m:interactive", "job-2", 1)
+    messages = MessageBuilder(app)
+    first = messages.build("queue:m:batch", "job-1", 0)
+    messages.build("queue:m:interactive", "job-2", 1)
     assert json.loads(first)["headers"]["id"] == "job-1/0"
 
 
@@ -104,14 +105,14 @@ def test_a_message_is_acknowledged_after_the_work_and_its_result_kept_nowhere(ap
 
 
 def test_an_envelope_is_read_back(app: Celery) -> None:
-    assert read_envelope(Envelopes(app).build(keys.queue_name(MODEL, WorkClass.BATCH), JOB, 12)) == (JOB, 12)
+    assert parse_message(MessageBuilder(app).build(queue_keys.queue_name(MODEL, WorkClass.BATCH), JOB, 12)) == (JOB, 12)
 
 
 @pytest.mark.parametrize("task_id", ["", "job-1", "job-1/", "/1", "job-1/-1", "job-1/x", "job 1/1", "job-\ud800/1", 7])
 def test_what_names_no_shard_is_no_envelope(task_id: Any) -> None:
-    assert read_envelope(json.dumps({"headers": {"id": task_id}}).encode()) is None
+    assert parse_message(json.dumps({"headers": {"id": task_id}}).encode()) is None
 
 
 @pytest.mark.parametrize("message", [b"", b"x", b"\xff", b"7", b"[]", b'{"headers": null}', b"[" * 100_000])
 def test_nor_is_anything_else(message: bytes) -> None:
-    assert read_envelope(message) is None
+    assert parse_message(message) is None

@@ -8,7 +8,7 @@ import redis
 from kombu.exceptions import OperationalError
 
 from shared.queue.celery_app import make_celery
-from shared.store.client import checking_certificates, connect
+from shared.store.client import connect, require_certificates
 from tests.tls import make_certificate, tls_door
 
 
@@ -68,4 +68,4 @@ def test_a_strangers_certificate_is_refused_without_being_asked_to(
     ],
 )
 def test_only_what_says_nothing_is_made_to_check(url: str, checked: str) -> None:
-    assert checking_certificates(url) == checked
+    assert require_certificates(url) == checked

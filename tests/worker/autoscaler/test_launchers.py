@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from shared import keys
+from shared.keys import pool_keys
 from shared.models import ModelSpec
 from shared.pools.heartbeats import WorkerState, read_heartbeats
 from shared.processes import spawn
@@ -19,8 +19,8 @@ from tests.shared.support import MODEL
 from tests.stacks import write_models
 from tests.worker.support import wait_until
 from worker.autoscaler import standby_client
-from worker.autoscaler.launchers import Ended, LocalProcesses, Ways
-from worker.autoscaler.worker_process import Worker
+from worker.autoscaler.launchers import LaunchOptions, LocalLauncher, WorkerExit
+from worker.autoscaler.worker_process import WorkerProcess
 
 SPEC = ModelSpec(name=MODEL, engine="lexical")
 
@@ -39,15 +39,15 @@ def said() -> list[str]:
     return []
 
 
-Launch = Callable[..., LocalProcesses]
+Launch = Callable[..., LocalLauncher]
 
 
 @pytest.fixture
 def launch(environment: dict[str, str], said: list[str]) -> Iterator[Launch]:
-    made: list[LocalProcesses] = []
+    made: list[LocalLauncher] = []
 
-    def launch(**changes: Any) -> LocalProcesses:
-        made.append(LocalProcesses(Ways(**({"environment": environment} | changes)), said.append))
+    def launch(**changes: Any) -> LocalLauncher:
+        made.append(LocalLauncher(LaunchOptions(**({"environment": environment} | changes)), said.append))
         return made[-1]
 
     yield launch
@@ -57,13 +57,13 @@ def launch(environment: dict[str, str], said: list[str]) -> Iterator[Launch]:
 
 @pytest.fixture
 def states(redis_client: Any) -> Callable[[], dict[str, WorkerState]]:
-    return lambda: {beat.worker: beat.state for beat in read_heartbeats(redis_client.hgetall(keys.workers(MODEL)))}
+    return lambda: {beat.worker: beat.state for beat in read_heartbeats(redis_client.hgetall(pool_keys.workers(MODEL)))}
 
 
 States = Callable[[], dict[str, WorkerState]]
 
 
-def start(launcher: LocalProcesses, states: States) -> Worker:
+def start(launcher: LocalLauncher, states: States) -> WorkerProcess:
     """A worker that takes work."""
     launcher.start(SPEC)
     worker = launcher.workers(MODEL)[-1]
@@ -76,9 +76,9 @@ def start(launcher: LocalProcesses, states: States) -> Worker:
     return worker
 
 
-def ended(launcher: LocalProcesses) -> Ended:
+def ended(launcher: LocalLauncher) -> WorkerExit:
     """The next one that ends."""
-    ends: list[Ended] = []
+    ends: list[WorkerExit] = []
 
     def has_ended() -> bool:
         ends.extend(launcher.reap())
@@ -89,7 +89,7 @@ def ended(launcher: LocalProcesses) -> Ended:
     return end
 
 
-def pid_of(worker: Worker) -> int:
+def pid_of(worker: WorkerProcess) -> int:
     assert worker.process.pid is not None
     return worker.process.pid
 
@@ -99,33 +99,33 @@ def with_standby() -> dict[str, Any]:
 
 
 @pytest.fixture(params=["plain", "standby"])
-def launcher(request: pytest.FixtureRequest, launch: Launch) -> LocalProcesses:
+def launcher(request: pytest.FixtureRequest, launch: Launch) -> LocalLauncher:
     return launch(**(with_standby() if request.param == "standby" else {}))
 
 
-def test_a_worker_starts_and_stops_and_its_status_comes_back(launcher: LocalProcesses, states: States) -> None:
+def test_a_worker_starts_and_stops_and_its_status_comes_back(launcher: LocalLauncher, states: States) -> None:
     worker = start(launcher, states)
-    worker.ask_to_stop()
+    worker.request_stop()
     end = ended(launcher)
     assert (end.worker, end.status) == (worker, 0)
     assert launcher.workers(MODEL) == []
     assert states() == {}
 
 
-def test_how_one_was_killed_comes_back_too(launcher: LocalProcesses, states: States) -> None:
+def test_how_one_was_killed_comes_back_too(launcher: LocalLauncher, states: States) -> None:
     worker = start(launcher, states)
     os.kill(pid_of(worker), signal.SIGKILL)
     assert ended(launcher).status == -signal.SIGKILL
 
 
-def test_it_is_a_child_of_ours_in_a_session_of_its_own(launcher: LocalProcesses, states: States) -> None:
+def test_it_is_a_child_of_ours_in_a_session_of_its_own(launcher: LocalLauncher, states: States) -> None:
     pid = pid_of(start(launcher, states))
     assert psutil.Process(pid).ppid() == os.getpid()
     assert os.getsid(pid) == pid
 
 
 def test_what_it_writes_is_passed_on(
-    launcher: LocalProcesses, states: States, capfd: pytest.CaptureFixture[str]
+    launcher: LocalLauncher, states: States, capfd: pytest.CaptureFixture[str]
 ) -> None:
     worker = start(launcher, states)
     launcher.reap()
@@ -152,7 +152,7 @@ def test_one_that_is_stopped_before_it_has_a_process_never_gets_to_work(launch: 
     launcher = launch(**with_standby())
     launcher.start(SPEC)
     (worker,) = launcher.workers(MODEL)
-    worker.ask_to_stop()
+    worker.request_stop()
     assert worker.process.pid is None
     assert ended(launcher).status in (0, -signal.SIGTERM)
     assert states() == {}
@@ -180,7 +180,7 @@ def test_or_as_many_as_its_model_is_spread_over(launch: Launch) -> None:
         launcher.start(spread)
 
 
-def standby_pid(launcher: LocalProcesses) -> int:
+def standby_pid(launcher: LocalLauncher) -> int:
     assert launcher._standby.current is not None
     return launcher._standby.current.pid
 
@@ -201,7 +201,7 @@ def test_workers_outlive_their_standby(launch: Launch, states: States, said: lis
     # The next one comes from nothing.
     other = start(launcher, states)
     assert psutil.Process(pid_of(other)).cmdline() != []
-    worker.ask_to_stop()
+    worker.request_stop()
     assert ended(launcher).status == 0
 
 
@@ -246,9 +246,9 @@ def test_another_standby_is_started_after_a_while(
 PROGRAM = """
 import os, sys, time
 from shared.models import ModelSpec
-from worker.autoscaler.launchers import LocalProcesses, Ways
+from worker.autoscaler.launchers import LocalLauncher, Ways
 ways = Ways(os.environ, standby_models=frozenset(sys.argv[2:]), standby_engines=["lexical"] * len(sys.argv[2:]))
-launcher = LocalProcesses(ways, print)
+launcher = LocalLauncher(ways, print)
 launcher.start(ModelSpec(name=sys.argv[1], engine="lexical"))
 while True:
     launcher.reap()

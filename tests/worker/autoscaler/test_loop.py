@@ -4,16 +4,16 @@ from typing import Any
 
 import pytest
 
-from shared import keys
-from shared.ledger.job_ledger import Ledger
+from shared.keys import pool_keys
+from shared.ledger.job_ledger import JobLedger
 from shared.models import MAX_WORKERS, ModelSpec, PoolSettings
 from shared.pools.heartbeats import WorkerState, summarize, worker_name
 from shared.store.client import connect
 from tests.shared.support import MODEL, dead_redis_url, make_submission, read_record
 from tests.worker.autoscaler.support import Beats, FakeLauncher
-from worker.autoscaler.launchers import Launcher, Observer
+from worker.autoscaler.launchers import Launcher, ObserveOnlyLauncher
 from worker.autoscaler.loop import LAST_SECONDS, SILENT_SECONDS, Autoscaler
-from worker.autoscaler.worker_process import Worker
+from worker.autoscaler.worker_process import WorkerProcess
 
 DRAIN_SECONDS = 5.0
 START_SECONDS = 60.0
@@ -62,7 +62,7 @@ def make(redis_client: Any, launcher: FakeLauncher, said: list[str]) -> Make:
     return make
 
 
-def is_stopping(worker: Worker) -> bool:
+def is_stopping(worker: WorkerProcess) -> bool:
     return worker.stopping_since is not None
 
 
@@ -77,7 +77,7 @@ async def test_without_work_there_is_no_worker_and_nothing_to_say(
 
 
 async def test_a_request_starts_one_worker_in_the_next_round(
-    make: Make, launcher: FakeLauncher, ledger: Ledger, said: list[str]
+    make: Make, launcher: FakeLauncher, ledger: JobLedger, said: list[str]
 ) -> None:
     autoscaler = make()
     await ledger.submit(make_submission())
@@ -89,7 +89,7 @@ async def test_a_request_starts_one_worker_in_the_next_round(
 
 
 async def test_it_says_once_when_the_worker_is_ready(
-    make: Make, launcher: FakeLauncher, ledger: Ledger, beats: Beats, said: list[str]
+    make: Make, launcher: FakeLauncher, ledger: JobLedger, beats: Beats, said: list[str]
 ) -> None:
     autoscaler = make()
     worker = await starting(autoscaler, launcher, ledger)
@@ -104,7 +104,7 @@ async def test_it_says_once_when_the_worker_is_ready(
 
 
 async def test_after_some_quiet_the_worker_is_asked_to_stop(
-    make: Make, launcher: FakeLauncher, ledger: Ledger, beats: Beats, said: list[str]
+    make: Make, launcher: FakeLauncher, ledger: JobLedger, beats: Beats, said: list[str]
 ) -> None:
     autoscaler = make()
     worker = await starting(autoscaler, launcher, ledger)
@@ -121,7 +121,7 @@ async def test_after_some_quiet_the_worker_is_asked_to_stop(
     assert said[2:] == ["quiet for 0 s: stopping the worker", "the worker has stopped"]
 
 
-async def starting(autoscaler: Autoscaler, launcher: FakeLauncher, ledger: Ledger) -> Worker:
+async def starting(autoscaler: Autoscaler, launcher: FakeLauncher, ledger: JobLedger) -> WorkerProcess:
     """A job has come, and a worker was started for it."""
     await ledger.submit(make_submission())
     autoscaler.round()
@@ -129,7 +129,7 @@ async def starting(autoscaler: Autoscaler, launcher: FakeLauncher, ledger: Ledge
     return worker
 
 
-async def draining(autoscaler: Autoscaler, launcher: FakeLauncher, ledger: Ledger, beats: Beats) -> None:
+async def draining(autoscaler: Autoscaler, launcher: FakeLauncher, ledger: JobLedger, beats: Beats) -> None:
     """A pool whose only worker has been told to stop."""
     await ledger.submit(make_submission("first"))
     autoscaler.round()
@@ -140,7 +140,7 @@ async def draining(autoscaler: Autoscaler, launcher: FakeLauncher, ledger: Ledge
 
 
 async def test_a_request_that_comes_while_the_last_worker_drains_gets_another_one_at_once(
-    make: Make, launcher: FakeLauncher, ledger: Ledger, beats: Beats
+    make: Make, launcher: FakeLauncher, ledger: JobLedger, beats: Beats
 ) -> None:
     autoscaler = make()
     await draining(autoscaler, launcher, ledger, beats)
@@ -150,7 +150,7 @@ async def test_a_request_that_comes_while_the_last_worker_drains_gets_another_on
 
 
 async def test_on_a_full_machine_it_gets_the_place_as_soon_as_that_is_free(
-    make: Make, launcher: FakeLauncher, ledger: Ledger, beats: Beats, said: list[str]
+    make: Make, launcher: FakeLauncher, ledger: JobLedger, beats: Beats, said: list[str]
 ) -> None:
     autoscaler = make(capacity=1)
     await draining(autoscaler, launcher, ledger, beats)
@@ -199,7 +199,7 @@ async def test_one_that_is_not_ready_yet_is_stopped_before_one_that_is(
 
 
 async def test_a_worker_that_dies_before_it_was_ready_has_failed_to_start(
-    make: Make, launcher: FakeLauncher, ledger: Ledger, beats: Beats, redis_client: Any, said: list[str]
+    make: Make, launcher: FakeLauncher, ledger: JobLedger, beats: Beats, redis_client: Any, said: list[str]
 ) -> None:
     autoscaler = make()
     worker = await starting(autoscaler, launcher, ledger)
@@ -208,14 +208,14 @@ async def test_a_worker_that_dies_before_it_was_ready_has_failed_to_start(
     autoscaler.round()
 
     reason = "the worker was ended by SIGKILL before it was ready: RuntimeError: no kernel image is available"
-    health = summarize(redis_client.hgetall(keys.workers(MODEL)), beats.said()[worker.name or ""]["at"])
+    health = summarize(redis_client.hgetall(pool_keys.workers(MODEL)), beats.said()[worker.name or ""]["at"])
     assert health.down
     assert health.failure == reason
     assert said[1] == f"the worker could not start: {reason}"
 
 
 async def test_after_a_failed_start_it_waits_and_then_tries_again(
-    make: Make, launcher: FakeLauncher, ledger: Ledger, beats: Beats, said: list[str]
+    make: Make, launcher: FakeLauncher, ledger: JobLedger, beats: Beats, said: list[str]
 ) -> None:
     autoscaler = make()
     await ledger.submit(make_submission())
@@ -232,7 +232,7 @@ async def test_after_a_failed_start_it_waits_and_then_tries_again(
 
 
 async def test_the_reason_that_a_worker_gives_itself_is_kept(
-    make: Make, launcher: FakeLauncher, ledger: Ledger, beats: Beats, said: list[str]
+    make: Make, launcher: FakeLauncher, ledger: JobLedger, beats: Beats, said: list[str]
 ) -> None:
     autoscaler = make()
     worker = await starting(autoscaler, launcher, ledger)
@@ -244,7 +244,7 @@ async def test_the_reason_that_a_worker_gives_itself_is_kept(
 
 
 async def test_a_worker_that_dies_later_is_replaced_at_once(
-    make: Make, launcher: FakeLauncher, ledger: Ledger, beats: Beats, said: list[str]
+    make: Make, launcher: FakeLauncher, ledger: JobLedger, beats: Beats, said: list[str]
 ) -> None:
     autoscaler = make()
     worker = await starting(autoscaler, launcher, ledger)
@@ -258,7 +258,7 @@ async def test_a_worker_that_dies_later_is_replaced_at_once(
 
 
 async def test_also_one_that_was_ready_for_less_than_a_round(
-    make: Make, launcher: FakeLauncher, ledger: Ledger, beats: Beats
+    make: Make, launcher: FakeLauncher, ledger: JobLedger, beats: Beats
 ) -> None:
     autoscaler = make()
     worker = await starting(autoscaler, launcher, ledger)
@@ -269,7 +269,7 @@ async def test_also_one_that_was_ready_for_less_than_a_round(
 
 
 async def test_one_that_was_told_to_stop_and_is_killed_has_not_failed(
-    make: Make, launcher: FakeLauncher, ledger: Ledger, beats: Beats
+    make: Make, launcher: FakeLauncher, ledger: JobLedger, beats: Beats
 ) -> None:
     autoscaler = make()
     await draining(autoscaler, launcher, ledger, beats)
@@ -279,7 +279,7 @@ async def test_one_that_was_told_to_stop_and_is_killed_has_not_failed(
 
 
 async def test_a_start_that_takes_too_long_is_broken_off_and_has_failed(
-    make: Make, launcher: FakeLauncher, ledger: Ledger, beats: Beats
+    make: Make, launcher: FakeLauncher, ledger: JobLedger, beats: Beats
 ) -> None:
     autoscaler = make()
     worker = await starting(autoscaler, launcher, ledger)
@@ -293,7 +293,7 @@ async def test_a_start_that_takes_too_long_is_broken_off_and_has_failed(
 
 
 async def test_a_worker_that_does_not_end_is_killed(
-    make: Make, launcher: FakeLauncher, ledger: Ledger, beats: Beats, monkeypatch: pytest.MonkeyPatch
+    make: Make, launcher: FakeLauncher, ledger: JobLedger, beats: Beats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     autoscaler = make()
     await draining(autoscaler, launcher, ledger, beats)
@@ -309,7 +309,7 @@ async def test_a_worker_that_does_not_end_is_killed(
 
 
 async def test_a_worker_that_falls_silent_is_killed_and_replaced(
-    make: Make, launcher: FakeLauncher, ledger: Ledger, beats: Beats, said: list[str]
+    make: Make, launcher: FakeLauncher, ledger: JobLedger, beats: Beats, said: list[str]
 ) -> None:
     autoscaler = make()
     worker = await starting(autoscaler, launcher, ledger)
@@ -332,7 +332,7 @@ async def test_a_worker_that_falls_silent_is_killed_and_replaced(
 
 
 async def test_a_process_that_cannot_be_started_is_a_failed_start(
-    make: Make, launcher: FakeLauncher, ledger: Ledger, beats: Beats
+    make: Make, launcher: FakeLauncher, ledger: JobLedger, beats: Beats
 ) -> None:
     autoscaler = make()
     launcher.error = OSError(12, "Cannot allocate memory")
@@ -357,7 +357,7 @@ async def test_while_redis_is_away_the_workers_stay_as_they_are(
 
 
 async def test_nobody_was_silent_while_redis_was_away(
-    make: Make, launcher: FakeLauncher, ledger: Ledger, beats: Beats, monkeypatch: pytest.MonkeyPatch
+    make: Make, launcher: FakeLauncher, ledger: JobLedger, beats: Beats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     autoscaler = make()
     worker = await starting(autoscaler, launcher, ledger)
@@ -373,7 +373,7 @@ async def test_nobody_was_silent_while_redis_was_away(
 
 
 async def test_nobody_was_silent_while_redis_took_nothing(
-    make: Make, launcher: FakeLauncher, ledger: Ledger, beats: Beats, redis_client: Any
+    make: Make, launcher: FakeLauncher, ledger: JobLedger, beats: Beats, redis_client: Any
 ) -> None:
     autoscaler = make()
     await ledger.submit(make_submission())
@@ -393,7 +393,7 @@ async def test_nobody_was_silent_while_redis_took_nothing(
 
 
 async def test_what_this_hosts_workers_said_before_it_began_is_forgotten(
-    make: Make, launcher: FakeLauncher, ledger: Ledger, beats: Beats
+    make: Make, launcher: FakeLauncher, ledger: JobLedger, beats: Beats
 ) -> None:
     beats.say(worker_name(12345), WorkerState.READY)
     beats.say(worker_name(12346), WorkerState.FAILED, "it broke")
@@ -404,7 +404,7 @@ async def test_what_this_hosts_workers_said_before_it_began_is_forgotten(
     assert launcher.started == 1
 
 
-async def test_workers_of_others_count(make: Make, launcher: FakeLauncher, ledger: Ledger, beats: Beats) -> None:
+async def test_workers_of_others_count(make: Make, launcher: FakeLauncher, ledger: JobLedger, beats: Beats) -> None:
     beats.say("elsewhere-1", WorkerState.READY)
     autoscaler = make()
     await ledger.submit(make_submission())
@@ -413,7 +413,7 @@ async def test_workers_of_others_count(make: Make, launcher: FakeLauncher, ledge
 
 
 async def test_each_model_has_a_pool_of_its_own(
-    make: Make, launcher: FakeLauncher, ledger: Ledger, said: list[str]
+    make: Make, launcher: FakeLauncher, ledger: JobLedger, said: list[str]
 ) -> None:
     autoscaler = make(MODEL, "other")
     await ledger.submit(make_submission())
@@ -423,7 +423,7 @@ async def test_each_model_has_a_pool_of_its_own(
 
 
 async def test_an_idle_pool_gives_way_to_one_with_work(
-    make: Make, launcher: FakeLauncher, ledger: Ledger, beats: Beats, said: list[str]
+    make: Make, launcher: FakeLauncher, ledger: JobLedger, beats: Beats, said: list[str]
 ) -> None:
     autoscaler = make(MODEL, "idle", capacity=1, idle_seconds=300)
     launcher.start(ModelSpec(name="idle", engine="lexical"))
@@ -443,9 +443,9 @@ async def test_an_idle_pool_gives_way_to_one_with_work(
 
 
 async def test_who_only_watches_says_what_would_be_done_and_does_nothing(
-    make: Make, ledger: Ledger, beats: Beats, said: list[str]
+    make: Make, ledger: JobLedger, beats: Beats, said: list[str]
 ) -> None:
-    autoscaler = make(launcher=Observer())
+    autoscaler = make(launcher=ObserveOnlyLauncher())
     await ledger.submit(make_submission())
     for _ in range(3):
         autoscaler.round()

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from shared import keys
 from shared.errors import ConfigurationError
+from shared.keys import pool_keys
 from shared.models import ModelSpec, PoolSettings
-from shared.processes import Child
+from shared.processes import ChildProcess
 from tests.shared.support import MODEL
 from tests.stacks import write_models
 from tests.worker.support import wait_until
 from worker.autoscaler.__main__ import main, make_launcher, visible_devices
-from worker.autoscaler.launchers import LocalProcesses, Observer
+from worker.autoscaler.launchers import LocalLauncher, ObserveOnlyLauncher
 from worker.autoscaler.settings import AutoscalerSettings
 
 
@@ -71,13 +71,13 @@ class TestLauncher:
         return make_launcher(AutoscalerSettings(**settings), specs, [])
 
     def test_none_acts_on_nothing(self) -> None:
-        assert isinstance(self.make(PoolSettings(), launcher="none"), Observer)
+        assert isinstance(self.make(PoolSettings(), launcher="none"), ObserveOnlyLauncher)
 
     @pytest.mark.parametrize(("everywhere", "models"), [(False, {"m1"}), (True, {"m0", "m1"})])
-    def test_a_standby_is_for_those_that_ask_for_it_or_for_all(self, everywhere: bool, models: set[str]) -> None:
-        launcher = self.make(PoolSettings(), PoolSettings(standby=True), standby=everywhere)
+    def test_a_standby_is_for_those_that_ask_for_it_or_for_all(self, mounted_families: bool, models: set[str]) -> None:
+        launcher = self.make(PoolSettings(), PoolSettings(standby=True), standby=mounted_families)
         try:
-            assert isinstance(launcher, LocalProcesses)
+            assert isinstance(launcher, LocalLauncher)
             assert launcher._ways.standby_models == models
             assert launcher._standby.current is not None
         finally:
@@ -103,16 +103,16 @@ def test_as_a_process_it_keeps_a_pools_least_and_stops_it_when_told(
         "REDIS_URL": redis_url,
     }
     command = [sys.executable, "-m", "worker.autoscaler"]
-    child = Child("autoscaler", command, tmp_path / "autoscaler.log", environment)
+    child = ChildProcess("autoscaler", command, tmp_path / "autoscaler.log", environment)
     try:
-        wait_until(lambda: b'"ready"' in b"".join(redis_client.hvals(keys.workers(MODEL))), seconds=30)
+        wait_until(lambda: b'"ready"' in b"".join(redis_client.hvals(pool_keys.workers(MODEL))), seconds=30)
         for _ in range(signals):
             os.kill(child.pid, signal.SIGTERM)
         told_at = time.monotonic()
         wait_until(lambda: child.exit_status is not None, seconds=20)
         assert time.monotonic() - told_at < 5
         assert child.exit_status == 0
-        assert redis_client.hvals(keys.workers(MODEL)) == []
+        assert redis_client.hvals(pool_keys.workers(MODEL)) == []
         assert "1 always run: starting a worker" in child.last_lines(40)
     finally:
         child.kill()

@@ -12,15 +12,16 @@ from kombu.exceptions import OperationalError
 from kombu.transport.redis import Transport
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
-from shared import keys
 from shared.contracts import WorkClass
-from shared.queue.celery_app import Envelopes, make_celery, pool_queues
+from shared.keys import queue_keys
+from shared.queue.celery_app import make_celery, pool_queues
+from shared.queue.messages import MessageBuilder
 from shared.store.client import connect
 from tests.shared.support import MODEL, dead_redis_url
 from tests.worker.support import wait_until
-from worker.consumer.kombu_patches import CONNECT_SECONDS, MessageRenewer, connect_steadily, live_through_refusals
+from worker.consumer.kombu_patches import CONNECT_SECONDS, MessageRenewer, reconnect_when_refused, use_constant_retry
 
-QUEUE = keys.queue_name(MODEL, WorkClass.INTERACTIVE)
+QUEUE = queue_keys.queue_name(MODEL, WorkClass.INTERACTIVE)
 
 
 class Request:
@@ -34,22 +35,22 @@ class Request:
 class Consumer:
     """Takes messages as the worker's consumer does: through kombu, unacknowledged until their work is done."""
 
-    def __init__(self, connection: Connection, client: Any, envelopes: Envelopes) -> None:
+    def __init__(self, connection: Connection, client: Any, messages: MessageBuilder) -> None:
         self._channel: Any = connection.channel()
         self._client = client
-        self._envelopes = envelopes
+        self._envelopes = messages
 
     def take(self, job_id: str = "job-1") -> Any:
-        self._client.lpush(keys.queue(MODEL, WorkClass.INTERACTIVE), self._envelopes.build(QUEUE, job_id, 0))
+        self._client.lpush(queue_keys.queue(MODEL, WorkClass.INTERACTIVE), self._envelopes.build(QUEUE, job_id, 0))
         return self._channel.basic_get(QUEUE)
 
     def delivered_at(self, message: Any) -> float | None:
-        score = self._client.zscore(keys.UNACKED_INDEX, message.delivery_tag)
+        score = self._client.zscore(queue_keys.UNACKED_INDEX, message.delivery_tag)
         return None if score is None else float(score)
 
     def age(self, message: Any) -> None:
         """A long time passes while the message is in work."""
-        self._client.zadd(keys.UNACKED_INDEX, {message.delivery_tag: 1}, xx=True)
+        self._client.zadd(queue_keys.UNACKED_INDEX, {message.delivery_tag: 1}, xx=True)
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def consumer(redis_url: str, redis_client: redis.Redis) -> Iterator[Consumer]:
     app = make_celery(redis_url)
     app.conf.task_queues = pool_queues(MODEL)
     with app.connection_for_read() as connection:
-        yield Consumer(connection, redis_client, Envelopes(app))
+        yield Consumer(connection, redis_client, MessageBuilder(app))
     app.close()
 
 
@@ -98,7 +99,7 @@ def test_a_message_that_was_acknowledged_meanwhile_does_not_come_back(
     message.ack()
     MessageRenewer(redis_client).renew()
     assert consumer.delivered_at(message) is None
-    assert redis_client.zcard(keys.UNACKED_INDEX) == 1
+    assert redis_client.zcard(queue_keys.UNACKED_INDEX) == 1
 
 
 def test_what_is_not_in_work_here_is_not_renewed(consumer: Consumer, redis_client: redis.Redis) -> None:
@@ -130,12 +131,12 @@ def test_it_goes_on_until_it_is_stopped_also_when_redis_is_away_for_a_moment(
 
     monkeypatch.setattr(redis_client, "zadd", unless_away)
     renewer = MessageRenewer(redis_client, interval_seconds=0.01)
-    zadd(keys.UNACKED_INDEX, {message.delivery_tag: 1}, xx=True)
+    zadd(queue_keys.UNACKED_INDEX, {message.delivery_tag: 1}, xx=True)
     renewer.start()
     wait_until(lambda: (consumer.delivered_at(message) or 0) > 1)
     renewer.stop()
     assert away.is_set()
-    zadd(keys.UNACKED_INDEX, {message.delivery_tag: 1}, xx=True)
+    zadd(queue_keys.UNACKED_INDEX, {message.delivery_tag: 1}, xx=True)
     time.sleep(0.05)
     assert consumer.delivered_at(message) == 1
 
@@ -143,7 +144,7 @@ def test_it_goes_on_until_it_is_stopped_also_when_redis_is_away_for_a_moment(
 def test_a_redis_that_was_away_for_long_is_found_as_soon_as_any(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kombu.utils.functional, "sleep", lambda _: None)
     app = make_celery(dead_redis_url())
-    connect_steadily(app)
+    use_constant_retry(app)
     pauses: list[float] = []
     with app.connection_for_read() as connection, pytest.raises(OperationalError):
         connection.ensure_connection(lambda _, pause: pauses.append(pause), max_retries=20)
@@ -162,7 +163,7 @@ class TestRefusals:
         self, redis_url: str, refusal: type[Exception]
     ) -> None:
         assert not issubclass(refusal, Transport.connection_errors)
-        live_through_refusals()
+        reconnect_when_refused()
         app = make_celery(redis_url)
         # Of the consumer's own, made from the transport's: Celery asks the connection, kombu the channel.
         with app.connection_for_read() as connection:
@@ -172,8 +173,8 @@ class TestRefusals:
         app.close()
 
     def test_saying_it_twice_changes_nothing(self) -> None:
-        live_through_refusals()
+        reconnect_when_refused()
         known = Transport.connection_errors
-        live_through_refusals()
+        reconnect_when_refused()
         assert Transport.connection_errors == known
         assert redis.ConnectionError in known

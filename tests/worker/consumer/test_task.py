@@ -5,16 +5,16 @@ import celery._state
 import pytest
 from celery import Celery
 
-from shared import keys
 from shared.contracts import WorkClass
 from shared.errors import StoreUnavailable
-from shared.ledger.job_ledger import Ledger
-from shared.ledger.job_record import JobState
+from shared.keys import queue_keys
+from shared.ledger.job_ledger import JobLedger
+from shared.ledger.job_record import JobStatus
 from shared.ledger.worker_ledger import WorkerLedger
 from shared.queue.celery_app import TASK_NAME, make_celery
 from shared.store.client import connect
 from tests.shared.support import MODEL, dead_redis_url, make_submission
-from tests.worker.support import ToldEngine, make_dispatcher
+from tests.worker.support import ScriptedEngine, make_dispatcher
 from worker.consumer.task import register
 from worker.engines.base import BACKGROUND
 
@@ -30,32 +30,32 @@ def app(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
 
 def ring(app: Celery, work_class: WorkClass) -> None:
     """Run the task for the first shard, as a message from the class's queue would."""
-    done = app.tasks[TASK_NAME].apply(args=("job-1", 0), routing_key=keys.queue_name(MODEL, work_class))
+    done = app.tasks[TASK_NAME].apply(args=("job-1", 0), routing_key=queue_keys.queue_name(MODEL, work_class))
     # A worker that another test has run in this process has told Celery that it is inside a task.
     done.get(disable_sync_subtasks=False)
 
 
 @pytest.mark.parametrize(("work_class", "priority"), [("interactive", 0), ("batch", BACKGROUND)])
 async def test_the_task_runs_the_shard_at_its_queues_priority(
-    app: Celery, ledger: Ledger, redis_client: Any, work_class: str, priority: int
+    app: Celery, ledger: JobLedger, redis_client: Any, work_class: str, priority: int
 ) -> None:
-    engine = ToldEngine()
+    engine = ScriptedEngine()
     register(app, make_dispatcher(WorkerLedger(redis_client, MODEL), engine))
     await ledger.submit(make_submission())
     ring(app, WorkClass(work_class))
     assert [batch.priority for batch in engine.batches] == [priority]
-    assert await ledger.states(["job-1"]) == {"job-1": JobState.SUCCEEDED}
+    assert await ledger.statuses(["job-1"]) == {"job-1": JobStatus.SUCCEEDED}
 
 
 def test_without_redis_the_task_fails(app: Celery) -> None:
     with connect(dead_redis_url()) as client:
-        register(app, make_dispatcher(WorkerLedger(client, MODEL), ToldEngine()))
+        register(app, make_dispatcher(WorkerLedger(client, MODEL), ScriptedEngine()))
         with pytest.raises(StoreUnavailable):
             ring(app, WorkClass.BATCH)
 
 
 def test_the_task_belongs_to_its_app_alone(app: Celery, redis_client: Any, redis_url: str) -> None:
-    register(app, make_dispatcher(WorkerLedger(redis_client, MODEL), ToldEngine()))
+    register(app, make_dispatcher(WorkerLedger(redis_client, MODEL), ScriptedEngine()))
     other = make_celery(redis_url)
     assert TASK_NAME in app.tasks
     assert TASK_NAME not in other.tasks

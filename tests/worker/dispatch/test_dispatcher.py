@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from shared import keys
 from shared.contracts import WorkClass
-from shared.ledger.job_ledger import Ledger
-from shared.ledger.job_record import JobFailure, JobState
-from shared.ledger.worker_ledger import TRANSIENT_ERRORS_ALLOWED, WorkerLedger
+from shared.keys import job_keys
+from shared.ledger.job_ledger import JobLedger
+from shared.ledger.job_record import JobFailure, JobStatus
+from shared.ledger.worker_ledger import MAX_TRANSIENT_ERRORS, WorkerLedger
 from tests.shared.support import (
     JOB,
     MODEL,
@@ -17,23 +17,23 @@ from tests.shared.support import (
     make_lease,
     make_size,
     make_submission,
-    read_doorbell,
+    read_message,
     read_record,
 )
 from tests.worker.support import (
-    Bells,
+    WakeUpSender,
     GuardedEngine,
     PatientEngine,
     Pool,
-    ToldEngine,
+    ScriptedEngine,
     a_while,
     in_thread,
     make_dispatcher,
     wait_until,
 )
-from worker.dispatch.leases import Leases
+from worker.dispatch.leases import LeaseKeeper
 from worker.dispatch.result_reporter import RETRY_AFTER_SECONDS
-from worker.dispatch.throughput import Pace
+from worker.dispatch.throughput import ThroughputMeter
 from worker.engines.base import (
     BatchScores,
     Cancellation,
@@ -49,65 +49,67 @@ INTERACTIVE, BATCH = WorkClass.INTERACTIVE, WorkClass.BATCH
 class TestHandingIn:
     async def test_a_shard_is_scored_and_handed_in(self, pool: Pool, store: StoreView) -> None:
         await pool.submit("nothing")
-        pool.run(ToldEngine())
+        pool.run(ScriptedEngine())
         assert await pool.scores() == [[0.0]]
         assert store.lease() is None
 
     async def test_a_scored_shard_rings_for_the_next_one_which_is_heard_at_once(
-        self, pool: Pool, ledger: Ledger, store: StoreView
+        self, pool: Pool, ledger: JobLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission(shards=5, rung=1))
-        store.take_doorbells()
-        make_dispatcher(pool.worker_ledger, ToldEngine(), linger_seconds=0.5).run(JOB, 0, INTERACTIVE)
+        store.drop_messages()
+        make_dispatcher(pool.worker_ledger, ScriptedEngine(), linger_seconds=0.5).run(JOB, 0, INTERACTIVE)
         assert len(await pool.scores()) == 5
 
-    async def test_what_can_never_be_scored_fails_the_job(self, pool: Pool, ledger: Ledger) -> None:
+    async def test_what_can_never_be_scored_fails_the_job(self, pool: Pool, ledger: JobLedger) -> None:
         await pool.submit("odd")
-        pool.run(ToldEngine(EngineError("the model has lost its mind")))
+        pool.run(ScriptedEngine(EngineError("the model has lost its mind")))
         record = await read_record(ledger)
-        assert record.state is JobState.FAILED
+        assert record.status is JobStatus.FAILED
         assert record.failure == JobFailure("scoring_failed", "the model has lost its mind")
 
     async def test_what_cannot_be_scored_now_is_tried_again_later(self, pool: Pool, store: StoreView) -> None:
         await pool.submit("one")
-        pool.run(ToldEngine(TransientEngineError("the engine is busy")))
+        pool.run(ScriptedEngine(TransientEngineError("the engine is busy")))
         shard = store.shard()
-        assert (shard["state"], shard["retries"]) == ("queued", "1")
+        assert (shard["status"], shard["retries"]) == ("queued", "1")
         assert 0 < store.due_in_seconds() <= RETRY_AFTER_SECONDS
-        assert store.doorbells() == []
-        pool.run(ToldEngine())
+        assert store.messages() == []
+        pool.run(ScriptedEngine())
         assert await pool.scores() == [[0.0]]
 
-    async def test_but_not_for_ever(self, pool: Pool, ledger: Ledger, store: StoreView) -> None:
+    async def test_but_not_for_ever(self, pool: Pool, ledger: JobLedger, store: StoreView) -> None:
         await pool.submit("one")
-        for _ in range(TRANSIENT_ERRORS_ALLOWED):
-            pool.run(ToldEngine(TransientEngineError("the engine is busy")))
-        assert (await read_record(ledger)).state is JobState.RUNNING
-        pool.run(ToldEngine(TransientEngineError("the engine is busy still")))
+        for _ in range(MAX_TRANSIENT_ERRORS):
+            pool.run(ScriptedEngine(TransientEngineError("the engine is busy")))
+        assert (await read_record(ledger)).status is JobStatus.RUNNING
+        pool.run(ScriptedEngine(TransientEngineError("the engine is busy still")))
         record = await read_record(ledger)
         assert record.failure == JobFailure("scoring_failed", "the engine is busy still")
         assert len(store.dead()) == 1
 
-    async def test_a_dead_engine_costs_the_job_nothing(self, pool: Pool, ledger: Ledger, store: StoreView) -> None:
+    async def test_a_dead_engine_costs_the_job_nothing(self, pool: Pool, ledger: JobLedger, store: StoreView) -> None:
         await pool.submit("one")
-        pool.run(ToldEngine(EngineDied("the engine is gone")))
-        assert (await read_record(ledger)).state is JobState.RUNNING
+        pool.run(ScriptedEngine(EngineDied("the engine is gone")))
+        assert (await read_record(ledger)).status is JobStatus.RUNNING
         assert not {"retries", "crashes"} & set(store.shard())
-        assert [read_doorbell(message) for message in store.doorbells()] == [(JOB, 0)]
+        assert [read_message(message) for message in store.messages()] == [(JOB, 0)]
 
-    async def test_scores_that_come_too_late_are_dropped(self, pool: Pool, ledger: Ledger, redis_client: Any) -> None:
-        class SlowToNotice(ToldEngine):
+    async def test_scores_that_come_too_late_are_dropped(
+        self, pool: Pool, ledger: JobLedger, redis_client: Any
+    ) -> None:
+        class SlowToNotice(ScriptedEngine):
             def score(self, batch: ScoringBatch, cancellation: Cancellation) -> BatchScores:
-                redis_client.hset(keys.shards(JOB), "0:token", "somebody else")
+                redis_client.hset(job_keys.shards(JOB), "0:token", "somebody else")
                 return super().score(batch, cancellation)
 
         await pool.submit("one")
         pool.run(SlowToNotice())
-        assert (await read_record(ledger)).state is JobState.RUNNING
-        assert not redis_client.exists(keys.results(JOB))
+        assert (await read_record(ledger)).status is JobStatus.RUNNING
+        assert not redis_client.exists(job_keys.results(JOB))
 
     async def test_a_canceled_job_is_neither_scored_to_its_end_nor_given_to_anybody(
-        self, pool: Pool, ledger: Ledger, leases: Leases, store: StoreView
+        self, pool: Pool, ledger: JobLedger, leases: LeaseKeeper, store: StoreView
     ) -> None:
         await pool.submit("one")
         engine = PatientEngine()
@@ -115,27 +117,29 @@ class TestHandingIn:
         with in_thread(lambda: dispatcher.run(JOB, 0, INTERACTIVE)):
             assert engine.begun.wait(10)
             await ledger.cancel(await read_record(ledger))
-        assert store.doorbells() == []
+        assert store.messages() == []
 
     async def test_what_is_handed_in_is_held_no_longer(self, pool: Pool) -> None:
-        leases = Leases(pool.worker_ledger)
+        leases = LeaseKeeper(pool.worker_ledger)
         for outcome in (None, EngineError("no"), TransientEngineError("not now"), EngineDied("gone")):
             await pool.submit("one", job_id=f"job of {outcome}")
-            make_dispatcher(pool.worker_ledger, ToldEngine(outcome), leases).run(f"job of {outcome}", 0, INTERACTIVE)
-        assert leases.give_back_all() == 0
+            make_dispatcher(pool.worker_ledger, ScriptedEngine(outcome), leases).run(
+                f"job of {outcome}", 0, INTERACTIVE
+            )
+        assert leases.release_all() == 0
 
     async def test_every_claim_has_a_token_of_its_own(self, pool: Pool, redis_client: Any) -> None:
         tokens = set()
         for _ in range(3):
             await pool.submit("one")
-            pool.run(ToldEngine())
-            tokens.add(redis_client.hget(keys.shards(JOB), "0:token"))
+            pool.run(ScriptedEngine())
+            tokens.add(redis_client.hget(job_keys.shards(JOB), "0:token"))
             redis_client.flushall()
         assert len(tokens) == 3
         assert all(token.startswith(b"host-1:") for token in tokens)
 
 
-class NotedPace(Pace):
+class NotedPace(ThroughputMeter):
     """Remembers what it was told."""
 
     def __init__(self) -> None:
@@ -158,7 +162,7 @@ class TestPace:
     async def test_it_is_told_of_every_shard_by_its_size(
         self, pool: Pool, failure: type[Exception] | None, end: str
     ) -> None:
-        engine = ToldEngine(failure("it cannot") if failure else None)
+        engine = ScriptedEngine(failure("it cannot") if failure else None)
         await pool.submit("a", "b")
         pace = NotedPace()
         make_dispatcher(pool.worker_ledger, engine, pace=pace).run(JOB, 1, INTERACTIVE)
@@ -169,66 +173,72 @@ class TestPace:
 
 class TestNothingToDo:
     def test_a_job_that_is_gone(self, pool: Pool) -> None:
-        engine = ToldEngine()
+        engine = ScriptedEngine()
         pool.run(engine)
         assert engine.batches == []
 
-    async def test_a_job_that_was_canceled(self, pool: Pool, ledger: Ledger) -> None:
+    async def test_a_job_that_was_canceled(self, pool: Pool, ledger: JobLedger) -> None:
         await pool.submit("one")
         await ledger.cancel(await read_record(ledger))
-        engine = ToldEngine()
+        engine = ScriptedEngine()
         pool.run(engine)
         assert engine.batches == []
 
     async def test_a_shard_that_somebody_else_is_scoring(self, pool: Pool) -> None:
         await pool.submit("one")
         pool.worker_ledger.claim(make_lease(token="somebody else"))
-        engine = ToldEngine()
+        engine = ScriptedEngine()
         pool.run(engine)
         assert engine.batches == []
 
     async def test_a_second_doorbell_for_a_scored_shard(self, pool: Pool) -> None:
         await pool.submit("one", "two")
-        engine = ToldEngine()
+        engine = ScriptedEngine()
         pool.run(engine)
         pool.run(engine)
         assert len(engine.batches) == 1
 
-    async def test_the_same_shard_twice_in_one_bunch(self, pool: Pool, bells: Bells) -> None:
+    async def test_the_same_shard_twice_in_one_bunch(self, pool: Pool, wake_ups: WakeUpSender) -> None:
         await pool.submit("one", "two")
-        bells.ring(1, 1, 0, 1)
-        engine = ToldEngine()
+        wake_ups.send(1, 1, 0, 1)
+        engine = ScriptedEngine()
         pool.run(engine)
         assert sorted(batch.documents[0] for batch in engine.batches) == ["one", "two"]
         assert await pool.scores() == [[0.0], [0.0]]
 
 
 class TestLingering:
-    async def test_after_the_last_shard_the_next_one_is_heard_without_celery(self, pool: Pool, bells: Bells) -> None:
+    async def test_after_the_last_shard_the_next_one_is_heard_without_celery(
+        self, pool: Pool, wake_ups: WakeUpSender
+    ) -> None:
         await pool.submit("zero", "one", "two")
-        engine = ToldEngine()
+        engine = ScriptedEngine()
         dispatcher = make_dispatcher(pool.worker_ledger, engine, linger_seconds=0.6)
         with in_thread(lambda: dispatcher.run(JOB, 0, INTERACTIVE)) as running:
             for shard in (1, 2):
                 wait_until(lambda: len(engine.batches) == shard)  # noqa: B023
                 a_while(0.3)
                 assert not running.done()
-                bells.ring(shard)
+                wake_ups.send(shard)
         assert len(await pool.scores()) == 3
 
     @pytest.mark.parametrize("linger_seconds", [0.0, 0.0004, 0.2])
     def test_and_after_a_while_without_any_it_is_celerys_turn_again(self, pool: Pool, linger_seconds: float) -> None:
-        dispatcher = make_dispatcher(pool.worker_ledger, ToldEngine(), linger_seconds=linger_seconds)
+        dispatcher = make_dispatcher(pool.worker_ledger, ScriptedEngine(), linger_seconds=linger_seconds)
         started = time.monotonic()
         dispatcher.run("job-x", 0, INTERACTIVE)
         assert linger_seconds <= time.monotonic() - started < linger_seconds + 0.5
 
-    async def test_where_batch_work_may_not_come_it_is_not_listened_for(self, pool: Pool, bells: Bells) -> None:
+    async def test_where_batch_work_may_not_come_it_is_not_listened_for(
+        self, pool: Pool, wake_ups: WakeUpSender
+    ) -> None:
         await pool.submit("batch", work_class=BATCH)
-        bells.ring(0, work_class=BATCH)
-        dispatcher = make_dispatcher(pool.worker_ledger, ToldEngine(), concurrency=2, reserved=2, linger_seconds=0.2)
+        wake_ups.send(0, work_class=BATCH)
+        dispatcher = make_dispatcher(
+            pool.worker_ledger, ScriptedEngine(), concurrency=2, reserved=2, linger_seconds=0.2
+        )
         dispatcher.run("job-x", 0, INTERACTIVE)
-        assert bells.waiting(BATCH) == 1
+        assert wake_ups.waiting(BATCH) == 1
 
     async def test_a_second_call_waits_for_its_turn(self, pool: Pool) -> None:
         await pool.submit("zero", "one")
@@ -244,44 +254,46 @@ class TestLingering:
 
 
 class TestStopping:
-    async def test_a_closed_dispatcher_takes_nothing_and_hands_in_what_it_has(self, pool: Pool, bells: Bells) -> None:
+    async def test_a_closed_dispatcher_takes_nothing_and_hands_in_what_it_has(
+        self, pool: Pool, wake_ups: WakeUpSender
+    ) -> None:
         await pool.submit("zero", "one")
         await pool.submit("two", job_id="job-2")
         engine = GuardedEngine()
         dispatcher = make_dispatcher(pool.worker_ledger, engine, linger_seconds=30)
         with in_thread(lambda: dispatcher.run(JOB, 0, INTERACTIVE)):
             wait_until(lambda: engine.inside() == {"zero"})
-            bells.ring(1)
+            wake_ups.send(1)
             wait_until(lambda: len(engine.inside()) == 2)
             dispatcher.close()
-            bells.ring(0, job_id="job-2")
+            wake_ups.send(0, job_id="job-2")
             engine.let_go("zero")
             wait_until(lambda: engine.inside() == {"one"})
             a_while()
             engine.let_all_go()
         assert len(await pool.scores()) == 2
-        assert bells.waiting() == 1
+        assert wake_ups.waiting() == 1
         dispatcher.run("job-2", 0, INTERACTIVE)
         assert len(engine.batches) == 2
 
     def test_one_that_lingers_goes_at_once(self, pool: Pool) -> None:
-        dispatcher = make_dispatcher(pool.worker_ledger, ToldEngine(), linger_seconds=30)
+        dispatcher = make_dispatcher(pool.worker_ledger, ScriptedEngine(), linger_seconds=30)
         with in_thread(lambda: dispatcher.run("job-x", 0, INTERACTIVE)):
             a_while()
             closed_at = time.monotonic()
             dispatcher.close()
         assert time.monotonic() - closed_at < 1
 
-    async def test_what_is_given_back_is_rung_for(self, pool: Pool, leases: Leases, store: StoreView) -> None:
+    async def test_what_is_given_back_is_rung_for(self, pool: Pool, leases: LeaseKeeper, store: StoreView) -> None:
         await pool.submit("zero")
         engine = PatientEngine()
         dispatcher = make_dispatcher(pool.worker_ledger, engine, leases)
         with in_thread(lambda: dispatcher.run(JOB, 0, INTERACTIVE)):
             assert engine.begun.wait(10)
             dispatcher.leave()
-            assert leases.give_back_all() == 1
-        assert (store.shard()["state"], store.lease()) == ("queued", None)
-        assert [read_doorbell(message) for message in store.doorbells()] == [(JOB, 0)]
+            assert leases.release_all() == 1
+        assert (store.shard()["status"], store.lease()) == ("queued", None)
+        assert [read_message(message) for message in store.messages()] == [(JOB, 0)]
 
     async def test_what_was_claimed_while_the_worker_left_is_given_back_too(
         self, pool: Pool, store: StoreView, redis_client: Any
@@ -295,23 +307,25 @@ class TestStopping:
                 return claims
 
         await pool.submit("zero")
-        engine = ToldEngine()
+        engine = ScriptedEngine()
         dispatcher = make_dispatcher(LeavesMeanwhile(redis_client, MODEL), engine)
         dispatcher.run(JOB, 0, INTERACTIVE)
-        assert store.shard()["state"] == "queued"
+        assert store.shard()["status"] == "queued"
         assert engine.batches == []
 
 
-async def test_threads_are_as_many_as_shards_at_once_and_end_with_the_dispatcher(pool: Pool, bells: Bells) -> None:
+async def test_threads_are_as_many_as_shards_at_once_and_end_with_the_dispatcher(
+    pool: Pool, wake_ups: WakeUpSender
+) -> None:
     def threads() -> int:
         return sum(thread.name.startswith("shard") for thread in threading.enumerate())
 
     gc.collect()
     wait_until(lambda: threads() == 0)
     await pool.submit(*(f"text {number}" for number in range(20)))
-    dispatcher = make_dispatcher(pool.worker_ledger, ToldEngine(), concurrency=3)
+    dispatcher = make_dispatcher(pool.worker_ledger, ScriptedEngine(), concurrency=3)
     for _ in range(2):
-        bells.ring(*range(1, 20))
+        wake_ups.send(*range(1, 20))
         dispatcher.run(JOB, 0, INTERACTIVE)
     assert 1 <= threads() <= 3
     del dispatcher

@@ -5,41 +5,50 @@ from typing import Any
 
 import pytest
 
-from shared import keys
 from shared.contracts import WorkClass
-from shared.ledger.job_ledger import Ledger
-from shared.ledger.job_record import JobState
+from shared.keys import job_keys, queue_keys
+from shared.ledger.job_ledger import JobLedger
+from shared.ledger.job_record import JobStatus
 from shared.ledger.worker_ledger import WorkerLedger
 from tests.shared.support import JOB, MODEL, StoreView, make_request, make_submission
-from tests.worker.support import Bells, GuardedEngine, Pool, ToldEngine, a_while, in_thread, make_dispatcher, wait_until
+from tests.worker.support import (
+    WakeUpSender,
+    GuardedEngine,
+    Pool,
+    ScriptedEngine,
+    a_while,
+    in_thread,
+    make_dispatcher,
+    wait_until,
+)
 from worker.dispatch.dispatcher import BATCH_PAIRS, BATCH_SHARDS_AT_ONCE
-from worker.dispatch.leases import Leases
+from worker.dispatch.leases import LeaseKeeper
 from worker.engines.base import BatchScores, Cancellation, ScoringBatch
 from worker.engines.lexical import LexicalEngine
 
 INTERACTIVE, BATCH = WorkClass.INTERACTIVE, WorkClass.BATCH
 
 
-async def test_while_one_is_scored_all_that_waits_is_taken(pool: Pool, bells: Bells) -> None:
+async def test_while_one_is_scored_all_that_waits_is_taken(pool: Pool, wake_ups: WakeUpSender) -> None:
     await pool.submit("zero", "one", "two", "three")
     engine = GuardedEngine()
     dispatcher = make_dispatcher(pool.worker_ledger, engine)
     with in_thread(lambda: dispatcher.run(JOB, 0, INTERACTIVE)):
         wait_until(lambda: engine.inside() == {"zero"})
-        bells.ring(1, 2, 3)
+        wake_ups.send(1, 2, 3)
         wait_until(lambda: len(engine.inside()) == 4)
         engine.let_all_go()
     assert len(await pool.scores()) == 4
 
 
 async def test_but_no_more_than_may_be_in_hand_and_the_rest_stays_for_others(
-    pool: Pool, bells: Bells, store: StoreView
+    pool: Pool, wake_ups: WakeUpSender, store: StoreView
 ) -> None:
     """A shard that only waits must not be in a worker's hands: it would be charged for the worker's crash."""
     await pool.submit(*(f"text {number}" for number in range(6)))
     await pool.submit(*(f"batch {number}" for number in range(6)), job_id="job-2", work_class=BATCH)
-    bells.ring(1, 2, 3, 4, 5)
-    bells.ring(*range(6), job_id="job-2", work_class=BATCH)
+    wake_ups.send(1, 2, 3, 4, 5)
+    wake_ups.send(*range(6), job_id="job-2", work_class=BATCH)
     engine = GuardedEngine()
     dispatcher = make_dispatcher(pool.worker_ledger, engine, concurrency=4, reserved=1)
     with in_thread(lambda: dispatcher.run(JOB, 0, INTERACTIVE)):
@@ -49,25 +58,25 @@ async def test_but_no_more_than_may_be_in_hand_and_the_rest_stays_for_others(
             (job_id, shard)
             for job_id in (JOB, "job-2")
             for shard in range(6)
-            if store.shard(shard, job_id=job_id)["state"] == "leased"
+            if store.shard(shard, job_id=job_id)["status"] == "leased"
         ]
         assert leased == [(JOB, shard) for shard in range(4)]
-        wait_until(lambda: (bells.waiting(), bells.waiting(BATCH)) == (2, 6))
+        wait_until(lambda: (wake_ups.waiting(), wake_ups.waiting(BATCH)) == (2, 6))
         engine.let_all_go()
     assert len(engine.batches) == 12
 
 
-async def test_batch_work_leaves_the_reserved_room_to_interactive_work(pool: Pool, bells: Bells) -> None:
+async def test_batch_work_leaves_the_reserved_room_to_interactive_work(pool: Pool, wake_ups: WakeUpSender) -> None:
     await pool.submit(*(f"batch {number}" for number in range(8)), work_class=BATCH)
     await pool.submit("interactive 0", "interactive 1", "interactive 2", job_id="job-2")
-    bells.ring(*range(1, 8), work_class=BATCH)
+    wake_ups.send(*range(1, 8), work_class=BATCH)
     engine = GuardedEngine()
     dispatcher = make_dispatcher(pool.worker_ledger, engine, concurrency=4, reserved=2)
     with in_thread(lambda: dispatcher.run(JOB, 0, BATCH)):
         wait_until(lambda: len(engine.inside()) == 2)
         a_while()
         assert engine.inside() == {"batch 0", "batch 1"}
-        bells.ring(0, 1, 2, job_id="job-2")
+        wake_ups.send(0, 1, 2, job_id="job-2")
         wait_until(lambda: {"interactive 0", "interactive 1"} <= engine.inside())
         a_while()
         assert len(engine.inside()) == 4
@@ -79,15 +88,15 @@ async def test_batch_work_leaves_the_reserved_room_to_interactive_work(pool: Poo
 
 
 async def test_no_more_batch_work_is_taken_than_keeps_an_engine_busy(
-    ledger: Ledger, ringing_worker: WorkerLedger, bells: Bells
+    ledger: JobLedger, enqueueing_worker: WorkerLedger, wake_ups: WakeUpSender
 ) -> None:
     """What is not in hand can be scored elsewhere."""
     pairs = BATCH_PAIRS // 3
     request = make_request(*(f"text {number}" for number in range(20 * pairs)))
     await ledger.submit(make_submission(request=request, shards=20, rung=0, work_class=BATCH))
-    bells.ring(*range(1, 20), work_class=BATCH)
+    wake_ups.send(*range(1, 20), work_class=BATCH)
     engine = GuardedEngine()
-    dispatcher = make_dispatcher(ringing_worker, engine, concurrency=64)
+    dispatcher = make_dispatcher(enqueueing_worker, engine, concurrency=64)
     with in_thread(lambda: dispatcher.run(JOB, 0, BATCH)):
         wait_until(lambda: len(engine.inside()) >= 3)
         a_while(0.3)
@@ -98,9 +107,9 @@ async def test_no_more_batch_work_is_taken_than_keeps_an_engine_busy(
     assert len(engine.batches) == 20
 
 
-async def test_interactive_work_may_have_all_the_room(pool: Pool, bells: Bells) -> None:
+async def test_interactive_work_may_have_all_the_room(pool: Pool, wake_ups: WakeUpSender) -> None:
     await pool.submit("zero", "one", "two", "three")
-    bells.ring(1, 2, 3)
+    wake_ups.send(1, 2, 3)
     engine = GuardedEngine()
     dispatcher = make_dispatcher(pool.worker_ledger, engine, concurrency=4, reserved=3)
     with in_thread(lambda: dispatcher.run(JOB, 0, INTERACTIVE)):
@@ -108,8 +117,8 @@ async def test_interactive_work_may_have_all_the_room(pool: Pool, bells: Bells) 
         engine.let_all_go()
 
 
-async def test_with_a_backlog_of_batch_work_interactive_work_starts_at_once(pool: Pool, bells: Bells) -> None:
-    class Sleepy(ToldEngine):
+async def test_with_a_backlog_of_batch_work_interactive_work_starts_at_once(pool: Pool, wake_ups: WakeUpSender) -> None:
+    class Sleepy(ScriptedEngine):
         """Far slower with batch work than an interactive shard may wait."""
 
         def score(self, batch: ScoringBatch, cancellation: Cancellation) -> BatchScores:
@@ -123,27 +132,27 @@ async def test_with_a_backlog_of_batch_work_interactive_work_starts_at_once(pool
     rung_at = 0.0
     await pool.submit(*["batch"] * 60, work_class=BATCH)
     await pool.submit(*["interactive"] * 15, job_id="job-2")
-    bells.ring(*range(1, 60), work_class=BATCH)
+    wake_ups.send(*range(1, 60), work_class=BATCH)
     dispatcher = make_dispatcher(pool.worker_ledger, Sleepy(), concurrency=8, reserved=2)
     with in_thread(lambda: dispatcher.run(JOB, 0, BATCH)):
-        wait_until(lambda: bells.waiting(BATCH) <= 54)
+        wait_until(lambda: wake_ups.waiting(BATCH) <= 54)
         for shard in range(15):
             rung_at = time.monotonic()
-            bells.ring(shard, job_id="job-2")
+            wake_ups.send(shard, job_id="job-2")
             wait_until(lambda: len(waits) == shard + 1)  # noqa: B023
             a_while(0.03)
-        assert bells.waiting(BATCH) > 0
+        assert wake_ups.waiting(BATCH) > 0
         dispatcher.close()
     # The slowest may be the machine's hiccup. A few milliseconds are usual; without reserved room it is hundreds.
     assert sorted(waits)[-2] <= 0.06
 
 
-async def test_of_what_waits_interactive_work_is_taken_first(pool: Pool, bells: Bells) -> None:
+async def test_of_what_waits_interactive_work_is_taken_first(pool: Pool, wake_ups: WakeUpSender) -> None:
     await pool.submit("first", "b 1", "b 2", "b 3", work_class=BATCH)
     await pool.submit("i 0", "i 1", job_id="job-2")
-    bells.ring(1, 2, 3, work_class=BATCH)
-    bells.ring(0, 1, job_id="job-2")
-    engine = ToldEngine()
+    wake_ups.send(1, 2, 3, work_class=BATCH)
+    wake_ups.send(0, 1, job_id="job-2")
+    engine = ScriptedEngine()
     make_dispatcher(pool.worker_ledger, engine, concurrency=1).run(JOB, 0, BATCH)
     assert [batch.documents[0] for batch in engine.batches] == ["first", "i 0", "i 1", "b 1", "b 2", "b 3"]
 
@@ -162,42 +171,42 @@ async def test_of_what_waits_interactive_work_is_taken_first(pool: Pool, bells: 
     ],
 )
 async def test_a_message_that_cannot_be_read_is_left_out_and_its_neighbours_are_not(
-    pool: Pool, bells: Bells, caplog: pytest.LogCaptureFixture, message: bytes
+    pool: Pool, wake_ups: WakeUpSender, caplog: pytest.LogCaptureFixture, message: bytes
 ) -> None:
     await pool.submit("zero", "one", "two")
-    bells.ring(1)
-    bells.put(message)
-    bells.ring(2)
+    wake_ups.send(1)
+    wake_ups.put(message)
+    wake_ups.send(2)
     # And one that is heard alone, by a dispatcher that lingers.
-    bells.put(message, BATCH)
+    wake_ups.put(message, BATCH)
     with caplog.at_level(logging.WARNING):
-        make_dispatcher(pool.worker_ledger, ToldEngine(), linger_seconds=0.1).run(JOB, 0, INTERACTIVE)
+        make_dispatcher(pool.worker_ledger, ScriptedEngine(), linger_seconds=0.1).run(JOB, 0, INTERACTIVE)
     assert len(await pool.scores()) == 3
-    assert (bells.waiting(), bells.waiting(BATCH)) == (0, 0)
+    assert (wake_ups.waiting(), wake_ups.waiting(BATCH)) == (0, 0)
     assert [record.getMessage().partition(" cannot")[0] for record in caplog.records] == [
-        f"a message in {keys.queue(MODEL, work_class)}" for work_class in (INTERACTIVE, BATCH)
+        f"a message in {queue_keys.queue(MODEL, work_class)}" for work_class in (INTERACTIVE, BATCH)
     ]
 
 
 async def test_a_request_that_cannot_be_read_is_tried_again_later_and_its_neighbours_are_scored(
-    pool: Pool, bells: Bells, store: StoreView, redis_client: Any, caplog: pytest.LogCaptureFixture
+    pool: Pool, wake_ups: WakeUpSender, store: StoreView, redis_client: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     await pool.submit("zero", "one")
     await pool.submit("a secret", job_id="job-2")
-    redis_client.hset(keys.documents("job-2"), "0", '[{"text": 5, "note": "a secret"}]')
-    bells.ring(0, job_id="job-2")
-    bells.ring(1)
+    redis_client.hset(job_keys.documents("job-2"), "0", '[{"text": 5, "note": "a secret"}]')
+    wake_ups.send(0, job_id="job-2")
+    wake_ups.send(1)
     with caplog.at_level(logging.ERROR):
-        pool.run(ToldEngine())
+        pool.run(ScriptedEngine())
     assert len(await pool.scores()) == 2
     shard = store.shard(job_id="job-2")
-    assert (shard["state"], shard["retries"]) == ("queued", "1")
+    assert (shard["status"], shard["retries"]) == ("queued", "1")
     assert "a secret" not in caplog.text
     assert "cannot be read" in caplog.text
 
 
 async def test_many_jobs_rung_for_twice_are_each_scored_once_and_nothing_is_miscounted(
-    pool: Pool, bells: Bells, ledger: Ledger, redis_client: Any
+    pool: Pool, wake_ups: WakeUpSender, ledger: JobLedger, redis_client: Any
 ) -> None:
     class Counting(LexicalEngine):
         """Knows how much batch work was inside at most."""
@@ -222,13 +231,13 @@ async def test_many_jobs_rung_for_twice_are_each_scored_once_and_nothing_is_misc
         await pool.submit("a text", job_id=job_id, work_class=BATCH if number % 2 else INTERACTIVE)
     for _ in range(2):
         for number, job_id in enumerate(jobs):
-            bells.ring(0, job_id=job_id, work_class=BATCH if number % 2 else INTERACTIVE)
+            wake_ups.send(0, job_id=job_id, work_class=BATCH if number % 2 else INTERACTIVE)
     engine = Counting()
-    leases = Leases(pool.worker_ledger)
+    leases = LeaseKeeper(pool.worker_ledger)
     dispatcher = make_dispatcher(pool.worker_ledger, engine, leases, concurrency=8, reserved=3, linger_seconds=0.2)
     dispatcher.run(jobs[0], 0, INTERACTIVE)
-    assert set((await ledger.states(jobs)).values()) == {JobState.SUCCEEDED}
-    assert {redis_client.hget(keys.shards(job_id), "0:accepted") for job_id in jobs} == {b"1"}
+    assert set((await ledger.statuses(jobs)).values()) == {JobStatus.SUCCEEDED}
+    assert {redis_client.hget(job_keys.shards(job_id), "0:finishes_accepted") for job_id in jobs} == {b"1"}
     assert 1 <= engine.most_batch <= 5
-    assert leases.give_back_all() == 0
+    assert leases.release_all() == 0
     assert dispatcher._running.total() == 0

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from shared import keys
 from shared.contracts import WorkClass
-from shared.ledger.job_ledger import Ledger
+from shared.keys import job_keys
+from shared.ledger.job_ledger import JobLedger
 from tests.shared.support import JOB, StoreView, make_lease, read_record
-from tests.worker.support import Bells, GuardedEngine, Pool, a_while, in_thread, make_dispatcher, wait_until
+from tests.worker.support import WakeUpSender, GuardedEngine, Pool, a_while, in_thread, make_dispatcher, wait_until
 from worker.dispatch.dispatcher import Dispatcher
 
 INTERACTIVE = WorkClass.INTERACTIVE
@@ -26,20 +26,25 @@ def dispatcher(pool: Pool, engine: GuardedEngine) -> Dispatcher:
 
 def suspect(client: Any, *shards: int, job_id: str = JOB) -> None:
     """What the reconciler writes after several crashes."""
-    client.hset(keys.shards(job_id), mapping={f"{shard}:alone": 1 for shard in shards})
+    client.hset(job_keys.shards(job_id), mapping={f"{shard}:run_alone": 1 for shard in shards})
 
 
 def is_leased(store: StoreView, shard: int) -> bool:
-    return store.shard(shard)["state"] == "leased"
+    return store.shard(shard)["status"] == "leased"
 
 
 async def test_it_waits_until_all_others_are_done_and_is_not_leased_meanwhile(
-    pool: Pool, bells: Bells, store: StoreView, redis_client: Any, engine: GuardedEngine, dispatcher: Dispatcher
+    pool: Pool,
+    wake_ups: WakeUpSender,
+    store: StoreView,
+    redis_client: Any,
+    engine: GuardedEngine,
+    dispatcher: Dispatcher,
 ) -> None:
     """If one of the others brings the worker down, that is not the suspect's crash."""
     await pool.submit("zero", "one", "the suspect")
     suspect(redis_client, 2)
-    bells.ring(1, 2)
+    wake_ups.send(1, 2)
     with in_thread(lambda: dispatcher.run(JOB, 0, INTERACTIVE)):
         wait_until(lambda: engine.inside() == {"zero", "one"})
         a_while()
@@ -52,22 +57,22 @@ async def test_it_waits_until_all_others_are_done_and_is_not_leased_meanwhile(
         wait_until(lambda: engine.inside() == {"the suspect"})
         assert is_leased(store, 2)
         # The others are handed in: they too are out of harm's way.
-        assert [store.shard(shard)["state"] for shard in (0, 1)] == ["done", "done"]
+        assert [store.shard(shard)["status"] for shard in (0, 1)] == ["done", "done"]
         engine.let_all_go()
     assert len(await pool.scores()) == 3
 
 
 async def test_while_it_is_scored_nobody_else_is_taken(
-    pool: Pool, bells: Bells, redis_client: Any, engine: GuardedEngine, dispatcher: Dispatcher
+    pool: Pool, wake_ups: WakeUpSender, redis_client: Any, engine: GuardedEngine, dispatcher: Dispatcher
 ) -> None:
     await pool.submit("the suspect", "one", "two")
     suspect(redis_client, 0)
-    bells.ring(1, 2)
+    wake_ups.send(1, 2)
     with in_thread(lambda: dispatcher.run(JOB, 0, INTERACTIVE)):
         wait_until(lambda: engine.inside() == {"the suspect"})
         a_while()
         assert engine.inside() == {"the suspect"}
-        assert bells.waiting() == 2
+        assert wake_ups.waiting() == 2
         engine.let_go("the suspect")
         wait_until(lambda: engine.inside() == {"one", "two"})
         engine.let_all_go()
@@ -75,18 +80,18 @@ async def test_while_it_is_scored_nobody_else_is_taken(
 
 
 async def test_while_it_waits_nobody_else_is_taken(
-    pool: Pool, bells: Bells, redis_client: Any, engine: GuardedEngine, dispatcher: Dispatcher
+    pool: Pool, wake_ups: WakeUpSender, redis_client: Any, engine: GuardedEngine, dispatcher: Dispatcher
 ) -> None:
     """Or it would wait for ever in a busy worker."""
     await pool.submit("zero", "the suspect", "two")
     suspect(redis_client, 1)
-    bells.ring(1)
+    wake_ups.send(1)
     with in_thread(lambda: dispatcher.run(JOB, 0, INTERACTIVE)):
         wait_until(lambda: engine.inside() == {"zero"})
-        wait_until(lambda: bells.waiting() == 0)
-        bells.ring(2)
+        wait_until(lambda: wake_ups.waiting() == 0)
+        wake_ups.send(2)
         a_while()
-        assert bells.waiting() == 1
+        assert wake_ups.waiting() == 1
         engine.let_go("zero")
         wait_until(lambda: engine.inside() == {"the suspect"})
         engine.let_all_go()
@@ -94,13 +99,13 @@ async def test_while_it_waits_nobody_else_is_taken(
 
 
 async def test_several_are_scored_one_after_another(
-    pool: Pool, bells: Bells, redis_client: Any, engine: GuardedEngine, dispatcher: Dispatcher
+    pool: Pool, wake_ups: WakeUpSender, redis_client: Any, engine: GuardedEngine, dispatcher: Dispatcher
 ) -> None:
     await pool.submit("suspect 0", "suspect 1", "suspect 2", "three")
     suspect(redis_client, 0, 1, 2)
     engine.let_all_go()
     # One of them is rung for twice.
-    bells.ring(1, 2, 1, 3)
+    wake_ups.send(1, 2, 1, 3)
     dispatcher.run(JOB, 0, INTERACTIVE)
     assert len(engine.entered) == 4
     assert all(len(names) == 1 for names in engine.entered if names[-1] != "three")
@@ -108,17 +113,17 @@ async def test_several_are_scored_one_after_another(
 
 
 async def test_among_a_stream_of_others_each_gets_its_turn_alone_and_nobody_waits_for_ever(
-    pool: Pool, bells: Bells, redis_client: Any, dispatcher: Dispatcher, engine: GuardedEngine
+    pool: Pool, wake_ups: WakeUpSender, redis_client: Any, dispatcher: Dispatcher, engine: GuardedEngine
 ) -> None:
     texts = [f"suspect {number}" if number % 10 == 5 else f"text {number}" for number in range(60)]
     suspects = [number for number in range(60) if number % 10 == 5]
     await pool.submit(*texts)
     suspect(redis_client, *suspects)
-    bells.ring(*range(1, 40))
+    wake_ups.send(*range(1, 40))
     with in_thread(lambda: dispatcher.run(JOB, 0, INTERACTIVE)):
         wait_until(lambda: len(engine.inside()) > 1)
         engine.let_all_go()
-        bells.ring(*range(40, 60))
+        wake_ups.send(*range(40, 60))
     assert len(await pool.scores()) == 60
     assert len(engine.entered) == 60
     crowded = [names for names in engine.entered if any("suspect" in name for name in names) and len(names) > 1]
@@ -131,8 +136,8 @@ async def test_among_a_stream_of_others_each_gets_its_turn_alone_and_nobody_wait
 @pytest.mark.parametrize("what_came_between", ["canceled", "held"])
 async def test_one_that_is_no_longer_to_be_scored_when_its_turn_comes_holds_nobody_up(
     pool: Pool,
-    bells: Bells,
-    ledger: Ledger,
+    wake_ups: WakeUpSender,
+    ledger: JobLedger,
     redis_client: Any,
     engine: GuardedEngine,
     dispatcher: Dispatcher,
@@ -141,11 +146,11 @@ async def test_one_that_is_no_longer_to_be_scored_when_its_turn_comes_holds_nobo
     await pool.submit("zero", "one", "two")
     await pool.submit("the suspect", job_id="job-2")
     suspect(redis_client, 0, job_id="job-2")
-    bells.ring(0, job_id="job-2")
+    wake_ups.send(0, job_id="job-2")
     with in_thread(lambda: dispatcher.run(JOB, 0, INTERACTIVE)):
         wait_until(lambda: engine.inside() == {"zero"})
-        wait_until(lambda: bells.waiting() == 0)
-        bells.ring(1, 2)
+        wait_until(lambda: wake_ups.waiting() == 0)
+        wake_ups.send(1, 2)
         if what_came_between == "canceled":
             await ledger.cancel(await read_record(ledger, "job-2"))
         else:
@@ -155,16 +160,21 @@ async def test_one_that_is_no_longer_to_be_scored_when_its_turn_comes_holds_nobo
 
 
 async def test_one_that_waits_when_the_worker_stops_is_left_to_others(
-    pool: Pool, bells: Bells, store: StoreView, redis_client: Any, engine: GuardedEngine, dispatcher: Dispatcher
+    pool: Pool,
+    wake_ups: WakeUpSender,
+    store: StoreView,
+    redis_client: Any,
+    engine: GuardedEngine,
+    dispatcher: Dispatcher,
 ) -> None:
     await pool.submit("zero", "the suspect")
     suspect(redis_client, 1)
-    bells.ring(1)
+    wake_ups.send(1)
     with in_thread(lambda: dispatcher.run(JOB, 0, INTERACTIVE)):
         wait_until(lambda: engine.inside() == {"zero"})
-        wait_until(lambda: bells.waiting() == 0)
+        wait_until(lambda: wake_ups.waiting() == 0)
         a_while()
         dispatcher.close()
         engine.let_all_go()
     assert [names[-1] for names in engine.entered] == ["zero"]
-    assert (store.shard(1)["state"], store.lease(1)) == ("queued", None)
+    assert (store.shard(1)["status"], store.lease(1)) == ("queued", None)

@@ -9,15 +9,15 @@ import pytest
 
 import worker.dispatch.drain
 from shared.contracts import WorkClass
-from shared.ledger.job_ledger import Ledger
-from shared.ledger.job_record import JobState
+from shared.ledger.job_ledger import JobLedger
+from shared.ledger.job_record import JobStatus
 from shared.ledger.worker_ledger import WorkerLedger
-from tests.shared.support import JOB, StoreView, make_request, make_submission, read_doorbell, read_record
-from tests.worker.support import Bells, PatientEngine, ToldEngine, in_thread, make_dispatcher, wait_until
+from tests.shared.support import JOB, StoreView, make_request, make_submission, read_message, read_record
+from tests.worker.support import WakeUpSender, PatientEngine, ScriptedEngine, in_thread, make_dispatcher, wait_until
 from worker.dispatch.dispatcher import Dispatcher
 from worker.dispatch.drain import EXIT_ENGINE_DIED, Drain
 from worker.dispatch.executor import Executor
-from worker.dispatch.leases import Leases
+from worker.dispatch.leases import LeaseKeeper
 from worker.engines.base import BatchScores, Cancellation, EngineDied, ScoringBatch
 
 INTERACTIVE = WorkClass.INTERACTIVE
@@ -61,11 +61,11 @@ def own_handlers() -> Iterator[None]:
 
 
 @pytest.fixture
-def dispatcher(ringing_worker: WorkerLedger, leases: Leases) -> Dispatcher:
-    return make_dispatcher(ringing_worker, ToldEngine(), leases)
+def dispatcher(enqueueing_worker: WorkerLedger, leases: LeaseKeeper) -> Dispatcher:
+    return make_dispatcher(enqueueing_worker, ScriptedEngine(), leases)
 
 
-def test_nothing_new_is_taken_at_once(dispatcher: Dispatcher, leases: Leases, ends: Ends, told: Any) -> None:
+def test_nothing_new_is_taken_at_once(dispatcher: Dispatcher, leases: LeaseKeeper, ends: Ends, told: Any) -> None:
     drain = Drain(dispatcher, leases, A_LONG_TIME, ends)
     assert drain.begin()
     # A status to go with; None would be going on, and False too.
@@ -73,14 +73,14 @@ def test_nothing_new_is_taken_at_once(dispatcher: Dispatcher, leases: Leases, en
     assert ends.statuses == []
 
 
-def test_it_begins_once(dispatcher: Dispatcher, leases: Leases, ends: Ends, told: Any) -> None:
+def test_it_begins_once(dispatcher: Dispatcher, leases: LeaseKeeper, ends: Ends, told: Any) -> None:
     drain = Drain(dispatcher, leases, A_LONG_TIME, ends)
     assert drain.begin()
     assert not drain.begin(exit_status=7)
     assert (drain.exit_status, told.should_stop) == (0, 0)
 
 
-def test_it_is_told_once_that_it_begins(dispatcher: Dispatcher, leases: Leases, ends: Ends) -> None:
+def test_it_is_told_once_that_it_begins(dispatcher: Dispatcher, leases: LeaseKeeper, ends: Ends) -> None:
     told: list[bool] = []
     drain = Drain(dispatcher, leases, A_LONG_TIME, ends, tell=lambda: told.append(True))
     drain.begin()
@@ -89,31 +89,35 @@ def test_it_is_told_once_that_it_begins(dispatcher: Dispatcher, leases: Leases, 
 
 
 async def test_until_the_deadline_what_runs_goes_on_and_then_it_is_given_back(
-    ledger: Ledger, ringing_worker: WorkerLedger, leases: Leases, store: StoreView, ends: Ends
+    ledger: JobLedger, enqueueing_worker: WorkerLedger, leases: LeaseKeeper, store: StoreView, ends: Ends
 ) -> None:
     await ledger.submit(make_submission())
-    store.take_doorbells()
+    store.drop_messages()
     engine = PatientEngine()
-    dispatcher = make_dispatcher(ringing_worker, engine, leases)
+    dispatcher = make_dispatcher(enqueueing_worker, engine, leases)
     drain = Drain(dispatcher, leases, 0.3, ends)
     with in_thread(lambda: dispatcher.run(JOB, 0, INTERACTIVE)) as running:
         assert engine.begun.wait(10)
         drain.begin()
         assert not running.done()
-        assert store.shard()["state"] == "leased"
-    assert store.shard()["state"] == "queued"
-    assert [read_doorbell(message) for message in store.doorbells()] == [(JOB, 0)]
+        assert store.shard()["status"] == "leased"
+    assert store.shard()["status"] == "queued"
+    assert [read_message(message) for message in store.messages()] == [(JOB, 0)]
     assert not {"crashes", "retries"} & set(store.shard())
 
 
-async def test_nothing_is_claimed_any_more(ledger: Ledger, dispatcher: Dispatcher, leases: Leases, ends: Ends) -> None:
+async def test_nothing_is_claimed_any_more(
+    ledger: JobLedger, dispatcher: Dispatcher, leases: LeaseKeeper, ends: Ends
+) -> None:
     await ledger.submit(make_submission())
     Drain(dispatcher, leases, A_LONG_TIME, ends).begin()
     dispatcher.run(JOB, 0, INTERACTIVE)
-    assert (await read_record(ledger)).state is JobState.QUEUED
+    assert (await read_record(ledger)).status is JobStatus.QUEUED
 
 
-def test_a_process_that_hangs_after_everything_is_ended(dispatcher: Dispatcher, leases: Leases, ends: Ends) -> None:
+def test_a_process_that_hangs_after_everything_is_ended(
+    dispatcher: Dispatcher, leases: LeaseKeeper, ends: Ends
+) -> None:
     Drain(dispatcher, leases, 0.0, ends).begin()
     assert ends.wait()
     assert ends.statuses == [1]
@@ -130,18 +134,24 @@ class DyingEngine(PatientEngine):
 
 
 async def test_a_dead_engine_gives_everything_back_now_and_the_process_says_why_it_went(
-    ledger: Ledger, ringing_worker: WorkerLedger, leases: Leases, store: StoreView, bells: Bells, ends: Ends, told: Any
+    ledger: JobLedger,
+    enqueueing_worker: WorkerLedger,
+    leases: LeaseKeeper,
+    store: StoreView,
+    wake_ups: WakeUpSender,
+    ends: Ends,
+    told: Any,
 ) -> None:
     await ledger.submit(make_submission(request=make_request("patience", "the last straw"), shards=2))
-    store.take_doorbells()
+    store.drop_messages()
     executor = Executor(DyingEngine())
-    dispatcher = Dispatcher(ringing_worker, executor, leases, "host-1", concurrency=4)
+    dispatcher = Dispatcher(enqueueing_worker, executor, leases, "host-1", concurrency=4)
     drain = Drain(dispatcher, leases, A_LONG_TIME, ends)
     executor.on_engine_death = drain.on_engine_death
-    bells.ring(1)
+    wake_ups.send(1)
     dispatcher.run(JOB, 0, INTERACTIVE)
-    assert [store.shard(shard)["state"] for shard in (0, 1)] == ["queued", "queued"]
-    assert {read_doorbell(message) for message in store.doorbells()} == {(JOB, 0), (JOB, 1)}
+    assert [store.shard(shard)["status"] for shard in (0, 1)] == ["queued", "queued"]
+    assert {read_message(message) for message in store.messages()} == {(JOB, 0), (JOB, 1)}
     assert not {"crashes", "retries"} & (set(store.shard(0)) | set(store.shard(1)))
     assert drain.exit_status == told.should_stop == EXIT_ENGINE_DIED
     assert ends.wait()
@@ -151,7 +161,7 @@ async def test_a_dead_engine_gives_everything_back_now_and_the_process_says_why_
 @pytest.mark.usefixtures("own_handlers")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_first_signal_begins_and_the_second_one_ends_the_process(
-    dispatcher: Dispatcher, leases: Leases, ends: Ends, told: Any, number: signal.Signals
+    dispatcher: Dispatcher, leases: LeaseKeeper, ends: Ends, told: Any, number: signal.Signals
 ) -> None:
     drain = Drain(dispatcher, leases, A_LONG_TIME, ends)
     drain.install()

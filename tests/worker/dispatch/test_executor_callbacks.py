@@ -9,8 +9,8 @@ import pytest
 from shared.contracts import WorkClass
 from shared.ledger.worker_ledger import Claim, ClaimVerdict
 from tests.shared.support import make_lease, make_request
-from tests.worker.support import ToldEngine, wait_until
-from worker.dispatch.executor import Executor, Outcome, Report
+from tests.worker.support import ScriptedEngine, wait_until
+from worker.dispatch.executor import Executor, ShardOutcome, ShardReport
 from worker.dispatch.leases import HeldShard
 from worker.engines.base import (
     BatchScores,
@@ -25,7 +25,7 @@ from worker.engines.base import (
 INTERACTIVE, BATCH = WorkClass.INTERACTIVE, WorkClass.BATCH
 
 
-class FeedingEngine(ToldEngine):
+class FeedingEngine(ScriptedEngine):
     """Ends each batch when it is told to, and knows on which threads they came."""
 
     def __init__(self) -> None:
@@ -46,9 +46,9 @@ class FeedingEngine(ToldEngine):
 
 def begin(
     executor: Executor, *texts: str, work_class: WorkClass = INTERACTIVE, held: HeldShard | None = None
-) -> "Future[Callable[[], Report]]":
+) -> "Future[Callable[[], ShardReport]]":
     """Begin one claimed shard; what makes its report comes when it has ended. A second end is an error."""
-    ended: Future[Callable[[], Report]] = Future()
+    ended: Future[Callable[[], ShardReport]] = Future()
     claim = Claim(ClaimVerdict.RUN, make_request(*texts))
     executor.begin(claim, held or HeldShard(make_lease()), work_class, ended.set_result)
     return ended
@@ -62,7 +62,7 @@ def test_many_shards_are_in_it_at_once_and_each_ends_when_it_does() -> None:
     assert not any(end.done() for end in ends)
     engine.taken[3].set_result(BatchScores([0.5], prompt_tokens=4))
     report = ends[3].result(5)()
-    assert report.outcome is Outcome.SCORED
+    assert report.outcome is ShardOutcome.SCORED
     assert report.scores is not None
     assert (report.scores.scores, report.scores.prompt_tokens) == ([0.5], 4)
     assert [end.done() for end in ends] == [False, False, False, True, False]
@@ -71,14 +71,14 @@ def test_many_shards_are_in_it_at_once_and_each_ends_when_it_does() -> None:
 @pytest.mark.parametrize(
     ("error", "outcome"),
     [
-        (EngineError("never"), Outcome.FAILED),
-        (TransientEngineError("not now"), Outcome.RETRY),
-        (EngineDied("gone"), Outcome.GIVEN_BACK),
-        (ScoringAborted(), Outcome.DROPPED),
-        (ZeroDivisionError(), Outcome.FAILED),
+        (EngineError("never"), ShardOutcome.FAILED),
+        (TransientEngineError("not now"), ShardOutcome.RETRY),
+        (EngineDied("gone"), ShardOutcome.GIVEN_BACK),
+        (ScoringAborted(), ShardOutcome.DROPPED),
+        (ZeroDivisionError(), ShardOutcome.FAILED),
     ],
 )
-def test_whatever_goes_wrong_in_it_or_before_it_is_the_report(error: Exception, outcome: Outcome) -> None:
+def test_whatever_goes_wrong_in_it_or_before_it_is_the_report(error: Exception, outcome: ShardOutcome) -> None:
     class Refusing(FeedingEngine):
         def begin(self, batch: ScoringBatch, cancellation: Cancellation) -> "Future[BatchScores]":
             raise error
@@ -92,10 +92,10 @@ def test_whatever_goes_wrong_in_it_or_before_it_is_the_report(error: Exception, 
 
 def test_what_has_no_text_or_is_not_wanted_never_reaches_it() -> None:
     engine, held = FeedingEngine(), HeldShard(make_lease())
-    held.give_back()
-    assert begin(Executor(engine), "one", held=held).result(5)().outcome is Outcome.GIVEN_BACK
+    held.release()
+    assert begin(Executor(engine), "one", held=held).result(5)().outcome is ShardOutcome.GIVEN_BACK
     report = begin(Executor(engine), "", " ").result(5)()
-    assert (report.outcome, engine.batches) == (Outcome.SCORED, [])
+    assert (report.outcome, engine.batches) == (ShardOutcome.SCORED, [])
 
 
 def test_only_little_interactive_work_is_prepared_where_it_was_claimed() -> None:

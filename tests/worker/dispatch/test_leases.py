@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 import worker.dispatch.leases
-from shared import keys
 from shared.errors import StoreUnavailable
-from shared.ledger.job_ledger import Ledger
+from shared.keys import job_keys
+from shared.ledger.job_ledger import JobLedger
 from shared.ledger.worker_ledger import RenewVerdict, ShardLease, WorkerLedger
 from shared.store.client import connect
 from tests.shared.support import (
@@ -23,17 +23,17 @@ from tests.shared.support import (
     read_record,
 )
 from tests.worker.support import wait_until
-from worker.dispatch.leases import Leases
+from worker.dispatch.leases import LeaseKeeper
 
 
 async def test_a_shard_is_held_longer_than_a_lease_lasts(
-    ledger: Ledger, store: StoreView, redis_client: Any, monkeypatch: pytest.MonkeyPatch
+    ledger: JobLedger, store: StoreView, redis_client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker.dispatch.leases, "RENEW_SECONDS", 0.05)
     brief = WorkerLedger(redis_client, MODEL, lease_seconds=0.6)
     await ledger.submit(make_submission())
     brief.claim(make_lease())
-    leases = Leases(brief)
+    leases = LeaseKeeper(brief)
     leases.start()
     try:
         held = leases.hold(make_lease())
@@ -52,54 +52,54 @@ async def test_a_shard_is_held_longer_than_a_lease_lasts(
 
 
 async def test_a_canceled_job_is_noticed_within_a_second(
-    ledger: Ledger, ringing_worker: WorkerLedger, leases: Leases
+    ledger: JobLedger, enqueueing_worker: WorkerLedger, leases: LeaseKeeper
 ) -> None:
     for job_id in ("job-1", "job-2"):
         await ledger.submit(make_submission(job_id))
-        ringing_worker.claim(make_lease(job_id=job_id))
+        enqueueing_worker.claim(make_lease(job_id=job_id))
     held, other = leases.hold(make_lease()), leases.hold(make_lease(job_id="job-2"))
     await ledger.cancel(await read_record(ledger))
     assert held.cancellation.wait(1.0)
-    assert not held.given_back
+    assert not held.released
     assert not other.cancellation.cancelled
 
 
 async def test_a_shard_that_somebody_else_has_is_stopped(
-    ledger: Ledger, ringing_worker: WorkerLedger, leases: Leases, store: StoreView
+    ledger: JobLedger, enqueueing_worker: WorkerLedger, leases: LeaseKeeper, store: StoreView
 ) -> None:
     await ledger.submit(make_submission())
-    ringing_worker.claim(make_lease(token="somebody else"))
+    enqueueing_worker.claim(make_lease(token="somebody else"))
     assert leases.hold(make_lease()).cancellation.wait(5)
     assert store.lease() == "somebody else"
 
 
 async def test_a_job_past_its_deadline_is_stopped(
-    ledger: Ledger, ringing_worker: WorkerLedger, leases: Leases, store: StoreView
+    ledger: JobLedger, enqueueing_worker: WorkerLedger, leases: LeaseKeeper, store: StoreView
 ) -> None:
     await ledger.submit(make_submission())
-    ringing_worker.claim(make_lease())
+    enqueueing_worker.claim(make_lease())
     held = leases.hold(make_lease())
     store.pass_deadline()
     assert held.cancellation.wait(5)
 
 
-def test_giving_back_stops_everything_that_is_held_and_nothing_else(ringing_worker: WorkerLedger) -> None:
-    leases = Leases(ringing_worker)
+def test_giving_back_stops_everything_that_is_held_and_nothing_else(enqueueing_worker: WorkerLedger) -> None:
+    leases = LeaseKeeper(enqueueing_worker)
     first, second, done = (leases.hold(make_lease(shard)) for shard in range(3))
     leases.drop(make_lease(2))
-    assert leases.give_back_all() == 2
-    assert [held.given_back for held in (first, second, done)] == [True, True, False]
+    assert leases.release_all() == 2
+    assert [held.released for held in (first, second, done)] == [True, True, False]
     assert [held.cancellation.cancelled for held in (first, second, done)] == [True, True, False]
     for shard in range(2):
         leases.drop(make_lease(shard))
-    assert leases.give_back_all() == 0
+    assert leases.release_all() == 0
 
 
-def test_dropping_what_is_not_held_is_no_matter(ringing_worker: WorkerLedger) -> None:
-    leases = Leases(ringing_worker)
+def test_dropping_what_is_not_held_is_no_matter(enqueueing_worker: WorkerLedger) -> None:
+    leases = LeaseKeeper(enqueueing_worker)
     leases.hold(make_lease(token="mine"))
     leases.drop(make_lease(token="somebody else's"))
-    assert leases.give_back_all() == 1
+    assert leases.release_all() == 1
 
 
 class CountingLedger(WorkerLedger):
@@ -120,7 +120,7 @@ class CountingLedger(WorkerLedger):
 class TestAStoreThatIsAway:
     async def test_scoring_goes_on_and_leases_are_renewed_when_it_is_back(
         self,
-        ledger: Ledger,
+        ledger: JobLedger,
         store: StoreView,
         redis_client: Any,
         monkeypatch: pytest.MonkeyPatch,
@@ -130,7 +130,7 @@ class TestAStoreThatIsAway:
         counting = CountingLedger(redis_client)
         await ledger.submit(make_submission())
         counting.claim(make_lease())
-        leases = Leases(counting)
+        leases = LeaseKeeper(counting)
         counting.away = True
         leases.start()
         try:
@@ -139,9 +139,9 @@ class TestAStoreThatIsAway:
                 wait_until(lambda: counting.rounds >= 10)
                 assert not held.cancellation.cancelled
                 assert len(caplog.records) == 1
-                redis_client.pexpire(keys.lease(JOB, 0), 2000)
+                redis_client.pexpire(job_keys.lease(JOB, 0), 2000)
                 counting.away = False
-                wait_until(lambda: store.remaining_seconds(keys.lease(JOB, 0)) > 2)
+                wait_until(lambda: store.remaining_seconds(job_keys.lease(JOB, 0)) > 2)
                 assert not held.cancellation.cancelled
         finally:
             leases.stop()
@@ -149,7 +149,7 @@ class TestAStoreThatIsAway:
     def test_one_that_is_not_there_at_all_cancels_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(worker.dispatch.leases, "RENEW_SECONDS", 0.01)
         with connect(dead_redis_url()) as client:
-            leases = Leases(WorkerLedger(client, MODEL))
+            leases = LeaseKeeper(WorkerLedger(client, MODEL))
             leases.start()
             try:
                 assert not leases.hold(make_lease()).cancellation.wait(0.3)
@@ -157,20 +157,25 @@ class TestAStoreThatIsAway:
                 leases.stop()
 
     async def test_a_full_one_renews(
-        self, ledger: Ledger, ringing_worker: WorkerLedger, leases: Leases, store: StoreView, redis_client: Any
+        self,
+        ledger: JobLedger,
+        enqueueing_worker: WorkerLedger,
+        leases: LeaseKeeper,
+        store: StoreView,
+        redis_client: Any,
     ) -> None:
         await ledger.submit(make_submission())
-        ringing_worker.claim(make_lease())
-        redis_client.pexpire(keys.lease(JOB, 0), 3000)
+        enqueueing_worker.claim(make_lease())
+        redis_client.pexpire(job_keys.lease(JOB, 0), 3000)
         leases.hold(make_lease())
         with out_of_memory(redis_client):
-            wait_until(lambda: store.remaining_seconds(keys.lease(JOB, 0)) > 3)
+            wait_until(lambda: store.remaining_seconds(job_keys.lease(JOB, 0)) > 3)
 
 
 def test_without_anything_to_renew_redis_is_left_alone(redis_client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker.dispatch.leases, "RENEW_SECONDS", 0.01)
     counting = CountingLedger(redis_client)
-    leases = Leases(counting)
+    leases = LeaseKeeper(counting)
     leases.start()
     time.sleep(0.1)
     leases.stop()

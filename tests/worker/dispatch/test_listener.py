@@ -4,13 +4,14 @@ from collections.abc import Iterator
 import pytest
 
 from shared.contracts import WorkClass
-from shared.ledger.worker_ledger import NO_ROOM, Doorbell, Room, WorkerLedger
+from shared.ledger.worker_ledger import NO_FREE_SLOTS, FreeSlots, WorkerLedger
+from shared.queue.messages import WakeUp
 from tests.shared.support import JOB
-from tests.worker.support import Bells, ShakyLedger, a_while, wait_until
-from worker.dispatch.listener import Ear
+from tests.worker.support import WakeUpSender, ShakyLedger, a_while, wait_until
+from worker.dispatch.listener import QueueListener
 
 INTERACTIVE, BATCH = WorkClass.INTERACTIVE, WorkClass.BATCH
-AMPLE = Room(9, 9)
+AMPLE = FreeSlots(9, 9)
 
 
 @pytest.fixture
@@ -20,77 +21,83 @@ def told() -> list[str]:
 
 
 @pytest.fixture
-def ear(ringing_worker: WorkerLedger, told: list[str]) -> Iterator[Ear]:
-    ear = Ear(ringing_worker, lambda: told.append("something was heard"))
+def ear(enqueueing_worker: WorkerLedger, told: list[str]) -> Iterator[QueueListener]:
+    ear = QueueListener(enqueueing_worker, lambda: told.append("something was heard"))
     yield ear
     ear.stop()
 
 
-def bell(shard: int, work_class: WorkClass = INTERACTIVE) -> Doorbell:
-    return Doorbell(JOB, shard, work_class)
+def bell(shard: int, work_class: WorkClass = INTERACTIVE) -> WakeUp:
+    return WakeUp(JOB, shard, work_class)
 
 
-def test_every_doorbell_is_told_of_and_can_be_taken_once(ear: Ear, bells: Bells, told: list[str]) -> None:
+def test_every_doorbell_is_told_of_and_can_be_taken_once(
+    ear: QueueListener, wake_ups: WakeUpSender, told: list[str]
+) -> None:
     ear.listen(batch=True)
-    bells.ring(0)
+    wake_ups.send(0)
     wait_until(lambda: len(told) == 1)
-    bells.ring(1, work_class=BATCH)
+    wake_ups.send(1, work_class=BATCH)
     wait_until(lambda: len(told) == 2)
     assert ear.take(AMPLE) == [bell(0), bell(1, BATCH)]
     assert ear.take(AMPLE) == []
 
 
-def test_only_what_there_is_room_for_can_be_taken_and_the_rest_refused(ear: Ear, bells: Bells, told: list[str]) -> None:
-    bells.ring(0, 1, 2)
-    bells.ring(3, 4, work_class=BATCH)
+def test_only_what_there_is_room_for_can_be_taken_and_the_rest_refused(
+    ear: QueueListener, wake_ups: WakeUpSender, told: list[str]
+) -> None:
+    wake_ups.send(0, 1, 2)
+    wake_ups.send(3, 4, work_class=BATCH)
     ear.listen(batch=True)
     wait_until(lambda: len(told) == 5)
-    assert not ear.has_heard(NO_ROOM)
-    assert ear.take(NO_ROOM) == []
-    assert ear.take(Room(2, 1)) == [bell(0), bell(1)]
-    assert ear.take(Room(2, 1)) == [bell(2), bell(3, BATCH)]
-    assert not ear.has_heard(Room(5, 0))
+    assert not ear.has_heard(NO_FREE_SLOTS)
+    assert ear.take(NO_FREE_SLOTS) == []
+    assert ear.take(FreeSlots(2, 1)) == [bell(0), bell(1)]
+    assert ear.take(FreeSlots(2, 1)) == [bell(2), bell(3, BATCH)]
+    assert not ear.has_heard(FreeSlots(5, 0))
     assert ear.refuse(AMPLE) == []
-    assert ear.refuse(Room(5, 0)) == [bell(4, BATCH)]
+    assert ear.refuse(FreeSlots(5, 0)) == [bell(4, BATCH)]
     assert not ear.has_heard(AMPLE)
 
 
-def test_batch_work_is_left_where_it_is_not_wanted(ear: Ear, bells: Bells) -> None:
+def test_batch_work_is_left_where_it_is_not_wanted(ear: QueueListener, wake_ups: WakeUpSender) -> None:
     ear.listen(batch=False)
-    bells.ring(0, work_class=BATCH)
+    wake_ups.send(0, work_class=BATCH)
     a_while(0.3)
     assert not ear.has_heard(AMPLE)
     ear.listen(batch=True)
     wait_until(lambda: ear.has_heard(AMPLE))
 
 
-def test_hushed_it_leaves_everything_to_others_and_it_can_listen_again(ear: Ear, bells: Bells) -> None:
+def test_hushed_it_leaves_everything_to_others_and_it_can_listen_again(
+    ear: QueueListener, wake_ups: WakeUpSender
+) -> None:
     ear.listen(batch=True)
     a_while()
     ear.hush(wait=True)
-    bells.ring(0)
+    wake_ups.send(0)
     a_while(0.3)
-    assert bells.waiting() == 1
+    assert wake_ups.waiting() == 1
     ear.listen(batch=True)
     wait_until(lambda: ear.has_heard(AMPLE))
 
 
-def test_stopped_it_has_no_thread_and_gives_back_what_it_heard(ear: Ear, bells: Bells) -> None:
+def test_stopped_it_has_no_thread_and_gives_back_what_it_heard(ear: QueueListener, wake_ups: WakeUpSender) -> None:
     for shard in (0, 1):
         ear.listen(batch=True)
-        bells.ring(shard)
+        wake_ups.send(shard)
         wait_until(lambda: ear.has_heard(AMPLE))
         assert ear.stop() == [bell(shard)]
         assert "ear" not in {thread.name for thread in threading.enumerate()}
     assert ear.stop() == []
 
 
-def test_a_redis_that_is_away_for_a_while_is_listened_to_again(shaky: ShakyLedger, bells: Bells) -> None:
-    ear = Ear(shaky, lambda: None)
+def test_a_redis_that_is_away_for_a_while_is_listened_to_again(shaky: ShakyLedger, wake_ups: WakeUpSender) -> None:
+    ear = QueueListener(shaky, lambda: None)
     shaky.away = True
     ear.listen(batch=True)
-    wait_until(lambda: shaky.failed["listen"] > 0)
+    wait_until(lambda: shaky.failed["wait_for_wake_up"] > 0)
     shaky.away = False
-    bells.ring(0)
+    wake_ups.send(0)
     wait_until(lambda: ear.has_heard(AMPLE))
     assert ear.stop() == [bell(0)]

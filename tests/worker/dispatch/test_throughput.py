@@ -1,6 +1,6 @@
 import pytest
 
-from worker.dispatch.throughput import AT_LEAST_SECONDS, MEMORY_SECONDS, Pace
+from worker.dispatch.throughput import AT_LEAST_SECONDS, MEMORY_SECONDS, ThroughputMeter
 
 
 class Clock:
@@ -16,7 +16,7 @@ class Worker:
 
     def __init__(self) -> None:
         self._clock = Clock()
-        self.pace = Pace(self._clock)
+        self.pace = ThroughputMeter(self._clock)
 
     def rest(self, seconds: float) -> None:
         self._clock.now += seconds

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 import worker.process.health
-from shared import keys
+from shared.keys import pool_keys
 from shared.pools.heartbeats import STALE_SECONDS, HeartbeatWriter, WorkerState, read_heartbeats
 from shared.store.client import connect
 from tests.shared.support import MODEL, dead_redis_url
 from tests.worker.support import wait_until
-from worker.dispatch.throughput import Pace
-from worker.process.health import Heart, is_ready_here, main
+from worker.dispatch.throughput import ThroughputMeter
+from worker.process.health import HeartbeatThread, is_ready_here, main
 
 ME = "host-1"
 
@@ -29,17 +29,19 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def beats(client: Any) -> dict[str, tuple[WorkerState, str]]:
-    return {beat.worker: (beat.state, beat.reason) for beat in read_heartbeats(client.hgetall(keys.workers(MODEL)))}
+    return {
+        beat.worker: (beat.state, beat.reason) for beat in read_heartbeats(client.hgetall(pool_keys.workers(MODEL)))
+    }
 
 
 def leave_behind(client: Any, name: str, state: str, age: float) -> None:
     beat = {"worker": name, "state": state, "at": time.time() - age, "reason": ""}
-    client.hset(keys.workers(MODEL), name, json.dumps(beat))
+    client.hset(pool_keys.workers(MODEL), name, json.dumps(beat))
 
 
 class TestHeart:
     def test_a_worker_is_starting_then_ready_then_gone(self, writer: HeartbeatWriter, redis_client: Any) -> None:
-        heart = Heart(writer)
+        heart = HeartbeatThread(writer)
         heart.start()
         assert beats(redis_client) == {ME: (WorkerState.STARTING, "")}
         heart.ready()
@@ -48,7 +50,7 @@ class TestHeart:
         assert beats(redis_client) == {}
 
     def test_a_worker_that_could_not_start_leaves_the_reason(self, writer: HeartbeatWriter, redis_client: Any) -> None:
-        heart = Heart(writer)
+        heart = HeartbeatThread(writer)
         heart.start()
         heart.fail("the weights are not there")
         assert beats(redis_client) == {ME: (WorkerState.FAILED, "the weights are not there")}
@@ -59,7 +61,7 @@ class TestHeart:
         leave_behind(redis_client, "failed", "failed", 1)
         leave_behind(redis_client, "killed", "ready", STALE_SECONDS + 1)
         leave_behind(redis_client, "busy", "ready", 1)
-        heart = Heart(writer)
+        heart = HeartbeatThread(writer)
         heart.start()
         assert set(beats(redis_client)) == {ME, "failed", "killed", "busy"}
         heart.ready()
@@ -70,7 +72,7 @@ class TestHeart:
         self, writer: HeartbeatWriter, redis_client: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(worker.process.health, "INTERVAL_SECONDS", 600.0)
-        heart = Heart(writer)
+        heart = HeartbeatThread(writer)
         heart.start()
         heart.ready()
         heart.drain()
@@ -81,21 +83,21 @@ class TestHeart:
     def test_it_says_how_much_it_has_in_hand_and_how_fast_it_is(
         self, writer: HeartbeatWriter, redis_client: Any
     ) -> None:
-        heart = Heart(writer)
-        heart.pace = Pace(iter([0.0, 0.0, 2.0, 2.0, 2.0]).__next__)
+        heart = HeartbeatThread(writer)
+        heart.pace = ThroughputMeter(iter([0.0, 0.0, 2.0, 2.0, 2.0]).__next__)
         heart.pace.take(1000)
         heart.pace.drop(1000, scored=True)
         heart.pace.take(10)
         heart.ready()
-        (beat,) = read_heartbeats(redis_client.hgetall(keys.workers(MODEL)))
+        (beat,) = read_heartbeats(redis_client.hgetall(pool_keys.workers(MODEL)))
         assert (beat.held, beat.tokens_per_second) == (1, 500.0)
 
     @pytest.mark.usefixtures("fast")
     def test_it_beats_until_it_stops(self, writer: HeartbeatWriter, redis_client: Any) -> None:
-        heart = Heart(writer)
+        heart = HeartbeatThread(writer)
         heart.start()
         for _ in range(250):
-            redis_client.delete(keys.workers(MODEL))
+            redis_client.delete(pool_keys.workers(MODEL))
             time.sleep(0.04)
             if beats(redis_client):
                 break
@@ -108,7 +110,7 @@ class TestHeart:
     @pytest.mark.usefixtures("fast")
     def test_a_redis_that_is_away_is_no_reason_to_die(self, caplog: pytest.LogCaptureFixture) -> None:
         with connect(dead_redis_url()) as client, caplog.at_level(logging.WARNING):
-            heart = Heart(HeartbeatWriter(client, MODEL, ME))
+            heart = HeartbeatThread(HeartbeatWriter(client, MODEL, ME))
             heart.start()
             heart.ready()
             time.sleep(0.3)
@@ -117,7 +119,7 @@ class TestHeart:
 
     def test_a_failure_is_told_although_nobody_hears_it(self) -> None:
         with connect(dead_redis_url()) as client:
-            heart = Heart(HeartbeatWriter(client, MODEL, ME))
+            heart = HeartbeatThread(HeartbeatWriter(client, MODEL, ME))
             heart.start()
             heart.fail("the weights are not there")
 
@@ -126,10 +128,10 @@ class TestTheStartsShare:
     """Of a wait that ends now."""
 
     def test_before_it_is_ready_it_tells_nothing(self, writer: HeartbeatWriter) -> None:
-        assert Heart(writer).start_ms(5000.0) == 0.0
+        assert HeartbeatThread(writer).start_ms(5000.0) == 0.0
 
     def test_it_is_what_passed_before_the_worker_was_ready(self, writer: HeartbeatWriter) -> None:
-        heart = Heart(writer)
+        heart = HeartbeatThread(writer)
         heart.ready()
         assert 3000 < heart.start_ms(5000.0) <= 5000
         time.sleep(0.05)
@@ -140,16 +142,16 @@ class TestTheStartsShare:
     ) -> None:
         for name, state, seconds in (("first", "ready", 60), ("coming", "starting", 900), ("gone", "failed", 900)):
             beat = {"worker": name, "state": state, "at": time.time(), "ready_at": time.time() - seconds}
-            redis_client.hset(keys.workers(MODEL), name, json.dumps(beat))
-        heart = Heart(writer)
+            redis_client.hset(pool_keys.workers(MODEL), name, json.dumps(beat))
+        heart = HeartbeatThread(writer)
         heart.ready()
         assert heart.start_ms(50_000.0) == 0.0
         assert 8000 < heart.start_ms(70_000.0) <= 10_000
 
     def test_a_clock_that_is_ahead_makes_nobody_ready_later(self, writer: HeartbeatWriter, redis_client: Any) -> None:
         beat = {"worker": "other", "state": "ready", "at": time.time(), "ready_at": time.time() + 3600}
-        redis_client.hset(keys.workers(MODEL), "other", json.dumps(beat))
-        heart = Heart(writer)
+        redis_client.hset(pool_keys.workers(MODEL), "other", json.dumps(beat))
+        heart = HeartbeatThread(writer)
         heart.ready()
         assert heart.start_ms(5000.0) <= 5000
 
@@ -162,7 +164,7 @@ class TestCheckFromOutside:
         assert is_ready_here(redis_client, MODEL, "host")
 
     @pytest.mark.parametrize(
-        ("name", "state", "age"),
+        ("name", "status", "age"),
         [
             ("other-1", "ready", 0),
             ("host-1", "ready", STALE_SECONDS),
@@ -178,7 +180,7 @@ class TestCheckFromOutside:
         leave_behind(redis_client, "host-b-77", "ready", 0)
         assert not is_ready_here(redis_client, MODEL, "host")
 
-    @pytest.mark.parametrize(("state", "status", "said"), [("ready", 0, "ready\n"), ("starting", 1, "not ready\n")])
+    @pytest.mark.parametrize(("status", "status", "said"), [("ready", 0, "ready\n"), ("starting", 1, "not ready\n")])
     def test_a_container_asks_by_exit_status(
         self,
         redis_url: str,

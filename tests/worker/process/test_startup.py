@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from shared.models import ModelSpec
-from worker.process.startup import Stages, collecting_later, process_age, read_ahead, weight_files
+from worker.process.startup import StartTimer, deferred_gc, prefetch_weights, process_age, weight_files
 
 
 def test_a_process_knows_how_old_it_is() -> None:
@@ -25,7 +25,7 @@ def test_a_process_knows_how_old_it_is() -> None:
 
 
 def test_the_stages_add_up_to_the_whole_start() -> None:
-    stages = Stages()
+    stages = StartTimer()
     time.sleep(0.05)
     stages.mark("import")
     time.sleep(0.02)
@@ -40,7 +40,7 @@ def test_the_stages_add_up_to_the_whole_start() -> None:
 def test_nothing_is_collected_while_it_starts_and_what_was_there_never_is() -> None:
     frozen = gc.get_freeze_count()
     try:
-        with collecting_later():
+        with deferred_gc():
             assert not gc.isenabled()
             held = [object() for _ in range(1000)]
             held_list = [held]
@@ -52,7 +52,7 @@ def test_nothing_is_collected_while_it_starts_and_what_was_there_never_is() -> N
 
 
 def test_collecting_goes_on_after_a_start_that_failed() -> None:
-    with pytest.raises(RuntimeError), collecting_later():
+    with pytest.raises(RuntimeError), deferred_gc():
         raise RuntimeError
     assert gc.isenabled()
     gc.unfreeze()
@@ -96,7 +96,7 @@ class TestWeights:
             asked.append((os.readlink(f"/proc/self/fd/{number}"), offset, length, advice))
 
         monkeypatch.setattr(os, "posix_fadvise", note)
-        read_ahead(ModelSpec(name="m", source=str(tmp_path))).join(timeout=5)
+        prefetch_weights(ModelSpec(name="m", source=str(tmp_path))).join(timeout=5)
         # A length of 0 is all of it.
         assert asked == [(str(weights), 0, 0, os.POSIX_FADV_WILLNEED)]
 
@@ -105,5 +105,5 @@ class TestWeights:
     ) -> None:
         (tmp_path / "model.safetensors").symlink_to(tmp_path / "gone")
         with caplog.at_level(logging.DEBUG):
-            read_ahead(ModelSpec(name="m", source=str(tmp_path))).join(timeout=5)
+            prefetch_weights(ModelSpec(name="m", source=str(tmp_path))).join(timeout=5)
         assert "cannot be read ahead" in caplog.text

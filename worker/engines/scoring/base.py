@@ -1,6 +1,6 @@
 """What all kinds of scoring share: how a batch goes into the engine, and how its scores come back.
 
-Names no library. `ModelSide` is what a kind needs to know of the loaded model, and `Prompts` what it hands over.
+Names no library. `ModelView` is what a kind needs to know of the loaded model, and `Prompts` what it hands over.
 """
 
 import math
@@ -20,7 +20,7 @@ NO_SCORE = "the model gave no finite score for this document"
 Window = tuple[int, int]
 
 
-class ModelSide(Protocol):
+class ModelView(Protocol):
     """The loaded model, as its library shows it."""
 
     tokens: TextTokens
@@ -62,7 +62,7 @@ class Scoring(Protocol):
         """Turn a batch into prompts. Raises EngineError."""
 
 
-class Gathering:
+class PromptCollector:
     """The prompts of a batch, each a document's or a window's; the best of a document's scores becomes its own."""
 
     def __init__(self, documents: int) -> None:
@@ -123,7 +123,7 @@ def parts_of(tokens: int, room: int, batch: ScoringBatch) -> list[tuple[int, int
 class PreparedPrompts:
     """A batch whose every prompt is scored by itself."""
 
-    def __init__(self, gathering: Gathering) -> None:
+    def __init__(self, gathering: PromptCollector) -> None:
         self.inputs = gathering.inputs
         self._gathering = gathering
 

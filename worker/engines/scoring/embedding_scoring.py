@@ -11,7 +11,7 @@ import numpy as np
 
 from shared.contracts import ScoreScale
 from worker.engines.base import BatchScores, EngineError, ScoringBatch
-from worker.engines.scoring.base import NO_SCORE, NOTHING_TO_READ, UNREADABLE, ModelSide, Window, parts_of, read_query
+from worker.engines.scoring.base import NO_SCORE, NOTHING_TO_READ, UNREADABLE, ModelView, Window, parts_of, read_query
 from worker.engines.scoring.embeddings import Embedded, EmbeddingCache, cosines, text_key, unit_vectors
 from worker.engines.scoring.layouts import Layout
 from worker.engines.scoring.templates import check_instruction
@@ -33,7 +33,7 @@ class EmbeddingScoring:
 
     scale = ScoreScale.SIMILARITY
 
-    def __init__(self, side: ModelSide, layout: Layout, cache: EmbeddingCache) -> None:
+    def __init__(self, side: ModelView, layout: Layout, cache: EmbeddingCache) -> None:
         self._side = side
         self._layout = layout
         self._cache = cache

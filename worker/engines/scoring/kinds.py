@@ -4,7 +4,7 @@ from typing import Any, Protocol
 
 from shared.models import ModelSpec
 from worker.engines.base import EngineStartError
-from worker.engines.scoring.base import ModelSide, Scoring
+from worker.engines.scoring.base import ModelView, Scoring
 from worker.engines.scoring.embedding_scoring import EmbeddingScoring
 from worker.engines.scoring.embeddings import EmbeddingCache
 from worker.engines.scoring.late_scoring import LateScoring
@@ -18,7 +18,7 @@ EMBEDDING_CACHE_BYTES = "embedding_cache_bytes"
 _DEFAULT_CACHE_BYTES = 256 * 1024 * 1024
 
 
-class LoadedModel(ModelSide, Protocol):
+class LoadedModel(ModelView, Protocol):
     """A loaded model, and what it is."""
 
     kind: str
@@ -29,7 +29,7 @@ class LoadedModel(ModelSide, Protocol):
     template: str | None
 
 
-def take_cache_bytes(spec: ModelSpec) -> tuple[ModelSpec, int]:
+def pop_cache_bytes(spec: ModelSpec) -> tuple[ModelSpec, int]:
     """The spec as the library may see it, and how many bytes of embeddings to keep. Raises EngineStartError."""
     arguments: dict[str, Any] = dict(spec.engine_args)
     size = arguments.pop(EMBEDDING_CACHE_BYTES, _DEFAULT_CACHE_BYTES)

@@ -11,8 +11,8 @@ from worker.engines.base import BatchScores, EngineError, ScoringBatch
 from worker.engines.scoring.base import (
     NOTHING_TO_READ,
     UNREADABLE,
-    Gathering,
-    ModelSide,
+    ModelView,
+    PromptCollector,
     parts_of,
     read_query,
     scalar,
@@ -27,7 +27,7 @@ class LateScoring:
 
     scale = ScoreScale.SIMILARITY
 
-    def __init__(self, side: ModelSide, layout: Layout) -> None:
+    def __init__(self, side: ModelView, layout: Layout) -> None:
         self._side = side
         self._layout = layout
         self._room = side.max_tokens - layout.special_tokens
@@ -39,7 +39,7 @@ class LateScoring:
         query = self._layout.single(asked[: self._room])
         if not query:
             raise EngineError("nothing of the query is left for the model to read")
-        gathering = Gathering(len(documents))
+        gathering = PromptCollector(len(documents))
         for position, document in enumerate(documents):
             if document is None:
                 gathering.fail(position, UNREADABLE)
@@ -49,7 +49,7 @@ class LateScoring:
             self._add(gathering, batch, position, document)
         return _PreparedLate(self._side, query, gathering)
 
-    def _add(self, gathering: Gathering, batch: ScoringBatch, position: int, document: list[int]) -> None:
+    def _add(self, gathering: PromptCollector, batch: ScoringBatch, position: int, document: list[int]) -> None:
         parts = parts_of(len(document), self._room, batch)
         if parts[-1][1] < len(document):
             gathering.truncated.add(position)
@@ -63,7 +63,7 @@ class LateScoring:
 
 
 class _PreparedLate:
-    def __init__(self, side: ModelSide, query: list[int], gathering: Gathering) -> None:
+    def __init__(self, side: ModelView, query: list[int], gathering: PromptCollector) -> None:
         self._side = side
         self._gathering = gathering
         self.inputs: list[Any] = []

@@ -10,7 +10,7 @@ from typing import Any
 
 from shared.contracts import ScoreScale
 from worker.engines.base import BatchScores, EngineError, ScoringBatch
-from worker.engines.scoring.base import UNREADABLE, Gathering, ModelSide, cut_text, read_query, scalar
+from worker.engines.scoring.base import UNREADABLE, ModelView, PromptCollector, cut_text, read_query, scalar
 from worker.engines.scoring.windows import fair_share
 
 _QUERY_SHARE = 4
@@ -23,7 +23,7 @@ class ListScoring:
 
     scale = ScoreScale.SIMILARITY
 
-    def __init__(self, side: ModelSide) -> None:
+    def __init__(self, side: ModelView) -> None:
         self._side = side
 
     def prepare(self, batch: ScoringBatch) -> "_PreparedList":
@@ -31,7 +31,7 @@ class ListScoring:
         asked = read_query(batch, ids)
         kept = len(asked[: self._side.max_tokens // _QUERY_SHARE])
         query = cut_text(self._side.tokens, batch.query, len(ids or ()), kept)
-        gathering = Gathering(len(documents))
+        gathering = PromptCollector(len(documents))
         lengths: dict[int, int] = {}
         for position, document in enumerate(documents):
             if document is None:
@@ -43,7 +43,9 @@ class ListScoring:
         prompt = self._prompt(gathering, batch, query, lengths) if lengths else []
         return _PreparedList(self._side, prompt, gathering, list(lengths))
 
-    def _prompt(self, gathering: Gathering, batch: ScoringBatch, query: str, lengths: dict[int, int]) -> list[int]:
+    def _prompt(
+        self, gathering: PromptCollector, batch: ScoringBatch, query: str, lengths: dict[int, int]
+    ) -> list[int]:
         """One prompt with every readable document, cut as little as it takes. Raises EngineError."""
         limit = batch.max_tokens_per_doc
         wanted = [length if limit is None else min(length, limit) for length in lengths.values()]
@@ -71,7 +73,7 @@ class ListScoring:
 
 
 class _PreparedList:
-    def __init__(self, side: ModelSide, prompt: list[int], gathering: Gathering, positions: list[int]) -> None:
+    def __init__(self, side: ModelView, prompt: list[int], gathering: PromptCollector, positions: list[int]) -> None:
         self._side = side
         self._gathering = gathering
         self._positions = positions

@@ -6,7 +6,7 @@ cut in tokens, so that no prompt is ever longer than the model's limit and nothi
 
 from shared.contracts import ScoreScale
 from worker.engines.base import ScoringBatch
-from worker.engines.scoring.base import UNREADABLE, Gathering, ModelSide, PreparedPrompts, parts_of, read_query
+from worker.engines.scoring.base import UNREADABLE, ModelView, PreparedPrompts, PromptCollector, parts_of, read_query
 from worker.engines.scoring.layouts import Layout
 from worker.engines.scoring.templates import check_instruction
 from worker.engines.scoring.windows import characters, longest_first
@@ -17,7 +17,7 @@ class PairScoring:
 
     scale = ScoreScale.LOGIT
 
-    def __init__(self, side: ModelSide, layout: Layout) -> None:
+    def __init__(self, side: ModelView, layout: Layout) -> None:
         self._side = side
         self._layout = layout
         self._room = side.max_tokens - layout.special_tokens
@@ -26,7 +26,7 @@ class PairScoring:
         check_instruction(batch.instruction, None)
         ids, *documents = self._side.tokens.ids([batch.query, *batch.documents])
         query = read_query(batch, ids)
-        gathering = Gathering(len(documents))
+        gathering = PromptCollector(len(documents))
         add = self._add_whole if batch.max_chunks_per_doc == 1 else self._add_windows
         for position, document in enumerate(documents):
             if document is None:
@@ -36,7 +36,7 @@ class PairScoring:
         return PreparedPrompts(gathering)
 
     def _add_whole(
-        self, gathering: Gathering, batch: ScoringBatch, query: list[int], position: int, document: list[int]
+        self, gathering: PromptCollector, batch: ScoringBatch, query: list[int], position: int, document: list[int]
     ) -> None:
         """One prompt; when the pair is too long for the model, the longer text of the two is cut first."""
         kept = document[: batch.max_tokens_per_doc]
@@ -47,7 +47,7 @@ class PairScoring:
         gathering.add(position, self._side.engine_input(ids, first_typed), len(ids))
 
     def _add_windows(
-        self, gathering: Gathering, batch: ScoringBatch, query: list[int], position: int, document: list[int]
+        self, gathering: PromptCollector, batch: ScoringBatch, query: list[int], position: int, document: list[int]
     ) -> None:
         """As many prompts as the document needs and may have; a query never takes more than half of the room then."""
         fits = len(query) + len(document) <= self._room

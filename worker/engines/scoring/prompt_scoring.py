@@ -8,9 +8,9 @@ from shared.contracts import ScoreScale
 from worker.engines.base import EngineError, ScoringBatch
 from worker.engines.scoring.base import (
     UNREADABLE,
-    Gathering,
-    ModelSide,
+    ModelView,
     PreparedPrompts,
+    PromptCollector,
     cut_text,
     parts_of,
     read_query,
@@ -29,7 +29,7 @@ class PromptScoring:
 
     scale = ScoreScale.LOGIT
 
-    def __init__(self, side: ModelSide, template: str | None) -> None:
+    def __init__(self, side: ModelView, template: str | None) -> None:
         self._side = side
         self._template = template
 
@@ -40,7 +40,7 @@ class PromptScoring:
         room = self._room(batch)
         query = asked[: room // 2]
         text = cut_text(self._side.tokens, batch.query, len(ids or ()), len(query))
-        gathering = Gathering(len(documents))
+        gathering = PromptCollector(len(documents))
         for position, document in enumerate(documents):
             if document is None:
                 gathering.fail(position, UNREADABLE)
@@ -61,7 +61,7 @@ class PromptScoring:
         return room
 
     def _add(
-        self, gathering: Gathering, batch: ScoringBatch, query: str, position: int, tokens: int, room: int
+        self, gathering: PromptCollector, batch: ScoringBatch, query: str, position: int, tokens: int, room: int
     ) -> None:
         document = batch.documents[position]
         parts = parts_of(tokens, room, batch)

@@ -30,12 +30,12 @@ from vllm.v1.engine.llm_engine import LLMEngine
 from shared.models import ModelSpec
 from worker.engines.base import BatchScores, Cancellation, EngineDied, EngineStartError, ScoringBatch
 from worker.engines.scoring.base import Prepared
-from worker.engines.scoring.kinds import choose_scoring, take_cache_bytes
+from worker.engines.scoring.kinds import choose_scoring, pop_cache_bytes
 from worker.engines.scoring.layouts import Built
 from worker.engines.scoring.templates import load_template
 from worker.engines.scoring.tokens import TextTokens
 from worker.engines.vllm.settings import engine_settings
-from worker.engines.vllm.step_loop import Abort, EngineLoop, Inbox, Work
+from worker.engines.vllm.step_loop import AbortBatch, EngineBatch, EngineLoop, Inbox
 
 logger = logging.getLogger(__name__)
 
@@ -50,13 +50,13 @@ class VllmEngine:
         self._inbox: Inbox = queue.SimpleQueue()
         self._closed = False
         self._over: Callable[[], None] | None = None
-        spec, cache_bytes = take_cache_bytes(spec)
+        spec, cache_bytes = pop_cache_bytes(spec)
         template = load_template(spec.score_template)
         started: Future[LLMEngine] = Future()
         self._thread = threading.Thread(target=self._run, args=(spec, started), name="engine", daemon=True)
         self._thread.start()
         try:
-            side = VllmSide(spec, started.result(), template)
+            side = VllmModel(spec, started.result(), template)
             self._scoring = choose_scoring(spec, side, cache_bytes)
             self.scale = self._scoring.scale
             mark("load")
@@ -77,10 +77,10 @@ class VllmEngine:
         prepared = self._scoring.prepare(batch)
         if self._closed:
             raise EngineDied("the engine is closed")
-        work = Work(prepared.inputs, batch.priority)
+        work = EngineBatch(prepared.inputs, batch.priority)
         if prepared.inputs:
             self._inbox.put(work)
-            cancellation.on_cancel(lambda: self._inbox.put(Abort(work)))
+            cancellation.on_cancel(lambda: self._inbox.put(AbortBatch(work)))
         else:
             work.done.set_result([])
         if self._over is not None:
@@ -121,7 +121,7 @@ class VllmEngine:
 class PendingScores:
     """A batch in the engine; its scores are made from vLLM's outputs by whoever asks for them."""
 
-    def __init__(self, work: Work, prepared: Prepared) -> None:
+    def __init__(self, work: EngineBatch, prepared: Prepared) -> None:
         self._work = work
         self._prepared = prepared
 
@@ -132,8 +132,8 @@ class PendingScores:
         return self._prepared.scores(self._work.done.result())
 
 
-class VllmSide:
-    """The loaded model as the kinds of scoring see it; a `ModelSide`. Everything asked of vLLM's processors is here."""
+class VllmModel:
+    """The loaded model as the kinds of scoring see it; a `ModelView`. Everything asked of vLLM's processors is here."""
 
     def __init__(self, spec: ModelSpec, engine: LLMEngine, template: str | None) -> None:
         """Raises EngineStartError when vLLM cannot score with this model."""

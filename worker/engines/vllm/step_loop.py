@@ -1,6 +1,6 @@
 """The stepping of a continuous-batching engine: add what arrives, step, resolve what is done.
 
-Names no library: anything that can add a request and step will do. Lives on one thread; `Work` is how other threads
+Names no library: anything that can add a request and step will do. Lives on one thread; `EngineBatch` is how other threads
 reach it.
 
 A step cannot be interrupted, and one that is filled up takes long. So background work never rides along with work that
@@ -36,7 +36,7 @@ class SteppingEngine(Protocol):
 
 
 @dataclass(slots=True)
-class Work:
+class EngineBatch:
     """One batch on its way through the engine: rendered inputs in, one output a prompt back, in order.
 
     Each input has `prompts` and `params`, as vLLM's processors render them, and `tokens`, the number of them.
@@ -54,13 +54,13 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
-class Abort:
+class AbortBatch:
     """Nobody wants this batch any more."""
 
-    work: Work
+    work: EngineBatch
 
 
-Inbox = queue.SimpleQueue[Work | Abort | None]
+Inbox = queue.SimpleQueue[EngineBatch | AbortBatch | None]
 
 
 class EngineLoop:
@@ -78,11 +78,11 @@ class EngineLoop:
         self._step_tokens = step_tokens
         self._clock = clock
         self._ids = itertools.count()
-        self._running: dict[str, tuple[Work, int]] = {}
+        self._running: dict[str, tuple[EngineBatch, int]] = {}
         self._running_tokens = 0
         self._urgent = 0
         """So many of the running prompts are somebody's who waits."""
-        self._background: list[tuple[int, int, Work, int]] = []
+        self._background: list[tuple[int, int, EngineBatch, int]] = []
         """A heap of what is kept out: priority, age, batch, position."""
         self._let_in_at = clock()
 
@@ -93,7 +93,7 @@ class EngineLoop:
                 match arrival:
                     case None:
                         return
-                    case Abort(work):
+                    case AbortBatch(work):
                         self._abort(work)
                     case work if work.priority < BACKGROUND:
                         self._add_all(work)
@@ -110,14 +110,14 @@ class EngineLoop:
         waiting = {id(work): work for work, _ in self._running.values()}
         waiting |= {id(work): work for _, _, work, _ in self._background}
         while not self._inbox.empty():
-            if isinstance(work := self._inbox.get(), Work):
+            if isinstance(work := self._inbox.get(), EngineBatch):
                 waiting[id(work)] = work
         self._running.clear()
         self._background.clear()
         for work in waiting.values():
             work.done.set_exception(reason)
 
-    def _arrivals(self) -> Iterator[Work | Abort | None]:
+    def _arrivals(self) -> Iterator[EngineBatch | AbortBatch | None]:
         """All that waits; when the engine has nothing to do, at least one."""
         if not self._running and not self._background:
             yield self._inbox.get()
@@ -127,12 +127,12 @@ class EngineLoop:
             except queue.Empty:
                 return
 
-    def _add_all(self, work: Work) -> None:
+    def _add_all(self, work: EngineBatch) -> None:
         for position in range(len(work.inputs)):
             if not self._add(work, position):
                 return
 
-    def _keep_out(self, work: Work) -> None:
+    def _keep_out(self, work: EngineBatch) -> None:
         if not self._background and not self._running:
             self._let_in_at = self._clock()
         for position in range(len(work.inputs)):
@@ -147,7 +147,7 @@ class EngineLoop:
             self._add(work, position)
         self._let_in_at = self._clock()
 
-    def _add(self, work: Work, position: int) -> bool:
+    def _add(self, work: EngineBatch, position: int) -> bool:
         """False when the engine refuses the prompt, and so its batch."""
         given = work.inputs[position]
         request_id = str(next(self._ids))
@@ -162,19 +162,19 @@ class EngineLoop:
         self._count(work, position, 1)
         return True
 
-    def _count(self, work: Work, position: int, sign: int) -> None:
+    def _count(self, work: EngineBatch, position: int, sign: int) -> None:
         self._running_tokens += sign * work.inputs[position]["tokens"]
         if work.priority < BACKGROUND:
             self._urgent += sign
 
-    def _abort(self, work: Work) -> None:
+    def _abort(self, work: EngineBatch) -> None:
         """Free the engine of what is left of a batch; one that is done already stays done."""
         if work.done.done():
             return
         self._drop(work)
         work.done.set_exception(ScoringAborted())
 
-    def _drop(self, work: Work) -> None:
+    def _drop(self, work: EngineBatch) -> None:
         ids = [request_id for request_id, (owner, _) in self._running.items() if owner is work]
         if ids:
             self._engine.abort_request(ids)

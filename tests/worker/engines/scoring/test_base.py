@@ -5,7 +5,7 @@ import math
 import pytest
 
 from worker.engines.base import ScoringBatch
-from worker.engines.scoring.base import NO_SCORE, Gathering, parts_of
+from worker.engines.scoring.base import NO_SCORE, PromptCollector, parts_of
 
 
 def batch(**fields: int) -> ScoringBatch:
@@ -13,7 +13,7 @@ def batch(**fields: int) -> ScoringBatch:
 
 
 def test_a_documents_score_is_the_best_of_its_windows_with_its_characters() -> None:
-    gathering = Gathering(2)
+    gathering = PromptCollector(2)
     gathering.add(0, "first", 5, (0, 10))
     gathering.add(0, "second", 5, (8, 20))
     gathering.add(0, "third", 4, (18, 25))
@@ -26,7 +26,7 @@ def test_a_documents_score_is_the_best_of_its_windows_with_its_characters() -> N
 
 
 def test_a_window_without_a_finite_score_is_outdone_by_any_other() -> None:
-    gathering = Gathering(2)
+    gathering = PromptCollector(2)
     gathering.add(0, "first", 1, (0, 10))
     gathering.add(0, "second", 1, (8, 20))
     gathering.add(1, "whole", 1)
@@ -37,7 +37,7 @@ def test_a_window_without_a_finite_score_is_outdone_by_any_other() -> None:
 
 
 def test_a_document_that_failed_before_keeps_its_own_reason() -> None:
-    gathering = Gathering(2)
+    gathering = PromptCollector(2)
     gathering.fail(0, "strange")
     gathering.add(1, "whole", 1)
     scores = gathering.best([1.0])
@@ -45,7 +45,7 @@ def test_a_document_that_failed_before_keeps_its_own_reason() -> None:
 
 
 def test_a_document_that_fails_in_a_later_window_has_no_score_at_all() -> None:
-    gathering = Gathering(1)
+    gathering = PromptCollector(1)
     gathering.truncated.add(0)
     gathering.add(0, "first", 1, (0, 10))
     gathering.fail(0, "strange")

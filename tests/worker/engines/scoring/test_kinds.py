@@ -7,24 +7,24 @@ import pytest
 
 from shared.models import ModelSpec
 from worker.engines.base import EngineStartError
-from worker.engines.scoring.kinds import choose_scoring, take_cache_bytes
+from worker.engines.scoring.kinds import choose_scoring, pop_cache_bytes
 
 
 def test_the_cache_of_embeddings_is_of_256_mib_unless_told_otherwise() -> None:
     spec = ModelSpec(name="m", engine_args={"dtype": "float32"})
-    assert take_cache_bytes(spec) == (spec, 256 * 1024 * 1024)
+    assert pop_cache_bytes(spec) == (spec, 256 * 1024 * 1024)
 
 
 def test_its_size_is_taken_out_of_what_vllm_sees() -> None:
     spec = ModelSpec(name="m", engine_args={"dtype": "float32", "embedding_cache_bytes": 0})
-    assert take_cache_bytes(spec) == (ModelSpec(name="m", engine_args={"dtype": "float32"}), 0)
+    assert pop_cache_bytes(spec) == (ModelSpec(name="m", engine_args={"dtype": "float32"}), 0)
     assert "embedding_cache_bytes" in spec.engine_args
 
 
 @pytest.mark.parametrize("size", [-1, "1", 1.5, True, None])
 def test_a_size_that_is_no_number_of_bytes_is_refused(size: object) -> None:
     with pytest.raises(EngineStartError, match=r"engine_args\.embedding_cache_bytes must be a number, 0 or more"):
-        take_cache_bytes(ModelSpec(name="m", engine_args={"embedding_cache_bytes": size}))
+        pop_cache_bytes(ModelSpec(name="m", engine_args={"embedding_cache_bytes": size}))
 
 
 def loaded(**facts: object) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from worker.engines.base import BACKGROUND, EngineError, ScoringAborted
-from worker.engines.vllm.step_loop import Abort, EngineLoop, Inbox, Work
+from worker.engines.vllm.step_loop import AbortBatch, EngineBatch, EngineLoop, Inbox
 
 STEP_TOKENS = 4
 
@@ -44,11 +44,11 @@ class EchoEngine:
         return [Output(request_id, text)]
 
 
-def work(*prompts: str, priority: int = 0) -> Work:
-    return Work([{"prompts": prompt, "params": "!", "tokens": 1} for prompt in prompts], priority)
+def work(*prompts: str, priority: int = 0) -> EngineBatch:
+    return EngineBatch([{"prompts": prompt, "params": "!", "tokens": 1} for prompt in prompts], priority)
 
 
-def texts(done: Work) -> list[str]:
+def texts(done: EngineBatch) -> list[str]:
     return [output.text for output in done.done.result(timeout=5)]
 
 
@@ -78,7 +78,7 @@ def test_every_batch_gets_its_own_outputs_in_its_own_order(inbox: Inbox) -> None
 
 
 def test_a_lower_priority_number_is_computed_sooner() -> None:
-    engine, inbox = EchoEngine(), queue.SimpleQueue[Work | Abort | None]()
+    engine, inbox = EchoEngine(), queue.SimpleQueue[EngineBatch | AbortBatch | None]()
     late, soon = work("late", priority=1000), work("soon", priority=0)
     order: list[str] = []
 
@@ -94,7 +94,7 @@ def test_a_lower_priority_number_is_computed_sooner() -> None:
 
 
 def test_when_the_engine_breaks_everybody_who_waits_is_told() -> None:
-    engine, inbox = EchoEngine(), queue.SimpleQueue[Work | Abort | None]()
+    engine, inbox = EchoEngine(), queue.SimpleQueue[EngineBatch | AbortBatch | None]()
     running, waiting = work("a", "b"), work("c")
     inbox.put(running)
     loop = EngineLoop(engine, inbox, STEP_TOKENS)
@@ -110,9 +110,9 @@ def test_when_the_engine_breaks_everybody_who_waits_is_told() -> None:
 
 class TestAbort:
     def test_a_batch_that_nobody_wants_leaves_the_engine_and_the_others_go_on(self) -> None:
-        engine, inbox = EchoEngine(), queue.SimpleQueue[Work | Abort | None]()
+        engine, inbox = EchoEngine(), queue.SimpleQueue[EngineBatch | AbortBatch | None]()
         unwanted, wanted = work("a", "b", "c"), work("d", priority=1)
-        for arrival in (unwanted, wanted, Abort(unwanted)):
+        for arrival in (unwanted, wanted, AbortBatch(unwanted)):
             inbox.put(arrival)
         wanted.done.add_done_callback(lambda _: inbox.put(None))
         EngineLoop(engine, inbox, STEP_TOKENS).run()
@@ -126,11 +126,11 @@ class TestAbort:
             def step(self) -> list[Output]:
                 outputs = super().step()
                 if outputs[-1:] and outputs[-1].text == "a!":
-                    inbox.put(Abort(unwanted))
+                    inbox.put(AbortBatch(unwanted))
                     inbox.put(None)
                 return outputs
 
-        engine, inbox = Interrupted(), queue.SimpleQueue[Work | Abort | None]()
+        engine, inbox = Interrupted(), queue.SimpleQueue[EngineBatch | AbortBatch | None]()
         unwanted = work("a", "b", "c")
         inbox.put(unwanted)
         EngineLoop(engine, inbox, STEP_TOKENS).run()
@@ -143,7 +143,7 @@ class TestAbort:
         done, later = work("a"), work("b")
         inbox.put(done)
         assert texts(done) == ["a!"]
-        inbox.put(Abort(done))
+        inbox.put(AbortBatch(done))
         inbox.put(later)
         assert texts(later) == ["b!"]
         assert texts(done) == ["a!"]
@@ -151,23 +151,23 @@ class TestAbort:
     @pytest.mark.usefixtures("engine")
     def test_aborting_twice_is_aborting_once(self, inbox: Inbox) -> None:
         unwanted, later = work("a"), work("b")
-        inbox.put(Abort(unwanted))
-        inbox.put(Abort(unwanted))
+        inbox.put(AbortBatch(unwanted))
+        inbox.put(AbortBatch(unwanted))
         inbox.put(later)
         assert texts(later) == ["b!"]
         with pytest.raises(ScoringAborted):
             unwanted.done.result(timeout=1)
 
     def test_when_the_engine_breaks_what_was_aborted_is_told_nothing_else(self) -> None:
-        engine, inbox = EchoEngine(), queue.SimpleQueue[Work | Abort | None]()
+        engine, inbox = EchoEngine(), queue.SimpleQueue[EngineBatch | AbortBatch | None]()
         unwanted, waiting = work("a"), work("b")
-        for arrival in (unwanted, Abort(unwanted), waiting):
+        for arrival in (unwanted, AbortBatch(unwanted), waiting):
             inbox.put(arrival)
         loop = EngineLoop(engine, inbox, STEP_TOKENS)
         engine.broken = True
         with pytest.raises(RuntimeError):
             loop.run()
-        inbox.put(Abort(waiting))
+        inbox.put(AbortBatch(waiting))
         loop.fail_all(EngineError("the engine broke"))
         with pytest.raises(ScoringAborted):
             unwanted.done.result(timeout=1)
@@ -192,10 +192,10 @@ class SteppedEngine(EchoEngine):
 
 class TestBackground:
     def steps(
-        self, arrivals: list[Work], then: dict[int, Work], *, clock: Callable[[], float] = lambda: 0.0
+        self, arrivals: list[EngineBatch], then: dict[int, EngineBatch], *, clock: Callable[[], float] = lambda: 0.0
     ) -> list[str]:
         """What each step had when these had arrived, and `then` during the step of that number."""
-        engine, inbox = SteppedEngine(), queue.SimpleQueue[Work | Abort | None]()
+        engine, inbox = SteppedEngine(), queue.SimpleQueue[EngineBatch | AbortBatch | None]()
         engine.during = {number: partial(inbox.put, batch) for number, batch in then.items()}
         everything = [*arrivals, *then.values()]
 
@@ -227,9 +227,9 @@ class TestBackground:
         assert self.steps([background("abcd", 7), background("efgh", 3)], {}) == ["efgh", "abcd"]
 
     def test_what_nobody_wants_any_more_is_never_let_in(self) -> None:
-        engine, inbox = SteppedEngine(), queue.SimpleQueue[Work | Abort | None]()
+        engine, inbox = SteppedEngine(), queue.SimpleQueue[EngineBatch | AbortBatch | None]()
         unwanted, wanted = background("abcdefgh"), background("X")
-        engine.during = {1: lambda: inbox.put(Abort(unwanted))}
+        engine.during = {1: lambda: inbox.put(AbortBatch(unwanted))}
         wanted.done.add_done_callback(lambda _: inbox.put(None))
         for batch in (unwanted, wanted):
             inbox.put(batch)
@@ -239,7 +239,7 @@ class TestBackground:
             unwanted.done.result(timeout=1)
 
     def test_what_was_never_let_in_is_told_that_the_engine_broke(self) -> None:
-        engine, inbox = EchoEngine(), queue.SimpleQueue[Work | Abort | None]()
+        engine, inbox = EchoEngine(), queue.SimpleQueue[EngineBatch | AbortBatch | None]()
         kept_out = background("abc")
         for batch in (work("X"), kept_out):
             inbox.put(batch)
@@ -252,7 +252,7 @@ class TestBackground:
             kept_out.done.result(timeout=1)
 
 
-def background(prompts: str, priority: int = 0) -> Work:
+def background(prompts: str, priority: int = 0) -> EngineBatch:
     return work(*prompts, priority=BACKGROUND + priority)
 
 
@@ -264,7 +264,7 @@ def test_a_prompt_that_the_engine_refuses_fails_its_own_batch_and_no_other(engin
         refused.done.result(timeout=5)
     assert texts(good) == ["three!"]
     # Nothing of the refused batch is computed, and whoever cancels it late changes nothing.
-    inbox.put(Abort(refused))
+    inbox.put(AbortBatch(refused))
     assert texts_of_new(inbox) == ["four!"]
     assert engine.waiting == []
 

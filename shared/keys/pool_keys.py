@@ -1,0 +1,28 @@
+"""Keys of pools: one model's outstanding work, load and workers."""
+
+from shared.contracts import WorkClass
+from shared.keys import PREFIX
+
+
+def outstanding(model: str) -> str:
+    return f"{PREFIX}pool:{model}:outstanding"
+
+
+def deadlines(model: str) -> str:
+    return f"{PREFIX}pool:{model}:deadlines"
+
+
+def open_jobs(model: str, work_class: WorkClass) -> str:
+    return f"{PREFIX}pool:{model}:jobs:{work_class}"
+
+
+def load(model: str) -> str:
+    return f"{PREFIX}pool:{model}:load"
+
+
+def measurements(model: str) -> str:
+    return f"{PREFIX}pool:{model}:measurements"
+
+
+def workers(model: str) -> str:
+    return f"{PREFIX}pool:{model}:workers"
