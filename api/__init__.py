@@ -1,3 +1,6 @@
-"""The door: speaks the dialects, keeps the promise of an answer or a job. Never imports the worker or a model."""
+"""The HTTP API: accepts rerank requests in every dialect and returns results or jobs.
+
+Imports neither the worker nor an engine.
+"""
 
 VERSION = "0.1.0"

@@ -1,16 +1,15 @@
-"""`python -m api`: serve, or manage API keys."""
+"""`python -m api`: serves the API, or manages API keys."""
 
 import argparse
 import asyncio
 import ipaddress
 import logging
 import sys
-import time
-from collections.abc import Awaitable, Callable
 
 import uvicorn
 
 from api.app import create_app
+from api.auth.key_commands import add_key_commands, run_key_command
 from api.auth.key_store import KeyStore
 from api.http.http11 import Http11
 from api.settings import ApiSettings
@@ -19,9 +18,9 @@ from shared.models import load_models
 from shared.store.client import connect_async
 
 KEEP_ALIVE_SECONDS = 75
-"""Load balancers keep an idle connection for a minute, and take one that is closed sooner for a server that failed."""
+"""Longer than the usual 60 s of load balancers: they report an error when the server closes a connection first."""
 DRAIN_SECONDS = 10
-"""How long calls in flight may still take when the server is told to stop."""
+"""The time for requests in progress after the server receives a signal to stop."""
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -39,18 +38,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--allow-anonymous",
         action="store_true",
         default=None,
-        help="listen beyond loopback although no key is configured: anybody who reaches the port may use it",
+        help="listen beyond loopback without any API key: every client that reaches the port can use the service",
     )
 
-    keys = commands.add_parser("keys", help="create, list or revoke API keys")
-    actions = keys.add_subparsers(required=True, metavar="ACTION")
-    create = actions.add_parser("create", help="make a key and print it, once")
-    create.set_defaults(command="create")
-    create.add_argument("name", metavar="NAME", help="what or who the key is for")
-    actions.add_parser("list", help="list the keys' names and ids").set_defaults(command="list")
-    revoke = actions.add_parser("revoke", help="remove a key")
-    revoke.set_defaults(command="revoke")
-    revoke.add_argument("name", metavar="NAME", help="the key's name or id")
+    add_key_commands(commands.add_parser("keys", help="create, list or revoke API keys"))
     return parser.parse_args(arguments)
 
 
@@ -63,22 +54,22 @@ def main(arguments: list[str] | None = None) -> int:
         )
         if options.command == "serve":
             return serve(settings)
-        return asyncio.run(_with_keys(settings, _KEY_COMMANDS[options.command], getattr(options, "name", "")))
+        return asyncio.run(run_key_command(options.command, getattr(options, "name", ""), settings.redis_url))
     except RerankqError as error:
         print(f"api: {error}", file=sys.stderr)
         return 2
 
 
 def serve(settings: ApiSettings) -> int:
-    """Serve until told to stop. Raises ConfigurationError, before the port is taken."""
+    """Serve until the process receives a signal to stop. Raises ConfigurationError before it opens the port."""
     registry = load_models(settings.models_file)
     exposed = not is_loopback(settings.host)
     keys_required = exposed and not settings.allow_anonymous
-    if keys_required and not asyncio.run(_any_key(settings)):
+    if keys_required and not asyncio.run(_has_keys(settings.redis_url)):
         raise ConfigurationError(
-            f"will not listen on {settings.host}: no API key is configured, and anybody who reaches that address "
-            "could use the service. Make a key with `python -m api keys create NAME`, or pass --allow-anonymous "
-            "when something else guards the port.",
+            f"will not listen on {settings.host}: no API key is configured, and every client that reaches that "
+            "address could use the service. Create a key with `python -m api keys create NAME`, or pass "
+            "--allow-anonymous when a firewall or proxy protects the port.",
             param="host",
         )
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -98,7 +89,7 @@ def serve(settings: ApiSettings) -> int:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the address."""
+    """Whether the address can be reached from this machine only."""
     if host == "localhost":
         return True
     try:
@@ -107,52 +98,13 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-async def _any_key(settings: ApiSettings) -> bool:
-    client = connect_async(settings.redis_url)
+async def _has_keys(redis_url: str) -> bool:
+    client = connect_async(redis_url)
     try:
         return bool(await KeyStore(client).list())
     finally:
         await client.aclose()
 
-
-async def _with_keys(settings: ApiSettings, command: Callable[[KeyStore, str], Awaitable[int]], name: str) -> int:
-    client = connect_async(settings.redis_url)
-    try:
-        return await command(KeyStore(client), name)
-    finally:
-        await client.aclose()
-
-
-async def _create(store: KeyStore, name: str) -> int:
-    key = await store.create(name)
-    print(
-        "This key is shown once; only its hash is kept. Send it as `Authorization: Bearer KEY`.",
-        file=sys.stderr,
-    )
-    print(key)
-    return 0
-
-
-async def _list(store: KeyStore, _: str) -> int:
-    for record in await store.list():
-        created = time.strftime("%Y-%m-%d %H:%M", time.gmtime(record.created))
-        print(f"{record.id}  {created}  {record.name}")
-    return 0
-
-
-async def _revoke(store: KeyStore, name: str) -> int:
-    if await store.revoke(name):
-        print(f"revoked {name}")
-        return 0
-    print(f"api: there is no key {name!r}", file=sys.stderr)
-    return 1
-
-
-_KEY_COMMANDS: dict[str, Callable[[KeyStore, str], Awaitable[int]]] = {
-    "create": _create,
-    "list": _list,
-    "revoke": _revoke,
-}
 
 if __name__ == "__main__":
     sys.exit(main())

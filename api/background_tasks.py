@@ -1,19 +1,19 @@
-"""Ending of background tasks for good."""
+"""Stops background tasks."""
 
 import asyncio
 from collections.abc import Iterable
 
-_ASK_AGAIN_SECONDS = 0.5
+_CANCEL_AGAIN_SECONDS = 0.5
 
 
 async def cancel_and_wait(tasks: Iterable["asyncio.Task[None]"]) -> None:
-    """Cancel the tasks until every one has ended.
+    """Cancel the tasks, repeatedly, until all have ended.
 
-    Once is not always enough: before Python 3.12 `asyncio.wait_for`, which redis-py sends within, swallows a
-    cancellation that comes in the very moment when the sending is done.
+    Before Python 3.12, `asyncio.wait_for` swallows a cancellation that arrives as the awaited operation completes.
+    redis-py sends commands inside `wait_for`.
     """
     pending = set(tasks)
     while pending:
         for task in pending:
             task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=_ASK_AGAIN_SECONDS)
+        _, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN_SECONDS)

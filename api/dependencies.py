@@ -1,11 +1,11 @@
-"""What a route may ask for: the parts of the running API, and who calls."""
+"""FastAPI dependencies of the routes: the application's state and the owner of a request."""
 
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
 
-from api.auth.key_store import Authenticator, is_bearer
+from api.auth.authenticator import Authenticator, is_bearer
 from api.jobs.service import RerankService
 from api.metrics import Metrics
 from api.pool_monitor import PoolMonitor
@@ -14,7 +14,7 @@ from api.settings import ApiSettings
 
 @dataclass(frozen=True, slots=True)
 class AppState:
-    """Everything that lives as long as the API does."""
+    """The objects that live as long as the application."""
 
     settings: ApiSettings
     service: RerankService
@@ -24,21 +24,21 @@ class AppState:
 
 
 async def get_app_state(request: Request) -> AppState:
-    # async, though it waits for nothing: FastAPI would run it in a thread otherwise, for every request.
-    parts: AppState = request.app.state.parts
-    return parts
+    # FastAPI would run a plain function in a thread for every request.
+    state: AppState = request.app.state.app_state
+    return state
 
 
 AppStateDep = Annotated[AppState, Depends(get_app_state)]
 
 
-async def get_owner(request: Request, parts: AppStateDep) -> str:
-    """The id of the caller's key. Raises Unauthorized."""
+async def get_owner(request: Request, state: AppStateDep) -> str:
+    """The id of the client's API key, from Authorization, Api-Key or X-Api-Key. Raises Unauthorized."""
     headers = request.headers
     authorization, key = headers.get("authorization"), headers.get("api-key") or headers.get("x-api-key")
     if key is not None and (authorization is None or not is_bearer(authorization)):
         authorization = f"Bearer {key}"
-    return await parts.authenticator.owner(authorization)
+    return await state.authenticator.owner(authorization)
 
 
 OwnerDep = Annotated[str, Depends(get_owner)]

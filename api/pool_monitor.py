@@ -1,7 +1,7 @@
-"""What is known of every model's pool: its signals, what they ask for, and so whether and when it can score.
+"""Monitors every model's pool: its signals, the workers it needs, and whether and when it can score.
 
-A request reads a snapshot that is refreshed in the background, and costs no round trip. It is a hint: the ledger
-accepts jobs for a pool without workers, and that is what wakes one.
+A background task refreshes the snapshots, so that a request reads them without a round trip. A snapshot is a hint:
+the ledger accepts jobs for a pool without workers, and those jobs make a worker start.
 """
 
 import asyncio
@@ -25,12 +25,12 @@ logger = logging.getLogger(__name__)
 REFRESH_SECONDS = 1.0
 RETRY_AFTER_BUSY_SECONDS = 1
 RETRY_AFTER_UNKNOWN_SECONDS = 10
-"""When nobody knows how long a start takes."""
+"""While the duration of a start is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class PoolSnapshot:
-    """One pool as it was seen last, and how many workers that asks for."""
+    """The last known state of a pool, and the number of workers it needs."""
 
     signals: PoolSignals
     decision: Decision
@@ -38,7 +38,10 @@ class PoolSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class StartFailure:
-    """Why a pool has no worker. `at` is Unix seconds; `retry_in` seconds until a start may be tried again, 0: now."""
+    """The failed start that left a pool without workers.
+
+    `at` is Unix seconds. `retry_in` is the seconds until the next start may be tried, 0 when it may be tried now.
+    """
 
     at: float
     reason: str
@@ -46,18 +49,18 @@ class StartFailure:
 
     @property
     def retry_after(self) -> int:
-        """Whole seconds after which it is worth asking again."""
+        """The value of the Retry-After header, in whole seconds."""
         return math.ceil(self.retry_in) if self.retry_in else RETRY_AFTER_UNKNOWN_SECONDS
 
 
 class PoolMonitor:
-    """Every served model's pool. `run` keeps what it says fresh."""
+    """Snapshots of every served model's pool; `run` refreshes them."""
 
     def __init__(self, client: redis.asyncio.Redis, specs: Sequence[ModelSpec]) -> None:
         self._client = client
         self._settings = {spec.name: spec.pool for spec in specs}
         self._pools: dict[str, PoolSnapshot] = {}
-        self._judge({name: _unseen(name) for name in self._settings})
+        self._update({name: _no_signals(name) for name in self._settings})
         self.store_reachable = False
 
     def pool(self, model: str) -> PoolSnapshot:
@@ -67,7 +70,7 @@ class PoolMonitor:
         return dict(self._pools)
 
     def start_failure(self, model: str) -> StartFailure | None:
-        """The failed start for which the pool has no worker; None while one is up or coming, or none has failed."""
+        """The recent failed start of a pool without workers; None while a worker is ready or starting."""
         pool, now = self._pools[model], time.time()
         signals, retry_at = pool.signals, pool.decision.retry_at
         failed_at = signals.failed_at or 0.0
@@ -77,15 +80,18 @@ class PoolMonitor:
         return StartFailure(failed_at, recent, max(0.0, retry_at - now) if retry_at else 0.0)
 
     def retry_after(self, model: str) -> int:
-        """Whole seconds until a job that waits now is likely to be under way: what is left of a worker's start."""
+        """The value of the Retry-After header for a job that is not done yet, in whole seconds.
+
+        While no worker is ready, this is the estimated remaining time of a worker's start.
+        """
         signals = self._pools[model].signals
         if signals.ready:
             return RETRY_AFTER_BUSY_SECONDS
         if signals.start_seconds is None:
             return RETRY_AFTER_UNKNOWN_SECONDS
-        began = [beat.started_at for beat in signals.workers if beat.state is WorkerState.STARTING]
-        passed = max(0.0, time.time() - min(began)) if began else 0.0
-        return max(RETRY_AFTER_BUSY_SECONDS, math.ceil(signals.start_seconds - passed))
+        started = [beat.started_at for beat in signals.workers if beat.state is WorkerState.STARTING]
+        elapsed = max(0.0, time.time() - min(started)) if started else 0.0
+        return max(RETRY_AFTER_BUSY_SECONDS, math.ceil(signals.start_seconds - elapsed))
 
     async def run(self) -> None:
         """Refresh until cancelled."""
@@ -94,27 +100,27 @@ class PoolMonitor:
             await asyncio.sleep(REFRESH_SECONDS)
 
     async def refresh(self) -> None:
-        """Look; keeps the old snapshot when Redis is away."""
+        """Update the snapshots; keeps the old ones when Redis is unreachable."""
         try:
-            await self.look()
+            await self.fetch()
         except StoreUnavailable as error:
             if self.store_reachable:
-                logger.warning("Redis cannot be reached: %.200s", error.__cause__)
+                logger.warning("Redis is unreachable: %.200s", error.__cause__)
             self.store_reachable = False
 
-    async def look(self) -> dict[str, PoolSnapshot]:
-        """Every pool as it is now, in one round trip. Raises StoreUnavailable."""
+    async def fetch(self) -> dict[str, PoolSnapshot]:
+        """Update and return the snapshots, in one round trip. Raises StoreUnavailable."""
         with store_errors():
-            self._judge(await read_signals(self._client, list(self._settings), time.time()))
+            self._update(await read_signals(self._client, list(self._settings), time.time()))
         self.store_reachable = True
         return self.all()
 
-    def _judge(self, seen: dict[str, PoolSignals]) -> None:
+    def _update(self, signals_by_model: dict[str, PoolSignals]) -> None:
         now = time.time()
-        for model, signals in seen.items():
-            # Without a memory: what one API process answers, any other one does.
+        for model, signals in signals_by_model.items():
+            # An empty ScalingState, so that every API process makes the same decision.
             self._pools[model] = PoolSnapshot(signals, decide(signals, self._settings[model], ScalingState(), now))
 
 
-def _unseen(model: str) -> PoolSignals:
+def _no_signals(model: str) -> PoolSignals:
     return PoolSignals(model, ClassLoad(), ClassLoad(), 0.0, None, shards=0, starting=0, ready=0, draining=0)

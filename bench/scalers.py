@@ -31,7 +31,7 @@ class Policy:
 
     def look(self, signals: PoolSignals, now: float) -> int:
         decision = decide(signals, self._pool, self._memory, now)
-        self._memory = decision.memory
+        self._memory = decision.state
         return decision.desired
 
 

@@ -23,7 +23,7 @@ from bench.scalers import SHIPPED, AlwaysOn, BacklogAlone, KedaHpa, KedaOnDesire
 from bench.scaling_report import Row
 from bench.traffic import PATTERNS, Arrival, Traffic, busiest_minute, recorded
 from shared.models import PoolSettings
-from shared.pools.scaling import CAPACITY_EXHAUSTED
+from shared.pools.scaling import MAX_UTILIZATION
 
 RESULTS = Path(__file__).parent / "results"
 EXAMPLE = Path(__file__).parent / "arrivals" / "made_example.csv"
@@ -36,7 +36,7 @@ _Maker = Callable[[PoolSettings, Plan, Sequence[Arrival]], tuple[Scaler, int]]
 
 def _always_on(_pool: PoolSettings, plan: Plan, arrivals: Sequence[Arrival]) -> tuple[Scaler, int]:
     """As many as keep up with the busiest minute of interactive work."""
-    workers = int(busiest_minute(arrivals) / (60 * plan.tokens_per_second * CAPACITY_EXHAUSTED)) + 1
+    workers = int(busiest_minute(arrivals) / (60 * plan.tokens_per_second * MAX_UTILIZATION)) + 1
     return AlwaysOn(workers), workers
 
 

@@ -31,7 +31,7 @@ from shared.processes import stop_all
 from shared.queue.celery_app import make_celery
 from shared.queue.messages import MessageBuilder
 from shared.score_cache import ScoreWriter
-from shared.sharding import ShardSize, cut
+from shared.sharding import ShardSize, shard_sizes
 
 MODEL = "model"
 DOCUMENTS, WORDS = 20, 100
@@ -135,7 +135,7 @@ def make_submissions(url: str, jobs: int, shards: int) -> list[Submission]:
     for number in range(jobs):
         query = words.query(number).decode()
         texts = [text.decode() for text in words.documents(number, DOCUMENTS, WORDS)]
-        each = cut(query, texts[:1], None)[0].tokens
+        each = shard_sizes(query, texts[:1], None)[0].tokens
         sizes = [ShardSize(DOCUMENTS // shards, each * DOCUMENTS // shards)] * shards
         job_id = f"job-{number:032}"
         made.append(

@@ -1,1 +1,1 @@
-"""Contracts, the Redis ledger and the queue: the code that both the API and the workers import. Imports neither."""
+"""Code that the API and the workers share: contracts, errors, the ledger, the queue and pools. Imports neither."""

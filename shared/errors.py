@@ -1,36 +1,36 @@
-"""Every error that rerankq raises on purpose, as one tree.
+"""All errors that rerankq raises deliberately, as one tree.
 
     RerankqError
-    ├── RequestError               the caller can mend it
+    ├── RequestError               the caller can correct it
     │   ├── InvalidRequest         a field is missing, malformed or out of range
     │   ├── PayloadTooLarge        the body is over the limit
-    │   ├── RequestTimedOut        the rest of the request did not come
-    │   ├── Unauthorized           no key, or one that is not known
-    │   ├── RouteNotFound          no such path
-    │   ├── MethodNotAllowed       the path exists, the method does not
-    │   ├── ModelNotFound          no model of that name is served
-    │   ├── JobNotFound            no such job, or it belongs to another key
+    │   ├── RequestTimedOut        the request did not arrive completely in time
+    │   ├── Unauthorized           the API key is missing or unknown
+    │   ├── RouteNotFound          the path does not exist
+    │   ├── MethodNotAllowed       the path exists, but not with this method
+    │   ├── ModelNotFound          no model with this name is served
+    │   ├── JobNotFound            the job does not exist, or belongs to another key
     │   ├── JobNotFinished         the job has no result yet
-    │   └── IdempotencyConflict    the Idempotency-Key stands for another request
+    │   └── IdempotencyConflict    the Idempotency-Key was used for a different request
     ├── JobError                   the job ended without a result
     │   ├── JobCanceled
     │   ├── JobExpired             its deadline passed before it was scored
     │   └── ScoringFailed          the engine could not score it
-    ├── ServiceError               the service cannot answer now
-    │   ├── Overloaded             more is asked than it takes at once
-    │   ├── WaitTimedOut           the caller's wait ended, the job goes on
+    ├── ServiceError               the service cannot process the request now
+    │   ├── Overloaded             too much work is pending
+    │   ├── WaitTimedOut           the wait for the result timed out; the job continues
     │   ├── ModelUnavailable       the model failed to load
-    │   ├── StoreUnavailable       Redis cannot be reached, or refuses to write
-    │   │   └── StoreDamaged       what Redis holds is not what was written, or not all of it
-    │   └── InternalError          a fault of ours
-    └── ConfigurationError         the operator can mend it (a file, a setting, a model that cannot score)
+    │   ├── StoreUnavailable       Redis is unreachable or refuses writes
+    │   │   └── StoreDamaged       data in Redis is missing or was changed by another program
+    │   └── InternalError          a bug in rerankq
+    └── ConfigurationError         the operator can correct it (a file, a setting, a model that cannot score)
 
-Errors carry a stable `code`, never an HTTP status: what a code means on the wire is the API's business.
+Errors carry a stable `code`, never an HTTP status: the API maps codes to statuses.
 """
 
 
 class RerankqError(Exception):
-    """Base of the tree. `code` is stable and machine-readable; `message` is one sentence for a person."""
+    """Base class. `code` is stable and machine-readable, `message` is one sentence, `param` names the field."""
 
     code = "error"
 
@@ -41,7 +41,7 @@ class RerankqError(Exception):
 
 
 class RequestError(RerankqError):
-    """The caller can mend it."""
+    """The caller can correct the request."""
 
 
 class InvalidRequest(RequestError):
@@ -57,19 +57,19 @@ class PayloadTooLarge(RequestError):
 
 
 class RequestTimedOut(RequestError):
-    """The rest of the request did not come."""
+    """The request did not arrive completely in time."""
 
     code = "request_timed_out"
 
 
 class Unauthorized(RequestError):
-    """A key is required, and none or an unknown one was given."""
+    """An API key is required, and the given one is missing or unknown."""
 
     code = "unauthorized"
 
 
 class RouteNotFound(RequestError):
-    """No such path."""
+    """The path does not exist."""
 
     code = "not_found"
 
@@ -81,13 +81,13 @@ class MethodNotAllowed(RequestError):
 
 
 class ModelNotFound(RequestError):
-    """No model of that name is served."""
+    """No model with this name is served."""
 
     code = "model_not_found"
 
 
 class JobNotFound(RequestError):
-    """No such job, or it belongs to another key."""
+    """The job does not exist, or belongs to another key."""
 
     code = "job_not_found"
 
@@ -99,7 +99,7 @@ class JobNotFinished(RequestError):
 
 
 class IdempotencyConflict(RequestError):
-    """The Idempotency-Key stands for another request."""
+    """The Idempotency-Key was used for a different request."""
 
     code = "idempotency_conflict"
 
@@ -109,7 +109,7 @@ class JobError(RerankqError):
 
 
 class JobCanceled(JobError):
-    """Somebody canceled the job."""
+    """The job was canceled."""
 
     code = "job_canceled"
 
@@ -127,7 +127,7 @@ class ScoringFailed(JobError):
 
 
 class ServiceError(RerankqError):
-    """The service cannot answer now. `retry_after` is in whole seconds, where a time is known."""
+    """The service cannot process the request now. `retry_after` is in whole seconds, None if unknown."""
 
     def __init__(self, message: str, *, param: str | None = None, retry_after: int | None = None) -> None:
         super().__init__(message, param=param)
@@ -135,13 +135,13 @@ class ServiceError(RerankqError):
 
 
 class Overloaded(ServiceError):
-    """More is asked than the service takes at once."""
+    """Too much work is pending."""
 
     code = "overloaded"
 
 
 class WaitTimedOut(ServiceError):
-    """The caller's wait ended; the job `job_id` goes on."""
+    """The wait for the result timed out; the job `job_id` continues."""
 
     code = "wait_timed_out"
 
@@ -151,30 +151,30 @@ class WaitTimedOut(ServiceError):
 
 
 class ModelUnavailable(ServiceError):
-    """No worker of the model is up, and the last one that tried failed to start."""
+    """No worker of the model is running, and the last one failed to start."""
 
     code = "model_unavailable"
 
 
 class StoreUnavailable(ServiceError):
-    """Redis cannot be reached, or refuses to write."""
+    """Redis is unreachable or refuses writes."""
 
     code = "store_unavailable"
 
 
 class StoreDamaged(StoreUnavailable):
-    """What Redis holds is not what was written, or not all of it: asked for again, it is the same."""
+    """Data in Redis is missing or was changed by another program. Reading it again does not help."""
 
     code = "store_damaged"
 
 
 class InternalError(ServiceError):
-    """A fault of ours; the log has the rest under the request's id."""
+    """A bug in rerankq. The log has the details under the request id."""
 
     code = "internal_error"
 
 
 class ConfigurationError(RerankqError):
-    """The operator can mend it: a file, a setting, or a model that cannot score."""
+    """The operator can correct it: a file, a setting, or a model that cannot score."""
 
     code = "configuration"

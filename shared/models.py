@@ -1,4 +1,7 @@
-"""The model registry: what infra/models.yaml serves, under which names. Says where weights are; never loads them."""
+"""The model registry: the models in infra/models.yaml, their names and settings.
+
+Owns the validation of that file and the lookup of names. Knows where weights are stored, but never loads them.
+"""
 
 import importlib.util
 from collections.abc import Mapping
@@ -13,31 +16,31 @@ from shared.errors import ConfigurationError, ModelNotFound
 _PACKAGE_SOURCE = "package:"
 
 MAX_WORKERS = 1000
-"""Of one pool: a typing error should not rent a data centre."""
-_LONGEST_SECONDS = 7 * 24 * 3600.0
+"""Upper limit of `pool.max`, so that a typing error does not start thousands of machines."""
+_MAX_SECONDS = 7 * 24 * 3600.0
 
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/@+-]*$", max_length=200)]
 Alias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/@+:-]*$", max_length=200)]
-"""Clients say `NAME:TAG`; a name of ours is part of keys in Redis, where colons part."""
+"""An alias may contain a colon, because some clients send `NAME:TAG`. A name may not: it is part of Redis keys."""
 
 
 class PoolSettings(BaseModel):
-    """How many workers a model has, and when; `shared.pools.scaling` decides by these.
+    """Scaling settings of one model's pool; see `shared.pools.scaling`.
 
-    `min` workers always run, `max` never more. After `idle_seconds` without a job the pool goes down to `min`. While
-    work is outstanding there are as many workers as bring it to its end within `target_drain_seconds`, and one is
-    given up only when fewer have sufficed for `cooldown_seconds`. `batch_wakes` false: jobs that nobody waits for
-    start no worker. `standby`: a process that has imported the engine, and holds no model, waits to become a worker.
+    The pool has `min` to `max` workers. After `idle_seconds` without a job it scales down to `min`. While work is
+    outstanding it has enough workers to finish within `target_drain_seconds`, and it scales down only when fewer
+    workers were enough for `cooldown_seconds`. With `batch_wakes` false, batch jobs start no worker. With `standby`, a
+    process that has imported the engine, but loaded no model, waits to fork workers.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     min: int = Field(default=0, ge=0, le=MAX_WORKERS)
     max: int = Field(default=1, ge=1, le=MAX_WORKERS, validate_default=True)
-    idle_seconds: float = Field(default=300.0, ge=0, le=_LONGEST_SECONDS)
-    target_drain_seconds: float = Field(default=30.0, ge=1, le=_LONGEST_SECONDS)
+    idle_seconds: float = Field(default=300.0, ge=0, le=_MAX_SECONDS)
+    target_drain_seconds: float = Field(default=30.0, ge=1, le=_MAX_SECONDS)
     batch_wakes: bool = True
-    cooldown_seconds: float = Field(default=60.0, ge=0, le=_LONGEST_SECONDS)
+    cooldown_seconds: float = Field(default=60.0, ge=0, le=_MAX_SECONDS)
     standby: bool = False
 
     @field_validator("max")
@@ -52,9 +55,9 @@ class PoolSettings(BaseModel):
 class ModelSpec(BaseModel):
     """One model. `source` is a hub id, a folder, or `package:NAME/FOLDER` inside an installed Python package.
 
-    `engine` picks what scores it; `engine_args` go to that engine as they are. `score_template` is how a pair becomes
-    a prompt, for language models that rerank: a shipped template's name, or a file. `listwise`: a document's score
-    depends on its neighbours, so that a request is never cut, and its scores are never remembered.
+    `engine` names the engine that scores it, which receives `engine_args` unchanged. `score_template` turns a pair into
+    a prompt, for language models: the name of a shipped template, or a file. `listwise`: a document's score depends on
+    the other documents, so a request is one shard and its scores are not cached.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -70,14 +73,14 @@ class ModelSpec(BaseModel):
     pool: PoolSettings = PoolSettings()
 
     def location(self) -> str:
-        """Where the weights are, for a loader: a folder, or a hub id. Raises ConfigurationError."""
+        """The folder or hub id of the weights. Raises ConfigurationError when the package is not installed."""
         if not self.source.startswith(_PACKAGE_SOURCE):
             return self.source or self.name
         package, _, folder = self.source.removeprefix(_PACKAGE_SOURCE).partition("/")
         try:
             spec = importlib.util.find_spec(package)
         except (ImportError, ValueError):
-            # The parent of a dotted name is missing, or the name is none.
+            # The parent of a dotted name is missing, or the name is not a module name.
             spec = None
         if spec is None or not spec.submodule_search_locations:
             raise ConfigurationError(
@@ -87,37 +90,38 @@ class ModelSpec(BaseModel):
 
 
 class ModelRegistry:
-    """The models served, by name and alias; the first one answers a request that names none."""
+    """All served models, by name and alias. The first one is the default."""
 
     def __init__(self, specs: list[ModelSpec]) -> None:
-        """Raises ConfigurationError when there is no model, or a name stands twice."""
+        """Raises ConfigurationError when there is no model, or two have the same name or alias."""
         if not specs:
             raise ConfigurationError("no model is configured", param="models")
         self.specs = list(specs)
         self._by_name: dict[str, ModelSpec] = {}
-        self._in_lower_case: dict[str, ModelSpec] = {}
+        self._by_lower_case_name: dict[str, ModelSpec] = {}
         for spec in specs:
             for name in (spec.name, *spec.aliases):
                 if name in self._by_name:
-                    raise ConfigurationError(f"the model name {name!r} stands twice", param="models")
+                    raise ConfigurationError(f"the model name {name!r} is used twice", param="models")
                 self._by_name[name] = spec
-                self._in_lower_case.setdefault(name.lower(), spec)
+                self._by_lower_case_name.setdefault(name.lower(), spec)
 
     @property
     def default(self) -> ModelSpec:
         return self.specs[0]
 
     def resolve(self, name: str | None) -> ModelSpec:
-        """The model of that name or alias, the default one for None. Raises ModelNotFound.
+        """The model with this name or alias; the default model for None. Raises ModelNotFound.
 
-        The name may have a provider before it, as gateways write it: `vllm/NAME` is NAME, unless it is a name itself.
-        In another case it is found, too; of names that differ in nothing else, the first.
+        An exact match wins. Next, a provider prefix is ignored, as gateways add one (`vllm/NAME`). Last, case is
+        ignored; of several models that match then, the first one is returned.
         """
         if name is None:
             return self.default
-        bare = name.partition("/")[2]
-        spec = self._by_name.get(name) or self._by_name.get(bare)
-        spec = spec or self._in_lower_case.get(name.lower()) or self._in_lower_case.get(bare.lower())
+        unprefixed = name.partition("/")[2]
+        by_lower_case_name = self._by_lower_case_name
+        spec = self._by_name.get(name) or self._by_name.get(unprefixed)
+        spec = spec or by_lower_case_name.get(name.lower()) or by_lower_case_name.get(unprefixed.lower())
         if spec is None:
             served = ", ".join(spec.name for spec in self.specs)
             raise ModelNotFound(f"model {name[:200]!r} is not served here; served: {served}", param="model")
@@ -125,7 +129,7 @@ class ModelRegistry:
 
 
 def parse_models(content: Mapping[str, Any]) -> ModelRegistry:
-    """The registry that a models file's content describes. Raises ConfigurationError naming the field."""
+    """Build the registry from the content of a models file. Raises ConfigurationError, which names the field."""
     entries = content.get("models")
     if not isinstance(entries, list):
         raise ConfigurationError("`models` must be a list", param="models")
@@ -136,13 +140,10 @@ def parse_models(content: Mapping[str, Any]) -> ModelRegistry:
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
-            raise ConfigurationError(f"models[{position}].{where}: {_said(first['msg'])}", param="models") from error
+            # Pydantic puts this prefix before the messages of our own validators.
+            message = first["msg"].removeprefix("Value error, ")
+            raise ConfigurationError(f"models[{position}].{where}: {message}", param="models") from error
     return ModelRegistry(specs)
-
-
-def _said(message: str) -> str:
-    """Pydantic's words without what it puts before ours."""
-    return message.removeprefix("Value error, ")
 
 
 def load_models(path: Path) -> ModelRegistry:

@@ -1,7 +1,7 @@
-"""What of a request goes to a worker, and how the scores of the whole are put back together. Pure.
+"""Splits a request into pairs that need scoring and pairs whose scores are known, and merges the scores again.
 
-A worker gets each text once, and none whose score is known. Owns which document stands where; knows neither where
-known scores come from nor how a job is stored.
+Pure functions. Each distinct text is scored once. Owns which document stands at which position of a request; knows
+neither where known scores come from nor how a job is stored.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from shared.contracts import Document, ScoreScale, ShardScores
 
 
 class PairScore(NamedTuple):
-    """One pair's outcome; the fields are those of ShardScores, for this pair alone."""
+    """The outcome of one pair. The fields have the meaning of those in ShardScores, for one pair."""
 
     score: float | None
     scale: ScoreScale
@@ -23,58 +23,61 @@ class PairScore(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class KnownScores:
-    """The documents that no shard holds, by position in the request.
+    """The documents of a request that are in no shard, by their position in the request.
 
-    `known`: their scores were there before the job was. `repeats`: their text is that of a document of a shard, whose
-    position follows.
+    `scores`: outcomes that were known before the job was submitted. `duplicates`: the position of an earlier document
+    with the same text, which is in a shard.
     """
 
-    known: Mapping[int, PairScore] = field(default_factory=dict)
-    repeats: Mapping[int, int] = field(default_factory=dict)
+    scores: Mapping[int, PairScore] = field(default_factory=dict)
+    duplicates: Mapping[int, int] = field(default_factory=dict)
 
     def positions(self) -> list[int]:
-        """In the request's order."""
-        return sorted([*self.known, *self.repeats])
+        """The positions of all of these documents, ascending."""
+        return sorted([*self.scores, *self.duplicates])
 
-    def scored(self, documents: Sequence[Document]) -> list[Document]:
-        """The documents that go to the shards, out of all of the request's, in order."""
+    def documents_to_score(self, documents: Sequence[Document]) -> list[Document]:
+        """The documents that go into shards, in order, out of all of the request's `documents`."""
         return [
             document
             for position, document in enumerate(documents)
-            if position not in self.known and position not in self.repeats
+            if position not in self.scores and position not in self.duplicates
         ]
 
 
 def split_known(texts: Sequence[str], known: Mapping[str, PairScore]) -> KnownScores | None:
-    """What of the request is not to be scored, given the scores of some texts; None when all of it is."""
-    first: dict[str, int] = {}
-    found: dict[int, PairScore] = {}
-    repeats: dict[int, int] = {}
+    """Find the documents that need no scoring: those with a known score, and duplicates. None when there are none.
+
+    `texts` are the document texts of the request; `known` maps texts to scores.
+    """
+    first_positions: dict[str, int] = {}
+    scores: dict[int, PairScore] = {}
+    duplicates: dict[int, int] = {}
     for position, text in enumerate(texts):
         if text in known:
-            found[position] = known[text]
-        elif (before := first.setdefault(text, position)) != position:
-            repeats[position] = before
-    return KnownScores(found, repeats) if found or repeats else None
+            scores[position] = known[text]
+        elif (first := first_positions.setdefault(text, position)) != position:
+            duplicates[position] = first
+    return KnownScores(scores, duplicates) if scores or duplicates else None
 
 
-def merge_scores(shards: Sequence[ShardScores], rest: KnownScores | None) -> list[PairScore]:
-    """Each document's outcome, in the request's order."""
-    scored = [pair for shard in shards for pair in split(shard)]
-    if rest is None:
+def merge_scores(shards: Sequence[ShardScores], known: KnownScores | None) -> list[PairScore]:
+    """The outcome of every document, in the order of the request."""
+    scored = [pair for shard in shards for pair in pair_scores(shard)]
+    if known is None:
         return scored
     from_shards = iter(scored)
-    whole: list[PairScore] = []
-    for position in range(len(scored) + len(rest.known) + len(rest.repeats)):
-        if (before := rest.repeats.get(position)) is not None:
-            whole.append(whole[before])
+    merged: list[PairScore] = []
+    for position in range(len(scored) + len(known.scores) + len(known.duplicates)):
+        if (first := known.duplicates.get(position)) is not None:
+            merged.append(merged[first])
         else:
-            whole.append(rest.known.get(position) or next(from_shards))
-    return whole
+            merged.append(known.scores.get(position) or next(from_shards))
+    return merged
 
 
-def split(shard: ShardScores) -> list[PairScore]:
-    """One shard's outcomes, pair by pair."""
+def pair_scores(shard: ShardScores) -> list[PairScore]:
+    """The outcomes of one shard, one per pair."""
     truncated = set(shard.truncated)
     return [
         PairScore(score, shard.scale, position in truncated, shard.windows.get(position), shard.errors.get(position))
@@ -82,8 +85,14 @@ def split(shard: ShardScores) -> list[PairScore]:
     ]
 
 
-def merge_documents(rest: KnownScores, apart: Sequence[Document], scored: Sequence[Document]) -> list[Document]:
-    """All of the request's documents: those that no shard holds, `apart`, at their positions among the others."""
-    others = iter(scored)
-    own = dict(zip(rest.positions(), apart, strict=True))
-    return [own[position] if position in own else next(others) for position in range(len(scored) + len(own))]
+def merge_documents(
+    known: KnownScores, known_documents: Sequence[Document], scored_documents: Sequence[Document]
+) -> list[Document]:
+    """All documents of a request, in its order: those of `known`, and those of the shards between them.
+
+    Raises ValueError when `known_documents` are not as many as the positions in `known`.
+    """
+    from_shards = iter(scored_documents)
+    by_position = dict(zip(known.positions(), known_documents, strict=True))
+    count = len(scored_documents) + len(by_position)
+    return [by_position[position] if position in by_position else next(from_shards) for position in range(count)]

@@ -1,4 +1,7 @@
-"""Child processes that cannot outlive their parent, and that are stopped by pid, never by name."""
+"""Child processes that end when their parent ends, and are stopped by pid.
+
+Owns starting, stopping and killing them. Knows nothing about what they run.
+"""
 
 import ctypes
 import os
@@ -16,7 +19,10 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class ChildProcess:
-    """One process in a session of its own: a Ctrl-C at the terminal reaches the parent alone, which stops it."""
+    """A child process in a separate session, with its output appended to a log file.
+
+    Ctrl-C at the terminal reaches only the parent, which then stops its children.
+    """
 
     def __init__(self, name: str, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
         self.name = name
@@ -30,22 +36,23 @@ class ChildProcess:
 
     @property
     def exit_status(self) -> int | None:
-        """None while it runs."""
+        """None while the process runs; the negative signal number when a signal terminated it."""
         return self._process.poll()
 
     def request_stop(self) -> None:
+        """Send SIGTERM."""
         if self.exit_status is None:
             self._process.terminate()
 
     def wait_or_kill(self, seconds: float) -> None:
-        """Wait for the end; past `seconds` end the whole process group."""
+        """Wait up to `seconds` for the process to exit, then kill its process group."""
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=max(seconds, 0.0))
-        # Also after a clean end: a child of its own may have stayed behind.
+        # Also after a clean exit: the process may have left children behind.
         self.kill()
 
     def kill(self) -> None:
-        """End the process and everything it started, at once."""
+        """Kill the process and its children, and wait for the process to exit."""
         try:
             os.killpg(self.pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -54,7 +61,7 @@ class ChildProcess:
             self._process.wait()
 
     def last_lines(self, count: int = 15) -> str:
-        """The end of its log."""
+        """The last lines of the log."""
         lines = self.log.read_text(errors="replace").splitlines()
         return "\n".join(lines[-count:])
 
@@ -62,9 +69,9 @@ class ChildProcess:
 def spawn(
     command: Sequence[str], output: IO[bytes] | int, environment: Mapping[str, str], pass_fds: Sequence[int] = ()
 ) -> "subprocess.Popen[bytes]":
-    """Start a process in a session of its own, which ends with this one. Raises OSError.
+    """Start a process in a new session; the kernel terminates it when this process ends. Raises OSError.
 
-    To be called on a thread that lives as long as the process: the kernel takes the thread's end for the parent's.
+    Call this on a thread that lives as long as the child: the kernel signals the child when that thread ends.
     """
     return subprocess.Popen(
         command,
@@ -79,7 +86,7 @@ def spawn(
 
 
 def stop_all(children: Sequence[ChildProcess], grace_seconds: float) -> None:
-    """Ask all of them to stop, then wait; whoever is still there after the grace is killed."""
+    """Send SIGTERM to all children, wait up to `grace_seconds` in total, and kill those that still run."""
     deadline = time.monotonic() + grace_seconds
     try:
         for child in children:
@@ -87,27 +94,27 @@ def stop_all(children: Sequence[ChildProcess], grace_seconds: float) -> None:
         for child in children:
             child.wait_or_kill(deadline - time.monotonic())
     except BaseException:
-        # A second Ctrl-C: no more waiting, but nothing stays behind either.
+        # A second Ctrl-C ends the waiting; the children are killed all the same.
         for child in children:
             child.kill()
         raise
 
 
 def die_with_parent() -> None:
-    """From now on the kernel sends this process SIGTERM when its parent dies, even by SIGKILL."""
+    """Make the kernel send this process SIGTERM when its parent ends, even by SIGKILL."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def adopt_orphans() -> None:
-    """From now on what a descendant leaves behind when it ends becomes a child of this process."""
+    """Make this process the parent of processes that its descendants leave behind."""
     _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def describe_exit(status: int) -> str:
-    """An exit status as subprocess has it, a signal's number negative, in words."""
+    """Describe an exit status of `subprocess`, where a negative number is a signal: "was terminated by SIGKILL"."""
     if status >= 0:
-        return f"ended with status {status}"
+        return f"exited with status {status}"
     try:
-        return f"was ended by {signal.Signals(-status).name}"
+        return f"was terminated by {signal.Signals(-status).name}"
     except ValueError:
-        return f"was ended by signal {-status}"
+        return f"was terminated by signal {-status}"

@@ -1,8 +1,8 @@
-"""Scores that are known already: a pair that was scored once needs no worker. Read by the API, written by workers.
+"""Cache of pair scores in Redis. The API reads it, and sends cached pairs to no worker; the workers write it.
 
-A score is known by all that it depends on: the model (not its name), the limits, the instruction, the query and the
-document's text. Owns that digest and a score's bytes. Only helps: what cannot be read is a miss, what cannot be written
-is lost, and neither is an error. What a model is served from must not change in place: its scores would outlive it.
+The key of a score is a digest of everything it depends on: the model's source and settings (not its name), the limits,
+the instruction, the query and the document's text. Owns this digest and the stored bytes. A failed read is a cache miss
+and a failed write is ignored. The weights at a model's source must not change in place: cached scores would be stale.
 """
 
 import asyncio
@@ -21,20 +21,20 @@ from redis.exceptions import RedisError
 from shared.contracts import RerankRequest, ScoreScale, ShardScores
 from shared.keys import service_keys
 from shared.models import ModelSpec
-from shared.partial_results import PairScore, split
+from shared.partial_results import PairScore, pair_scores
 from shared.store.scripts import script_source
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
-"""To be raised when a digest or a value comes to mean something else: older scores are then never found."""
+"""Increment this when the content of digests or values changes, so that older entries are no longer found."""
 _DIGEST_BYTES = 20
-_AT_ONCE = 500
-"""Scores read or written in one command, and more in several: Redis does nothing else meanwhile."""
-_SLICE = 1_000_000
-"""Characters hashed before others get their turn in the event loop: about a millisecond."""
-_COST_OF_A_TEXT = 1000
-"""What hashing even an empty text costs, in characters."""
+_SCORES_PER_COMMAND = 500
+"""Limits how long one command blocks Redis."""
+_CHARACTERS_PER_SLICE = 1_000_000
+"""Characters hashed before the event loop runs other tasks: about a millisecond."""
+_CHARACTERS_PER_TEXT = 1000
+"""The fixed cost of hashing one text, in characters."""
 
 _VALUE = struct.Struct("<dB")
 _VALUE_WITH_WINDOW = struct.Struct("<dBII")
@@ -42,80 +42,82 @@ _SIMILARITY, _TRUNCATED = 1, 2
 
 
 class ScoreReader:
-    """The API's half."""
+    """The API's side of the cache (asyncio)."""
 
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self._client = client
 
     async def read(self, spec: ModelSpec, request: RerankRequest, texts: Sequence[str]) -> dict[str, PairScore]:
-        """The known scores among different texts under the request's query, by text. A Redis that fails knows none."""
-        names = await _names(spec, request, texts)
+        """Cached scores of distinct `texts` under the request's query, by text. Redis errors count as misses."""
+        keys = await _cache_keys(spec, request, texts)
         values: list[Any] = []
         try:
-            for start in range(0, len(names), _AT_ONCE):
-                values += await self._client.mget(names[start : start + _AT_ONCE])
+            for start in range(0, len(keys), _SCORES_PER_COMMAND):
+                values += await self._client.mget(keys[start : start + _SCORES_PER_COMMAND])
         except (RedisError, OSError) as error:
-            logger.debug("known scores could not be read: %.200s", error)
-        # Shorter than the texts when Redis failed halfway.
+            logger.debug("cannot read cached scores: %.200s", error)
+        # There are fewer values than texts when Redis failed between two commands.
         found = zip(texts, values, strict=False)
         return {text: score for text, value in found if value is not None and (score := _unpack(value)) is not None}
 
 
 class ScoreWriter:
-    """The worker's half, for one model: blocking, and safe to share between threads."""
+    """The worker's side of the cache, for one model. Blocking; threads may share it."""
 
     def __init__(self, client: redis.Redis, spec: ModelSpec, *, seconds: float, entries: int) -> None:
-        """Each score is known for `seconds`, the newest `entries` of them at most."""
+        """A score expires after `seconds`; the cache keeps the newest `entries` scores."""
         self._spec = spec
         self._limits = (int(seconds * 1000), entries)
-        self._remember = client.register_script(script_source("cache_scores"))
+        self._cache_scores = client.register_script(script_source("cache_scores"))
 
     def write(self, request: RerankRequest, scores: ShardScores) -> None:
-        """Remember what a shard's documents, those of `request`, scored; see `write_all`."""
+        """Cache the scores of one shard, whose documents are those of `request`; see `write_all`."""
         self.write_all([(request, scores)])
 
     def write_all(self, shards: Iterable[tuple[RerankRequest, ShardScores]]) -> None:
-        """Remember the scores of several shards, 500 in a round trip. Raises nothing when Redis is away or full.
+        """Cache the scores of several shards, 500 per round trip. Redis errors are logged and ignored.
 
-        A document that failed is not remembered, and no score of a listwise model.
+        Failed documents and the scores of listwise models are not cached.
         """
         if self._spec.listwise:
             return
-        pairs = [part for request, scores in shards for part in self._pairs(request, scores)]
+        entries = [part for request, scores in shards for part in self._entries(request, scores)]
         try:
-            for start in range(0, len(pairs), 2 * _AT_ONCE):
-                args = (service_keys.cached_score(""), *self._limits, *pairs[start : start + 2 * _AT_ONCE])
-                self._remember(keys=[service_keys.CACHED_SCORES], args=args)
+            for start in range(0, len(entries), 2 * _SCORES_PER_COMMAND):
+                batch = entries[start : start + 2 * _SCORES_PER_COMMAND]
+                args = (service_keys.cached_score(""), *self._limits, *batch)
+                self._cache_scores(keys=[service_keys.CACHED_SCORES], args=args)
         except (RedisError, OSError) as error:
-            logger.debug("scores could not be remembered: %.200s", error)
+            logger.debug("cannot cache scores: %.200s", error)
 
-    def _pairs(self, request: RerankRequest, scores: ShardScores) -> Iterator[str | bytes]:
-        """Digest, value, digest, value ..."""
-        digest_of = _digests(self._spec, request)
-        for document, pair in zip(request.documents, split(scores), strict=False):
+    def _entries(self, request: RerankRequest, scores: ShardScores) -> Iterator[str | bytes]:
+        """Yields a digest and a value in turn, for each pair that can be cached."""
+        digest_of = _digest_function(self._spec, request)
+        for document, pair in zip(request.documents, pair_scores(scores), strict=False):
             if (value := _pack(pair)) is not None:
                 yield digest_of(document.text)
                 yield value
 
 
-async def _names(spec: ModelSpec, request: RerankRequest, texts: Sequence[str]) -> list[str]:
-    """The key of each text's score; of many or long texts, with pauses for others."""
-    digest_of = _digests(spec, request)
-    names: list[str] = []
-    work = 0
+async def _cache_keys(spec: ModelSpec, request: RerankRequest, texts: Sequence[str]) -> list[str]:
+    """The Redis key of each text's score. Lets other tasks run while it hashes many or long texts."""
+    digest_of = _digest_function(spec, request)
+    keys: list[str] = []
+    hashed = 0
     for text in texts:
-        if work > _SLICE:
+        if hashed > _CHARACTERS_PER_SLICE:
             await asyncio.sleep(0)
-            work = 0
-        work += _COST_OF_A_TEXT + len(text)
-        digest = digest_of(text) if len(text) < _SLICE else await asyncio.to_thread(digest_of, text)
-        names.append(service_keys.cached_score(digest))
-    return names
+            hashed = 0
+        hashed += _CHARACTERS_PER_TEXT + len(text)
+        is_short = len(text) < _CHARACTERS_PER_SLICE
+        digest = digest_of(text) if is_short else await asyncio.to_thread(digest_of, text)
+        keys.append(service_keys.cached_score(digest))
+    return keys
 
 
-def _digests(spec: ModelSpec, request: RerankRequest) -> Callable[[str], str]:
-    """Answers the digest of a document's text under this model and request."""
-    start = blake2b(digest_size=_DIGEST_BYTES)
+def _digest_function(spec: ModelSpec, request: RerankRequest) -> Callable[[str], str]:
+    """A function from a document's text to its digest, for this model and request."""
+    common = blake2b(digest_size=_DIGEST_BYTES)
     model = (spec.source or spec.name, spec.revision, spec.engine, spec.engine_args, spec.score_template)
     limits = (
         request.max_tokens_per_query,
@@ -123,26 +125,26 @@ def _digests(spec: ModelSpec, request: RerankRequest) -> Callable[[str], str]:
         request.max_chunks_per_doc,
         request.overlap_tokens,
     )
-    _add(start, json.dumps((FORMAT, model, limits, request.instruction), sort_keys=True, default=str))
-    _add(start, request.query)
+    _update(common, json.dumps((FORMAT, model, limits, request.instruction), sort_keys=True, default=str))
+    _update(common, request.query)
 
     def digest_of(text: str) -> str:
-        digest = start.copy()
-        _add(digest, text)
+        digest = common.copy()
+        _update(digest, text)
         return digest.hexdigest()
 
     return digest_of
 
 
-def _add(digest: blake2b, part: str) -> None:
-    """The length first, so that no two lists of parts are the same bytes."""
+def _update(digest: blake2b, part: str) -> None:
+    # The length prefix makes different lists of parts different bytes.
     data = part.encode(errors="surrogatepass")
     digest.update(b"%d:" % len(data))
     digest.update(data)
 
 
 def _pack(pair: PairScore) -> bytes | None:
-    """A score's bytes; None for what is not to be remembered."""
+    """The bytes to store; None for an outcome that is not cached."""
     if pair.score is None or pair.error is not None or not math.isfinite(pair.score):
         return None
     flags = _SIMILARITY * (pair.scale is ScoreScale.SIMILARITY) + _TRUNCATED * pair.truncated
@@ -152,7 +154,7 @@ def _pack(pair: PairScore) -> bytes | None:
 
 
 def _unpack(value: bytes) -> PairScore | None:
-    """The score; None when these are no score's bytes."""
+    """The stored outcome; None when the bytes have another format."""
     if len(value) not in (_VALUE.size, _VALUE_WITH_WINDOW.size):
         return None
     score, flags = _VALUE.unpack_from(value)

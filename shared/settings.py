@@ -1,4 +1,4 @@
-"""Settings from the environment: one variable a field, read once, every mistake named by its variable."""
+"""Settings that the API and the workers share, read once from environment variables. Errors name the variable."""
 
 import os
 from collections.abc import Mapping
@@ -20,12 +20,12 @@ def _upper(value: object) -> object:
 
 
 class Settings(BaseModel):
-    """What the API and the workers both need. A field NAME is read from RERANKQ_NAME; REDIS_URL needs no prefix.
+    """Field NAME is read from the variable RERANKQ_NAME; `redis_url` is also read from REDIS_URL.
 
-    An empty variable is an absent one: that is how compose files pass on what is not set.
+    An empty variable counts as unset, because compose files pass unset variables on as empty ones.
 
-    `score_cache`: known scores are read, by the API, and written, by the workers. `score_cache_seconds`: how long one
-    is known. `score_cache_entries`: how many at most, in Redis; the oldest go first.
+    `score_cache`: the API reads cached scores and the workers write them. `score_cache_seconds`: lifetime of a cached
+    score. `score_cache_entries`: maximum number of cached scores in Redis; the oldest are evicted first.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,7 +39,7 @@ class Settings(BaseModel):
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None, **overrides: object) -> Self:
-        """Read the environment; an override that is not None wins. Raises ConfigurationError."""
+        """Read the environment; overrides that are not None take precedence. Raises ConfigurationError."""
         source = os.environ if environment is None else environment
         values: dict[str, object] = {}
         if redis_url := source.get("REDIS_URL"):

@@ -1,7 +1,6 @@
-"""Cycles of a pool from no worker to one and back, with requests in every phase of them: none lost, none too slow.
+"""Cycles of a pool from zero workers to one and back, with requests in every phase: none is lost or too slow.
 
-For whatever stack, engine and way to start a worker. Which phase a pool is in is seen in the process table and in what
-its autoscaler says.
+Works with any stack, engine and launcher. The process table and the autoscaler's messages show the phase of the pool.
 """
 
 import time
@@ -12,23 +11,23 @@ from uuid import uuid4
 import httpx
 
 from infra.local.stack import Stack
-from tests.stacks import PANDA, said_by_autoscaler, workers_of
+from tests.stacks import PANDA, autoscaler_messages, workers_of
 from tests.worker.support import wait_until
 
 SLACK_SECONDS = 0.5
-"""What a machine with other things to do may add to a cold start."""
+"""How much longer than a cold start a request may take on a busy machine."""
 
 
 def ask(stack: Stack, **changes: Any) -> httpx.Response:
-    """A waiting call with a query of its own."""
+    """A waiting request with a unique query."""
     body = PANDA | {"query": f"giant panda {uuid4().hex}"} | changes
     return httpx.post(f"{stack.url}/v1/rerank", json=body, timeout=60)
 
 
 def check_cycles(stack: Stack, cycles: int, idle_seconds: float, *, standbys: int = 0) -> dict[str, list[float]]:
-    """Each cycle has a request at zero, one while the worker starts, one in the countdown, one while it drains.
+    """Run cycles with a request at zero workers, while the worker starts, while it is idle, and while it drains.
 
-    Later cycles send theirs later within the phase. Answers how long each took, by phase.
+    Later cycles send their requests later within a phase. Returns the seconds that the requests took, by phase.
     """
     phases = Phases(stack)
     for cycle in range(cycles):
@@ -38,11 +37,11 @@ def check_cycles(stack: Stack, cycles: int, idle_seconds: float, *, standbys: in
         time.sleep(0.4 * share)
         phases.send("starting").result(timeout=60)
         first.result(timeout=60)
-        # Not to its last moment: who comes then may meet a worker that goes, and that is the last phase.
+        # Not until the end of the idle time: a request at that moment may belong to the draining phase.
         time.sleep(0.8 * idle_seconds * share)
         phases.send("countdown").result(timeout=60)
         _wait_for_a_stop(stack)
-        # Anywhere from the signal to the end of the process, and a little beyond.
+        # Anywhere between the signal and shortly after the end of the process.
         time.sleep(0.3 * share)
         phases.send("draining").result(timeout=60)
     seconds = {phase: phases.seconds(phase) for phase in ("zero", "starting", "countdown", "draining")}
@@ -54,7 +53,7 @@ def check_cycles(stack: Stack, cycles: int, idle_seconds: float, *, standbys: in
 
 
 class Phases:
-    """Requests sent in every phase of a pool's life, and how long each took."""
+    """Sends requests and keeps their results by phase."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
@@ -67,27 +66,25 @@ class Phases:
         return future
 
     def seconds(self, phase: str) -> list[float]:
-        """Raises where a request was lost."""
+        """The seconds that each request of a phase took. Raises when a request failed."""
         taken = []
         for future in self._sent[phase]:
-            seconds, answer = future.result(timeout=60)
-            assert answer.status_code == 200, answer.text
-            assert answer.json()["results"][0]["index"] == 2
+            seconds, response = future.result(timeout=60)
+            assert response.status_code == 200, response.text
+            assert response.json()["results"][0]["index"] == 2
             taken.append(seconds)
         return taken
 
 
 def _timed(stack: Stack) -> tuple[float, httpx.Response]:
     started = time.monotonic()
-    answer = ask(stack)
-    return time.monotonic() - started, answer
+    response = ask(stack)
+    return time.monotonic() - started, response
 
 
 def _wait_for_a_stop(stack: Stack) -> None:
-    """Once more than until now."""
-
     def stops() -> int:
-        return sum("stopping" in sentence for sentence in said_by_autoscaler(stack))
+        return sum("stopping" in message for message in autoscaler_messages(stack))
 
     before = stops()
     wait_until(lambda: stops() > before)

@@ -1,4 +1,4 @@
-"""Whole services for tests: real processes on free ports, stopped when the test is done."""
+"""Runs the whole service for tests, as real processes on free ports."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,9 +27,10 @@ def running(
     environment: Mapping[str, str] | None = None,
     pool: Mapping[str, Any] | None = None,
 ) -> Iterator[Stack]:
-    """A stack that answers `/ready` (or, without `ready`, whose API does); with `pool` it scales by these settings.
+    """A running stack, stopped on exit. With `ready` it waits for `/ready`, otherwise only for the API.
 
-    It remembers no scores unless the environment says so: a test that asks twice wants to be scored twice.
+    With `pool` an autoscaler runs with these pool settings. The score cache is off unless `environment` enables it, so
+    that a repeated request is scored again.
     """
     environment = {"RERANKQ_SCORE_CACHE": "false"} | dict(environment or {})
     options = Options(port=0, model=model, engine=engine, environment=environment, pool=pool)
@@ -42,20 +43,20 @@ def running(
 
 
 def workers_of(stack: Stack) -> list[psutil.Process]:
-    """The processes that a stack's autoscaler has now: its workers, and a standby where there is one."""
+    """The child processes of the autoscaler: the workers, and the standby if there is one."""
     try:
         return psutil.Process(stack.child("autoscaler").pid).children()
     except psutil.NoSuchProcess:
         return []
 
 
-def said_by_autoscaler(stack: Stack) -> list[str]:
-    """What people were told so far."""
+def autoscaler_messages(stack: Stack) -> list[str]:
+    """The messages that the autoscaler has printed for the operator so far."""
     return LogFollower(stack.log("autoscaler"), "autoscaler").new()
 
 
 def write_models(folder: Path, **entry: Any) -> str:
-    """A models file with one entry; answers its path."""
+    """Write a models file with one entry. Returns its path."""
     path = folder / "models.yaml"
     path.write_text(yaml.safe_dump({"models": [{"name": "test-model", "engine": "lexical"} | entry]}))
     return str(path)

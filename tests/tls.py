@@ -1,4 +1,4 @@
-"""A door to Redis that speaks TLS, for one that does not itself; and a certificate for it."""
+"""A TLS proxy in front of a plain Redis, and a self-signed certificate for it."""
 
 import asyncio
 import shutil
@@ -15,9 +15,9 @@ import pytest
 
 
 def make_certificate(folder: Path) -> Path:
-    """A certificate for localhost that is its own authority, with its key in the same file. Skips without openssl."""
+    """A self-signed certificate for localhost, with its key in the same file. Skips the test without openssl."""
     if (openssl := shutil.which("openssl")) is None:
-        pytest.skip("needs openssl, which makes a certificate")
+        pytest.skip("needs openssl to create a certificate")
     path = folder / "localhost.pem"
     command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"]
     command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", "-", "-out", "-"]
@@ -26,8 +26,8 @@ def make_certificate(folder: Path) -> Path:
 
 
 @contextmanager
-def tls_door(redis_url: str, certificate: Path) -> Iterator[str]:
-    """The URL at which the Redis of `redis_url` is reached by TLS; whoever asks does not know the certificate yet."""
+def tls_proxy(redis_url: str, certificate: Path) -> Iterator[str]:
+    """Yields a TLS URL for the Redis at `redis_url`. Clients must be told to trust the certificate."""
     target = urlsplit(redis_url).port
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate)
@@ -41,10 +41,10 @@ def tls_door(redis_url: str, certificate: Path) -> Iterator[str]:
         writer.close()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        behind_reader, behind_writer = await asyncio.open_connection("127.0.0.1", target)
-        await asyncio.gather(forward(reader, behind_writer), forward(behind_reader, writer))
+        redis_reader, redis_writer = await asyncio.open_connection("127.0.0.1", target)
+        await asyncio.gather(forward(reader, redis_writer), forward(redis_reader, writer))
 
-    thread = threading.Thread(target=loop.run_forever, name="tls-door", daemon=True)
+    thread = threading.Thread(target=loop.run_forever, name="tls-proxy", daemon=True)
     thread.start()
     listening = asyncio.start_server(serve, "localhost", 0, family=socket.AF_INET, ssl=context)
     server = asyncio.run_coroutine_threadsafe(listening, loop).result(timeout=10)

@@ -1,1 +1,1 @@
-"""API keys: where they are stored, and who a request comes from. Refuses to know routes or dialects."""
+"""API keys: storage, authentication and the commands that manage them. Knows nothing of routes or dialects."""

@@ -1,1 +1,1 @@
-"""HTTP itself: the protocol, middleware, request bodies, headers and error responses. Refuses to know jobs."""
+"""HTTP: the protocol class, middleware, request bodies and headers, responses. Does not use the ledger."""

@@ -1,4 +1,7 @@
-"""What an error's code means on the wire: its HTTP status, its headers, and the shape that a dialect gives its body."""
+"""Maps rerankq's errors to HTTP: status, headers and the default body.
+
+A dialect may change status and body; see api/dialects/base.py.
+"""
 
 import math
 from typing import Any
@@ -26,7 +29,6 @@ from shared.errors import (
     Unauthorized,
     WaitTimedOut,
 )
-from shared.ledger.job_record import JobFailure
 
 _STATUS: dict[type[RerankqError], int] = {
     InvalidRequest: 400,
@@ -52,34 +54,27 @@ _STATUS: dict[type[RerankqError], int] = {
 
 
 def status_of(error: RerankqError) -> int:
-    """The HTTP status of an error; 500 for one that was never meant to reach a caller."""
+    """The HTTP status of an error; 500 for errors that only operators should see."""
     return _STATUS.get(type(error), 500)
 
 
 def headers_of(error: RerankqError) -> dict[str, str]:
-    """Retry-After in whole seconds where a time is known, Location where a job goes on, and what HTTP asks for."""
+    """The error's response headers: Retry-After in whole seconds, Location, Connection, WWW-Authenticate."""
     headers: dict[str, str] = {}
     if isinstance(error, ServiceError) and error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
     if isinstance(error, WaitTimedOut):
         headers["Location"] = f"/v1/jobs/{error.job_id}"
     if isinstance(error, RequestTimedOut):
-        # What comes of it later is not to be taken for another request.
+        # The server must not parse the rest of this body as the next request.
         headers["Connection"] = "close"
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
     return headers
 
 
-def error_of(failure: JobFailure | None) -> RerankqError:
-    """The error that a failed job's record stands for."""
-    if failure is None:
-        return InternalError("the job failed without a reason")
-    return ScoringFailed(failure.message)
-
-
 def superset_body(error: RerankqError) -> dict[str, Any]:
-    """The body that nearly every client can read: an `error` object, and `message` and `detail` as strings."""
+    """An error body that most clients can read: an `error` object, and `message` and `detail` as strings."""
     return {
         "error": {
             "message": error.message,

@@ -1,6 +1,6 @@
-"""Around every request: an id that goes out with the answer and into the log, and the time it took.
+"""Middleware for every request: request id, timing, access log, path cleanup and responses to unhandled exceptions.
 
-The log has method, path, status and milliseconds: never a key, a query or a document.
+The access log has method, path, status, milliseconds and request id; never an API key, a query or a document.
 """
 
 import logging
@@ -18,26 +18,29 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 logger = logging.getLogger("api.access")
 
 _SLASHES = re.compile("//+")
-_VERSIONS = re.compile(r"^(?P<prefix>/[a-z]+)?(?:/v[0-9])+(?=/v[0-9]/)")
-"""All but the last one of `/v1/v2/...`, at the root or below a prefix."""
+_EXTRA_VERSIONS = re.compile(r"^(?P<prefix>/[a-z]+)?(?:/v[0-9])+(?=/v[0-9]/)")
+"""All versions but the last in a path like `/v1/v2/rerank`, at the root or below a prefix."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 class RequestContextMiddleware:
-    """Adds X-Request-Id (the caller's own, when it is a plain one), completes Server-Timing, answers for a fault."""
+    """Sets X-Request-Id and Server-Timing on every response, and responds when the application raises.
+
+    A client's own X-Request-Id is kept when it has 1 to 128 letters, digits or `._:-`.
+    """
 
     def __init__(
         self,
         app: ASGIApp,
-        render_fault: Callable[[Request], Response],
+        render_exception: Callable[[Request], Response],
         observe: Callable[[str, int, float], None] = lambda path, status, seconds: None,
     ) -> None:
-        """`render_fault` makes the answer when the application raised instead of answering.
+        """`render_exception` makes the response when the application raised before it responded.
 
-        `observe` is told of every answer: the path of its route, empty when there is none, status and seconds.
+        `observe` receives the route's path (empty without a matching route), status and seconds of every response.
         """
         self._app = app
-        self._render_fault = render_fault
+        self._render_exception = render_exception
         self._observe = observe
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -48,19 +51,19 @@ class RequestContextMiddleware:
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
 
-        begun = False
-        meant = _as_meant(scope)
+        response_started = False
+        cleaned = _clean_up(scope)
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal begun
+            nonlocal response_started
             if message["type"] == "http.response.start":
-                begun = True
+                response_started = True
                 elapsed = (time.perf_counter() - started) * 1000
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = request_id
-                parts = [headers.get("Server-Timing"), f"total;dur={elapsed:.3f}"]
-                headers["Server-Timing"] = ", ".join(part for part in parts if part)
-                self._observe(getattr(meant.get("route"), "path", ""), message["status"], elapsed / 1000)
+                timings = [headers.get("Server-Timing"), f"total;dur={elapsed:.3f}"]
+                headers["Server-Timing"] = ", ".join(timing for timing in timings if timing)
+                self._observe(getattr(cleaned.get("route"), "path", ""), message["status"], elapsed / 1000)
                 logger.info(
                     "%s %s %d %.1f ms %s",
                     scope["method"],
@@ -72,31 +75,32 @@ class RequestContextMiddleware:
             await send(message)
 
         try:
-            await self._app(meant, receive, send_with_headers)
+            await self._app(cleaned, receive, send_with_headers)
         except Exception:
-            logger.exception("request %s: a fault", request_id)
-            if begun:
+            logger.exception("request %s: unhandled exception", request_id)
+            if response_started:
                 raise
-            await self._render_fault(Request(meant))(meant, receive, send_with_headers)
+            await self._render_exception(Request(cleaned))(cleaned, receive, send_with_headers)
 
 
-def _as_meant(scope: Scope) -> Scope:
-    """The request without what base URLs get wrong: a slash at the end, two in a row, and a version that clients add.
+def _clean_up(scope: Scope) -> Scope:
+    """The request with a canonical path, and with GET for HEAD.
 
-    A redirect would do, but many clients follow none when they POST. A HEAD is a GET whose body the server leaves out.
+    A wrong base URL yields a trailing slash, doubled slashes or several versions (`/v1/v2/rerank`). Many clients do
+    not follow a redirect of a POST. The server drops the body of a response to HEAD.
     """
     path = _SLASHES.sub("/", scope["path"])
-    path = _VERSIONS.sub(lambda found: found["prefix"] or "", path)
+    path = _EXTRA_VERSIONS.sub(lambda match: match["prefix"] or "", path)
     if len(path) > 1:
         path = path.removesuffix("/")
     if path == scope["path"] and scope["method"] != "HEAD":
         return scope
-    # A copy, for the server looks into its own: to a HEAD it must not send a body.
+    # A copy: the server reads the method from its own scope to drop the body.
     return {**scope, "path": path, "method": "GET" if scope["method"] == "HEAD" else scope["method"]}
 
 
 def _path_as_sent(scope: Scope) -> str:
-    """Still percent-encoded: a decoded path could begin a line of its own in the log."""
+    """Percent-encoded: a decoded path could contain line breaks and forge log lines."""
     return quote(scope.get("raw_path") or scope["path"], safe="/%:@!$&'()*+,;=-._~")
 
 

@@ -1,4 +1,4 @@
-"""From a canonical request to a ranked result: submission, waiting, ranking, fallbacks, and the reconciler.
+"""Runs rerank requests as jobs: submission, waiting, ranking, fallbacks and the reconciler.
 
-The only part of the API that talks to the ledger. Refuses HTTP and the shapes of dialects.
+The only part of the API that uses the ledger. Knows nothing of HTTP or of the dialects' formats.
 """

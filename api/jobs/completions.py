@@ -1,8 +1,8 @@
-"""The way back: one pub/sub connection, and the callers that wait for a job to end.
+"""Notifies waiting requests when their jobs end, over one Redis pub/sub connection.
 
-A message on the channel is a doorbell and may be lost without a trace. So everybody who waits is swept: all of them
-after every (re)connection, and in one pipeline every second. A lost doorbell costs a second, never an answer. A small
-result comes with its doorbell: whoever hears that one need not read it.
+Redis may lose a pub/sub message. So the listener also polls the states of all awaited jobs, after every (re)connection
+and once a second: a lost message delays a response by up to a second. A message includes the result when it is small,
+which saves reading it.
 """
 
 import asyncio
@@ -21,15 +21,15 @@ from shared.ledger.job_ledger import JobLedger
 
 logger = logging.getLogger(__name__)
 
-SWEEP_SECONDS = 1.0
+POLL_SECONDS = 1.0
 _RECONNECT_SECONDS = 0.5
 
 
 class JobCompletion(asyncio.Event):
-    """Set when a job has ended. `scores` is its only shard's accepted scores as the worker wrote them, if they came.
+    """Set when a job has ended.
 
-    `accepted` is to be set when the job is known to be in the store. When it is there no more, and nobody has said that
-    it ended, it is `lost`.
+    `scores` is the encoded result of the job's only shard, when the message included it. The waiting code sets
+    `accepted` once the job is stored. `lost`: the job was accepted, and Redis no longer has it.
     """
 
     accepted = False
@@ -38,7 +38,7 @@ class JobCompletion(asyncio.Event):
 
 
 class CompletionListener:
-    """Wakes those who wait for jobs. `run` must be running."""
+    """Sets the JobCompletion of every awaited job that ends, while `run` runs."""
 
     def __init__(self, client: redis.asyncio.Redis, ledger: JobLedger) -> None:
         self._client = client
@@ -48,19 +48,19 @@ class CompletionListener:
 
     @contextmanager
     def expect(self, job_id: str) -> Iterator[JobCompletion]:
-        """An event that is set when the job has ended. Enter before the job is submitted or its state read."""
-        event = JobCompletion()
-        self._waiting[job_id].add(event)
+        """An event that is set when the job has ended. Enter before you submit the job or read its state."""
+        completion = JobCompletion()
+        self._waiting[job_id].add(completion)
         try:
-            yield event
+            yield completion
         finally:
-            self._waiting[job_id].discard(event)
+            self._waiting[job_id].discard(completion)
             if not self._waiting[job_id]:
                 del self._waiting[job_id]
 
     async def run(self) -> None:
-        """Listen and sweep until cancelled."""
-        tasks = {asyncio.create_task(self._listen()), asyncio.create_task(self._sweep_regularly())}
+        """Listen and poll until cancelled."""
+        tasks = {asyncio.create_task(self._listen()), asyncio.create_task(self._poll_regularly())}
         try:
             await asyncio.gather(*tasks)
         finally:
@@ -72,56 +72,56 @@ class CompletionListener:
                 async with self._client.pubsub() as channel:
                     await channel.subscribe(job_keys.JOB_ENDED_CHANNEL)
                     self._set_connected(True)
-                    await self._sweep()
-                    # A read that times out is a quiet second, not an error.
+                    await self._poll()
+                    # get_message returns None after the timeout.
                     while True:
-                        message = await channel.get_message(ignore_subscribe_messages=True, timeout=SWEEP_SECONDS)
+                        message = await channel.get_message(ignore_subscribe_messages=True, timeout=POLL_SECONDS)
                         if message is not None:
-                            self._ring(*parse_notification(message["data"]))
+                            self._complete(*parse_notification(message["data"]))
             except (RedisError, OSError) as error:
                 self._set_connected(False, str(error))
                 await asyncio.sleep(_RECONNECT_SECONDS)
 
     def _set_connected(self, connected: bool, reason: str = "") -> None:
-        """Log a change once, however often the connection is tried meanwhile."""
+        """Log a change of the connection's state once, whatever the number of attempts."""
         if self._connected and not connected:
-            logger.warning("the reply channel broke, waiting callers are swept meanwhile: %.200s", reason)
+            logger.warning("lost the pub/sub connection, polling for finished jobs meanwhile: %.200s", reason)
         elif connected and not self._connected:
-            logger.warning("the reply channel is there again")
+            logger.warning("the pub/sub connection is restored")
         self._connected = connected
 
-    async def _sweep_regularly(self) -> None:
+    async def _poll_regularly(self) -> None:
         while True:
-            await asyncio.sleep(SWEEP_SECONDS)
-            await self._sweep()
+            await asyncio.sleep(POLL_SECONDS)
+            await self._poll()
 
-    async def _sweep(self) -> None:
-        """Ring for every awaited job that has ended or is gone."""
-        if not (waiting := list(self._waiting)):
+    async def _poll(self) -> None:
+        """Complete every awaited job that has ended or is lost."""
+        if not (job_ids := list(self._waiting)):
             return
-        # Before the store is asked: one that is accepted meanwhile may be gone in an answer that is older.
-        accepted = {event for events in self._waiting.values() for event in events if event.accepted}
+        # Collected before the read: a job that is accepted during the read may be missing from its result.
+        accepted = {completion for waiting in self._waiting.values() for completion in waiting if completion.accepted}
         try:
-            states = await self._ledger.statuses(waiting)
+            states = await self._ledger.statuses(job_ids)
         except StoreUnavailable:
-            # Looked up again in a second; the pool watch has said by now that Redis is away.
+            # The next poll tries again; the pool monitor logs that Redis is unreachable.
             return
         for job_id, state in states.items():
             if state is None:
-                # Or it is being submitted just now.
-                for event in accepted.intersection(self._waiting.get(job_id, ())):
-                    event.lost = True
-                    event.set()
+                # A job that is not accepted may be in the middle of its submission.
+                for completion in accepted.intersection(self._waiting.get(job_id, ())):
+                    completion.lost = True
+                    completion.set()
             elif state.final:
-                self._ring(job_id)
+                self._complete(job_id)
 
-    def _ring(self, job_id: str, scores: bytes | None = None) -> None:
-        for event in self._waiting.get(job_id, ()):
-            event.scores = scores
-            event.set()
+    def _complete(self, job_id: str, scores: bytes | None = None) -> None:
+        for completion in self._waiting.get(job_id, ()):
+            completion.scores = scores
+            completion.set()
 
 
 def parse_notification(message: bytes) -> tuple[str, bytes | None]:
-    """The job that has ended, and its result where it was told too; see lua/_common.lua."""
+    """The id of the job that ended, and its encoded result if the message includes it; see lua/_common.lua."""
     job_id, _, scores = message.partition(b" ")
     return job_id.decode(errors="replace"), scores or None

@@ -1,6 +1,6 @@
-"""Models to try one after the other: the next one when one is not served, is not available or fails.
+"""Tries a request's models in order: the next one when a model is unknown, unavailable or fails.
 
-Each model's job has a key of its own made from the caller's, so that coming back finds the one that was taken.
+The job of each model gets its own idempotency key, derived from the client's. A repeated request finds the same jobs.
 """
 
 import asyncio
@@ -13,29 +13,32 @@ from shared.errors import ModelNotFound, ModelUnavailable, RerankqError, Scoring
 T = TypeVar("T")
 
 Attempt = Callable[[RerankRequest, str | None, float | None], Awaitable[T]]
-"""Asks one model, under an Idempotency-Key, within so many seconds (None: as long as the server allows)."""
+"""Tries one model: takes the request, its Idempotency-Key and the time limit in seconds (None: the server's limit)."""
 
 
 async def try_models(
     request: RerankRequest, attempt: Attempt[T], *, idempotency: str | None = None, seconds: float | None = None
 ) -> T:
-    """What the first model answers that does, all of them within `seconds`. Raises what the first one raised."""
+    """Return the result of the first model that succeeds. `seconds` limits all attempts together.
+
+    When every model fails, raises the error of the first one.
+    """
     if not request.fallbacks:
         return await attempt(request, idempotency, seconds)
     loop = asyncio.get_running_loop()
     started = loop.time()
     first_error: RerankqError | None = None
-    for place, model in enumerate([request.model, *request.fallbacks]):
-        alone = request.model_copy(update={"model": model, "fallbacks": []})
-        left = None if seconds is None else max(0.0, seconds - (loop.time() - started))
+    for position, model in enumerate([request.model, *request.fallbacks]):
+        single_model = request.model_copy(update={"model": model, "fallbacks": []})
+        remaining = None if seconds is None else max(0.0, seconds - (loop.time() - started))
         try:
-            return await attempt(alone, _key(idempotency, place), left)
+            return await attempt(single_model, _idempotency_key(idempotency, position), remaining)
         except (ModelNotFound, ModelUnavailable, ScoringFailed) as error:
             first_error = first_error or error
     assert first_error is not None
     raise first_error
 
 
-def _key(idempotency: str | None, place: int) -> str | None:
-    # No header has a line break in it: nobody's own key looks like this.
-    return idempotency if idempotency is None or place == 0 else f"{idempotency}\n{place}"
+def _idempotency_key(idempotency: str | None, position: int) -> str | None:
+    # A header cannot contain a line break, so no client can send this key.
+    return idempotency if idempotency is None or position == 0 else f"{idempotency}\n{position}"

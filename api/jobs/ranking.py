@@ -1,4 +1,4 @@
-"""From shards to the answer: merge, normalize, sort, cut. Pure."""
+"""Ranks a finished job: merges its shards, normalizes and sorts the scores, applies top_n. Pure functions."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from shared.partial_results import KnownScores, PairScore, merge_scores
 
 
 class RankedJob(Protocol):
-    """What an answer says of its job; a JobRecord says more."""
+    """The fields of a job that appear in its result; JobRecord has them."""
 
     @property
     def id(self) -> str: ...
@@ -21,18 +21,18 @@ class RankedJob(Protocol):
 
 
 def rank(
-    job: RankedJob, request: RerankRequest, shards: Sequence[ShardScores], rest: KnownScores | None = None
+    job: RankedJob, request: RerankRequest, shards: Sequence[ShardScores], known: KnownScores | None = None
 ) -> RerankResult:
-    """The ranked result of a finished job; `rest` is what no shard of it holds.
+    """The ranked result of a finished job; `known` has the documents that are in no shard.
 
-    Equal scores keep the request's order; failed documents come last.
+    Documents with equal scores keep the request's order; failed documents come last.
     """
-    rows = _rows(request, merge_scores(shards, rest))
-    # A failed document has no score; clients need a number, and one that leaves it last if they sort again.
-    floor = min([0.0, *(score for score, _ in rows if score is not None)])
+    rows = _unranked_rows(request, merge_scores(shards, known))
+    # Clients require a number for a failed document. The lowest score keeps it last if they sort again.
+    lowest = min([0.0, *(score for score, _ in rows if score is not None)])
     order = sorted(range(len(rows)), key=lambda index: _sort_key(rows[index][0]))
     ranked = [
-        rows[index][1].model_copy(update={"score": floor if (score := rows[index][0]) is None else score})
+        rows[index][1].model_copy(update={"score": lowest if (score := rows[index][0]) is None else score})
         for index in order[: request.top_n]
     ]
     return RerankResult(
@@ -42,7 +42,7 @@ def rank(
         return_documents=request.return_documents,
         rows=ranked,
         prompt_tokens=sum(shard.prompt_tokens for shard in shards),
-        cached_pairs=len(rest.known) if rest else 0,
+        cached_pairs=len(known.scores) if known else 0,
         queue_ms=max((shard.queue_ms for shard in shards), default=0.0),
         start_ms=max((shard.start_ms for shard in shards), default=0.0),
         inference_ms=sum(shard.inference_ms for shard in shards),
@@ -50,12 +50,12 @@ def rank(
 
 
 def normalize(score: float, scale: ScoreScale) -> float:
-    """A raw score as 0..1: the sigmoid of a logit; a similarity as it is."""
+    """The sigmoid of a logit, between 0 and 1; a similarity unchanged."""
     if scale is ScoreScale.SIMILARITY:
         return score
     if score >= 0:
         return 1.0 / (1.0 + math.exp(-score))
-    # The same value, without an overflow for very negative logits.
+    # Equal to the above, but exp() does not overflow for very negative logits.
     return (power := math.exp(score)) / (1.0 + power)
 
 
@@ -63,8 +63,8 @@ def _sort_key(score: float | None) -> tuple[bool, float]:
     return (score is None, -(score or 0.0))
 
 
-def _rows(request: RerankRequest, pairs: Sequence[PairScore]) -> list[tuple[float | None, RankedRow]]:
-    """Each document's score, None where it failed alone, beside its row; in the request's order."""
+def _unranked_rows(request: RerankRequest, pairs: Sequence[PairScore]) -> list[tuple[float | None, RankedRow]]:
+    """Each document's score (None if it failed) and row, in the request's order."""
     rows: list[tuple[float | None, RankedRow]] = []
     for index, pair in enumerate(pairs):
         raw = pair.score

@@ -1,7 +1,7 @@
-"""Looks after what nobody else does: leases that ran out, doorbells that nobody heard, deadlines that passed.
+"""Recovers jobs: requeues shards whose lease expired, resends lost wake-up messages, expires jobs past their deadline.
 
-Every API process runs one; a lock in Redis lets one of them work at a time. Two at once would do no harm: each round is
-a script that may run twice.
+Every API process runs a reconciler; a lock in Redis elects the leader, which does the work. Two leaders at once do no
+harm: every script may run twice.
 """
 
 import asyncio
@@ -23,37 +23,37 @@ logger = logging.getLogger(__name__)
 
 ROUND_SECONDS = 0.5
 LEADER_SECONDS = 4.0
-"""When the leading process dies, another one takes over within this time."""
-MEND_SECONDS = 2.0
+"""The lifetime of the leader's lock: another process takes over within this time after the leader dies."""
+REPAIR_SECONDS = 2.0
 GRACE_SECONDS = 6.0
-"""After Redis was away, workers get this long to renew: while it was, no lease could be kept."""
+"""The time for workers to renew their leases after an outage of Redis, before expired leases are requeued."""
 
 
 class Reconciler:
-    """`run` it for as long as the API lives."""
+    """Runs reconciliation rounds for all models, in `run`."""
 
     def __init__(
         self, client: redis.asyncio.Redis, ledger: JobLedger, messages: MessageBuilder, models: Sequence[str]
     ) -> None:
         self._client = client
         self._ledger = ledger
-        self._envelopes = messages
+        self._messages = messages
         self._models = models
         self._name = token_hex(8)
-        self._take_lead = client.register_script(script_source("elect_leader"))
+        self._elect_leader = client.register_script(script_source("elect_leader"))
         self._server: str | None = None
         self._first_contact = True
-        self._trusted_from = 0.0
-        self._mend_at = 0.0
+        self._leases_valid_from = 0.0
+        self._next_repair = 0.0
 
     async def run(self) -> None:
-        """One round after another, until cancelled."""
+        """Run one round after another until cancelled."""
         while True:
             try:
                 await self._round()
             except StoreDamaged as error:
-                # Redis is there: what is not in the way of the rest is looked after in the next round.
-                logger.error("a round was cut short: %s", error)
+                # Redis works: the next round processes everything that the damaged data does not block.
+                logger.error("a reconciliation round failed: %s", error)
             except StoreUnavailable:
                 self._server = None
                 self._first_contact = False
@@ -61,48 +61,48 @@ class Reconciler:
 
     async def _round(self) -> None:
         now = asyncio.get_running_loop().time()
-        server, uptime_seconds = await self._server_run()
-        if server != self._server:
-            # The first contact with a Redis that was there all the time needs no grace.
-            rested = uptime_seconds if self._first_contact else 0.0
-            self._trusted_from = now + max(0.0, GRACE_SECONDS - rested)
-            self._server = server
-        self._first_contact = False
-        if not await self._lead():
+        await self._check_server(now)
+        if not await self._is_leader():
             return
-        if mending := now >= self._mend_at:
-            self._mend_at = now + MEND_SECONDS
+        if repair_due := now >= self._next_repair:
+            self._next_repair = now + REPAIR_SECONDS
         for model in self._models:
-            if mending:
+            if repair_due:
                 await self._ledger.repair(model)
             await self._ledger.expire(model)
-            if now >= self._trusted_from:
-                await self.enqueue(await self._ledger.reconcile(model), model)
+            if now >= self._leases_valid_from:
+                await self._enqueue(await self._ledger.reconcile(model), model)
 
-    async def enqueue(self, rings: Sequence[WakeUp], model: str) -> None:
-        """Push the doorbells of the given shards."""
-        by_class: defaultdict[str, list[bytes]] = defaultdict(list)
-        for ring in rings:
-            name = queue_keys.queue_name(model, ring.work_class)
-            by_class[queue_keys.queue(model, ring.work_class)].append(
-                self._envelopes.build(name, ring.job_id, ring.shard)
-            )
-        for queue, messages in by_class.items():
-            await self._ledger.enqueue(queue, messages)
-        if rings:
-            logger.info("rang again for %d shards of %s", len(rings), model)
-
-    async def _server_run(self) -> tuple[str, float]:
-        """What tells one Redis process from the next, and the seconds it has been up."""
+    async def _check_server(self, now: float) -> None:
+        """Start the grace period when Redis has restarted, or was unreachable since the last round."""
         with store_errors():
             server = await self._client.info("server")
-        return str(server["run_id"]), float(server["uptime_in_seconds"])
+        run_id, uptime_seconds = str(server["run_id"]), float(server["uptime_in_seconds"])
+        if run_id != self._server:
+            # At the first contact, Redis may have been up for long: then its leases are valid.
+            elapsed = uptime_seconds if self._first_contact else 0.0
+            self._leases_valid_from = now + max(0.0, GRACE_SECONDS - elapsed)
+            self._server = run_id
+        self._first_contact = False
 
-    async def _lead(self) -> bool:
-        """Take or keep the lock."""
+    async def _enqueue(self, wake_ups: Sequence[WakeUp], model: str) -> None:
+        """Send the wake-up messages to the queues of their classes."""
+        messages_by_queue: defaultdict[str, list[bytes]] = defaultdict(list)
+        for wake_up in wake_ups:
+            name = queue_keys.queue_name(model, wake_up.work_class)
+            messages_by_queue[queue_keys.queue(model, wake_up.work_class)].append(
+                self._messages.build(name, wake_up.job_id, wake_up.shard)
+            )
+        for queue, messages in messages_by_queue.items():
+            await self._ledger.enqueue(queue, messages)
+        if wake_ups:
+            logger.info("resent the wake-up messages of %d shards of %s", len(wake_ups), model)
+
+    async def _is_leader(self) -> bool:
+        """Acquire or renew the leader's lock."""
         with store_errors():
             return bool(
-                await self._take_lead(
+                await self._elect_leader(
                     keys=[service_keys.RECONCILER_LEADER], args=[self._name, int(LEADER_SECONDS * 1000)]
                 )
             )

@@ -1,39 +1,41 @@
-"""The one handler behind every dialect: accept a request as a job, wait for it, read it, cancel it.
+"""Serves rerank requests of every dialect: submits jobs, waits for them, reads, cancels and deletes them.
 
-Knows jobs and models; knows nothing of HTTP or of a dialect's shapes.
+Knows jobs and models; knows nothing of HTTP or of the dialects' formats.
 """
 
 import asyncio
 from contextlib import suppress
 from typing import NamedTuple
 
-from api.http.error_responses import error_of
-from api.jobs.completions import CompletionListener
+from api.jobs.completions import CompletionListener, JobCompletion
 from api.jobs.ranking import rank
-from api.jobs.submissions import SubmissionBuilder, unavailable
+from api.jobs.submissions import SubmissionBuilder, model_unavailable
 from shared.contracts import RerankRequest, RerankResult, WorkClass
 from shared.errors import (
+    InternalError,
     JobCanceled,
     JobExpired,
     JobNotFinished,
     JobNotFound,
     ModelUnavailable,
+    RerankqError,
+    ScoringFailed,
     StoreDamaged,
     StoreUnavailable,
     WaitTimedOut,
 )
 from shared.ledger import encoding
 from shared.ledger.job_ledger import Acceptance, JobLedger, Submission
-from shared.ledger.job_record import JobRecord, JobStatus
+from shared.ledger.job_record import JobFailure, JobRecord, JobStatus
 from shared.store.client import RETRY_AFTER_SECONDS
 
 _POOL_CHECK_SECONDS = 1.0
-_START_PATIENCE_SECONDS = 10.0
-"""How long a caller whose pool has failed before waits for somebody to try again, and so for a worker to begin."""
+_RESTART_WAIT_SECONDS = 10.0
+"""How long a request waits for the next start attempt when the last start of its pool failed."""
 
 
-class _Answered(NamedTuple):
-    """Of a job that is known to have succeeded, what its answer says of it."""
+class _SucceededJob(NamedTuple):
+    """The fields of a RankedJob, for a job whose record was not read."""
 
     id: str
     model: str
@@ -41,15 +43,15 @@ class _Answered(NamedTuple):
 
 
 class RerankService:
-    """Jobs in, results out."""
+    """Runs rerank requests as jobs. Every method raises StoreUnavailable when Redis is unreachable."""
 
-    def __init__(self, *, ledger: JobLedger, replies: CompletionListener, preparation: SubmissionBuilder) -> None:
-        self.models = preparation.models
-        self.limits = preparation.limits
+    def __init__(self, *, ledger: JobLedger, completions: CompletionListener, submissions: SubmissionBuilder) -> None:
+        self.models = submissions.models
+        self.limits = submissions.limits
         self._ledger = ledger
-        self._replies = replies
-        self._preparation = preparation
-        self._pools = preparation.pools
+        self._completions = completions
+        self._submissions = submissions
+        self._pools = submissions.pools
 
     async def rerank(
         self,
@@ -60,44 +62,44 @@ class RerankService:
         wait_seconds: float | None,
         idempotency: str | None = None,
     ) -> RerankResult:
-        """Submit and wait for the result.
+        """Submit an interactive job and return its result.
 
-        A caller that is cancelled meanwhile cancels its job, unless it gave an Idempotency-Key: then it may come back
-        for it. Raises WaitTimedOut past `wait_seconds` (None: the server's limit), the job going on; and what `submit`
-        and `result` raise.
+        Raises WaitTimedOut after `wait_seconds` (None: the server's limit); the job continues. Also raises what
+        `submit` and `result` raise. Cancelling this call cancels the job, except under an Idempotency-Key: the client
+        may repeat the request to get the result.
         """
         limit = self.limits.wait_seconds
         seconds = limit if wait_seconds is None else min(wait_seconds, limit)
-        submission = await self._preparation.prepare(request, dialect, owner, WorkClass.INTERACTIVE, idempotency)
+        submission = await self._submissions.build(request, dialect, owner, WorkClass.INTERACTIVE, idempotency)
         try:
-            acceptance, scores = await self._run(submission, seconds)
+            acceptance, scores = await self._submit_and_wait(submission, seconds)
         except (asyncio.CancelledError, ModelUnavailable):
             if idempotency is None:
-                await asyncio.shield(self._abandon(submission.job_id))
+                await asyncio.shield(self._cancel_abandoned(submission.job_id))
             raise
         if scores is not None:
-            job = _Answered(submission.job_id, submission.model, acceptance.created_ms)
+            job = _SucceededJob(submission.job_id, submission.model, acceptance.created_ms)
             return rank(job, submission.request, [encoding.decode_scores(scores)], submission.rest)
-        # Another submission's job may know other scores: it is read as it was accepted.
-        return await self._outcome(acceptance.job_id, None if acceptance.existing else submission)
+        # An existing job has its own known scores, which may differ from this submission's.
+        return await self._read_result(acceptance.job_id, None if acceptance.existing else submission)
 
-    async def _run(self, submission: Submission, seconds: float) -> tuple[Acceptance, bytes | None]:
-        """Submit and wait; answers which job ended, and its scores where they came with the news.
+    async def _submit_and_wait(self, submission: Submission, seconds: float) -> tuple[Acceptance, bytes | None]:
+        """Return the job that ended, and its encoded scores if the notification included them.
 
-        Raises WaitTimedOut, ModelUnavailable, or StoreDamaged when the job has vanished.
+        Raises WaitTimedOut, ModelUnavailable, or StoreDamaged when Redis has lost the job.
         """
-        with self._replies.expect(submission.job_id) as ended:
+        with self._completions.expect(submission.job_id) as completion:
             acceptance = await self._ledger.submit(submission)
-            ended.accepted = not acceptance.existing
-            if not acceptance.existing and await self._wait(ended, submission, seconds):
-                if ended.lost:
+            completion.accepted = not acceptance.existing
+            if not acceptance.existing and await self._wait(completion, submission, seconds):
+                if completion.lost:
                     raise _lost("this request")
-                return acceptance, ended.scores
+                return acceptance, completion.scores
         job_id = acceptance.job_id
         if acceptance.existing and (await self.job(job_id, submission.owner, wait_seconds=seconds)).status.final:
             return acceptance, None
         raise WaitTimedOut(
-            f"no result within {seconds:g} s; the job goes on at /v1/jobs/{job_id}",
+            f"no result within {seconds:g} s; the job continues at /v1/jobs/{job_id}",
             job_id=job_id,
             retry_after=self._pools.retry_after(submission.model),
         )
@@ -105,74 +107,75 @@ class RerankService:
     async def submit(
         self, request: RerankRequest, *, dialect: str, owner: str, idempotency: str | None = None
     ) -> JobRecord:
-        """Accept a request as a job that nobody waits for.
+        """Submit a batch job and return its record.
 
-        Raises ModelNotFound, ModelUnavailable, InvalidRequest, IdempotencyConflict.
+        Raises ModelNotFound, ModelUnavailable, InvalidRequest or IdempotencyConflict.
         """
-        submission = await self._preparation.prepare(request, dialect, owner, WorkClass.BATCH, idempotency)
+        submission = await self._submissions.build(request, dialect, owner, WorkClass.BATCH, idempotency)
         acceptance = await self._ledger.submit(submission)
         return await self.job(acceptance.job_id, owner)
 
     async def job(self, job_id: str, owner: str, *, wait_seconds: float = 0.0) -> JobRecord:
-        """A job's record, as soon as it has ended or `wait_seconds` have passed. Raises JobNotFound."""
+        """Wait up to `wait_seconds` for the job to end, and return its record. Raises JobNotFound."""
         record = await self._read(job_id, owner)
         if wait_seconds and not record.status.final:
-            with self._replies.expect(job_id) as ended:
+            with self._completions.expect(job_id) as completion:
                 record = await self._read(job_id, owner)
-                ended.accepted = True
+                completion.accepted = True
                 if not record.status.final:
-                    await self._ring(ended, min(wait_seconds, self.limits.wait_seconds))
+                    await self._is_set_within(completion, min(wait_seconds, self.limits.wait_seconds))
                     record = await self._read(job_id, owner)
         return record
 
     async def result(self, record: JobRecord) -> RerankResult:
-        """The result of a job that `job` has shown.
+        """The result of a job whose record `job` returned.
 
-        Raises JobNotFound, JobNotFinished, JobCanceled, JobExpired or ScoringFailed.
+        Raises JobNotFound, JobNotFinished, JobCanceled, JobExpired, ScoringFailed or StoreDamaged.
         """
-        return await self._outcome(record.id, None)
+        return await self._read_result(record.id, None)
 
     async def cancel(self, job_id: str, owner: str) -> JobRecord:
-        """Cancel a job that has not ended; one that has stays as it is. Raises JobNotFound."""
+        """Cancel a job and return its record. A job that has ended does not change. Raises JobNotFound."""
         await self._ledger.cancel(await self._read(job_id, owner))
         return await self._read(job_id, owner)
 
     async def delete(self, job_id: str, owner: str) -> None:
-        """Remove a job and its result, canceling it first. Raises JobNotFound."""
+        """Cancel a job if it has not ended, and remove it and its result. Raises JobNotFound."""
         if not await self._ledger.delete(await self._read(job_id, owner)):
             raise _not_found(job_id)
 
-    async def _wait(self, ended: asyncio.Event, submission: Submission, seconds: float) -> bool:
+    async def _wait(self, completion: JobCompletion, submission: Submission, seconds: float) -> bool:
         """Whether the job ended in time.
 
-        Raises ModelUnavailable when its pool fails to start meanwhile, or failed before and nobody tries again.
+        Raises ModelUnavailable when the pool's start fails during the wait, or when the last start failed before it
+        and no new attempt begins.
         """
         if not submission.sizes:
-            # It had ended when it was accepted.
+            # Without shards, the job succeeded on submission.
             return True
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
-        patient_until = loop.time() + _START_PATIENCE_SECONDS
-        known = self._pools.pool(submission.model).signals.failed_at
-        while (left := deadline - loop.time()) > 0:
-            if await self._ring(ended, min(left, _POOL_CHECK_SECONDS)):
+        restart_deadline = loop.time() + _RESTART_WAIT_SECONDS
+        failed_before = self._pools.pool(submission.model).signals.failed_at
+        while (remaining := deadline - loop.time()) > 0:
+            if await self._is_set_within(completion, min(remaining, _POOL_CHECK_SECONDS)):
                 return True
-            failed = self._pools.start_failure(submission.model)
-            if failed is not None and (failed.at != known or loop.time() >= patient_until):
-                raise unavailable(submission.model, failed)
-        return ended.is_set()
+            failure = self._pools.start_failure(submission.model)
+            if failure is not None and (failure.at != failed_before or loop.time() >= restart_deadline):
+                raise model_unavailable(submission.model, failure)
+        return completion.is_set()
 
     @staticmethod
-    async def _ring(ended: asyncio.Event, seconds: float) -> bool:
+    async def _is_set_within(completion: JobCompletion, seconds: float) -> bool:
         try:
             async with asyncio.timeout(seconds):
-                await ended.wait()
+                await completion.wait()
         except TimeoutError:
             return False
         return True
 
-    async def _abandon(self, job_id: str) -> None:
-        """Cancel the job of a caller that has left. Without Redis it is scored for nobody, and that is all."""
+    async def _cancel_abandoned(self, job_id: str) -> None:
+        """Cancel a job without a waiting client. While Redis is unreachable, the job stays and a worker scores it."""
         with suppress(StoreUnavailable):
             if (record := await self._ledger.read(job_id)) is not None:
                 await self._ledger.cancel(record)
@@ -183,35 +186,41 @@ class RerankService:
             raise _not_found(job_id)
         return record
 
-    async def _outcome(self, job_id: str, submission: Submission | None) -> RerankResult:
-        """The result of a job that has ended; `submission` when the caller still has it at hand."""
+    async def _read_result(self, job_id: str, submission: Submission | None) -> RerankResult:
+        """The result of a job that has ended. `submission` saves reading the request."""
         record, shards = await self._ledger.read_finished(job_id)
         if record is None:
             raise _not_found(job_id)
-        accepted = (submission.request, submission.rest) if submission else await self._ledger.read_request(job_id)
-        is_whole = accepted is not None and len(accepted[0].documents) == record.pairs and len(shards) == record.shards
-        if accepted is None or (record.status is JobStatus.SUCCEEDED and not is_whole):
-            # Deleted while it was read, or a part of it is lost.
+        stored = (submission.request, submission.rest) if submission else await self._ledger.read_request(job_id)
+        complete = stored is not None and len(stored[0].documents) == record.pairs and len(shards) == record.shards
+        if stored is None or (record.status is JobStatus.SUCCEEDED and not complete):
+            # The job was deleted during the read, or Redis has lost a part of it.
             if await self._ledger.read(job_id) is None:
                 raise _not_found(job_id)
             raise _lost("the result of this job")
-        request, rest = accepted
+        request, known = stored
         match record.status:
             case JobStatus.SUCCEEDED:
-                return rank(record, request, shards, rest)
+                return rank(record, request, shards, known)
             case JobStatus.FAILED:
-                raise error_of(record.failure)
+                raise _error_from_failure(record.failure)
             case JobStatus.CANCELED:
                 raise JobCanceled(f"the job {job_id} was canceled")
             case JobStatus.EXPIRED:
                 raise JobExpired(f"the job {job_id} passed its deadline before it was scored")
             case _:
-                raise JobNotFinished(f"the job {job_id} is {record.status}; its result is not there yet")
+                raise JobNotFinished(f"the job {job_id} is {record.status}; its result is not available yet")
+
+
+def _error_from_failure(failure: JobFailure | None) -> RerankqError:
+    if failure is None:
+        return InternalError("the job failed without a reason")
+    return ScoringFailed(failure.message)
 
 
 def _not_found(job_id: str) -> JobNotFound:
     return JobNotFound(f"there is no job {job_id[:100]!r}", param="id")
 
 
-def _lost(what: str) -> StoreDamaged:
-    return StoreDamaged(f"the job store has lost {what}; send it again", retry_after=RETRY_AFTER_SECONDS)
+def _lost(item: str) -> StoreDamaged:
+    return StoreDamaged(f"the job store has lost {item}; send it again", retry_after=RETRY_AFTER_SECONDS)

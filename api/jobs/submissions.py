@@ -1,7 +1,7 @@
-"""Turns a request into what the ledger accepts: its model, what of it is to be scored, its shards and doorbells.
+"""Builds a Submission for the ledger from a request: resolves the model, reads known scores, cuts shards.
 
-Refuses what cannot be served: an unknown model, too many documents, an instruction that the model has no place for, a
-model that failed to start. Stores nothing.
+Rejects requests that cannot be served: an unknown model, too many documents, an instruction for a model without a
+score template, a model that failed to start. Stores nothing.
 """
 
 from collections.abc import Sequence
@@ -18,17 +18,19 @@ from shared.models import ModelRegistry, ModelSpec
 from shared.partial_results import KnownScores, split_known
 from shared.queue.messages import MessageBuilder
 from shared.score_cache import ScoreReader
-from shared.sharding import ShardSize, cut
+from shared.sharding import ShardSize, shard_sizes
 
 MAX_QUERIES = 1000
-"""In one request. Each is a shard at least, however few documents it has."""
+"""The most runs of documents with the same query in one request. Each run is at least one shard."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`wait_seconds`: the longest wait for a result. `job_deadline_seconds`: then an unscored job expires.
+    """The limits of a submission.
 
-    `shard_tokens`: estimated tokens in one shard. `batch_window`: shards of one batch job in the queue at once.
+    `max_documents`: the most documents in one request. `wait_seconds`: the longest wait for a result.
+    `job_deadline_seconds`: a job that no worker has started by then expires. `shard_tokens`: the size of a shard in
+    estimated tokens. `batch_window`: the most shards of one batch job in the queue at once.
     """
 
     max_documents: int
@@ -38,14 +40,14 @@ class Limits:
     batch_window: int
 
 
-def unavailable(model: str, failed: StartFailure) -> ModelUnavailable:
-    """What a caller is told of a failed start."""
-    message = f"model {model!r} failed to start: {failed.reason}"
-    return ModelUnavailable(message, param="model", retry_after=failed.retry_after)
+def model_unavailable(model: str, failure: StartFailure) -> ModelUnavailable:
+    """The error for a model that failed to start."""
+    message = f"model {model!r} failed to start: {failure.reason}"
+    return ModelUnavailable(message, param="model", retry_after=failure.retry_after)
 
 
 class SubmissionBuilder:
-    """Prepares submissions; `scores` None: no score is known before it is asked for."""
+    """Builds submissions. `scores` None: the score cache is not read."""
 
     def __init__(
         self,
@@ -59,22 +61,22 @@ class SubmissionBuilder:
         self.models = models
         self.limits = limits
         self.pools = pools
-        self._envelopes = messages
+        self._messages = messages
         self._scores = scores
 
-    async def prepare(
+    async def build(
         self, request: RerankRequest, dialect: str, owner: str, work_class: WorkClass, idempotency: str | None
     ) -> Submission:
-        """A job with a fresh id. Raises ModelNotFound, InvalidRequest, ModelUnavailable."""
+        """Build a submission with a new job id. Raises ModelNotFound, InvalidRequest or ModelUnavailable."""
         spec = self.models.resolve(request.model)
-        self._refuse(request, spec)
-        rest = await self._set_apart(request, spec)
-        sizes = self._cut(request, spec, rest)
+        self._validate(request, spec)
+        known = await self._read_known_scores(request, spec)
+        sizes = self._cut_into_shards(request, spec, known)
         if sizes:
-            self.require_startable(spec.name)
+            self._require_startable(spec.name)
         job_id = new_job_id()
-        # Whoever waits gets every worker at once; a job that nobody waits for leaves room for others.
-        rung = len(sizes) if work_class is WorkClass.INTERACTIVE else min(len(sizes), self.limits.batch_window)
+        # Interactive jobs enqueue all shards at once; batch jobs enqueue a window.
+        enqueued = len(sizes) if work_class is WorkClass.INTERACTIVE else min(len(sizes), self.limits.batch_window)
         queue = queue_keys.queue_name(spec.name, work_class)
         return Submission(
             job_id=job_id,
@@ -84,34 +86,34 @@ class SubmissionBuilder:
             owner=owner,
             work_class=work_class,
             sizes=sizes,
-            messages=[self._envelopes.build(queue, job_id, shard) for shard in range(rung)],
+            messages=[self._messages.build(queue, job_id, shard) for shard in range(enqueued)],
             deadline_seconds=self.limits.job_deadline_seconds,
             idempotency=idempotency,
-            rest=rest,
+            rest=known,
         )
 
-    def require_startable(self, model: str) -> None:
-        """Raises ModelUnavailable while no start is tried. Afterwards it is work that makes one be tried again."""
-        failed = self.pools.start_failure(model)
-        if failed is not None and failed.retry_in:
-            raise unavailable(model, failed)
+    def _require_startable(self, model: str) -> None:
+        """Raise ModelUnavailable during the pause after a failed start. After it, new jobs trigger the next start."""
+        failure = self.pools.start_failure(model)
+        if failure is not None and failure.retry_in:
+            raise model_unavailable(model, failure)
 
-    def _refuse(self, request: RerankRequest, spec: ModelSpec) -> None:
+    def _validate(self, request: RerankRequest, spec: ModelSpec) -> None:
         if len(request.documents) > self.limits.max_documents:
             raise InvalidRequest(
                 f"documents: at most {self.limits.max_documents} in one request, got {len(request.documents)}",
                 param="documents",
             )
-        if _has_own_queries(request) and sum(1 for _ in _by_query(request.documents)) > MAX_QUERIES:
-            raise InvalidRequest(f"queries: at most {MAX_QUERIES} different ones in one request", param="queries")
+        if _has_own_queries(request) and sum(1 for _ in _runs_by_query(request.documents)) > MAX_QUERIES:
+            raise InvalidRequest(f"queries: at most {MAX_QUERIES} different queries in one request", param="queries")
         if request.instruction is not None and spec.score_template is None:
             raise InvalidRequest(
                 f"instruction: model {spec.name!r} has no score template to put it into", param="instruction"
             )
 
-    async def _set_apart(self, request: RerankRequest, spec: ModelSpec) -> KnownScores | None:
-        """What of the request needs no worker; None when all of it does."""
-        # Of a listwise model a score depends on all that was asked together; the rest is known by one query's texts.
+    async def _read_known_scores(self, request: RerankRequest, spec: ModelSpec) -> KnownScores | None:
+        """The documents that need no worker: cached scores and repeated texts. None when there are none."""
+        # A listwise model scores all documents together, and the cache is read for one query only.
         if spec.listwise or _has_own_queries(request):
             return None
         texts = [document.text for document in request.documents]
@@ -119,19 +121,19 @@ class SubmissionBuilder:
             return split_known(texts, {}) if len(texts) > 1 else None
         return split_known(texts, await self._scores.read(spec, request, list(dict.fromkeys(texts))))
 
-    def _cut(self, request: RerankRequest, spec: ModelSpec, rest: KnownScores | None) -> list[ShardSize]:
-        documents = request.documents if rest is None else rest.scored(request.documents)
+    def _cut_into_shards(self, request: RerankRequest, spec: ModelSpec, known: KnownScores | None) -> list[ShardSize]:
+        documents = request.documents if known is None else known.documents_to_score(request.documents)
         if _has_own_queries(request):
-            # A worker asks its engine about one query at a time.
-            runs = [(query or "", list(run)) for query, run in _by_query(documents)]
+            # A shard has one query.
+            runs = [(query or "", list(run)) for query, run in _runs_by_query(documents)]
             return [size for query, run in runs for size in self._cut_run(request, spec, query, run)]
         return self._cut_run(request, spec, request.query, documents)
 
     def _cut_run(
         self, request: RerankRequest, spec: ModelSpec, query: str, documents: Sequence[Document]
     ) -> list[ShardSize]:
-        """The sizes of the shards of documents that have the same query."""
-        return cut(
+        """The sizes of the shards for documents with the same query."""
+        return shard_sizes(
             query,
             [document.text for document in documents],
             None if spec.listwise else self.limits.shard_tokens,
@@ -142,10 +144,10 @@ class SubmissionBuilder:
 
 
 def _has_own_queries(request: RerankRequest) -> bool:
-    """Whether each document has a query of its own; see Document."""
+    """Whether each document has its own query; see Document."""
     return bool(request.documents) and request.documents[0].query is not None
 
 
-def _by_query(documents: Sequence[Document]) -> "groupby[str | None, Document]":
-    """Neighbours that have the same query, together."""
+def _runs_by_query(documents: Sequence[Document]) -> "groupby[str | None, Document]":
+    """Runs of consecutive documents with the same query."""
     return groupby(documents, key=lambda document: document.query)

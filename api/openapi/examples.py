@@ -71,21 +71,21 @@ ERRORS: tuple[RerankqError, ...] = (
     ModelNotFound(f"model 'nope' is not served here; served: {EXAMPLE_MODEL}", param="model"),
     JobNotFound(f"there is no job {EXAMPLE_JOB_ID!r}", param="id"),
     JobCanceled(f"the job {EXAMPLE_JOB_ID} was canceled"),
-    RequestTimedOut("nothing more of the body came for 30 s"),
+    RequestTimedOut("no more body data arrived within 30 s"),
     PayloadTooLarge("the body is over the limit of 33554432 bytes"),
     IdempotencyConflict("this Idempotency-Key stands for another request", param="Idempotency-Key"),
     ScoringFailed("the worker failed on this job; its log says why"),
-    InternalError(f"a fault on our side; the log has it under the request id {REQUEST_ID}"),
+    InternalError(f"internal error; the server log has the details under request id {REQUEST_ID}"),
     ModelUnavailable(f"model {EXAMPLE_MODEL!r} failed to start: the weights are not there", param="model"),
     StoreUnavailable("the job store cannot be reached; try again"),
     StoreDamaged("the job store has lost this request; send it again"),
     JobExpired(f"the job {EXAMPLE_JOB_ID} passed its deadline before it was scored"),
     WaitTimedOut(
-        f"no result within 60 s; the job goes on at /v1/jobs/{EXAMPLE_JOB_ID}", job_id=EXAMPLE_JOB_ID, retry_after=1
+        f"no result within 60 s; the job continues at /v1/jobs/{EXAMPLE_JOB_ID}", job_id=EXAMPLE_JOB_ID, retry_after=1
     ),
 )
 """One of each that a rerank request may be answered with."""
-NOT_FINISHED = JobNotFinished(f"the job {EXAMPLE_JOB_ID} is running; its result is not there yet")
+NOT_FINISHED = JobNotFinished(f"the job {EXAMPLE_JOB_ID} is running; its result is not available yet")
 
 
 def answer_to(dialect: Dialect, body: JsonObject) -> tuple[int, Any]:

@@ -9,7 +9,7 @@ from api import VERSION
 from api.dependencies import AppStateDep, OwnerDep
 from api.dialects.registry import Family, mounted_families
 from api.dialects.tei import TeiInfo, describe_model
-from api.http.request_body import json_response
+from api.http.responses import json_response
 from api.openapi.schemas import EXAMPLE_MODEL, ClusterAuth, response_doc
 from api.routes.models import LIST_RESPONSES, list_models
 from api.routes.operations import HEALTH_RESPONSES, health
@@ -52,16 +52,16 @@ def _elsewhere(prefix: str, paths: Iterable[str]) -> Iterator[str]:
     return (prefix + path for path in paths if prefix or path not in _EVERYBODYS)
 
 
-async def read_cluster_auth(parts: AppStateDep) -> Response:
+async def read_cluster_auth(state: AppStateDep) -> Response:
     """Asked without a key, by clients that want to know whether to send one."""
-    return json_response({"auth": await parts.authenticator.required()})
+    return json_response({"auth": await state.authenticator.required()})
 
 
-async def read_info(parts: AppStateDep, _: OwnerDep) -> Response:
+async def read_info(state: AppStateDep, _: OwnerDep) -> Response:
     """What clients of Text Embeddings Inference ask first."""
-    settings = parts.settings
+    settings = state.settings
     described = describe_model(
-        parts.service.models.default,
+        state.service.models.default,
         max_documents=settings.max_documents,
         shard_tokens=settings.shard_tokens,
         version=VERSION,

@@ -7,7 +7,9 @@ from fastapi import APIRouter, Request, Response
 
 from api.dependencies import AppStateDep, OwnerDep
 from api.dialects.registry import dialect_by_name
-from api.http.request_body import cancel_on_disconnect, json_response, read_prefer_header
+from api.http.disconnects import cancel_on_disconnect
+from api.http.request_headers import read_prefer_header
+from api.http.responses import json_response
 from api.openapi.schemas import EXAMPLE_JOB, EXAMPLE_JOB_DONE, Job, response_doc
 from shared.ledger.job_record import JobRecord, JobStatus
 
@@ -31,33 +33,33 @@ _RESULTS: _Responses = {
 
 
 @router.get("/{job_id}", responses=_READ)
-async def read_job(job_id: str, request: Request, parts: AppStateDep, owner: OwnerDep) -> Response:
+async def read_job(job_id: str, request: Request, state: AppStateDep, owner: OwnerDep) -> Response:
     """A job's state and progress. `Prefer: wait=N` answers when it has ended, after N seconds at the latest."""
     preference = read_prefer_header(request)
     seconds = preference.wait_seconds or 0.0
-    record = await cancel_on_disconnect(request, parts.service.job(job_id, owner, wait_seconds=seconds))
+    record = await cancel_on_disconnect(request, state.service.job(job_id, owner, wait_seconds=seconds))
     applied = {"Preference-Applied": preference.applied} if seconds and preference.applied else None
     return json_response(describe(record), headers=applied)
 
 
 @router.get("/{job_id}/results", responses=_RESULTS)
-async def read_results(job_id: str, parts: AppStateDep, owner: OwnerDep) -> Response:
+async def read_results(job_id: str, state: AppStateDep, owner: OwnerDep) -> Response:
     """A finished job's result, byte for byte what the waiting call would have got, in the dialect that asked."""
-    record = await parts.service.job(job_id, owner)
-    result = await parts.service.result(record)
+    record = await state.service.job(job_id, owner)
+    result = await state.service.result(record)
     return json_response(dialect_by_name(record.dialect).render(result))
 
 
 @router.post("/{job_id}/cancel", responses=_CANCEL)
-async def cancel_job(job_id: str, parts: AppStateDep, owner: OwnerDep) -> Response:
+async def cancel_job(job_id: str, state: AppStateDep, owner: OwnerDep) -> Response:
     """Cancel a job. One that has ended stays as it is."""
-    return json_response(describe(await parts.service.cancel(job_id, owner)))
+    return json_response(describe(await state.service.cancel(job_id, owner)))
 
 
 @router.delete("/{job_id}", status_code=204, responses={404: _NOT_FOUND})
-async def delete_job(job_id: str, parts: AppStateDep, owner: OwnerDep) -> Response:
+async def delete_job(job_id: str, state: AppStateDep, owner: OwnerDep) -> Response:
     """Remove a job and its result; one that has not ended is canceled first."""
-    await parts.service.delete(job_id, owner)
+    await state.service.delete(job_id, owner)
     return Response(status_code=204)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from api.dependencies import AppState, AppStateDep, OwnerDep
-from api.http.request_body import json_response
+from api.http.responses import json_response
 from api.openapi.schemas import EXAMPLE_MODEL_BODY, ServedModel, ServedModels, response_doc
 from shared.models import ModelSpec
 
@@ -21,20 +21,20 @@ _MODEL_RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 @router.get("", responses=LIST_RESPONSES)
-async def list_models(parts: AppStateDep, _: OwnerDep) -> Response:
+async def list_models(state: AppStateDep, _: OwnerDep) -> Response:
     """Every model, the default one first, and how many workers it has."""
-    models = [_describe(parts, spec) for spec in parts.service.models.specs]
+    models = [_describe(state, spec) for spec in state.service.models.specs]
     return json_response({"object": "list", "data": models})
 
 
 @router.get("/{name:path}", responses=_MODEL_RESPONSES)
-async def read_model(name: str, parts: AppStateDep, _: OwnerDep) -> Response:
+async def read_model(name: str, state: AppStateDep, _: OwnerDep) -> Response:
     """One model, by its name or an alias."""
-    return json_response(_describe(parts, parts.service.models.resolve(name)))
+    return json_response(_describe(state, state.service.models.resolve(name)))
 
 
-def _describe(parts: AppState, spec: ModelSpec) -> dict[str, Any]:
-    signals = parts.pools.pool(spec.name).signals
+def _describe(state: AppState, spec: ModelSpec) -> dict[str, Any]:
+    signals = state.pools.pool(spec.name).signals
     return {
         "id": spec.name,
         "object": "model",

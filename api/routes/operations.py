@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 
 from api import VERSION
 from api.dependencies import AppState, AppStateDep, OwnerDep
-from api.http.request_body import json_response
+from api.http.responses import json_response
 from api.metrics import CONTENT_TYPE
 from api.openapi.schemas import EXAMPLE_MODEL, Health, Readiness, response_doc
 from shared.pools.signals import PoolSignals
@@ -40,30 +40,30 @@ async def health() -> Response:
 
 
 @router.get("/ready", responses=_READY_RESPONSES)
-async def ready(parts: AppStateDep) -> Response:
+async def ready(state: AppStateDep) -> Response:
     """200 when Redis answers: a request that comes now is accepted, and wakes a pool that sleeps. 503 otherwise."""
-    store = parts.pools.store_reachable
+    store = state.pools.store_reachable
     body = {
         "status": "ready" if store else "not ready",
         "store": "reachable" if store else "unreachable",
-        "models": {name: _describe(parts, name, pool.signals) for name, pool in parts.pools.all().items()},
+        "models": {name: _describe(state, name, pool.signals) for name, pool in state.pools.all().items()},
     }
     return json_response(body, 200 if store else 503, None if store else {"Retry-After": "1"})
 
 
 @router.get("/metrics", include_in_schema=False)
-async def metrics(parts: AppStateDep, _: OwnerDep) -> Response:
+async def metrics(state: AppStateDep, _: OwnerDep) -> Response:
     """Everything for Prometheus, in its text format; 503 without Redis."""
-    return Response(parts.metrics.render(await parts.pools.look()), media_type=CONTENT_TYPE)
+    return Response(state.metrics.render(await state.pools.fetch()), media_type=CONTENT_TYPE)
 
 
-def _describe(parts: AppState, name: str, signals: PoolSignals) -> dict[str, Any]:
+def _describe(state: AppState, name: str, signals: PoolSignals) -> dict[str, Any]:
     described: dict[str, Any] = {
         "ready": signals.ready,
         "starting": signals.starting,
         "draining": signals.draining,
     }
     # Others' mishaps are nobody's business once the model is served.
-    if (failed := parts.pools.start_failure(name)) is not None:
+    if (failed := state.pools.start_failure(name)) is not None:
         described["failure"] = failed.reason
     return described

@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from api.dependencies import AppStateDep, OwnerDep
-from api.http.request_body import json_response
+from api.http.responses import json_response
 from api.openapi.schemas import EXAMPLE_POOL, Pools, response_doc
 from api.openapi.schemas import Pool as PoolBody
 from api.pool_monitor import PoolSnapshot
@@ -24,17 +24,17 @@ _POOL_RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 @router.get("", responses=_LIST_RESPONSES)
-async def list_pools(parts: AppStateDep, _: OwnerDep) -> Response:
+async def list_pools(state: AppStateDep, _: OwnerDep) -> Response:
     """Every model's pool, as it is now."""
-    pools = await parts.pools.look()
+    pools = await state.pools.fetch()
     return json_response({"object": "list", "data": [describe(pool) for pool in pools.values()]})
 
 
 @router.get("/{name:path}", responses=_POOL_RESPONSES)
-async def read_pool(name: str, parts: AppStateDep, _: OwnerDep) -> Response:
+async def read_pool(name: str, state: AppStateDep, _: OwnerDep) -> Response:
     """One model's pool, by the model's name or an alias."""
-    model = parts.service.models.resolve(name).name
-    return json_response(describe((await parts.pools.look())[model]))
+    model = state.service.models.resolve(name).name
+    return json_response(describe((await state.pools.fetch())[model]))
 
 
 def describe(pool: PoolSnapshot) -> dict[str, Any]:

@@ -8,14 +8,10 @@ from fastapi import APIRouter, Request, Response
 from api.dependencies import AppState, get_app_state, get_owner
 from api.dialects.base import Dialect
 from api.dialects.registry import Family, mounted_families
-from api.http.prefer_header import WaitPreference
-from api.http.request_body import (
-    cancel_on_disconnect,
-    json_response,
-    read_idempotency_key,
-    read_json_object,
-    read_prefer_header,
-)
+from api.http.disconnects import cancel_on_disconnect
+from api.http.request_body import read_json_object
+from api.http.request_headers import WaitPreference, read_idempotency_key, read_prefer_header
+from api.http.responses import json_response
 from api.jobs.fallbacks import try_models
 from api.routes.jobs import describe
 from shared.contracts import RerankRequest, RerankResult
@@ -46,29 +42,29 @@ def make_router(root: Family) -> APIRouter:
 def _handler(dialect: Dialect) -> Callable[..., Awaitable[Response]]:
     async def rerank(request: Request) -> Response:
         # Asked for here, and not as dependencies: FastAPI takes longer over those than both of them need.
-        parts = await get_app_state(request)
-        owner = await get_owner(request, parts)
-        body = await read_json_object(request, parts.settings.max_body_bytes)
+        state = await get_app_state(request)
+        owner = await get_owner(request, state)
+        body = await read_json_object(request, state.settings.max_body_bytes)
         spoken = dialect.dialect_for_body(body)
         parsed = spoken.parse(body)
         preference = read_prefer_header(request)
         if preference.job_after and not preference.wait_seconds:
-            return await _submit(request, parts, spoken, owner, parsed, preference)
-        return await _wait(request, parts, spoken, owner, parsed, preference)
+            return await _submit(request, state, spoken, owner, parsed, preference)
+        return await _wait(request, state, spoken, owner, parsed, preference)
 
     return rerank
 
 
 async def _submit(
     request: Request,
-    parts: AppState,
+    state: AppState,
     dialect: Dialect,
     owner: str,
     parsed: RerankRequest,
     preference: WaitPreference,
 ) -> Response:
     async def attempt(asked: RerankRequest, key: str | None, _: float | None) -> JobRecord:
-        return await parts.service.submit(asked, dialect=dialect.name, owner=owner, idempotency=key)
+        return await state.service.submit(asked, dialect=dialect.name, owner=owner, idempotency=key)
 
     record = await try_models(parsed, attempt, idempotency=read_idempotency_key(request))
     return accepted(record, preference)
@@ -76,18 +72,18 @@ async def _submit(
 
 async def _wait(
     request: Request,
-    parts: AppState,
+    state: AppState,
     dialect: Dialect,
     owner: str,
     parsed: RerankRequest,
     preference: WaitPreference,
 ) -> Response:
     async def attempt(asked: RerankRequest, key: str | None, seconds: float | None) -> RerankResult:
-        return await parts.service.rerank(
+        return await state.service.rerank(
             asked, dialect=dialect.name, owner=owner, wait_seconds=seconds, idempotency=key
         )
 
-    limit = parts.settings.wait_seconds if parsed.fallbacks else None
+    limit = state.settings.wait_seconds if parsed.fallbacks else None
     seconds = limit if preference.wait_seconds is None else preference.wait_seconds
     key = read_idempotency_key(request)
     try:
@@ -95,7 +91,7 @@ async def _wait(
     except WaitTimedOut as error:
         if not preference.job_after:
             raise
-        return accepted(await parts.service.job(error.job_id, owner), preference)
+        return accepted(await state.service.job(error.job_id, owner), preference)
     return ranked(dialect, result, preference)
 
 

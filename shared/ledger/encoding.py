@@ -16,8 +16,8 @@ _DOCUMENTS = TypeAdapter(list[Document])
 
 class _StoredKnownScores(BaseModel):
     documents: list[Document]
-    known: dict[int, PairScore] = {}
-    repeats: dict[int, int] = {}
+    scores: dict[int, PairScore] = {}
+    duplicates: dict[int, int] = {}
 
 
 def encode_request(request: RerankRequest) -> bytes:
@@ -39,7 +39,9 @@ def decode_request(payload: bytes, slices: Iterable[bytes]) -> RerankRequest:
 def encode_known_scores(rest: KnownScores, documents: Sequence[Document]) -> bytes:
     """The part of a request that no shard holds; `documents` are all of the request's."""
     apart = [documents[position] for position in rest.positions()]
-    stored = _StoredKnownScores.model_construct(documents=apart, known=dict(rest.known), repeats=dict(rest.repeats))
+    stored = _StoredKnownScores.model_construct(
+        documents=apart, scores=dict(rest.scores), duplicates=dict(rest.duplicates)
+    )
     return stored.model_dump_json(exclude_defaults=True).encode()
 
 
@@ -58,7 +60,7 @@ def decode_full_request(
     if rest is None:
         return request, None
     stored = _StoredKnownScores.model_validate_json(rest)
-    apart = KnownScores(stored.known, stored.repeats)
+    apart = KnownScores(stored.scores, stored.duplicates)
     documents = merge_documents(apart, stored.documents, request.documents)
     return request.model_copy(update={"documents": documents}), apart
 

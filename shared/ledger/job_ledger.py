@@ -275,7 +275,7 @@ def _slices(submission: Submission) -> list[bytes]:
     """Each shard's documents."""
     documents = submission.request.documents
     if submission.rest is not None:
-        documents = submission.rest.scored(documents)
+        documents = submission.rest.documents_to_score(documents)
     slices: list[bytes] = []
     start = 0
     for size in submission.sizes:

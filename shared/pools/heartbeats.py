@@ -1,7 +1,7 @@
-"""Workers' heartbeats: how everybody knows which models have a worker, how fast it is, and why one has not.
+"""Heartbeats of workers in Redis: the state, throughput and start failures of each worker of a pool.
 
-A heartbeat is a hint with an age, never the truth about a job. A worker writes its own; anybody reads all. What a
-worker has measured of itself is kept beside them, for the time when there is none.
+Each worker writes its own heartbeat; the API and the autoscaler read all. A heartbeat may be outdated, so it never
+decides the state of a job. The measured start time and throughput are stored apart, and remain when no worker runs.
 """
 
 import json
@@ -21,16 +21,16 @@ from shared.store.scripts import script_source
 
 INTERVAL_SECONDS = 2.0
 STALE_SECONDS = 10.0
-"""A worker that was silent for this long is taken for gone. Five beats: a busy machine may swallow some."""
+"""A worker without a heartbeat for this long counts as dead. Five intervals: a busy machine may delay some."""
 FAILURE_SECONDS = 300.0
-"""How long the reason of a failed start is told to callers."""
+"""How long a failed start makes the API reject requests, with its reason."""
 _HASH_SECONDS = 3600
-"""Also how long a failed start counts: until a worker is ready, at most."""
-_MEASURED_SECONDS = 30 * 86_400
+"""Also how long a failed start counts for the backoff, unless a worker becomes ready earlier."""
+_MEASUREMENT_SECONDS = 30 * 86_400
 
 
 class WorkerState(StrEnum):
-    """Where a worker stands. One that drains goes on with what it has, and takes nothing new."""
+    """The state of a worker. A draining worker finishes its shards and claims no more."""
 
     STARTING = "starting"
     READY = "ready"
@@ -40,10 +40,10 @@ class WorkerState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """One worker's last word. Times are Unix seconds of its own clock, 0 where not yet.
+    """The last heartbeat of one worker. Times are Unix seconds by the worker's clock, 0 when not reached yet.
 
-    `reason` says why a failed one failed. `held` is how many shards it has in hand; `tokens_per_second`, None until it
-    is known, how many estimated tokens it gets done while it has any.
+    `reason` explains a failed start. `held` is the number of claimed shards. `tokens_per_second` is the throughput in
+    estimated tokens, ignoring idle time; None until it is measured.
     """
 
     worker: str
@@ -65,7 +65,7 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class PoolHealth:
-    """What the heartbeats of one model's workers add up to. `failure` is the last failed start's reason."""
+    """The workers of one pool, counted by state. `failure` is the reason of the last recent failed start."""
 
     ready: int
     starting: int
@@ -74,17 +74,17 @@ class PoolHealth:
 
     @property
     def down(self) -> bool:
-        """No worker is up or coming, and the last one that tried has failed."""
+        """Whether no worker is ready or starting, and the last start failed."""
         return not self.ready and not self.starting and self.failure is not None
 
 
 def worker_name(pid: int | None = None) -> str:
-    """The name of a worker process of this host, by default of this process."""
+    """The worker name of a process on this host, by default of this process."""
     return f"{socket.gethostname()}-{os.getpid() if pid is None else pid}"
 
 
 def summarize(fields: Mapping[bytes, bytes], now: float) -> PoolHealth:
-    """Add up the heartbeats of one pool's hash at Unix time `now`."""
+    """Summarize the heartbeat hash of one pool at Unix time `now`."""
     beats = read_heartbeats(fields)
     states = [beat.state for beat in beats if beat.alive(now)]
     failures = sorted((beat for beat in beats if beat.recent_failure(now)), key=lambda beat: beat.at)
@@ -97,7 +97,7 @@ def summarize(fields: Mapping[bytes, bytes], now: float) -> PoolHealth:
 
 
 def read_heartbeats(fields: Mapping[bytes, bytes]) -> list[Heartbeat]:
-    """The heartbeats in one pool's hash; one that another version wrote and this one cannot read is left out."""
+    """The heartbeats in the hash of one pool. Skips those that cannot be parsed, for instance from another version."""
     return [beat for payload in fields.values() if (beat := _decode(payload)) is not None]
 
 
@@ -112,16 +112,17 @@ def _decode(payload: bytes) -> Heartbeat | None:
 
 
 class HeartbeatWriter:
-    """Writes one worker's heartbeats, and clears away those of workers long gone. Raises redis.RedisError.
+    """Writes the heartbeats of one worker, and removes stale ones of its pool. Raises redis.RedisError.
 
-    Whoever started a worker that died before it was ready writes its failure in its name (see `worker_name`).
+    When a worker process dies before it is ready, its parent writes the failure under the worker's name (see
+    `worker_name`).
     """
 
     def __init__(self, client: redis.Redis, model: str, worker: str, started_at: float | None = None) -> None:
-        """`started_at`: when the worker's process began, Unix seconds; by default now."""
+        """`started_at`: the start of the worker process in Unix seconds, by default now."""
         self._client = client
         self._key = pool_keys.workers(model)
-        self._measured_key = pool_keys.measurements(model)
+        self._measurements_key = pool_keys.measurements(model)
         self._write: Any = client.register_script(script_source("heartbeat"))
         began = time.time() if started_at is None else started_at
         self._beat = Heartbeat(worker=worker, state=WorkerState.STARTING, at=0.0, started_at=began)
@@ -129,46 +130,46 @@ class HeartbeatWriter:
     def beat(
         self, state: WorkerState, reason: str = "", *, held: int = 0, tokens_per_second: float | None = None
     ) -> None:
-        """Say where this worker stands, and what it has measured."""
+        """Write a heartbeat, and store the measured start time and throughput."""
         now = time.time()
-        measured: dict[str, float] = {}
+        measurements: dict[str, float] = {}
         beat = replace(self._beat, state=state, at=now, reason=reason, held=held, tokens_per_second=tokens_per_second)
         if state is WorkerState.READY and not beat.ready_at:
             beat = replace(beat, ready_at=now)
-            measured["start_seconds"] = round(now - beat.started_at, 3)
+            measurements["start_seconds"] = round(now - beat.started_at, 3)
         if tokens_per_second is not None:
-            measured["tokens_per_second"] = round(tokens_per_second, 3)
-        fields = [part for field in measured.items() for part in field]
+            measurements["tokens_per_second"] = round(tokens_per_second, 3)
+        fields = [part for field in measurements.items() for part in field]
         self._write(
-            keys=[self._key, self._measured_key],
-            args=[beat.worker, json.dumps(asdict(beat)), _HASH_SECONDS, _MEASURED_SECONDS, *fields],
+            keys=[self._key, self._measurements_key],
+            args=[beat.worker, json.dumps(asdict(beat)), _HASH_SECONDS, _MEASUREMENT_SECONDS, *fields],
         )
-        # Only now: a first word that was not heard is said again.
+        # Only after a successful write, so that the next heartbeat repeats measurements that a failed write lost.
         self._beat = beat
 
     def fail(self, reason: str) -> None:
-        """Say that this worker could not start. Failures that count no more are removed."""
+        """Record that this worker failed to start, and remove failures that no longer count."""
         self.beat(WorkerState.FAILED, reason)
         now = time.time()
         self._remove(lambda beat: beat is None or (beat.state is WorkerState.FAILED and now - beat.at >= _HASH_SECONDS))
 
-    def forget_others(self) -> list[Heartbeat]:
-        """Remove what nobody needs any more: silent workers, and failures that a ready worker has outlived.
+    def remove_stale(self) -> list[Heartbeat]:
+        """Remove the heartbeats of dead and failed workers. Returns those of the other live workers.
 
-        Answers the other workers' heartbeats that are left.
+        A worker calls this when it is ready, which also resets the count of failed starts.
         """
         now = time.time()
-        left = self._remove(lambda beat: beat is None or not beat.alive(now))
-        return [beat for beat in left if beat.worker != self._beat.worker]
+        remaining = self._remove(lambda beat: beat is None or not beat.alive(now))
+        return [beat for beat in remaining if beat.worker != self._beat.worker]
 
     def leave(self) -> None:
-        """Remove this worker."""
+        """Remove this worker's heartbeat."""
         self._client.hdel(self._key, self._beat.worker)
 
-    def _remove(self, unwanted: Callable[[Heartbeat | None], bool]) -> list[Heartbeat]:
+    def _remove(self, is_unwanted: Callable[[Heartbeat | None], bool]) -> list[Heartbeat]:
         fields: Mapping[bytes, bytes] = self._client.hgetall(self._key)  # type: ignore[assignment]
         beats = {name: _decode(payload) for name, payload in fields.items()}
-        names = [name for name, beat in beats.items() if unwanted(beat)]
+        names = [name for name, beat in beats.items() if is_unwanted(beat)]
         if names:
             self._client.hdel(self._key, *names)
         return [beat for name, beat in beats.items() if beat is not None and name not in names]

@@ -1,7 +1,7 @@
-"""What can be seen of the pools: their load, their workers, what these have measured. Read in one round trip.
+"""Reads the load, the workers and the measurements of all pools from Redis in one round trip.
 
-The load is counted by the ledger's scripts as it changes (lua/_common.lua), the workers are their own heartbeats.
-Decides nothing: see shared.pools.scaling.
+The ledger's scripts count the load (store/lua/_common.lua); the workers write heartbeats. Decides nothing: see
+shared.pools.scaling.
 """
 
 import math
@@ -19,10 +19,10 @@ from shared.pools.heartbeats import Heartbeat, WorkerState, read_heartbeats
 
 @dataclass(frozen=True, slots=True)
 class ClassLoad:
-    """The work of one class that has not ended; tokens as shared.sharding estimates them.
+    """The unfinished work of one class. Tokens are the estimates of shared.sharding.
 
-    `running_jobs` of the `jobs` were begun. `running` pairs and tokens are in a worker's hands, `queued` ones in
-    nobody's.
+    Pairs and tokens are `running` while a worker holds a lease on their shard, and `queued` otherwise. `running_jobs`
+    counts those of the `jobs` of which a worker has claimed a shard.
     """
 
     jobs: int = 0
@@ -34,20 +34,20 @@ class ClassLoad:
 
     @property
     def queued_jobs(self) -> int:
-        """Jobs of which nothing was begun."""
+        """Jobs of which no shard was claimed yet."""
         return self.jobs - self.running_jobs
 
 
 @dataclass(frozen=True, slots=True)
 class PoolSignals:
-    """One pool, as it is now. What is None was never measured, or so long ago that it is forgotten.
+    """The present state of one pool. None means not measured, or measured too long ago.
 
-    `oldest_seconds`: since the oldest job that has not ended came, 0 when there is none. `idle_seconds`: since a job
-    last came or ended. `shards`: those not done, the number that KEDA's redis trigger reads.
-    `busy_workers` had something in hand at their last heartbeat. `failures`: starts that failed since a worker was
-    ready, those side by side counted once; `failed_at`, Unix seconds, and `failure` tell of the last one.
-    `tokens_per_second`: what one worker gets done while it has something to do. `start_seconds`: from a worker's first
-    breath until it was ready. `workers`: the last words of those alive.
+    `oldest_seconds`: age of the oldest unfinished job, 0 without one. `idle_seconds`: time since a job was submitted or
+    ended. `shards`: number of shards not done, which KEDA's redis trigger reads, too.
+    `busy_workers`: workers that held a shard at their last heartbeat. `failures`: failed starts since a worker was last
+    ready, where concurrent ones count once; `failed_at` (Unix seconds) and `failure` (reason) describe the last one.
+    `tokens_per_second`: throughput of one worker, ignoring idle time. `start_seconds`: time from the start of a worker
+    process until it was ready. `workers`: last heartbeats of the live workers.
     """
 
     model: str
@@ -69,21 +69,21 @@ class PoolSignals:
 
 
 async def read_signals(client: redis.asyncio.Redis, models: Sequence[str], now: float) -> dict[str, PoolSignals]:
-    """Every pool's signals at Unix time `now`. Raises redis.RedisError or OSError."""
+    """The signals of each model's pool at Unix time `now`. Raises redis.RedisError or OSError."""
     async with client.pipeline(transaction=False) as pipe:
-        _ask(pipe, models)
-        return _understand(models, await pipe.execute(), now)
+        _queue_reads(pipe, models)
+        return _parse_replies(models, await pipe.execute(), now)
 
 
 def read_signals_blocking(client: redis.Redis, models: Sequence[str], now: float) -> dict[str, PoolSignals]:
-    """The same for who has no event loop; blocks. Raises redis.RedisError or OSError."""
+    """`read_signals` for a blocking client."""
     with client.pipeline(transaction=False) as pipe:
-        _ask(pipe, models)
-        return _understand(models, pipe.execute(), now)
+        _queue_reads(pipe, models)
+        return _parse_replies(models, pipe.execute(), now)
 
 
-def _ask(pipe: Any, models: Sequence[str]) -> None:
-    # Jobs are timed by Redis's clock, so their ages are taken by it too.
+def _queue_reads(pipe: Any, models: Sequence[str]) -> None:
+    # Jobs have timestamps of Redis's clock, so their ages are computed with it too.
     pipe.time()
     for model in models:
         for work_class in WorkClass:
@@ -96,48 +96,49 @@ def _ask(pipe: Any, models: Sequence[str]) -> None:
         pipe.hgetall(pool_keys.measurements(model))
 
 
-def _understand(models: Sequence[str], answers: Sequence[Any], now: float) -> dict[str, PoolSignals]:
-    rest = iter(answers)
-    seconds, microseconds = next(rest)
-    return {model: _read_pool(model, rest, int(seconds) + int(microseconds) / 1e6, now) for model in models}
+def _parse_replies(models: Sequence[str], replies: Sequence[Any], now: float) -> dict[str, PoolSignals]:
+    remaining = iter(replies)
+    seconds, microseconds = next(remaining)
+    redis_now = int(seconds) + int(microseconds) / 1e6
+    return {model: _parse_pool(model, remaining, redis_now, now) for model in models}
 
 
-def _read_pool(model: str, answers: Iterator[Any], redis_now: float, now: float) -> PoolSignals:
+def _parse_pool(model: str, replies: Iterator[Any], redis_now: float, now: float) -> PoolSignals:
     jobs: dict[WorkClass, int] = {}
-    came: list[float] = []
+    accepted_at: list[float] = []
     for work_class in WorkClass:
-        jobs[work_class] = next(answers)
-        came += [at_ms / 1000 for _ in ("the oldest", "the newest") for _, at_ms in next(answers)]
-    load, shards, beats, measured = (next(answers) for _ in range(4))
-    workers = read_heartbeats(beats)
+        jobs[work_class] = next(replies)
+        accepted_at += [at_ms / 1000 for _ in ("oldest", "newest") for _, at_ms in next(replies)]
+    load, shards, heartbeats, measurements = (next(replies) for _ in range(4))
+    workers = read_heartbeats(heartbeats)
     alive = tuple(beat for beat in workers if beat.alive(now))
     states = [beat.state for beat in alive]
     failures = sorted((beat for beat in workers if beat.state is WorkerState.FAILED), key=lambda beat: beat.at)
     ended_ms = _number(load, b"ended_ms")
-    changed = came + ([] if ended_ms is None else [ended_ms / 1000])
+    active_at = accepted_at + ([] if ended_ms is None else [ended_ms / 1000])
     return PoolSignals(
         model=model,
-        interactive=_load_of(WorkClass.INTERACTIVE, jobs, load),
-        batch=_load_of(WorkClass.BATCH, jobs, load),
-        oldest_seconds=max(0.0, redis_now - min(came)) if came else 0.0,
-        idle_seconds=max(0.0, redis_now - max(changed)) if changed else None,
+        interactive=_class_load(WorkClass.INTERACTIVE, jobs, load),
+        batch=_class_load(WorkClass.BATCH, jobs, load),
+        oldest_seconds=max(0.0, redis_now - min(accepted_at)) if accepted_at else 0.0,
+        idle_seconds=max(0.0, redis_now - max(active_at)) if active_at else None,
         shards=shards,
         starting=states.count(WorkerState.STARTING),
         ready=states.count(WorkerState.READY),
         draining=states.count(WorkerState.DRAINING),
         busy_workers=frozenset(beat.worker for beat in alive if beat.held),
-        failures=_count_tries(failures),
+        failures=_count_attempts(failures),
         failed_at=failures[-1].at if failures else None,
         failure=failures[-1].reason if failures else None,
-        tokens_per_second=_rate(alive, measured),
-        start_seconds=_number(measured, b"start_seconds"),
+        tokens_per_second=_throughput(alive, measurements),
+        start_seconds=_number(measurements, b"start_seconds"),
         workers=alive,
     )
 
 
-def _load_of(work_class: WorkClass, jobs: Mapping[WorkClass, int], load: Mapping[bytes, bytes]) -> ClassLoad:
-    def count(what: str) -> int:
-        return int(_number(load, f"{work_class}:{what}".encode()) or 0)
+def _class_load(work_class: WorkClass, jobs: Mapping[WorkClass, int], load: Mapping[bytes, bytes]) -> ClassLoad:
+    def count(name: str) -> int:
+        return int(_number(load, f"{work_class}:{name}".encode()) or 0)
 
     return ClassLoad(
         jobs=jobs[work_class],
@@ -149,23 +150,23 @@ def _load_of(work_class: WorkClass, jobs: Mapping[WorkClass, int], load: Mapping
     )
 
 
-def _count_tries(failures: Sequence[Heartbeat]) -> int:
-    """How often starting has failed. Starts that ran side by side were one try: what fails one, fails all."""
-    tries, over_at = 0, 0.0
+def _count_attempts(failures: Sequence[Heartbeat]) -> int:
+    """The number of failed attempts to start. Starts that overlap count as one: they share the cause of the failure."""
+    attempts, failed_at = 0, 0.0
     for beat in failures:
-        if not beat.started_at or beat.started_at >= over_at:
-            tries, over_at = tries + 1, beat.at
-    return tries
+        if not beat.started_at or beat.started_at >= failed_at:
+            attempts, failed_at = attempts + 1, beat.at
+    return attempts
 
 
-def _rate(alive: Sequence[Heartbeat], measured: Mapping[bytes, bytes]) -> float | None:
-    """The mean of those who know, else what the last one knew."""
+def _throughput(alive: Sequence[Heartbeat], measurements: Mapping[bytes, bytes]) -> float | None:
+    """The mean of the live workers that have measured it, otherwise the last stored measurement."""
     rates = [beat.tokens_per_second for beat in alive if beat.tokens_per_second is not None]
-    return sum(rates) / len(rates) if rates else _number(measured, b"tokens_per_second")
+    return sum(rates) / len(rates) if rates else _number(measurements, b"tokens_per_second")
 
 
 def _number(fields: Mapping[bytes, bytes], name: bytes) -> float | None:
-    """None where it is not there, or no number: these are signals, and nobody is to fail of one."""
+    """The field as a finite number, otherwise None: a damaged field must not make the reader fail."""
     try:
         value = float(fields[name])
     except (KeyError, ValueError):

@@ -9,22 +9,22 @@ from shared.keys import job_keys
 from shared.ledger.job_ledger import JobLedger
 from tests.shared.conftest import async_client, ledger, store
 
-__all__ = ["async_client", "ledger", "replies", "store"]
+__all__ = ["async_client", "completions", "ledger", "store"]
 
 
 @pytest.fixture
-async def replies(async_client: redis.asyncio.Redis, ledger: JobLedger) -> AsyncIterator[CompletionListener]:
-    """Running, and subscribed."""
-    waiter = CompletionListener(async_client, ledger)
-    running = asyncio.create_task(waiter.run())
-    await until_subscribed(async_client)
-    yield waiter
-    await stop_background()
+async def completions(async_client: redis.asyncio.Redis, ledger: JobLedger) -> AsyncIterator[CompletionListener]:
+    """A running and subscribed listener."""
+    listener = CompletionListener(async_client, ledger)
+    running = asyncio.create_task(listener.run())
+    await wait_until_subscribed(async_client)
+    yield listener
+    await cancel_other_tasks()
     assert running.done()
 
 
-async def stop_background() -> None:
-    """Cancel every other task, again and again where a library swallows it."""
+async def cancel_other_tasks() -> None:
+    """Cancel all other tasks, repeatedly, because redis-py may swallow a cancellation."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for _ in range(50):
         if not others:
@@ -35,10 +35,10 @@ async def stop_background() -> None:
     raise AssertionError(f"still running: {others}")
 
 
-async def until_subscribed(client: redis.asyncio.Redis) -> None:
-    """Wait until somebody listens for finished jobs."""
+async def wait_until_subscribed(client: redis.asyncio.Redis) -> None:
+    """Wait until a listener has subscribed to the channel of ended jobs."""
     for _ in range(500):
         if await client.pubsub_channels(job_keys.JOB_ENDED_CHANNEL):
             return
         await asyncio.sleep(0.01)
-    raise AssertionError("nobody has subscribed")
+    raise AssertionError("no listener has subscribed")

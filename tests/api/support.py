@@ -1,4 +1,4 @@
-"""What the tests of the API share: records, results, a worker, and an HTTP client of an ASGI app."""
+"""Support for the API's tests: records, results, a worker, and an HTTP client for an ASGI app."""
 
 import asyncio
 import base64
@@ -52,24 +52,24 @@ def make_result(*rows: RankedRow, return_documents: bool = True) -> RerankResult
 
 @asynccontextmanager
 async def http(app: Any) -> AsyncIterator[httpx.AsyncClient]:
-    """Talks to the app without a socket; what it raises after its answer is for the server's log."""
+    """An HTTP client that calls the app directly. Exceptions that the app raises after its response are ignored."""
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://api", timeout=10) as client:
         yield client
 
 
 class Worker:
-    """Takes doorbells off the queues and answers them as a worker does."""
+    """Processes shards from the model's queues as a worker does, with fixed scores or a fixed failure."""
 
     def __init__(self, redis_url: str, scores: ShardScores | JobFailure | None = None) -> None:
         self._redis_url = redis_url
         self._scores = scores or make_scores()
 
-    async def answer_one(self) -> ClaimVerdict:
-        """Wait for one doorbell, claim its shard and hand in the scores, or the failure."""
-        return await asyncio.to_thread(self._answer_one)
+    async def process_one(self) -> ClaimVerdict:
+        """Wait for a wake-up message, claim its shard and report the scores or the failure."""
+        return await asyncio.to_thread(self._process_one)
 
-    def _answer_one(self) -> ClaimVerdict:
+    def _process_one(self) -> ClaimVerdict:
         with connect(self._redis_url) as client:
             popped: Any = client.brpop([queue_keys.queue(MODEL, work_class) for work_class in WorkClass], timeout=5)
             job_id, shard = json.loads(base64.b64decode(json.loads(popped[1])["body"]))[0]

@@ -3,32 +3,32 @@ import asyncio
 from api.background_tasks import cancel_and_wait
 
 
-async def test_what_runs_is_ended() -> None:
+async def test_running_tasks_are_cancelled() -> None:
     sleepers = [asyncio.create_task(asyncio.sleep(30)) for _ in range(3)]
     async with asyncio.timeout(5):
         await cancel_and_wait(sleepers)
     assert all(sleeper.cancelled() for sleeper in sleepers)
 
 
-async def test_a_task_that_swallows_its_cancellation_is_asked_again() -> None:
-    asked = 0
+async def test_task_that_swallows_a_cancellation_is_cancelled_again() -> None:
+    cancellations = 0
 
     async def stubborn() -> None:
-        nonlocal asked
-        while asked < 2:
+        nonlocal cancellations
+        while cancellations < 2:
             try:
                 await asyncio.sleep(30)
             except asyncio.CancelledError:
-                asked += 1
+                cancellations += 1
 
     running = asyncio.create_task(stubborn())
     await asyncio.sleep(0)
     async with asyncio.timeout(5):
         await cancel_and_wait([running])
-    assert asked == 2
+    assert cancellations == 2
 
 
-async def test_what_has_ended_already_even_badly_is_no_trouble() -> None:
+async def test_finished_and_failed_tasks_are_ignored() -> None:
     async def fail() -> None:
         raise ZeroDivisionError
 

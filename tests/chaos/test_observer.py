@@ -83,8 +83,8 @@ def test_a_job_that_vanishes_while_it_runs_is_lost(watcher: Watcher) -> None:
 
 
 @pytest.mark.parametrize("status", [JobStatus.FAILED, JobStatus.EXPIRED, JobStatus.CANCELED])
-def test_a_job_without_a_result_is_lost(watcher: Watcher, state: JobStatus) -> None:
-    watcher.sees(RUNNING, replace(RUNNING, status=state))
+def test_a_job_without_a_result_is_lost(watcher: Watcher, status: JobStatus) -> None:
+    watcher.sees(RUNNING, replace(RUNNING, status=status))
     assert len(watcher.row.lost) == 1
 
 

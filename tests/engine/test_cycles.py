@@ -3,7 +3,7 @@
 import pytest
 
 from tests.cycles import check_cycles
-from tests.stacks import running, said_by_autoscaler
+from tests.stacks import autoscaler_messages, running
 from tests.worker.support import wait_until
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
@@ -17,7 +17,7 @@ IDLE_SECONDS = 0.5
 def test_twenty_cycles_lose_nothing_and_nobody_waits_longer_than_for_a_start(engine: str, standby: bool) -> None:
     with running(engine=engine, pool={"idle_seconds": IDLE_SECONDS, "standby": standby}) as stack:
         if standby:
-            wait_until(lambda: "a standby is ready" in "".join(said_by_autoscaler(stack)), seconds=120)
+            wait_until(lambda: "a standby is ready" in "".join(autoscaler_messages(stack)), seconds=120)
         seconds = check_cycles(stack, CYCLES, IDLE_SECONDS, standbys=int(standby))
     for phase, taken in seconds.items():
         taken.sort()

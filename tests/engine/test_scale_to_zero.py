@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from infra.local.stack import Stack
-from tests.stacks import PANDA, client_of, running, said_by_autoscaler, workers_of
+from tests.stacks import PANDA, autoscaler_messages, client_of, running, workers_of
 from tests.worker.support import wait_until
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
@@ -24,7 +24,7 @@ def standby(request: pytest.FixtureRequest) -> bool:
 def stack(standby: bool) -> Iterator[Stack]:
     with running(engine="vllm", pool={"idle_seconds": 2, "standby": standby}) as started:
         if standby:
-            wait_until(lambda: "a standby is ready" in "".join(said_by_autoscaler(started)), seconds=STANDBY_SECONDS)
+            wait_until(lambda: "a standby is ready" in "".join(autoscaler_messages(started)), seconds=STANDBY_SECONDS)
         yield started
 
 
@@ -52,7 +52,7 @@ def test_zero_one_zero(stack: Stack, standby: bool) -> None:
         assert scores == pytest.approx([0.752, 0.426, 0.091], abs=0.005)
         wait_until(lambda: len(workers_of(stack)) == standby, seconds=30)
         # It is said a moment after the process has ended.
-        wait_until(lambda: said_by_autoscaler(stack)[-1] == "the worker has stopped")
+        wait_until(lambda: autoscaler_messages(stack)[-1] == "the worker has stopped")
 
 
 def test_a_standby_holds_no_model_and_has_one_thread(stack: Stack, standby: bool) -> None:

@@ -1,4 +1,4 @@
-"""Stacks that the integration tests share; the engine is the lexical one."""
+"""Running stacks with the lexical engine, shared by the integration tests."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +27,7 @@ def client(stack: Stack) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="module")
 def slow_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Scoring takes SLOW_SECONDS, and the API waits for WAIT_SECONDS only."""
+    """A stack where scoring takes SLOW_SECONDS and the API waits only WAIT_SECONDS."""
     folder: Path = tmp_path_factory.mktemp("models")
     environment = {
         "RERANKQ_MODELS_FILE": write_models(folder, engine_args={"delay_seconds": SLOW_SECONDS}),

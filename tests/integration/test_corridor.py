@@ -1,4 +1,4 @@
-"""From the HTTP door to the ranked answer and back, through real Redis, Celery and processes."""
+"""Requests and jobs from the HTTP call to the ranked response, through real Redis, Celery and processes."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,33 +11,33 @@ from tests.stacks import PANDA
 ORDER = [2, 1, 0]
 
 
-def order(answer: httpx.Response) -> list[int]:
-    return [row["index"] for row in answer.json()["results"]]
+def order(response: httpx.Response) -> list[int]:
+    return [row["index"] for row in response.json()["results"]]
 
 
 @pytest.mark.parametrize("path", ["/v1/rerank", "/rerank", "/v2/rerank"])
-def test_a_waiting_call_gets_the_ranking(client: httpx.Client, path: str) -> None:
-    answer = client.post(path, json=PANDA)
-    assert answer.status_code == 200
-    assert order(answer) == ORDER
-    assert answer.json()["model"] == "all-MiniLM-L6-v2"
+def test_waiting_call_returns_the_ranking(client: httpx.Client, path: str) -> None:
+    response = client.post(path, json=PANDA)
+    assert response.status_code == 200
+    assert order(response) == ORDER
+    assert response.json()["model"] == "all-MiniLM-L6-v2"
 
 
-def test_the_example_in_the_openapi_document_works(client: httpx.Client) -> None:
+def test_openapi_example_works(client: httpx.Client) -> None:
     example = {"query": PANDA_QUERY, "documents": PANDA_DOCUMENTS}
     assert client.post("/v1/rerank", json=example).status_code == 200
     assert client.get("/openapi.json").status_code == 200
     assert client.get("/docs").status_code == 200
 
 
-def test_answers_say_how_long_each_part_took_and_carry_the_callers_request_id(client: httpx.Client) -> None:
-    answer = client.post("/v1/rerank", json=PANDA, headers={"X-Request-Id": "mine-1"})
-    assert answer.headers["x-request-id"] == "mine-1"
-    names = [part.split(";")[0].strip() for part in answer.headers["server-timing"].split(",")]
+def test_response_has_the_request_id_and_server_timing(client: httpx.Client) -> None:
+    response = client.post("/v1/rerank", json=PANDA, headers={"X-Request-Id": "mine-1"})
+    assert response.headers["x-request-id"] == "mine-1"
+    names = [part.split(";")[0].strip() for part in response.headers["server-timing"].split(",")]
     assert names == ["queue", "inference", "total"]
 
 
-def test_respond_async_gives_a_job_whose_result_is_the_waiting_answer(client: httpx.Client) -> None:
+def test_respond_async_returns_a_job_with_progress_and_result(client: httpx.Client) -> None:
     taken = client.post("/v1/rerank", json=PANDA, headers={"Prefer": "respond-async"})
     assert taken.status_code == 202
     assert taken.headers["preference-applied"] == "respond-async"
@@ -51,19 +51,19 @@ def test_respond_async_gives_a_job_whose_result_is_the_waiting_answer(client: ht
     assert order(result) == ORDER
 
 
-def test_a_jobs_result_is_byte_for_byte_what_the_waiting_call_got(client: httpx.Client) -> None:
+def test_job_result_equals_the_waiting_response_byte_for_byte(client: httpx.Client) -> None:
     for path in ("/v1/rerank", "/nebul/v1/rerank"):
         waited = client.post(path, json=PANDA)
         job_id = waited.json()["id"]
         assert client.get(f"/v1/jobs/{job_id}/results").content == waited.content
 
 
-def test_prefer_wait_gives_the_result_when_it_comes_in_time(client: httpx.Client) -> None:
-    answer = client.post("/v1/rerank", json=PANDA, headers={"Prefer": "wait=10"})
-    assert (answer.status_code, answer.headers["preference-applied"]) == (200, "wait=10")
+def test_prefer_wait_returns_a_result_that_is_ready_in_time(client: httpx.Client) -> None:
+    response = client.post("/v1/rerank", json=PANDA, headers={"Prefer": "wait=10"})
+    assert (response.status_code, response.headers["preference-applied"]) == (200, "wait=10")
 
 
-def test_a_deleted_job_is_gone(client: httpx.Client) -> None:
+def test_deleted_job_is_not_found(client: httpx.Client) -> None:
     job_id = client.post("/v1/rerank", json=PANDA).json()["id"]
     assert client.delete(f"/v1/jobs/{job_id}").status_code == 204
     assert client.get(f"/v1/jobs/{job_id}").status_code == 404
@@ -76,7 +76,7 @@ def test_canceling_a_finished_job_changes_nothing(client: httpx.Client) -> None:
     assert client.get(f"/v1/jobs/{job_id}/results").status_code == 200
 
 
-def test_many_callers_at_once_each_get_their_own_answer(client: httpx.Client) -> None:
+def test_concurrent_callers_get_their_own_results(client: httpx.Client) -> None:
     def ask(number: int) -> bool:
         body = {"query": f"word{number}", "documents": [f"word{number + 1}", f"word{number}"], "top_n": 1}
         rows = client.post("/v1/rerank", json=body).json()["results"]
@@ -86,14 +86,14 @@ def test_many_callers_at_once_each_get_their_own_answer(client: httpx.Client) ->
         assert all(callers.map(ask, range(300)))
 
 
-def test_an_empty_document_fails_alone(client: httpx.Client) -> None:
-    answer = client.post("/v1/rerank", json={"query": "panda", "documents": ["", "a panda", "  "]})
-    rows = answer.json()["results"]
+def test_empty_document_fails_alone(client: httpx.Client) -> None:
+    response = client.post("/v1/rerank", json={"query": "panda", "documents": ["", "a panda", "  "]})
+    rows = response.json()["results"]
     assert [row["index"] for row in rows] == [1, 0, 2]
     assert [row.get("error") for row in rows] == [None, "the document is empty", "the document is empty"]
 
 
-def test_a_cut_document_says_so(client: httpx.Client) -> None:
+def test_truncated_document_is_marked(client: httpx.Client) -> None:
     body = {"query": "panda", "documents": ["a panda", "one two three panda"], "max_tokens_per_doc": 2}
     rows = client.post("/v1/rerank", json=body).json()["results"]
     assert {row["index"]: row.get("truncated", False) for row in rows} == {0: False, 1: True}
@@ -107,6 +107,6 @@ def test_models_are_listed_and_found_by_alias(client: httpx.Client) -> None:
     assert client.get("/v1/models/nope").status_code == 404
 
 
-def test_an_alias_is_a_model_name_too_and_comes_back_as_it_was_given(client: httpx.Client) -> None:
+def test_alias_is_accepted_and_returned_as_the_model_name(client: httpx.Client) -> None:
     body = PANDA | {"model": "sentence-transformers/all-MiniLM-L6-v2"}
     assert client.post("/v1/rerank", json=body).json()["model"] == "sentence-transformers/all-MiniLM-L6-v2"

@@ -1,4 +1,4 @@
-"""A Redis that is full refuses new jobs at the door, and harms none that was accepted."""
+"""When Redis is out of memory, new jobs are rejected and accepted jobs finish."""
 
 import time
 from collections.abc import Iterator
@@ -27,16 +27,16 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
         yield started
 
 
-def test_new_jobs_are_refused_and_accepted_ones_end_well(stack: Stack) -> None:
+def test_new_jobs_are_rejected_and_accepted_jobs_succeed(stack: Stack) -> None:
     with client_of(stack) as client, redis.Redis.from_url(stack.redis_url) as store:
-        ask_for_a_job = {"Prefer": "respond-async"}
-        job = client.post("/v1/rerank", json=SEVERAL_SHARDS, headers=ask_for_a_job).json()
+        respond_async = {"Prefer": "respond-async"}
+        job = client.post("/v1/rerank", json=SEVERAL_SHARDS, headers=respond_async).json()
         assert job["progress"]["shards_total"] >= 4
         store.config_set("maxmemory", 1)
         try:
-            refused = client.post("/v1/rerank", json=PANDA)
-            assert_error(refused, 503, "the job store is out of memory; try again")
-            assert int(refused.headers["retry-after"]) >= 1
+            rejected = client.post("/v1/rerank", json=PANDA)
+            assert_error(rejected, 503, "the job store is out of memory; try again")
+            assert int(rejected.headers["retry-after"]) >= 1
             time.sleep(3 * SHARD_SECONDS)
         finally:
             store.config_set("maxmemory", 0)
@@ -44,6 +44,6 @@ def test_new_jobs_are_refused_and_accepted_ones_end_well(stack: Stack) -> None:
         rows = client.get(f"/v1/jobs/{job['id']}/results").json()["results"]
         assert len(rows) == len(SEVERAL_SHARDS["documents"])
         assert client.post("/v1/rerank", json=PANDA).status_code == 200
-        # No worker died of it, and none was taken for dead.
+        # No worker crashed, and no lease expired.
         stack.check()
         assert not [name for name in store.hkeys(job_keys.shards(job["id"])) if name.endswith(b":crashes")]

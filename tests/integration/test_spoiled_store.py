@@ -1,4 +1,4 @@
-"""Somebody else empties our Redis, or writes into it, while calls wait: they are told soon, and the service goes on."""
+"""Another program empties Redis or overwrites keys while callers wait: the affected calls fail soon, others succeed."""
 
 import time
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ CALLS = 4
 
 @pytest.fixture(scope="module")
 def patient_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Scoring takes SLOW_SECONDS, and callers wait for it."""
+    """A stack where scoring takes SLOW_SECONDS and callers wait for it."""
     models = write_models(tmp_path_factory.mktemp("models"), engine_args={"delay_seconds": SLOW_SECONDS})
     with running(engine=None, environment={"RERANKQ_MODELS_FILE": models}) as started:
         yield started
@@ -34,35 +34,35 @@ def store(patient_stack: Stack) -> Iterator[redis.Redis]:
 
 
 def call(stack: Stack, number: int = 0) -> tuple[httpx.Response, float]:
-    """An answer, and when it came."""
+    """The response, and the time when it arrived."""
     with client_of(stack) as client:
-        answer = client.post("/v1/rerank", json=PANDA | {"query": f"{number} pandas"})
-        return answer, time.monotonic()
+        response = client.post("/v1/rerank", json=PANDA | {"query": f"{number} pandas"})
+        return response, time.monotonic()
 
 
-def test_who_waits_when_redis_is_emptied_is_told_soon(patient_stack: Stack, store: redis.Redis) -> None:
+def test_waiting_calls_fail_soon_when_redis_is_emptied(patient_stack: Stack, store: redis.Redis) -> None:
     with ThreadPoolExecutor(CALLS) as threads:
         waiting = [threads.submit(call, patient_stack, number) for number in range(CALLS)]
         wait_until(lambda: store.zcard(pool_keys.outstanding(MODEL)) == CALLS)
         store.flushall()
         emptied_at = time.monotonic()
-        answers = [future.result() for future in waiting]
-    for answer, at in answers:
-        assert (answer.status_code, answer.json()["error"]["type"]) == (503, "store_damaged")
-        assert answer.headers["Retry-After"]
+        responses = [future.result() for future in waiting]
+    for response, at in responses:
+        assert (response.status_code, response.json()["error"]["type"]) == (503, "store_damaged")
+        assert response.headers["Retry-After"]
         assert at - emptied_at < 4
     assert call(patient_stack)[0].status_code == 200
 
 
-def test_one_spoiled_job_fails_and_no_other(patient_stack: Stack, store: redis.Redis) -> None:
+def test_damaged_job_fails_and_the_others_succeed(patient_stack: Stack, store: redis.Redis) -> None:
     with ThreadPoolExecutor(CALLS) as threads:
         waiting = [threads.submit(call, patient_stack, number) for number in range(CALLS)]
         wait_until(lambda: store.zcard(pool_keys.outstanding(MODEL)) == CALLS)
         member: bytes = store.zrange(pool_keys.outstanding(MODEL), 0, 0)[0]  # type: ignore[assignment]
-        spoiled = job_keys.job(member.decode().partition("/")[0])
-        store.delete(spoiled)
-        store.set(spoiled, "something else")
-        store.lpush(queue_keys.queue(MODEL, WorkClass.INTERACTIVE), "no doorbell")
+        damaged_key = job_keys.job(member.decode().partition("/")[0])
+        store.delete(damaged_key)
+        store.set(damaged_key, "something else")
+        store.lpush(queue_keys.queue(MODEL, WorkClass.INTERACTIVE), "not a message")
         statuses = sorted(future.result()[0].status_code for future in waiting)
     assert statuses == [200] * (CALLS - 1) + [503]
     assert call(patient_stack)[0].status_code == 200

@@ -52,7 +52,7 @@ def make_submission(
     `rest` is what of the request is in none of them.
     """
     request = request or make_request(*(f"text {number}" for number in range(max(2, shards))))
-    scored = rest.scored(request.documents) if rest else request.documents
+    scored = rest.documents_to_score(request.documents) if rest else request.documents
     return Submission(
         job_id=job_id,
         request=request,

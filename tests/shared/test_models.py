@@ -37,31 +37,29 @@ def registry() -> ModelRegistry:
         ("one:LATEST", "first"),
     ],
 )
-def test_a_model_is_found_by_name_and_alias_and_the_first_without_either(
-    registry: ModelRegistry, name: str | None, found: str
-) -> None:
+def test_model_is_resolved_by_name_alias_prefix_and_case(registry: ModelRegistry, name: str | None, found: str) -> None:
     assert registry.resolve(name).name == found
 
 
 @pytest.mark.parametrize("name", ["", "third", "first:latest", "/", "second/", "a/b/second", "org/second/first"])
-def test_an_unknown_model_is_named_with_those_served(registry: ModelRegistry, name: str) -> None:
+def test_unknown_model_error_lists_the_served_models(registry: ModelRegistry, name: str) -> None:
     with pytest.raises(ModelNotFound, match="is not served here; served: first, second") as caught:
         registry.resolve(name)
     assert caught.value.param == "model"
 
 
-def test_of_names_that_differ_in_case_alone_each_is_itself() -> None:
+def test_exact_name_wins_over_another_case() -> None:
     registry = parse_models({"models": [{"name": "model"}, {"name": "Model"}]})
     assert [registry.resolve(name).name for name in ("model", "Model", "MODEL")] == ["model", "Model", "model"]
 
 
-def test_a_long_name_is_not_echoed_whole(registry: ModelRegistry) -> None:
+def test_long_unknown_name_is_truncated_in_the_error(registry: ModelRegistry) -> None:
     with pytest.raises(ModelNotFound) as caught:
         registry.resolve("x" * 10_000)
     assert len(caught.value.message) < 300
 
 
-def test_vllm_scores_unless_the_entry_says_otherwise(registry: ModelRegistry) -> None:
+def test_default_engine_is_vllm(registry: ModelRegistry) -> None:
     assert [spec.engine for spec in registry.specs] == ["vllm", "lexical"]
 
 
@@ -71,9 +69,9 @@ def test_vllm_scores_unless_the_entry_says_otherwise(registry: ModelRegistry) ->
         ({}, "`models` must be a list"),
         ({"models": {"name": "m"}}, "`models` must be a list"),
         ({"models": []}, "no model is configured"),
-        ({"models": [{"name": "m"}, {"name": "m"}]}, "the model name 'm' stands twice"),
-        ({"models": [{"name": "m"}, {"name": "n", "aliases": ["m"]}]}, "the model name 'm' stands twice"),
-        ({"models": [{"name": "m", "aliases": ["m"]}]}, "the model name 'm' stands twice"),
+        ({"models": [{"name": "m"}, {"name": "m"}]}, "the model name 'm' is used twice"),
+        ({"models": [{"name": "m"}, {"name": "n", "aliases": ["m"]}]}, "the model name 'm' is used twice"),
+        ({"models": [{"name": "m", "aliases": ["m"]}]}, "the model name 'm' is used twice"),
         ({"models": [{"source": "x"}]}, r"models\[0\]\.name: Field required"),
         ({"models": [{"name": "m"}, {"name": "n", "engin": "x"}]}, r"models\[1\]\.engin: Extra inputs"),
         ({"models": [{"name": "two words"}]}, r"models\[0\]\.name: String should match"),
@@ -82,7 +80,7 @@ def test_vllm_scores_unless_the_entry_says_otherwise(registry: ModelRegistry) ->
         ({"models": ["m"]}, r"models\[0\]"),
     ],
 )
-def test_a_mistake_is_named_by_its_place(content: dict[str, Any], message: str) -> None:
+def test_error_names_the_entry_and_field(content: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message) as caught:
         parse_models(content)
     assert caught.value.param == "models"
@@ -91,11 +89,11 @@ def test_a_mistake_is_named_by_its_place(content: dict[str, Any], message: str) 
 @pytest.mark.parametrize(
     ("source", "location"), [("", "m"), ("org/model", "org/model"), ("/srv/weights", "/srv/weights")]
 )
-def test_weights_are_at_a_hub_id_or_in_a_folder(source: str, location: str) -> None:
+def test_location_is_a_hub_id_or_a_folder(source: str, location: str) -> None:
     assert ModelSpec(name="m", source=source).location() == location
 
 
-def test_weights_may_be_inside_an_installed_package() -> None:
+def test_location_may_be_inside_an_installed_package() -> None:
     location = ModelSpec(name="m", source="package:shared/store/lua").location()
     assert Path(location) == ROOT / "shared" / "store" / "lua"
 
@@ -108,13 +106,13 @@ def test_weights_may_be_inside_an_installed_package() -> None:
         "package:no_such_package.part/model",
     ],
 )
-def test_a_package_that_is_not_installed_is_the_operators_mistake(source: str) -> None:
+def test_missing_package_is_a_configuration_error(source: str) -> None:
     with pytest.raises(ConfigurationError, match="is not installed"):
         ModelSpec(name="m", source=source).location()
 
 
 class TestPool:
-    def test_a_pool_sleeps_when_idle_unless_its_entry_says_otherwise(self, registry: ModelRegistry) -> None:
+    def test_default_pool_scales_to_zero(self, registry: ModelRegistry) -> None:
         assert registry.default.pool == PoolSettings(
             min=0,
             max=1,
@@ -155,13 +153,13 @@ class TestPool:
             ([], r"pool: Input should be"),
         ],
     )
-    def test_a_mistake_is_named_by_its_field(self, pool: Any, message: str) -> None:
+    def test_error_names_the_pool_field(self, pool: Any, message: str) -> None:
         with pytest.raises(ConfigurationError, match=rf"models\[0\]\.{message}"):
             parse_models({"models": [{"name": "m", "pool": pool}]})
 
 
 class TestFiles:
-    def test_the_file_that_ships_is_right(self) -> None:
+    def test_shipped_models_file_is_valid(self) -> None:
         assert load_models(ROOT / "infra" / "models.yaml").default.name == "all-MiniLM-L6-v2"
 
     @pytest.mark.parametrize(
@@ -173,13 +171,13 @@ class TestFiles:
             (b"\xff\xfe\x00", "is not YAML"),
         ],
     )
-    def test_a_broken_file_is_named(self, tmp_path: Path, content: bytes, message: str) -> None:
+    def test_invalid_file_is_named_in_the_error(self, tmp_path: Path, content: bytes, message: str) -> None:
         path = tmp_path / "models.yaml"
         path.write_bytes(content)
         with pytest.raises(ConfigurationError, match=message) as caught:
             load_models(path)
         assert str(path) in caught.value.message
 
-    def test_a_missing_file_is_named(self, tmp_path: Path) -> None:
+    def test_missing_file_is_named_in_the_error(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match=r"cannot read the models file .*: No such file or directory"):
             load_models(tmp_path / "models.yaml")

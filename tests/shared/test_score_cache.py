@@ -43,17 +43,15 @@ async def read(reader: ScoreReader, *texts: str, spec: ModelSpec = SPEC, **field
     return await reader.read(spec, make_request(**fields), texts)
 
 
-class TestWhatIsKnown:
-    async def test_a_score_that_was_written_is_read_and_another_one_is_not(
-        self, reader: ScoreReader, redis_client: Any
-    ) -> None:
+class TestCachedScores:
+    async def test_only_written_scores_are_read(self, reader: ScoreReader, redis_client: Any) -> None:
         writer(redis_client).write(REQUEST, make_scores(0.25, 0.75))
         assert await read(reader, "c", "b", "a") == {
             "a": PairScore(0.25, SIMILARITY),
             "b": PairScore(0.75, SIMILARITY),
         }
 
-    async def test_the_scores_of_several_shards_are_written_in_one_command(
+    async def test_scores_of_several_shards_are_written_in_one_command(
         self, reader: ScoreReader, redis_client: Any
     ) -> None:
         cache = writer(redis_client)
@@ -64,9 +62,7 @@ class TestWhatIsKnown:
         assert len(await read(reader, "a", "b")) == 2
         assert await read(reader, "a", query="other") == {"a": PairScore(0.125, SIMILARITY)}
 
-    async def test_truncation_and_the_winning_window_are_known_with_it(
-        self, reader: ScoreReader, redis_client: Any
-    ) -> None:
+    async def test_truncation_and_window_are_cached(self, reader: ScoreReader, redis_client: Any) -> None:
         scores = ShardScores(scores=[-3.5, 1e-300], scale=LOGIT, truncated=[1], windows={1: (10, 100_000)})
         writer(redis_client).write(REQUEST, scores)
         assert await read(reader, "a", "b") == {
@@ -74,17 +70,19 @@ class TestWhatIsKnown:
             "b": PairScore(1e-300, LOGIT, truncated=True, window=(10, 100_000)),
         }
 
-    async def test_a_document_that_failed_is_not_known(self, reader: ScoreReader, redis_client: Any) -> None:
+    async def test_failed_document_is_not_cached(self, reader: ScoreReader, redis_client: Any) -> None:
         scores = ShardScores(scores=[None, 0.5], scale=SIMILARITY, errors={0: "empty", 1: "strange"})
         writer(redis_client).write(REQUEST, scores)
         assert await read(reader, "a", "b") == {}
 
     @pytest.mark.parametrize("score", [float("nan"), float("inf")])
-    async def test_what_is_no_number_is_not_known(self, reader: ScoreReader, redis_client: Any, score: float) -> None:
+    async def test_score_that_is_not_finite_is_not_cached(
+        self, reader: ScoreReader, redis_client: Any, score: float
+    ) -> None:
         writer(redis_client).write(REQUEST, make_scores(score, 0.5))
         assert set(await read(reader, "a", "b")) == {"b"}
 
-    async def test_no_score_of_a_listwise_model_is_known(self, reader: ScoreReader, redis_client: Any) -> None:
+    async def test_scores_of_a_listwise_model_are_not_cached(self, reader: ScoreReader, redis_client: Any) -> None:
         spec = SPEC.model_copy(update={"listwise": True})
         writer(redis_client, spec).write(REQUEST, make_scores())
         assert redis_client.keys() == []
@@ -101,14 +99,14 @@ class TestWhatIsKnown:
         ],
         ids=lambda fields: next(iter(fields)),
     )
-    async def test_whatever_a_score_depends_on_makes_it_another_one(
+    async def test_score_is_not_found_when_something_it_depends_on_differs(
         self, reader: ScoreReader, redis_client: Any, fields: dict[str, Any]
     ) -> None:
         writer(redis_client).write(REQUEST, make_scores())
         assert await read(reader, "a", "b", **fields) == {}
 
     @pytest.mark.parametrize("fields", [{"top_n": 1}, {"raw_scores": True}, {"priority": 9}, {"model": "alias"}])
-    async def test_what_a_score_does_not_depend_on_leaves_it_known(
+    async def test_score_is_found_when_other_fields_differ(
         self, reader: ScoreReader, redis_client: Any, fields: dict[str, Any]
     ) -> None:
         writer(redis_client).write(REQUEST, make_scores())
@@ -125,23 +123,19 @@ class TestWhatIsKnown:
         ],
         ids=lambda change: next(iter(change)),
     )
-    async def test_another_model_has_other_scores(
+    async def test_score_is_not_found_for_another_model(
         self, reader: ScoreReader, redis_client: Any, change: dict[str, object]
     ) -> None:
         writer(redis_client).write(REQUEST, make_scores())
         assert await read(reader, "a", "b", spec=SPEC.model_copy(update=change)) == {}
 
-    async def test_a_models_name_is_no_part_of_it_unless_the_name_says_where_it_is(
-        self, reader: ScoreReader, redis_client: Any
-    ) -> None:
+    async def test_model_name_matters_only_when_it_is_the_source(self, reader: ScoreReader, redis_client: Any) -> None:
         writer(redis_client).write(REQUEST, make_scores())
         assert len(await read(reader, "a", "b", spec=SPEC.model_copy(update={"name": "other"}))) == 2
         assert len(await read(reader, "a", "b", spec=ModelSpec(name="org/model"))) == 2
         assert await read(reader, "a", "b", spec=ModelSpec(name="other")) == {}
 
-    async def test_texts_and_queries_cannot_be_taken_for_each_other(
-        self, reader: ScoreReader, redis_client: Any
-    ) -> None:
+    async def test_boundary_between_query_and_text_matters(self, reader: ScoreReader, redis_client: Any) -> None:
         writer(redis_client).write(make_request("bc", query="a"), make_scores(0.5))
         assert await read(reader, "c", query="ab") == {}
         assert await read(reader, "", query="abc") == {}
@@ -155,7 +149,7 @@ class TestWhatIsKnown:
     st.booleans(),
     st.none() | st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)),
 )
-def test_a_score_comes_back_to_the_last_bit(
+def test_score_is_stored_exactly(
     score: float, scale: ScoreScale, truncated: bool, window: tuple[int, int] | None
 ) -> None:
     pair = PairScore(score, scale, truncated, window)
@@ -165,7 +159,7 @@ def test_a_score_comes_back_to_the_last_bit(
 
 
 class TestLimits:
-    async def test_a_score_is_known_for_its_lifetime(
+    async def test_score_expires_after_its_lifetime(
         self, reader: ScoreReader, redis_client: Any, store: StoreView
     ) -> None:
         writer(redis_client, seconds=0.15).write(REQUEST, make_scores())
@@ -174,37 +168,37 @@ class TestLimits:
         assert await read(reader, "a", "b") == {}
         assert redis_client.keys() == []
 
-    async def test_every_key_ends_by_itself(self, redis_client: Any, store: StoreView) -> None:
+    async def test_every_key_expires(self, redis_client: Any, store: StoreView) -> None:
         writer(redis_client, seconds=100).write(REQUEST, make_scores())
         names = redis_client.keys()
         assert len(names) == 3
         assert all(90 < store.remaining_seconds(name) <= 100 for name in names)
 
-    async def test_the_oldest_scores_make_room_for_the_newest(self, reader: ScoreReader, redis_client: Any) -> None:
+    async def test_oldest_scores_are_evicted(self, reader: ScoreReader, redis_client: Any) -> None:
         cache = writer(redis_client, entries=3)
         for text in "abcde":
             cache.write(make_request(text), make_scores(0.5))
-            # Two within a millisecond are of one age.
+            # Scores written within the same millisecond have the same age.
             await asyncio.sleep(0.002)
         assert sorted(await read(reader, *"abcde")) == ["c", "d", "e"]
         assert redis_client.zcard(service_keys.CACHED_SCORES) == 3
         assert len(redis_client.keys(service_keys.cached_score("") + "*")) == 3
 
-    async def test_a_score_that_is_written_again_is_young_again(self, reader: ScoreReader, redis_client: Any) -> None:
+    async def test_writing_a_score_again_renews_it(self, reader: ScoreReader, redis_client: Any) -> None:
         cache = writer(redis_client, entries=2)
         for text in "abac":
             cache.write(make_request(text), make_scores(0.5))
             await asyncio.sleep(0.002)
         assert sorted(await read(reader, *"abc")) == ["a", "c"]
 
-    async def test_what_ran_out_leaves_the_index_when_the_next_score_is_written(self, redis_client: Any) -> None:
+    async def test_expired_scores_leave_the_index_with_the_next_write(self, redis_client: Any) -> None:
         writer(redis_client).write(REQUEST, make_scores())
         await asyncio.sleep(0.06)
         writer(redis_client, seconds=0.05).write(make_request("c"), make_scores(0.5))
         assert redis_client.zcard(service_keys.CACHED_SCORES) == 1
 
-    async def test_a_lower_limit_is_reached_step_by_step(self, redis_client: Any) -> None:
-        """Each write drops twice what it brings: Redis is never kept from everything else."""
+    async def test_lower_limit_is_reached_gradually(self, redis_client: Any) -> None:
+        """Each write evicts at most twice as many scores as it adds, so that it does not block Redis for long."""
         texts = [str(number) for number in range(20)]
         writer(redis_client).write(make_request(*texts), make_scores(*[0.5] * 20))
         left = []
@@ -213,7 +207,7 @@ class TestLimits:
             left.append(redis_client.zcard(service_keys.CACHED_SCORES))
         assert left == [19, 18]
 
-    async def test_more_scores_than_go_into_one_command_are_written_and_read(
+    async def test_many_scores_are_written_and_read_in_several_commands(
         self, reader: ScoreReader, redis_client: Any
     ) -> None:
         texts = [str(number) for number in range(1201)]
@@ -224,27 +218,27 @@ class TestLimits:
 
 
 class TestFaults:
-    def test_a_redis_that_is_away_is_no_fault_of_the_worker(self) -> None:
+    def test_write_ignores_unreachable_redis(self) -> None:
         with connect(dead_redis_url()) as client:
             writer(client).write(REQUEST, make_scores())
 
-    def test_a_full_redis_is_no_fault_of_the_worker_and_keeps_nothing(self, redis_client: Any) -> None:
+    def test_write_ignores_redis_that_is_out_of_memory(self, redis_client: Any) -> None:
         with out_of_memory(redis_client):
             writer(redis_client).write(REQUEST, make_scores())
         assert redis_client.keys() == []
 
-    async def test_a_redis_that_is_away_knows_nothing(self) -> None:
+    async def test_read_from_unreachable_redis_returns_nothing(self) -> None:
         client = connect_async(dead_redis_url())
         assert await read(ScoreReader(client), "a", "b") == {}
         await client.aclose()
 
-    async def test_a_full_redis_is_read_all_the_same(self, reader: ScoreReader, redis_client: Any) -> None:
+    async def test_read_works_when_redis_is_out_of_memory(self, reader: ScoreReader, redis_client: Any) -> None:
         writer(redis_client).write(REQUEST, make_scores())
         with out_of_memory(redis_client):
             assert len(await read(reader, "a", "b")) == 2
 
     @pytest.mark.parametrize("value", [b"", b"garbage", struct.pack("<d", 0.5), b"x" * 18])
-    async def test_what_is_no_score_is_not_known(self, reader: ScoreReader, redis_client: Any, value: bytes) -> None:
+    async def test_damaged_value_is_ignored(self, reader: ScoreReader, redis_client: Any, value: bytes) -> None:
         writer(redis_client).write(REQUEST, make_scores())
         for key in redis_client.keys(service_keys.cached_score("") + "*"):
             redis_client.set(key, value)
@@ -260,19 +254,19 @@ class TestFaults:
     ],
     ids=["many documents", "long documents", "one very long document"],
 )
-async def test_others_get_their_turn_while_a_large_request_is_looked_up(texts: list[str]) -> None:
-    """Counted, not timed: a busy machine is slow for other reasons."""
+async def test_event_loop_stays_responsive_while_a_large_request_is_hashed(texts: list[str]) -> None:
+    """Counts loop iterations instead of measuring time, because a busy machine is slow for other reasons."""
     turns = 0
 
-    async def somebody_else() -> None:
+    async def count_turns() -> None:
         nonlocal turns
         while True:
             turns += 1
             await asyncio.sleep(0)
 
     request = RerankRequest(query="q")
-    other = asyncio.create_task(somebody_else())
-    names = await score_cache._names(SPEC, request, texts)
+    other = asyncio.create_task(count_turns())
+    keys = await score_cache._cache_keys(SPEC, request, texts)
     other.cancel()
-    assert len(set(names)) == len(texts)
+    assert len(set(keys)) == len(texts)
     assert turns >= 5

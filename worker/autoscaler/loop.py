@@ -143,7 +143,7 @@ class Autoscaler:
         decisions: dict[str, Decision] = {}
         for name, pool in self._pools.items():
             decisions[name] = decide(seen[name], pool.spec.pool, pool.memory, now)
-            pool.memory = decisions[name].memory
+            pool.memory = decisions[name].state
         wishes = {name: pool_demand(seen[name], self._pools[name].spec.pool, decisions[name].desired) for name in seen}
         shares = allocate_slots(wishes, self._capacity)
         for name, pool in self._pools.items():

@@ -42,7 +42,7 @@ class HeartbeatThread:
         self._pool_ready_at = time.monotonic()
         self._beat()
         try:
-            others = self._writer.forget_others()
+            others = self._writer.remove_stale()
         except redis.RedisError as error:
             logger.warning("old heartbeats could not be removed: %s", error)
             return

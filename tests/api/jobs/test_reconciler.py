@@ -38,45 +38,45 @@ from tests.shared.support import (
 
 INTERACTIVE, BATCH = WorkClass.INTERACTIVE, WorkClass.BATCH
 LEADER_SECONDS = 0.4
-FOR_EVER = 1000.0
+LONG_SECONDS = 1000.0
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rounds without a pause worth mentioning, and no grace where a test does not ask for it."""
+    """Short rounds and no grace period."""
     monkeypatch.setattr(api.jobs.reconciler, "ROUND_SECONDS", 0.02)
     monkeypatch.setattr(api.jobs.reconciler, "LEADER_SECONDS", LEADER_SECONDS)
     monkeypatch.setattr(api.jobs.reconciler, "GRACE_SECONDS", 0.0)
 
 
 class CountingLedger(JobLedger):
-    """Counts its rounds."""
+    """Counts the rounds of `reconcile`."""
 
     rounds = 0
 
     async def reconcile(self, model: str) -> list[WakeUp]:
-        rings = await super().reconcile(model)
+        wake_ups = await super().reconcile(model)
         self.rounds += 1
-        return rings
+        return wake_ups
 
 
 class Server:
-    """What Redis says of itself, instead of what it would say."""
+    """Replaces the output of Redis's INFO command."""
 
     def __init__(self, client: Any) -> None:
         self.run_id = "first"
-        self.uptime = FOR_EVER
-        self.away = False
+        self.uptime = LONG_SECONDS
+        self.unreachable = False
         client.info = self._info
 
     async def _info(self, _section: str) -> dict[str, Any]:
-        if self.away:
-            raise redis.ConnectionError("away")
+        if self.unreachable:
+            raise redis.ConnectionError("unreachable")
         return {"run_id": self.run_id, "uptime_in_seconds": self.uptime}
 
 
 @pytest.fixture
-def counting(async_client: redis.asyncio.Redis) -> CountingLedger:
+def counting_ledger(async_client: redis.asyncio.Redis) -> CountingLedger:
     return CountingLedger(async_client)
 
 
@@ -99,15 +99,15 @@ async def running(*reconcilers: Reconciler) -> AsyncIterator[list["asyncio.Task[
         await cancel_and_wait(tasks)
 
 
-async def until(holds: Callable[[], bool], seconds: float = 10) -> None:
+async def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
     deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come to hold"
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not become true"
         await asyncio.sleep(0.01)
 
 
 class TestRounds:
-    async def test_doorbells_that_nobody_heard_are_rung_again_in_their_own_queues(
+    async def test_lost_messages_are_resent_to_their_own_queues(
         self, async_client: redis.asyncio.Redis, ledger: JobLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission("job-1", shards=2))
@@ -116,31 +116,31 @@ class TestRounds:
         store.make_due(0, 1, job_id="job-1")
         store.make_due(0, job_id="job-2")
         async with running(make_reconciler(async_client, ledger)):
-            await until(lambda: bool(store.messages() and store.messages(BATCH)))
+            await wait_until(lambda: bool(store.messages() and store.messages(BATCH)))
         assert [read_message(message) for message in store.messages()] == [("job-1", 0), ("job-1", 1)]
         assert [read_message(message) for message in store.messages(BATCH)] == [("job-2", 0)]
 
-    async def test_a_shard_whose_worker_died_is_scored_by_another(
+    async def test_shard_of_a_dead_worker_is_scored_by_another(
         self, async_client: redis.asyncio.Redis, ledger: JobLedger, redis_client: Any, redis_url: str, store: StoreView
     ) -> None:
         await ledger.submit(make_submission())
         store.drop_messages()
-        WorkerLedger(redis_client, MODEL, lease_seconds=0.05).claim(make_lease(token="the dead one's"))
+        WorkerLedger(redis_client, MODEL, lease_seconds=0.05).claim(make_lease(token="dead-worker"))
         async with running(make_reconciler(async_client, ledger)):
             async with asyncio.timeout(10):
-                await Worker(redis_url).answer_one()
+                await Worker(redis_url).process_one()
         assert (await read_record(ledger)).status is JobStatus.SUCCEEDED
         assert store.shard()["crashes"] == "1"
 
-    async def test_a_job_past_its_deadline_expires_though_nobody_looks_at_it(
+    async def test_job_past_its_deadline_expires(
         self, async_client: redis.asyncio.Redis, ledger: JobLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission(deadline_seconds=0.05))
         async with running(make_reconciler(async_client, ledger)):
-            await until(lambda: store.deadlines() == [])
+            await wait_until(lambda: store.deadlines() == [])
         assert (await read_record(ledger)).status is JobStatus.EXPIRED
 
-    async def test_every_model_is_looked_after(
+    async def test_every_model_is_reconciled(
         self, async_client: redis.asyncio.Redis, ledger: JobLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission())
@@ -150,13 +150,13 @@ class TestRounds:
             async_client, ledger, MessageBuilder(make_celery("redis://127.0.0.1")), ["other", MODEL]
         )
         async with running(reconciler):
-            await until(lambda: bool(store.messages()))
+            await wait_until(lambda: bool(store.messages()))
 
-    async def test_a_redis_that_is_away_is_no_reason_to_end(self) -> None:
+    async def test_unreachable_redis_does_not_stop_the_reconciler(self) -> None:
         async with connect_async(dead_redis_url()) as client, running(make_reconciler(client, JobLedger(client))):
             await asyncio.sleep(0.3)
 
-    async def test_a_full_redis_is_no_reason_to_leave_a_dead_workers_shard(
+    async def test_dead_workers_shard_is_requeued_when_redis_is_out_of_memory(
         self,
         async_client: redis.asyncio.Redis,
         ledger: JobLedger,
@@ -165,21 +165,21 @@ class TestRounds:
     ) -> None:
         await ledger.submit(make_submission())
         async with running(make_reconciler(async_client, ledger)):
-            await until(lambda: redis_client.exists(service_keys.RECONCILER_LEADER) == 1)
+            await wait_until(lambda: redis_client.exists(service_keys.RECONCILER_LEADER) == 1)
             WorkerLedger(redis_client, MODEL, lease_seconds=0.3).claim(make_lease())
             with out_of_memory(redis_client):
-                await until(lambda: store.shard()["status"] == "queued", seconds=1)
+                await wait_until(lambda: store.shard()["status"] == "queued", seconds=1)
 
-    async def test_a_full_redis_is_no_reason_to_keep_a_job_past_its_deadline(
+    async def test_job_expires_when_redis_is_out_of_memory(
         self, async_client: redis.asyncio.Redis, ledger: JobLedger, redis_client: redis.Redis, store: StoreView
     ) -> None:
         await ledger.submit(make_submission(deadline_seconds=0.3))
         async with running(make_reconciler(async_client, ledger)):
-            await until(lambda: redis_client.exists(service_keys.RECONCILER_LEADER) == 1)
+            await wait_until(lambda: redis_client.exists(service_keys.RECONCILER_LEADER) == 1)
             with out_of_memory(redis_client):
-                await until(lambda: store.deadlines() == [], seconds=1)
+                await wait_until(lambda: store.deadlines() == [], seconds=1)
 
-    async def test_keys_that_are_none_of_ours_are_no_reason_to_leave_anything(
+    async def test_keys_of_the_wrong_type_are_replaced(
         self, async_client: redis.asyncio.Redis, ledger: JobLedger, store: StoreView, redis_client: Any
     ) -> None:
         await ledger.submit(make_submission())
@@ -188,115 +188,117 @@ class TestRounds:
             redis_client.delete(key)
             redis_client.hset(key, "something", "else")
         async with running(make_reconciler(async_client, ledger)):
-            await until(lambda: redis_client.type(queue_keys.queue(MODEL, INTERACTIVE)) == b"list")
+            await wait_until(lambda: redis_client.type(queue_keys.queue(MODEL, INTERACTIVE)) == b"list")
 
 
 class TestLeading:
-    async def test_of_two_processes_one_works(self, async_client: redis.asyncio.Redis) -> None:
+    async def test_only_one_process_leads(self, async_client: redis.asyncio.Redis) -> None:
         ledgers = [CountingLedger(async_client), CountingLedger(async_client)]
         async with running(*(make_reconciler(async_client, ledger) for ledger in ledgers)):
-            # Longer than a lock that is not renewed would last.
+            # Longer than the lifetime of a lock that is not renewed.
             started = time.monotonic()
-            await until(lambda: sum(ledger.rounds for ledger in ledgers) >= 5)
+            await wait_until(lambda: sum(ledger.rounds for ledger in ledgers) >= 5)
             await asyncio.sleep(max(0.0, LEADER_SECONDS * 2 - (time.monotonic() - started)))
         assert min(ledger.rounds for ledger in ledgers) == 0
 
-    async def test_another_one_takes_over_when_the_leader_dies(self, async_client: redis.asyncio.Redis) -> None:
+    async def test_another_process_takes_over_when_the_leader_dies(self, async_client: redis.asyncio.Redis) -> None:
         first, second = CountingLedger(async_client), CountingLedger(async_client)
         async with running(make_reconciler(async_client, first)) as tasks:
-            await until(lambda: first.rounds > 0)
+            await wait_until(lambda: first.rounds > 0)
             async with running(make_reconciler(async_client, second)):
                 tasks[0].cancel()
                 died = time.monotonic()
-                await until(lambda: second.rounds > 0, seconds=5)
-                # Within the lock's time; the rest is for a busy machine.
+                await wait_until(lambda: second.rounds > 0, seconds=5)
+                # The lifetime of the lock, and a margin for a busy machine.
                 assert time.monotonic() - died < LEADER_SECONDS + 1
 
-    async def test_who_has_lost_the_lead_does_nothing_until_it_is_free(
-        self, async_client: redis.asyncio.Redis, counting: CountingLedger, redis_client: redis.Redis
+    async def test_former_leader_waits_until_the_lock_is_free(
+        self, async_client: redis.asyncio.Redis, counting_ledger: CountingLedger, redis_client: redis.Redis
     ) -> None:
-        """As after a pause that was longer than the lock's time."""
-        async with running(make_reconciler(async_client, counting)):
-            await until(lambda: counting.rounds > 0)
-            redis_client.set(service_keys.RECONCILER_LEADER, "somebody else", px=60_000)
-            # A round may be on its way.
+        """The process paused for longer than the lifetime of its lock."""
+        async with running(make_reconciler(async_client, counting_ledger)):
+            await wait_until(lambda: counting_ledger.rounds > 0)
+            redis_client.set(service_keys.RECONCILER_LEADER, "another process", px=60_000)
+            # A round may be in progress.
             await asyncio.sleep(0.1)
-            rounds = counting.rounds
+            rounds = counting_ledger.rounds
             await asyncio.sleep(0.2)
-            assert counting.rounds == rounds
-            assert redis_client.get(service_keys.RECONCILER_LEADER) == b"somebody else"
+            assert counting_ledger.rounds == rounds
+            assert redis_client.get(service_keys.RECONCILER_LEADER) == b"another process"
             redis_client.delete(service_keys.RECONCILER_LEADER)
-            await until(lambda: counting.rounds > rounds)
+            await wait_until(lambda: counting_ledger.rounds > rounds)
 
 
 class TestGrace:
     @pytest.fixture(autouse=True)
-    def endless(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(api.jobs.reconciler, "GRACE_SECONDS", FOR_EVER)
+    def long_grace(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(api.jobs.reconciler, "GRACE_SECONDS", LONG_SECONDS)
 
-    async def test_a_redis_that_was_there_all_the_time_needs_none(
-        self, async_client: redis.asyncio.Redis, counting: CountingLedger, server: Server
+    async def test_long_running_redis_needs_no_grace_period(
+        self, async_client: redis.asyncio.Redis, counting_ledger: CountingLedger, server: Server
     ) -> None:
-        async with running(make_reconciler(async_client, counting)):
-            await until(lambda: counting.rounds > 0)
+        async with running(make_reconciler(async_client, counting_ledger)):
+            await wait_until(lambda: counting_ledger.rounds > 0)
 
-    async def test_in_a_redis_that_has_just_started_no_lease_is_judged(
-        self, async_client: redis.asyncio.Redis, counting: CountingLedger, server: Server
+    async def test_no_lease_expires_after_redis_started(
+        self, async_client: redis.asyncio.Redis, counting_ledger: CountingLedger, server: Server
     ) -> None:
         server.uptime = 0.0
-        async with running(make_reconciler(async_client, counting)):
+        async with running(make_reconciler(async_client, counting_ledger)):
             await asyncio.sleep(0.2)
-        assert counting.rounds == 0
+        assert counting_ledger.rounds == 0
 
     async def restarted(self, server: Server) -> None:
         server.run_id = "second"
 
-    async def away_for_a_moment(self, server: Server) -> None:
-        server.away = True
+    async def unreachable_for_a_moment(self, server: Server) -> None:
+        server.unreachable = True
         await asyncio.sleep(0.1)
-        server.away = False
+        server.unreachable = False
 
-    @pytest.mark.parametrize("what_happens", [restarted, away_for_a_moment])
-    async def test_after_redis_was_away_no_lease_is_judged(
+    @pytest.mark.parametrize("interrupt", [restarted, unreachable_for_a_moment])
+    async def test_no_lease_expires_after_an_interruption_of_redis(
         self,
         async_client: redis.asyncio.Redis,
-        counting: CountingLedger,
+        counting_ledger: CountingLedger,
         server: Server,
-        what_happens: Callable[["TestGrace", Server], Awaitable[None]],
+        interrupt: Callable[["TestGrace", Server], Awaitable[None]],
     ) -> None:
-        async with running(make_reconciler(async_client, counting)):
-            await until(lambda: counting.rounds > 0)
-            await what_happens(self, server)
-            # A round may be on its way.
+        async with running(make_reconciler(async_client, counting_ledger)):
+            await wait_until(lambda: counting_ledger.rounds > 0)
+            await interrupt(self, server)
+            # A round may be in progress.
             await asyncio.sleep(0.1)
-            rounds = counting.rounds
+            rounds = counting_ledger.rounds
             await asyncio.sleep(0.2)
-            assert counting.rounds == rounds
+            assert counting_ledger.rounds == rounds
 
-    async def test_who_did_not_lead_then_gives_it_too(
-        self, async_client: redis.asyncio.Redis, counting: CountingLedger, server: Server, redis_client: redis.Redis
+    async def test_new_leader_keeps_the_grace_period(
+        self,
+        async_client: redis.asyncio.Redis,
+        counting_ledger: CountingLedger,
+        server: Server,
+        redis_client: redis.Redis,
     ) -> None:
         redis_client.set(service_keys.RECONCILER_LEADER, "the leader", px=60_000)
-        async with running(make_reconciler(async_client, counting)):
+        async with running(make_reconciler(async_client, counting_ledger)):
             await asyncio.sleep(0.1)
             await self.restarted(server)
             await asyncio.sleep(0.1)
             redis_client.delete(service_keys.RECONCILER_LEADER)
             await asyncio.sleep(0.2)
-        assert counting.rounds == 0
+        assert counting_ledger.rounds == 0
 
-    async def test_deadlines_are_kept_meanwhile(
+    async def test_jobs_expire_during_the_grace_period(
         self, async_client: redis.asyncio.Redis, ledger: JobLedger, server: Server, store: StoreView
     ) -> None:
         server.uptime = 0.0
         await ledger.submit(make_submission(deadline_seconds=0.05))
         async with running(make_reconciler(async_client, ledger)):
-            await until(lambda: store.deadlines() == [])
+            await wait_until(lambda: store.deadlines() == [])
 
 
-async def test_after_a_real_restart_workers_get_their_time_to_renew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_real_restart_starts_the_grace_period(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     grace = 1.0
     child, url = start_redis(tmp_path, os.environ)
     try:
@@ -306,14 +308,14 @@ async def test_after_a_real_restart_workers_get_their_time_to_renew(
                 await ledger.submit(make_submission())
                 WorkerLedger(blocking, MODEL).claim(make_lease())
                 async with running(make_reconciler(client, ledger, url)):
-                    await until(lambda: ledger.rounds > 0)
+                    await wait_until(lambda: ledger.rounds > 0)
                     monkeypatch.setattr(api.jobs.reconciler, "GRACE_SECONDS", grace)
                     stop_all([child], grace_seconds=5)
-                    back = time.monotonic()
+                    restarted = time.monotonic()
                     child, _ = start_redis(tmp_path, os.environ, port=int(url.rpartition(":")[2].partition("/")[0]))
                     store.end_lease()
-                    await until(lambda: store.shard()["status"] == "queued")
-                    assert time.monotonic() - back >= grace
+                    await wait_until(lambda: store.shard()["status"] == "queued")
+                    assert time.monotonic() - restarted >= grace
                     assert store.shard()["crashes"] == "1"
                     assert (await read_record(ledger, JOB)).status is JobStatus.RUNNING
     finally:

@@ -45,7 +45,7 @@ async def test_a_pool_that_sleeps(client: httpx.AsyncClient) -> None:
         "id": MODEL,
         "object": "pool",
         "desired": 0,
-        "reason": "nothing is outstanding: no worker is needed",
+        "reason": "no work is outstanding: no worker is needed",
         "retry_at": None,
         "oldest_seconds": 0.0,
         "idle_seconds": None,

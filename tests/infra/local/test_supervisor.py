@@ -87,7 +87,7 @@ def test_an_end_is_told_once_and_made_good_after_the_delay(
 ) -> None:
     end(supervisor.start("worker-1", spawner))
     log = tmp_path / "part.log"
-    told = f"worker-1 was ended by SIGKILL; starting it again in 0.5 s (its log: {log})"
+    told = f"worker-1 was terminated by SIGKILL; starting it again in 0.5 s (its log: {log})"
     assert supervisor.tend() == [told]
 
     clock.now += 0.49
@@ -138,8 +138,8 @@ def test_each_part_has_its_own_delay(supervisor: Supervisor, spawner: Spawner, c
     end(supervisor.child("first"))
     end(second)
     assert [sentence.split(" (")[0] for sentence in supervisor.tend()] == [
-        "first was ended by SIGKILL; starting it again in 1 s",
-        "second was ended by SIGKILL; starting it again in 0.5 s",
+        "first was terminated by SIGKILL; starting it again in 1 s",
+        "second was terminated by SIGKILL; starting it again in 0.5 s",
     ]
 
 
@@ -197,10 +197,10 @@ def test_what_an_ended_process_has_started_does_not_live_on(
 @pytest.mark.parametrize(
     ("status", "words"),
     [
-        (0, "ended with status 0"),
-        (1, "ended with status 1"),
-        (-15, "was ended by SIGTERM"),
-        (-35, "was ended by signal 35"),
+        (0, "exited with status 0"),
+        (1, "exited with status 1"),
+        (-15, "was terminated by SIGTERM"),
+        (-35, "was terminated by signal 35"),
     ],
 )
 def test_an_end_is_said_in_words(status: int, words: str) -> None:

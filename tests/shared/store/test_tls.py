@@ -9,7 +9,7 @@ from kombu.exceptions import OperationalError
 
 from shared.queue.celery_app import make_celery
 from shared.store.client import connect, require_certificates
-from tests.tls import make_certificate, tls_door
+from tests.tls import make_certificate, tls_proxy
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def tls_url(redis_server: str, certificate: Path) -> Iterator[str]:
     """The tests' Redis, reached through a TLS door."""
-    with tls_door(redis_server, certificate) as url:
+    with tls_proxy(redis_server, certificate) as url:
         yield url
 
 

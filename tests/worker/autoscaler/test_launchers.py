@@ -196,7 +196,7 @@ def test_workers_outlive_their_standby(launch: Launch, states: States, said: lis
     worker = start(launcher, states)
     os.kill(standby_pid(launcher), signal.SIGKILL)
     wait_until(lambda: launcher.reap() == [] and len(said) == 2)
-    assert said[1] == "the standby was ended by SIGKILL; workers start without it"
+    assert said[1] == "the standby was terminated by SIGKILL; workers start without it"
     assert worker.process.poll() is None
     # The next one comes from nothing.
     other = start(launcher, states)
@@ -219,7 +219,7 @@ def test_one_that_the_standby_did_not_get_to_fork_is_started_without_it(
         return worker.name is not None and states().get(worker.name) is WorkerState.READY
 
     wait_until(is_ready, seconds=30)
-    assert said == ["the standby was ended by SIGKILL; workers start without it"]
+    assert said == ["the standby was terminated by SIGKILL; workers start without it"]
 
 
 def test_a_standby_that_hangs_is_ended_and_keeps_no_worker_from_starting(
@@ -230,7 +230,7 @@ def test_a_standby_that_hangs_is_ended_and_keeps_no_worker_from_starting(
     wait_until(lambda: launcher.reap() == [] and len(said) == 1)
     os.kill(standby_pid(launcher), signal.SIGSTOP)
     start(launcher, states)
-    assert said[1] == "the standby was ended by SIGKILL; workers start without it"
+    assert said[1] == "the standby was terminated by SIGKILL; workers start without it"
 
 
 def test_another_standby_is_started_after_a_while(
@@ -246,9 +246,9 @@ def test_another_standby_is_started_after_a_while(
 PROGRAM = """
 import os, sys, time
 from shared.models import ModelSpec
-from worker.autoscaler.launchers import LocalLauncher, Ways
-ways = Ways(os.environ, standby_models=frozenset(sys.argv[2:]), standby_engines=["lexical"] * len(sys.argv[2:]))
-launcher = LocalLauncher(ways, print)
+from worker.autoscaler.launchers import LaunchOptions, LocalLauncher
+options = LaunchOptions(os.environ, standby_models=frozenset(sys.argv[2:]), standby_engines=["lexical"] * len(sys.argv[2:]))
+launcher = LocalLauncher(options, print)
 launcher.start(ModelSpec(name=sys.argv[1], engine="lexical"))
 while True:
     launcher.reap()

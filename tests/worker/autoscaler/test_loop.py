@@ -118,7 +118,7 @@ async def test_after_some_quiet_the_worker_is_asked_to_stop(
     assert is_stopping(worker)
     launcher.end(worker, 0)
     autoscaler.round()
-    assert said[2:] == ["quiet for 0 s: stopping the worker", "the worker has stopped"]
+    assert said[2:] == ["idle for 0 s: stopping the worker", "the worker has stopped"]
 
 
 async def starting(autoscaler: Autoscaler, launcher: FakeLauncher, ledger: JobLedger) -> WorkerProcess:
@@ -207,7 +207,7 @@ async def test_a_worker_that_dies_before_it_was_ready_has_failed_to_start(
     launcher.end(worker, -signal.SIGKILL, "loading", "RuntimeError: no kernel image is available", "")
     autoscaler.round()
 
-    reason = "the worker was ended by SIGKILL before it was ready: RuntimeError: no kernel image is available"
+    reason = "the worker was terminated by SIGKILL before it was ready: RuntimeError: no kernel image is available"
     health = summarize(redis_client.hgetall(pool_keys.workers(MODEL)), beats.said()[worker.name or ""]["at"])
     assert health.down
     assert health.failure == reason
@@ -254,7 +254,7 @@ async def test_a_worker_that_dies_later_is_replaced_at_once(
     autoscaler.round()
     assert launcher.started == 2
     assert beats.said() == {}
-    assert said[2:] == ["the worker was ended by SIGKILL", "1 request waits: starting a worker"]
+    assert said[2:] == ["the worker was terminated by SIGKILL", "1 request waits: starting a worker"]
 
 
 async def test_also_one_that_was_ready_for_less_than_a_round(
@@ -327,7 +327,7 @@ async def test_a_worker_that_falls_silent_is_killed_and_replaced(
     assert said[2:] == [
         "the worker has been silent for 20 s: ending it",
         "1 request waits: starting a worker",
-        "the worker was ended by SIGKILL",
+        "the worker was terminated by SIGKILL",
     ]
 
 
@@ -454,7 +454,7 @@ async def test_who_only_watches_says_what_would_be_done_and_does_nothing(
     await ledger.cancel(await read_record(ledger))
     for _ in range(3):
         autoscaler.round()
-    assert said == ["1 request waits: would start a worker", "quiet for 0 s: would stop the worker"]
+    assert said == ["1 request waits: would start a worker", "idle for 0 s: would stop the worker"]
 
 
 async def test_in_the_end_every_worker_is_stopped(make: Make, launcher: FakeLauncher, beats: Beats) -> None:

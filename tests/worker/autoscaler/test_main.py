@@ -73,9 +73,9 @@ class TestLauncher:
     def test_none_acts_on_nothing(self) -> None:
         assert isinstance(self.make(PoolSettings(), launcher="none"), ObserveOnlyLauncher)
 
-    @pytest.mark.parametrize(("everywhere", "models"), [(False, {"m1"}), (True, {"m0", "m1"})])
-    def test_a_standby_is_for_those_that_ask_for_it_or_for_all(self, mounted_families: bool, models: set[str]) -> None:
-        launcher = self.make(PoolSettings(), PoolSettings(standby=True), standby=mounted_families)
+    @pytest.mark.parametrize(("for_all", "models"), [(False, {"m1"}), (True, {"m0", "m1"})])
+    def test_a_standby_is_for_those_that_ask_for_it_or_for_all(self, for_all: bool, models: set[str]) -> None:
+        launcher = self.make(PoolSettings(), PoolSettings(standby=True), standby=for_all)
         try:
             assert isinstance(launcher, LocalLauncher)
             assert launcher._ways.standby_models == models

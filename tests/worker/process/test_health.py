@@ -164,7 +164,7 @@ class TestCheckFromOutside:
         assert is_ready_here(redis_client, MODEL, "host")
 
     @pytest.mark.parametrize(
-        ("name", "status", "age"),
+        ("name", "state", "age"),
         [
             ("other-1", "ready", 0),
             ("host-1", "ready", STALE_SECONDS),
@@ -180,7 +180,7 @@ class TestCheckFromOutside:
         leave_behind(redis_client, "host-b-77", "ready", 0)
         assert not is_ready_here(redis_client, MODEL, "host")
 
-    @pytest.mark.parametrize(("status", "status", "said"), [("ready", 0, "ready\n"), ("starting", 1, "not ready\n")])
+    @pytest.mark.parametrize(("state", "status", "said"), [("ready", 0, "ready\n"), ("starting", 1, "not ready\n")])
     def test_a_container_asks_by_exit_status(
         self,
         redis_url: str,

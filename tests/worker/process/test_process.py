@@ -188,16 +188,16 @@ async def test_something_else_in_the_place_of_kombus_own_keys_is_outlived(
     assert process.child.exit_status is None
 
 
-@pytest.mark.parametrize("status", ["full", "replica"])
+@pytest.mark.parametrize("mode", ["full", "replica"])
 async def test_a_redis_that_refuses_an_acknowledgement_does_not_end_the_listening(
-    process: WorkerProcess, redis_client: Any, ledger: JobLedger, store: StoreView, wake_ups: WakeUpSender, state: str
+    process: WorkerProcess, redis_client: Any, ledger: JobLedger, store: StoreView, wake_ups: WakeUpSender, mode: str
 ) -> None:
     await submit(ledger, wake_ups)
     wait_until(lambda: state_of(store) == "done")
     refuse, allow = {
         "full": (partial(redis_client.config_set, "maxmemory", 1), partial(redis_client.config_set, "maxmemory", 0)),
         "replica": (partial(redis_client.replicaof, "127.0.0.1", 1), partial(redis_client.replicaof, "NO", "ONE")),
-    }[state]
+    }[mode]
     refuse()
     try:
         # The worker stays at the queues for a moment, and acknowledges then.

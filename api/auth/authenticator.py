@@ -1,0 +1,64 @@
+"""Authenticates requests by their API key. Caches the keys, so that most requests need no round trip to Redis."""
+
+import asyncio
+import time
+
+from api.auth.key_store import KeyRecord, KeyStore, parse_key_id
+from shared.errors import Unauthorized
+
+CACHE_SECONDS = 2.0
+"""The time until every API process knows of a created or revoked key."""
+ANONYMOUS = ""
+"""The owner of requests without a key."""
+
+
+def is_bearer(authorization: str) -> bool:
+    """Whether the header uses the Bearer scheme, in any case (RFC 7235)."""
+    return authorization.strip().lower().startswith("bearer ")
+
+
+class Authenticator:
+    """Finds the owner of a request."""
+
+    def __init__(self, store: KeyStore, *, always_required: bool) -> None:
+        """`always_required`: require a key even when none exists, because the API listens beyond loopback."""
+        self._store = store
+        self._always_required = always_required
+        self._records: dict[str, KeyRecord] = {}
+        self._read_at = float("-inf")
+        self._refreshing = asyncio.Lock()
+
+    async def owner(self, authorization: str | None) -> str:
+        """Return the id of the client's key, or ANONYMOUS when no key is required.
+
+        Raises Unauthorized for a missing or unknown key, StoreUnavailable when Redis is unreachable.
+        """
+        if not await self.required():
+            return ANONYMOUS
+        scheme, _, key = (authorization or "").strip().partition(" ")
+        if scheme.lower() != "bearer" or not key.strip():
+            raise Unauthorized("an API key is required: send `Authorization: Bearer KEY`, or `Api-Key: KEY`")
+        if (record := self._find(key.strip())) is None:
+            raise Unauthorized("this API key is not known, or it was revoked")
+        return record.id
+
+    async def required(self) -> bool:
+        """Whether requests need a key."""
+        await self._refresh()
+        return bool(self._records) or self._always_required
+
+    def _find(self, key: str) -> KeyRecord | None:
+        key_id = parse_key_id(key)
+        record = self._records.get(key_id) if key_id is not None else None
+        return record if record is not None and record.matches(key) else None
+
+    async def _refresh(self) -> None:
+        if self._is_fresh():
+            return
+        async with self._refreshing:
+            if not self._is_fresh():
+                self._records = {record.id: record for record in await self._store.list()}
+                self._read_at = time.monotonic()
+
+    def _is_fresh(self) -> bool:
+        return time.monotonic() - self._read_at < CACHE_SECONDS
