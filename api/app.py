@@ -36,7 +36,8 @@ from api.pool_monitor import PoolMonitor
 from api.routes import compatibility, jobs, models, operations, pools, rerank
 from api.settings import ApiSettings
 from shared.errors import InternalError, InvalidRequest, MethodNotAllowed, RerankqError, RouteNotFound
-from shared.ledger.job_ledger import JobLedger, Lifetimes
+from shared.ledger.job_ledger import JobLedger
+from shared.ledger.limits import Lifetimes
 from shared.models import ModelRegistry
 from shared.queue.celery_app import make_celery
 from shared.queue.messages import MessageBuilder

@@ -24,8 +24,10 @@ from bench.words import VOCABULARY_SIZE, Words
 from infra.local.redis_server import start_redis
 from shared.contracts import Document, RerankRequest, ScoreScale, ShardScores, WorkClass
 from shared.keys import queue_keys
-from shared.ledger.job_ledger import JobLedger, Submission
-from shared.ledger.worker_ledger import NO_FREE_SLOTS, ShardLease, WorkerLedger
+from shared.ledger.job_ledger import JobLedger
+from shared.ledger.submission import Submission
+from shared.ledger.verdicts import NO_FREE_SLOTS, ShardLease
+from shared.ledger.worker_ledger import WorkerLedger
 from shared.models import ModelSpec
 from shared.processes import stop_all
 from shared.queue.celery_app import make_celery

@@ -1,4 +1,4 @@
-"""A small client for the service: rerank, jobs, waiting, and many requests at once, blocking or with asyncio.
+"""A client for the service: rerank calls, jobs, waiting, and many concurrent requests, blocking or with asyncio.
 
     from client import Client
 
@@ -6,8 +6,8 @@
         for row in client.rerank("What is a panda?", ["hi", "it is a bear"], top_n=1).rows:
             print(row.score, row.text)
 
-Needs httpx, and rich for the command line (`python -m client`); imports nothing else of this repository, so that the
-folder can be copied to where it is needed.
+Needs httpx, and rich for the command line (`python -m client`). It imports nothing else of this repository, so the
+folder can be copied.
 """
 
 from client.asynchronous import AsyncClient

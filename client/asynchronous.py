@@ -1,4 +1,4 @@
-"""The client for asyncio. What is said when is `conversation`'s; here are httpx's asynchronous calls, and tasks."""
+"""The asyncio client: executes the operations of client.protocol with httpx and asyncio tasks."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class AsyncClient:
-    """The same as Client, method for method. Use as an asynchronous context manager, or close it."""
+    """Has the same methods as Client. Use it as an asynchronous context manager, or close it."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class AsyncClient:
         """Without `url` and `api_key`: those of RERANKQ_URL and RERANKQ_API_KEY. Raises BadAddress."""
         settings = ClientSettings.of(url, api_key, timeout_seconds, retries)
         self._timeout_seconds = settings.timeout_seconds
-        self._conversation = ClientProtocol(retries=settings.retries)
+        self._protocol = ClientProtocol(retries=settings.retries)
         self._http = httpx.AsyncClient(**httpx_calls.client_options(settings))
 
     async def __aenter__(self) -> "AsyncClient":
@@ -54,12 +54,12 @@ class AsyncClient:
         timeout_seconds: float | None = None,
         **options: Unpack[Options],
     ) -> Ranking:
-        """Rank the documents, and wait for it.
+        """Rank the documents and wait for the result.
 
         Who leaves early cancels the job, unless there is an `idempotency_key` to come back with.
         """
         request = Request(query, documents, options, idempotency_key)
-        return await self._run(self._conversation.rerank(request, self._within(timeout_seconds)))
+        return await self._run(self._protocol.rerank(request, self._within(timeout_seconds)))
 
     async def submit(
         self,
@@ -70,40 +70,40 @@ class AsyncClient:
         timeout_seconds: float | None = None,
         **options: Unpack[Options],
     ) -> Job:
-        """Have it ranked as batch work, which gives way to callers that wait."""
+        """Submit a job as batch work, which yields to waiting callers."""
         request = Request(query, documents, options, idempotency_key)
-        return await self._run(self._conversation.submit(request, self._within(timeout_seconds)))
+        return await self._run(self._protocol.submit(request, self._within(timeout_seconds)))
 
     async def job(self, job_id: str) -> Job:
-        """How a job stands."""
-        return await self._run(self._conversation.job(job_id, self._timeout_seconds))
+        """The current status of a job."""
+        return await self._run(self._protocol.job(job_id, self._timeout_seconds))
 
     async def wait(
-        self, job_id: str, *, timeout_seconds: float | None = None, heard: Callable[[Job], None] | None = None
+        self, job_id: str, *, timeout_seconds: float | None = None, on_progress: Callable[[Job], None] | None = None
     ) -> Job:
-        """The job once it has ended, however it ended; `heard` is told now and then how it stands."""
-        return await self._run(self._conversation.wait(job_id, self._within(timeout_seconds), heard))
+        """Wait until the job has a final status; `on_progress` receives its state about once a second."""
+        return await self._run(self._protocol.wait(job_id, self._within(timeout_seconds), on_progress))
 
     async def results(self, job_id: str) -> Ranking:
-        """The ranking of a job that succeeded."""
-        return await self._run(self._conversation.results(job_id, self._timeout_seconds))
+        """The ranking of a succeeded job."""
+        return await self._run(self._protocol.results(job_id, self._timeout_seconds))
 
     async def cancel(self, job_id: str) -> Job:
-        """Cancel a job; one that has ended stays as it is."""
-        return await self._run(self._conversation.cancel(job_id, self._timeout_seconds))
+        """Cancel a job; one that has ended is unchanged."""
+        return await self._run(self._protocol.cancel(job_id, self._timeout_seconds))
 
     async def delete(self, job_id: str) -> None:
-        """Remove a job and its result; one that has not ended is canceled first."""
-        await self._run(self._conversation.delete(job_id, self._timeout_seconds))
+        """Delete a job and its result, canceling it first."""
+        await self._run(self._protocol.delete(job_id, self._timeout_seconds))
 
     async def models(self) -> list[Model]:
-        """What is served, the default model first."""
-        return await self._run(self._conversation.models(self._timeout_seconds))
+        """The served models, the default one first."""
+        return await self._run(self._protocol.models(self._timeout_seconds))
 
     async def rerank_many(
         self, requests: Iterable[Request], *, concurrency: int = 8, timeout_seconds: float | None = None
     ) -> AsyncGenerator[Outcome, None]:
-        """Rank them as batch work, `concurrency` at a time; outcomes come as they are ready, errors among them.
+        """Rank requests as batch work, `concurrency` at a time. Yields outcomes, errors included, as they complete.
 
         `requests` is read as work is done. `timeout_seconds` is for each. Who stops early leaves the jobs that were
         begun: with the same idempotency keys they are found again.
@@ -130,7 +130,7 @@ class AsyncClient:
 
     async def _outcome(self, position: int, request: Request, timeout_seconds: float) -> Outcome:
         try:
-            ranking = await self._run(self._conversation.rerank_behind(request, timeout_seconds))
+            ranking = await self._run(self._protocol.rerank_as_batch(request, timeout_seconds))
         except RerankError as error:
             return Outcome(position, request, error=error)
         return Outcome(position, request, ranking=ranking)
@@ -139,7 +139,7 @@ class AsyncClient:
         return self._timeout_seconds if timeout_seconds is None else timeout_seconds
 
     async def _run(self, steps: Steps[T]) -> T:
-        """Carry out an operation."""
+        """Execute an operation."""
         answer: Answer | None = None
         raised: BaseException | None = None
         while True:
@@ -150,11 +150,11 @@ class AsyncClient:
                 return result
             answer = raised = None
             try:
-                answer = await self._carry_out(step)
+                answer = await self._execute(step)
             except BaseException as error:
                 raised = error
 
-    async def _carry_out(self, step: Call | Pause) -> Answer | None:
+    async def _execute(self, step: Call | Pause) -> Answer | None:
         if isinstance(step, Pause):
             await asyncio.sleep(step.seconds)
             return None

@@ -1,9 +1,9 @@
-"""Many requests from a file into a file, so that nothing is lost or done twice by an interruption.
+"""Ranks the requests of a file into another file; an interrupted batch continues without loss or repetition.
 
-A line in is a request: `{"query", "documents", ...}` with an optional `custom_id`, or a line of OpenAI's Batch format
-with the request as its `body`. A line out has its number, its `custom_id`, its key, and `ranking` or `error`, in the
-order in which they are done. The key is made of the request: the same line is the same job, whoever sends it again.
-Neither file is held in memory.
+An input line is a request, `{"query", "documents", ...}` with an optional `custom_id`, or a line of OpenAI's Batch
+format with the request as its `body`. An output line has the line number, the `custom_id`, a key, and `ranking` or
+`error`, in order of completion. The key is a digest of the request, so that a repeated line refers to the same job.
+Neither file is loaded into memory.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from client.records import JsonObject, Options, Request
 
 @dataclass(frozen=True, slots=True)
 class BatchLine:
-    """A line of the input; `request` None when it is none."""
+    """An input line; `request` is None when it is not a valid request."""
 
     number: int
     custom_id: Any
@@ -33,7 +33,7 @@ class BatchLine:
 
 @dataclass(slots=True)
 class BatchProgress:
-    """How far it is; `before` were done by an earlier run."""
+    """The progress of a batch in lines; an earlier run completed `before` of them."""
 
     total: int
     before: int
@@ -42,47 +42,52 @@ class BatchProgress:
 
 
 class Batch:
-    """One input file and one output file."""
+    """A batch: one input file and one output file."""
 
     def __init__(self, source: Path, target: Path, defaults: Options) -> None:
-        """`defaults` hold for requests that say nothing else. Raises UsageError when a file cannot be used."""
+        """`defaults` apply to requests without these options. Raises UsageError when a file cannot be used."""
         self._source = source
         self._target = target
         self._defaults = defaults
         keys = {line.number: line.key for line in self._lines()}
         self._finished = _keep_successes(target, keys)
-        self.tally = BatchProgress(total=len(keys), before=len(self._finished))
+        self.progress = BatchProgress(total=len(keys), before=len(self._finished))
 
     async def run(
-        self, client: AsyncClient, *, concurrency: int, timeout_seconds: float, tell: Callable[[BatchProgress], None]
+        self,
+        client: AsyncClient,
+        *,
+        concurrency: int,
+        timeout_seconds: float,
+        on_progress: Callable[[BatchProgress], None],
     ) -> None:
-        """Do what is left. Raises Unauthorized or ConnectionFailed, which the next line would meet as well."""
-        asked: dict[int, BatchLine] = {}
+        """Rank the remaining lines. Raises Unauthorized and ConnectionFailed, which would fail every other line."""
+        pending: dict[int, BatchLine] = {}
         with self._target.open("a", encoding="utf-8") as output:
-            tell(self.tally)
-            requests = self._requests(output, asked)
+            on_progress(self.progress)
+            requests = self._requests(output, pending)
             outcomes = client.rerank_many(requests, concurrency=concurrency, timeout_seconds=timeout_seconds)
             async with aclosing(outcomes):
                 async for outcome in outcomes:
-                    line = asked.pop(outcome.position)
+                    line = pending.pop(outcome.position)
                     if isinstance(outcome.error, Unauthorized | ConnectionFailed):
                         raise outcome.error
                     if outcome.ranking is not None:
                         self._write(output, line, ranking=outcome.ranking.raw)
                     elif outcome.error is not None:
-                        self._write(output, line, error=_described(outcome.error))
-                    tell(self.tally)
+                        self._write(output, line, error=_describe(outcome.error))
+                    on_progress(self.progress)
 
-    def _requests(self, output: TextIO, asked: dict[int, BatchLine]) -> Iterator[Request]:
-        """What is left, each as it is asked for, with its line under its position; what is no request is said so."""
+    def _requests(self, output: TextIO, pending: dict[int, BatchLine]) -> Iterator[Request]:
+        """Yield the remaining requests, and store the line of each by position; invalid lines are written as errors."""
         position = 0
         for line in self._lines():
             if line.number in self._finished:
                 continue
             if line.request is None:
-                self._write(output, line, error=_described(_no_request(line)))
+                self._write(output, line, error=_describe(_invalid_line(line)))
             else:
-                asked[position] = line
+                pending[position] = line
                 position += 1
                 yield line.request
 
@@ -91,7 +96,7 @@ class Batch:
             with self._source.open(encoding="utf-8") as opened:
                 for number, text in enumerate(opened, start=1):
                     if text.strip():
-                        yield _line(number, text, self._defaults)
+                        yield _parse_line(number, text, self._defaults)
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"cannot read {self._source}: {error}") from error
 
@@ -99,24 +104,24 @@ class Batch:
         row = {"line": line.number, "custom_id": line.custom_id, "key": line.key, **result}
         output.write(json.dumps(row, ensure_ascii=False) + "\n")
         output.flush()
-        self.tally.done += 1
-        self.tally.failed += "error" in result
+        self.progress.done += 1
+        self.progress.failed += "error" in result
 
 
-def _described(error: RerankError) -> JsonObject:
+def _describe(error: RerankError) -> JsonObject:
     return {"type": error.code or type(error).__name__, "message": error.message, "status": error.status}
 
 
-def _no_request(line: BatchLine) -> RerankError:
-    wanted = "an object with query, a string, and documents, a list, is expected"
-    return InvalidRequest(f"line {line.number} is no request: {wanted}", code="invalid_request")
+def _invalid_line(line: BatchLine) -> RerankError:
+    wanted = "expected an object with query (a string) and documents (a list)"
+    return InvalidRequest(f"line {line.number} is not a request: {wanted}", code="invalid_request")
 
 
-def _line(number: int, text: str, defaults: Options) -> BatchLine:
+def _parse_line(number: int, text: str, defaults: Options) -> BatchLine:
     try:
-        said = json.loads(text)
-        custom_id = said.get("custom_id")
-        body = {**defaults, **said.get("body", said)}
+        data = json.loads(text)
+        custom_id = data.get("custom_id")
+        body = {**defaults, **data.get("body", data)}
         body.pop("custom_id", None)
         query, documents = body.pop("query"), body.pop("documents")
     except (ValueError, AttributeError, TypeError, KeyError):
@@ -132,29 +137,29 @@ def _digest(body: Mapping[str, Any]) -> str:
 
 
 def _keep_successes(target: Path, keys: Mapping[int, str]) -> set[int]:
-    """The lines that an earlier run has ranked. What failed then, or was cut off, is taken out of the file."""
+    """The lines that an earlier run has ranked. Failed and incomplete lines are removed from the output file."""
     if not target.exists():
         return set()
     kept: set[int] = set()
-    beside = target.with_name(f"{target.name}.part")
+    partial = target.with_name(f"{target.name}.part")
     try:
-        with target.open(encoding="utf-8", errors="replace") as opened, beside.open("w", encoding="utf-8") as copy:
+        with target.open(encoding="utf-8", errors="replace") as opened, partial.open("w", encoding="utf-8") as copy:
             for text in opened:
-                row = _row(text, target)
+                row = _parse_row(text, target)
                 number: int = row.get("line", 0)
                 if "ranking" in row and number not in kept and keys.get(number) == row["key"]:
                     copy.write(text)
                     kept.add(number)
-        os.replace(beside, target)
+        os.replace(partial, target)
     except OSError as error:
-        raise UsageError(f"cannot go on with {target}: {error}") from error
+        raise UsageError(f"cannot continue {target}: {error}") from error
     finally:
-        beside.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
     return kept
 
 
-def _row(text: str, target: Path) -> JsonObject:
-    """A row of an earlier run; nothing of one that was cut off. Raises UsageError for what no batch has written."""
+def _parse_row(text: str, target: Path) -> JsonObject:
+    """A row of an earlier run; empty when it was cut off. Raises UsageError when the file is not a batch's output."""
     try:
         row = json.loads(text)
     except ValueError:
@@ -162,5 +167,5 @@ def _row(text: str, target: Path) -> JsonObject:
             return {}
         row = None
     if not isinstance(row, dict) or not isinstance(row.get("line"), int) or "key" not in row:
-        raise UsageError(f"{target} is there, and no batch has written it; name another file")
+        raise UsageError(f"{target} exists and is not the output of a batch; name another file")
     return row

@@ -1,4 +1,4 @@
-"""The client that blocks. What is said when is `conversation`'s; here are httpx's blocking calls, and threads."""
+"""The blocking client: executes the operations of client.protocol with httpx and threads."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Client:
-    """Talks to one service; may be shared by threads. Use as a context manager, or close it.
+    """A client of one service, safe to share between threads. Use it as a context manager, or close it.
 
     Every method raises what is in `client.errors`. `timeout_seconds` is for all that one of them does, pauses included.
     """
@@ -33,7 +33,7 @@ class Client:
         """Without `url` and `api_key`: those of RERANKQ_URL and RERANKQ_API_KEY. Raises BadAddress."""
         settings = ClientSettings.of(url, api_key, timeout_seconds, retries)
         self._timeout_seconds = settings.timeout_seconds
-        self._conversation = ClientProtocol(retries=settings.retries)
+        self._protocol = ClientProtocol(retries=settings.retries)
         self._http = httpx.Client(**httpx_calls.client_options(settings))
 
     def __enter__(self) -> "Client":
@@ -55,12 +55,12 @@ class Client:
         timeout_seconds: float | None = None,
         **options: Unpack[Options],
     ) -> Ranking:
-        """Rank the documents, and wait for it.
+        """Rank the documents and wait for the result.
 
         Who leaves early cancels the job, unless there is an `idempotency_key` to come back with.
         """
         request = Request(query, documents, options, idempotency_key)
-        return self._run(self._conversation.rerank(request, self._within(timeout_seconds)))
+        return self._run(self._protocol.rerank(request, self._within(timeout_seconds)))
 
     def submit(
         self,
@@ -71,56 +71,56 @@ class Client:
         timeout_seconds: float | None = None,
         **options: Unpack[Options],
     ) -> Job:
-        """Have it ranked as batch work, which gives way to callers that wait."""
+        """Submit a job as batch work, which yields to waiting callers."""
         request = Request(query, documents, options, idempotency_key)
-        return self._run(self._conversation.submit(request, self._within(timeout_seconds)))
+        return self._run(self._protocol.submit(request, self._within(timeout_seconds)))
 
     def job(self, job_id: str) -> Job:
-        """How a job stands."""
-        return self._run(self._conversation.job(job_id, self._timeout_seconds))
+        """The current status of a job."""
+        return self._run(self._protocol.job(job_id, self._timeout_seconds))
 
     def wait(
-        self, job_id: str, *, timeout_seconds: float | None = None, heard: Callable[[Job], None] | None = None
+        self, job_id: str, *, timeout_seconds: float | None = None, on_progress: Callable[[Job], None] | None = None
     ) -> Job:
-        """The job once it has ended, however it ended; `heard` is told now and then how it stands."""
-        return self._run(self._conversation.wait(job_id, self._within(timeout_seconds), heard))
+        """Wait until the job has a final status; `on_progress` receives its state about once a second."""
+        return self._run(self._protocol.wait(job_id, self._within(timeout_seconds), on_progress))
 
     def results(self, job_id: str) -> Ranking:
-        """The ranking of a job that succeeded."""
-        return self._run(self._conversation.results(job_id, self._timeout_seconds))
+        """The ranking of a succeeded job."""
+        return self._run(self._protocol.results(job_id, self._timeout_seconds))
 
     def cancel(self, job_id: str) -> Job:
-        """Cancel a job; one that has ended stays as it is."""
-        return self._run(self._conversation.cancel(job_id, self._timeout_seconds))
+        """Cancel a job; one that has ended is unchanged."""
+        return self._run(self._protocol.cancel(job_id, self._timeout_seconds))
 
     def delete(self, job_id: str) -> None:
-        """Remove a job and its result; one that has not ended is canceled first."""
-        self._run(self._conversation.delete(job_id, self._timeout_seconds))
+        """Delete a job and its result, canceling it first."""
+        self._run(self._protocol.delete(job_id, self._timeout_seconds))
 
     def models(self) -> list[Model]:
-        """What is served, the default model first."""
-        return self._run(self._conversation.models(self._timeout_seconds))
+        """The served models, the default one first."""
+        return self._run(self._protocol.models(self._timeout_seconds))
 
     def rerank_many(
         self, requests: Iterable[Request], *, concurrency: int = 8, timeout_seconds: float | None = None
     ) -> Iterator[Outcome]:
-        """Rank them as batch work, `concurrency` at a time; outcomes come as they are ready, errors among them.
+        """Rank requests as batch work, `concurrency` at a time. Yields outcomes, errors included, as they complete.
 
         `requests` is read as work is done. `timeout_seconds` is for each. Who stops early leaves the jobs that were
         begun: with the same idempotency keys they are found again.
         """
         seconds = self._within(timeout_seconds)
 
-        def one(request: Request) -> Ranking:
-            return self._run(self._conversation.rerank_behind(request, seconds))
+        def rank(request: Request) -> Ranking:
+            return self._run(self._protocol.rerank_as_batch(request, seconds))
 
-        return ThreadedRequests(one, concurrency).over(requests)
+        return ThreadedRequests(rank, concurrency).run(requests)
 
     def _within(self, timeout_seconds: float | None) -> float:
         return self._timeout_seconds if timeout_seconds is None else timeout_seconds
 
     def _run(self, steps: Steps[T]) -> T:
-        """Carry out an operation."""
+        """Execute an operation."""
         answer: Answer | None = None
         raised: BaseException | None = None
         while True:
@@ -131,11 +131,11 @@ class Client:
                 return result
             answer = raised = None
             try:
-                answer = self._carry_out(step)
+                answer = self._execute(step)
             except BaseException as error:
                 raised = error
 
-    def _carry_out(self, step: Call | Pause) -> Answer | None:
+    def _execute(self, step: Call | Pause) -> Answer | None:
         if isinstance(step, Pause):
             time.sleep(step.seconds)
             return None

@@ -1,4 +1,4 @@
-"""What each command does; answers the exit status."""
+"""The commands of `python -m client`. Each returns the exit status."""
 
 import argparse
 import asyncio
@@ -18,14 +18,14 @@ from client.records import Job, Options, Ranking
 
 OPTIONS = ("model", "top_n", "instruction", "max_tokens_per_doc", "max_chunks_per_doc", "priority", "raw_scores")
 TABLE_WIDTH = 100
-"""Of a table that no terminal shows: nobody's lines are that long, and a file's need not be shorter."""
+"""The width of tables that are not printed to a terminal."""
 
 
 def rank(arguments: argparse.Namespace, errors: Console) -> int:
     documents = gather(arguments.documents, arguments.file, arguments.format)
     with _client(arguments) as client:
         ranking = client.rerank(arguments.query, documents, idempotency_key=arguments.key, **_options(arguments))
-    _show(arguments, ranking.raw, lambda: ranking_table(ranking, documents))
+    _print(arguments, ranking.raw, lambda: ranking_table(ranking, documents))
     return 0
 
 
@@ -36,37 +36,37 @@ def submit(arguments: argparse.Namespace, errors: Console) -> int:
     if arguments.json:
         print_json(job.raw)
     else:
-        # Alone on its line: for $(...).
+        # Only the id, so that $(...) can capture it.
         print(job.id)
     return 0
 
 
 def show(arguments: argparse.Namespace, errors: Console) -> int:
     with _client(arguments) as client:
-        return _tell_of(arguments, client.job(arguments.id))
+        return _print_job(arguments, client.job(arguments.id))
 
 
 def wait(arguments: argparse.Namespace, errors: Console) -> int:
     with _client(arguments) as client, bar(errors, "waiting") as progress:
 
-        def heard(job: Job) -> None:
+        def show_progress(job: Job) -> None:
             progress.show(job.pairs_done, job.pairs_total, job.status)
 
-        job = client.wait(arguments.id, heard=heard)
-    return _tell_of(arguments, job)
+        job = client.wait(arguments.id, on_progress=show_progress)
+    return _print_job(arguments, job)
 
 
 def results(arguments: argparse.Namespace, errors: Console) -> int:
     with _client(arguments) as client:
         ranking: Ranking = client.results(arguments.id)
-    _show(arguments, ranking.raw, lambda: ranking_table(ranking))
+    _print(arguments, ranking.raw, lambda: ranking_table(ranking))
     return 0
 
 
 def cancel(arguments: argparse.Namespace, errors: Console) -> int:
     with _client(arguments) as client:
         job = client.cancel(arguments.id)
-    _show(arguments, job.raw, lambda: job_table(job))
+    _print(arguments, job.raw, lambda: job_table(job))
     return 0
 
 
@@ -79,57 +79,59 @@ def delete(arguments: argparse.Namespace, errors: Console) -> int:
 def models(arguments: argparse.Namespace, errors: Console) -> int:
     with _client(arguments) as client:
         served = client.models()
-    _show(arguments, [model.raw for model in served], lambda: models_table(served))
+    _print(arguments, [model.raw for model in served], lambda: models_table(served))
     return 0
 
 
 def batch(arguments: argparse.Namespace, errors: Console) -> int:
     work = Batch(Path(arguments.source), Path(arguments.target), _options(arguments))
-    tally = work.tally
-    if tally.before:
-        errors.print(f"{tally.before} of {tally.total} were done before", highlight=False)
+    lines = work.progress
+    if lines.before:
+        errors.print(f"{lines.before} of {lines.total} were ranked by an earlier run", highlight=False)
     try:
         with bar(errors, "ranking") as progress:
 
-            def tell(tally: BatchProgress) -> None:
-                note = f"{tally.failed} failed" if tally.failed else ""
-                progress.show(tally.before + tally.done, tally.total, note)
+            def show_progress(lines: BatchProgress) -> None:
+                note = f"{lines.failed} failed" if lines.failed else ""
+                progress.show(lines.before + lines.done, lines.total, note)
 
-            asyncio.run(_run(arguments, work, tell))
+            asyncio.run(_run(arguments, work, show_progress))
     except BaseException:
-        left = tally.total - tally.before - tally.done
-        errors.print(f"{left} of {tally.total} are left; the same command goes on from here", highlight=False)
+        left = lines.total - lines.before - lines.done
+        errors.print(f"{left} of {lines.total} are left; run the same command to continue", highlight=False)
         raise
-    done = tally.before + tally.done - tally.failed
-    errors.print(f"{done} of {tally.total} ranked, {tally.failed} failed: {arguments.target}", highlight=False)
-    return 1 if tally.failed else 0
+    done = lines.before + lines.done - lines.failed
+    errors.print(f"{done} of {lines.total} ranked, {lines.failed} failed: {arguments.target}", highlight=False)
+    return 1 if lines.failed else 0
 
 
-async def _run(arguments: argparse.Namespace, work: Batch, tell: Callable[[BatchProgress], None]) -> None:
-    async with AsyncClient(arguments.url, **_manner(arguments)) as client:
-        await work.run(client, concurrency=arguments.concurrency, timeout_seconds=arguments.timeout, tell=tell)
+async def _run(arguments: argparse.Namespace, work: Batch, on_progress: Callable[[BatchProgress], None]) -> None:
+    async with AsyncClient(arguments.url, **_client_options(arguments)) as client:
+        await work.run(
+            client, concurrency=arguments.concurrency, timeout_seconds=arguments.timeout, on_progress=on_progress
+        )
 
 
 def _client(arguments: argparse.Namespace) -> Client:
-    return Client(arguments.url, **_manner(arguments))
+    return Client(arguments.url, **_client_options(arguments))
 
 
-def _manner(arguments: argparse.Namespace) -> dict[str, Any]:
+def _client_options(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"timeout_seconds": arguments.timeout, "retries": arguments.retries}
 
 
 def _options(arguments: argparse.Namespace) -> Options:
-    """Those that were given."""
+    """The options that were given."""
     given = {name: getattr(arguments, name, None) for name in OPTIONS}
     return cast(Options, {name: value for name, value in given.items() if value is not None})
 
 
-def _tell_of(arguments: argparse.Namespace, job: Job) -> int:
-    _show(arguments, job.raw, lambda: job_table(job))
+def _print_job(arguments: argparse.Namespace, job: Job) -> int:
+    _print(arguments, job.raw, lambda: job_table(job))
     return 1 if job.final and job.status != "succeeded" else 0
 
 
-def _show(arguments: argparse.Namespace, raw: Any, table: Callable[[], Table]) -> None:
+def _print(arguments: argparse.Namespace, raw: Any, table: Callable[[], Table]) -> None:
     if arguments.json:
         print_json(raw)
         return

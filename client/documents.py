@@ -1,4 +1,4 @@
-"""Where the command line's documents come from: arguments, a file, or standard input."""
+"""Reads the documents of the command line from arguments, a file, or standard input."""
 
 import json
 import sys
@@ -12,13 +12,13 @@ FORMATS = ("lines", "jsonl", "json")
 
 
 class UsageError(Exception):
-    """The command line, or a file that it names, cannot be used; one sentence for the user."""
+    """The command line, or a file that it names, is invalid. The message is one sentence for the user."""
 
 
 def gather(arguments: list[str], file: str | None, form: str | None) -> list[Document]:
-    """The documents of the arguments, then those of the file; of standard input where neither names any.
+    """The documents of the arguments and of the file; of standard input when both are absent.
 
-    Raises UsageError, also when there is none.
+    Raises UsageError, also when there are no documents.
     """
     documents: list[Document] = list(arguments)
     if file is None and not documents and not sys.stdin.isatty():
@@ -26,7 +26,7 @@ def gather(arguments: list[str], file: str | None, form: str | None) -> list[Doc
     if file is not None:
         documents += _read(file, form)
     if not documents:
-        raise UsageError("there are no documents: give them as arguments, by --file, or on standard input")
+        raise UsageError("no documents: pass them as arguments, with --file, or on standard input")
     return documents
 
 
@@ -51,7 +51,7 @@ def _parse(source: TextIO, form: str, name: str) -> Iterator[Document]:
     else:
         documents = _json(source.read(), name)
         if not isinstance(documents, list):
-            raise UsageError(f"{name}: a list of documents is expected")
+            raise UsageError(f"{name}: expected a list of documents")
         for number, document in enumerate(documents):
             yield _document(document, f"{name}, document {number}")
 
@@ -60,11 +60,11 @@ def _json(text: str, where: str) -> object:
     try:
         value: object = json.loads(text)
     except ValueError as error:
-        raise UsageError(f"{where}: this is no JSON: {error}") from error
+        raise UsageError(f"{where}: not JSON: {error}") from error
     return value
 
 
 def _document(value: object, where: str) -> Document:
     if isinstance(value, str | dict):
         return value
-    raise UsageError(f"{where}: a document is a string or an object")
+    raise UsageError(f"{where}: a document must be a string or an object")

@@ -1,28 +1,28 @@
 """Every error that this client raises, as one tree.
 
     RerankError
-    ├── RequestError             the caller can mend it
+    ├── RequestError             the caller can fix it
     │   ├── InvalidRequest       a field is missing, malformed or out of range; `param` names it
-    │   ├── Unauthorized         no key, or one that is not known
+    │   ├── Unauthorized         no key, or an unknown one
     │   ├── NotFound             no such path
     │   │   ├── ModelNotFound    no model of that name is served
     │   │   └── JobNotFound      no such job, or it belongs to another key
     │   ├── PayloadTooLarge      the body is over the limit
     │   ├── JobNotFinished       the job has no result yet
-    │   └── IdempotencyConflict  the idempotency key stands for another request
+    │   └── IdempotencyConflict  the idempotency key was used for another request
     ├── JobError                 the job ended without a result
     │   ├── JobCanceled
     │   ├── JobExpired           its deadline passed before it was scored
     │   └── ScoringFailed        the engine could not score it
-    ├── ServiceError             the service cannot answer now
-    │   ├── Overloaded           it takes no more at the moment
-    │   ├── Unavailable          a part of it is down: the model, the store, or the way there
+    ├── ServiceError             the service cannot answer at the moment
+    │   ├── Overloaded           it accepts no more requests at the moment
+    │   ├── Unavailable          a part of it is down: the model, the store, or the network
     │   └── InternalError        a fault of the service
-    ├── WaitTimedOut             the caller's time was up; the job `job_id`, if there is one, goes on
-    ├── ConnectionFailed         the service could not be reached, or hung up
-    └── UnexpectedAnswer         whoever answered is no rerankq
+    ├── WaitTimedOut             the caller's timeout passed; the job `job_id`, if any, continues
+    ├── ConnectionFailed         the service is unreachable, or closed the connection
+    └── UnexpectedAnswer         the answer does not come from rerankq
 
-The classes follow the service's own `error.type`, which `code` repeats; `message` is its sentence.
+The classes follow the service's `error.type`, which is in `code`; `message` is one sentence.
 """
 
 import json
@@ -33,7 +33,7 @@ _EXCERPT = 200
 
 
 class RerankError(Exception):
-    """Base of the tree. `status` is the HTTP status, None where nobody answered."""
+    """Base of the tree. `status` is the HTTP status, None without a response."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class RerankError(Exception):
 
 
 class RequestError(RerankError):
-    """The caller can mend it."""
+    """The caller can fix it."""
 
 
 class InvalidRequest(RequestError):
@@ -89,7 +89,7 @@ class JobNotFinished(RequestError):
 
 
 class IdempotencyConflict(RequestError):
-    """The idempotency key stands for another request."""
+    """The idempotency key was used for another request."""
 
 
 class JobError(RerankError):
@@ -97,7 +97,7 @@ class JobError(RerankError):
 
 
 class JobCanceled(JobError):
-    """Somebody canceled the job."""
+    """The job was canceled."""
 
 
 class JobExpired(JobError):
@@ -109,31 +109,31 @@ class ScoringFailed(JobError):
 
 
 class ServiceError(RerankError):
-    """The service cannot answer now."""
+    """The service cannot answer at the moment."""
 
 
 class Overloaded(ServiceError):
-    """The service takes no more at the moment."""
+    """The service accepts no more requests at the moment."""
 
 
 class Unavailable(ServiceError):
-    """A part of the service is down: the model, the store, or the way there."""
+    """A part of the service is down: the model, the store, or the network."""
 
 
 class InternalError(ServiceError):
-    """A fault of the service; its log has the rest under `request_id`."""
+    """A fault of the service; its log has details under `request_id`."""
 
 
 class WaitTimedOut(RerankError):
-    """The caller's time was up; the job `job_id`, if there is one, goes on."""
+    """The caller's timeout passed; the job `job_id`, if any, continues."""
 
 
 class ConnectionFailed(RerankError):
-    """The service could not be reached, or hung up."""
+    """The service is unreachable, or closed the connection."""
 
 
 class UnexpectedAnswer(RerankError):
-    """Whoever answered is no rerankq."""
+    """The answer does not come from rerankq."""
 
 
 _BY_CODE: dict[str, type[RerankError]] = {
@@ -156,7 +156,7 @@ _BY_CODE: dict[str, type[RerankError]] = {
     "internal_error": InternalError,
     "wait_timed_out": WaitTimedOut,
 }
-# For what a proxy on the way answers.
+# For responses of proxies.
 _BY_STATUS: dict[int, type[RerankError]] = {
     401: Unauthorized,
     403: Unauthorized,
@@ -172,38 +172,38 @@ _BY_STATUS: dict[int, type[RerankError]] = {
 
 
 def error_of(status: int, headers: Mapping[str, str], body: bytes) -> RerankError:
-    """The error that an answer of 400 or more stands for; the headers' names are in lower case."""
-    said = _said(body)
-    code = str(said.get("type") or "")
+    """The error of a response with status 400 or more; header names are in lower case."""
+    data = _error_object(body)
+    code = str(data.get("type") or "")
     kind = _BY_CODE.get(code) or _BY_STATUS.get(status) or (RequestError if status < 500 else ServiceError)
-    message = said.get("message") or body[:_EXCERPT].decode(errors="replace").strip() or f"HTTP status {status}"
+    message = data.get("message") or body[:_EXCERPT].decode(errors="replace").strip() or f"HTTP status {status}"
     return kind(
         str(message),
         code=code,
         status=status,
-        param=said.get("param"),
+        param=data.get("param"),
         retry_after=_seconds(headers.get("retry-after")),
         job_id=_job_id(headers.get("location", "")),
         request_id=headers.get("x-request-id"),
     )
 
 
-def _said(body: bytes) -> dict[str, Any]:
-    """The error object; of a stranger's JSON, or another dialect's, at least the sentence."""
+def _error_object(body: bytes) -> dict[str, Any]:
+    """The error object; for other JSON formats at least the message."""
     try:
-        said = json.loads(body)
+        data = json.loads(body)
     except ValueError:
         return {}
-    if not isinstance(said, dict):
+    if not isinstance(data, dict):
         return {}
-    if isinstance(said.get("error"), dict):
-        return dict(said["error"])
-    sentences = (said.get(name) for name in ("message", "detail", "error"))
-    return {"message": next((sentence for sentence in sentences if isinstance(sentence, str)), None)}
+    if isinstance(data.get("error"), dict):
+        return dict(data["error"])
+    messages = (data.get(name) for name in ("message", "detail", "error"))
+    return {"message": next((sentence for sentence in messages if isinstance(sentence, str)), None)}
 
 
 def _seconds(header: str | None) -> float | None:
-    """A Retry-After in seconds; one that names a date counts as none."""
+    """A Retry-After in seconds; None for a date."""
     return float(header) if header and header.strip().isdecimal() else None
 
 

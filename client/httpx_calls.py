@@ -1,4 +1,4 @@
-"""What both clients have of httpx: how a Call becomes a request, and what comes of it an Answer or an error."""
+"""Converts between the protocol's calls and answers and httpx's requests and responses, for both clients."""
 
 from typing import Any
 
@@ -12,13 +12,13 @@ CONNECT_SECONDS = 5.0
 
 
 def client_options(settings: ClientSettings) -> dict[str, Any]:
-    """How an httpx client is made. Connections are as many as the caller asks things at once."""
+    """Arguments of an httpx client. The number of connections is not limited: callers limit their concurrency."""
     limits = httpx.Limits(max_connections=None)
     return {"base_url": settings.url, "headers": settings.headers, "limits": limits}
 
 
 def request(call: Call) -> dict[str, Any]:
-    """How an httpx client is asked."""
+    """Arguments of an httpx request."""
     return {
         "method": call.method,
         "url": call.path,
@@ -29,10 +29,10 @@ def request(call: Call) -> dict[str, Any]:
 
 
 def answer(response: httpx.Response) -> Answer:
-    """What was answered."""
+    """The protocol's answer for an httpx response."""
     return Answer(response.status_code, dict(response.headers), response.content)
 
 
 def unreachable(url: httpx.URL, error: httpx.HTTPError) -> ConnectionFailed:
-    """That nobody answered, in one sentence."""
+    """The error for a call without a response."""
     return ConnectionFailed(f"no answer from {url}: {str(error) or type(error).__name__}")

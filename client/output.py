@@ -1,4 +1,4 @@
-"""What a person sees: rankings, jobs and models as tables, and the progress of a job or a batch."""
+"""Terminal output: rankings, jobs and models as tables or JSON, and progress bars."""
 
 import json
 import time
@@ -13,13 +13,13 @@ from rich.table import Table
 from client.records import Document, Job, Model, Ranking, Row
 
 
-def print_json(said: Any) -> None:
-    """As the service said it, for the next program."""
-    print(json.dumps(said, ensure_ascii=False, indent=2))
+def print_json(data: Any) -> None:
+    """Print the service's JSON, for other programs."""
+    print(json.dumps(data, ensure_ascii=False, indent=2))
 
 
 def ranking_table(ranking: Ranking, documents: Sequence[Document] = ()) -> Table:
-    """The rows, best first; `documents` stand in where the service sent none back."""
+    """The rows, best first; `documents` are shown when the service returned none."""
     table = Table(caption=f"{ranking.model}, {ranking.total_tokens} tokens, {ranking.id}", caption_justify="left")
     table.add_column("rank", justify="right")
     table.add_column("score", justify="right")
@@ -37,13 +37,13 @@ def _text(row: Row, documents: Sequence[Document]) -> str:
     if document is None and row.index < len(documents):
         document = documents[row.index]
     text = document.get("text", document) if isinstance(document, dict) else document
-    # One line, and nothing in it that the terminal or rich would take for an instruction.
+    # One line, without control characters and rich markup.
     line = " ".join("".join(letter if letter.isprintable() else " " for letter in str(text or "")).split())
     return line.replace("[", r"\[")
 
 
 def job_table(job: Job) -> Table:
-    """All that is known of a job."""
+    """The fields of a job."""
     table = Table(show_header=False)
     table.add_row("id", job.id)
     table.add_row("status", job.status)
@@ -67,7 +67,7 @@ def job_table(job: Job) -> Table:
 
 
 def models_table(models: Sequence[Model]) -> Table:
-    """What is served."""
+    """The served models."""
     table = Table("model", "aliases", "workers")
     for model in models:
         table.add_row(model.id, ", ".join(model.aliases), str(model.workers))
@@ -75,20 +75,20 @@ def models_table(models: Sequence[Model]) -> Table:
 
 
 class Bar:
-    """A progress bar on standard error; none where that is no terminal."""
+    """A progress bar on standard error, shown only on a terminal."""
 
     def __init__(self, progress: Progress, task: TaskID) -> None:
         self._progress = progress
         self._task = task
 
     def show(self, done: int, total: int, note: str = "") -> None:
-        """So many are done."""
+        """Update the bar: `done` of `total`, and a note behind it."""
         self._progress.update(self._task, completed=done, total=total, note=note)
 
 
 @contextmanager
-def bar(console: Console, doing: str) -> Iterator[Bar]:
-    """A bar as long as the block runs."""
+def bar(console: Console, label: str) -> Iterator[Bar]:
+    """Show a progress bar while the block runs."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -97,4 +97,4 @@ def bar(console: Console, doing: str) -> Iterator[Bar]:
         TextColumn("[dim]{task.fields[note]}[/dim]"),
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        yield Bar(progress, progress.add_task(doing, total=None, note=""))
+        yield Bar(progress, progress.add_task(label, total=None, note=""))

@@ -1,7 +1,7 @@
-"""What is sent and what comes back, as plain records.
+"""Requests and responses as plain records.
 
-They keep what the service said (`raw`) beside what a caller mostly wants of it, and read no more than they need: a
-newer service may say more.
+Responses keep the full JSON (`raw`) beside the common fields, and ignore fields that they do not know: a newer service
+may send more.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ FINAL_STATUSES = frozenset({"succeeded", "failed", "canceled", "expired"})
 
 
 class Options(TypedDict, total=False):
-    """The optional fields of a request; what each means is in docs/api.md."""
+    """The optional fields of a request; docs/api.md describes them."""
 
     model: str
     top_n: int
@@ -35,7 +35,8 @@ class Options(TypedDict, total=False):
 class Request:
     """One query and the documents to rank for it.
 
-    Requests with the same `idempotency_key` are one job, as long as the service keeps it; `custom_id` is the caller's.
+    Requests with the same `idempotency_key` share one job while the service keeps it. `custom_id` is an id of
+    the caller's.
     """
 
     query: str
@@ -45,13 +46,13 @@ class Request:
     custom_id: str | None = None
 
     def body(self) -> JsonObject:
-        """What is sent."""
+        """The JSON body."""
         return {"query": self.query, "documents": list(self.documents), **self.options}
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A document's place. `index` is its place in the request; `error` says why it could not be scored."""
+    """A ranked document. `index` is its position in the request; `error` tells why it could not be scored."""
 
     index: int
     score: float
@@ -61,13 +62,13 @@ class Row:
 
     @property
     def text(self) -> str | None:
-        """The document's text, where the service sent it back."""
+        """The document's text, if the service returned it."""
         return None if self.document is None else self.document.get("text")
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """The answer: rows, best first. `id` is the job's."""
+    """A ranking: rows sorted by score, best first. `id` is the job's id."""
 
     id: str
     model: str
@@ -76,28 +77,28 @@ class Ranking:
     raw: JsonObject = field(repr=False)
 
     @classmethod
-    def read(cls, said: Any) -> "Ranking":
+    def read(cls, data: Any) -> "Ranking":
         """Raises UnexpectedAnswer."""
         try:
-            rows = [_row(row) for row in said["results"]]
-            return cls(said["id"], said["model"], rows, said["usage"]["total_tokens"], said)
+            rows = [_row(row) for row in data["results"]]
+            return cls(data["id"], data["model"], rows, data["usage"]["total_tokens"], data)
         except (KeyError, TypeError) as error:
-            raise UnexpectedAnswer(f"this is no ranking: {str(said)[:200]}") from error
+            raise UnexpectedAnswer(f"not a ranking: {str(data)[:200]}") from error
 
 
-def _row(said: Mapping[str, Any]) -> Row:
+def _row(data: Mapping[str, Any]) -> Row:
     return Row(
-        index=said["index"],
-        score=said["relevance_score"],
-        document=said.get("document"),
-        truncated=said.get("truncated", False),
-        error=said.get("error"),
+        index=data["index"],
+        score=data["relevance_score"],
+        document=data.get("document"),
+        truncated=data.get("truncated", False),
+        error=data.get("error"),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of the request that was given as the `position`-th, from 0: a ranking or an error."""
+    """The result of one of many requests, a ranking or an error; `position` counts from 0."""
 
     position: int
     request: Request
@@ -126,37 +127,37 @@ class Job:
 
     @property
     def final(self) -> bool:
-        """Whether it stays as it is."""
+        """Whether the status is final."""
         return self.status in FINAL_STATUSES
 
     @classmethod
-    def read(cls, said: Any) -> "Job":
+    def read(cls, data: Any) -> "Job":
         """Raises UnexpectedAnswer."""
         try:
-            progress = said["progress"]
+            progress = data["progress"]
             return cls(
-                id=said["id"],
-                status=said["status"],
-                model=said["model"],
+                id=data["id"],
+                status=data["status"],
+                model=data["model"],
                 pairs_total=progress["pairs_total"],
                 pairs_done=progress["pairs_done"],
                 shards_total=progress["shards_total"],
                 shards_done=progress["shards_done"],
                 pairs_per_second=progress.get("pairs_per_second"),
                 estimated_finish=progress.get("estimated_finish"),
-                created=said["created"],
-                started=said.get("started"),
-                finished=said.get("finished"),
-                message=said.get("error", {}).get("message"),
-                raw=said,
+                created=data["created"],
+                started=data.get("started"),
+                finished=data.get("finished"),
+                message=data.get("error", {}).get("message"),
+                raw=data,
             )
         except (KeyError, TypeError, AttributeError) as error:
-            raise UnexpectedAnswer(f"this is no job: {str(said)[:200]}") from error
+            raise UnexpectedAnswer(f"not a job: {str(data)[:200]}") from error
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model that is served, and how many workers take its work."""
+    """A served model, and how many workers are ready for it."""
 
     id: str
     aliases: list[str]
@@ -164,9 +165,9 @@ class Model:
     raw: JsonObject = field(repr=False)
 
     @classmethod
-    def read(cls, said: Any) -> "Model":
+    def read(cls, data: Any) -> "Model":
         """Raises UnexpectedAnswer."""
         try:
-            return cls(said["id"], list(said["aliases"]), said["workers"]["ready"], said)
+            return cls(data["id"], list(data["aliases"]), data["workers"]["ready"], data)
         except (KeyError, TypeError) as error:
-            raise UnexpectedAnswer(f"this is no model: {str(said)[:200]}") from error
+            raise UnexpectedAnswer(f"not a model: {str(data)[:200]}") from error

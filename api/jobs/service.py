@@ -25,8 +25,9 @@ from shared.errors import (
     WaitTimedOut,
 )
 from shared.ledger import encoding
-from shared.ledger.job_ledger import Acceptance, JobLedger, Submission
+from shared.ledger.job_ledger import JobLedger
 from shared.ledger.job_record import JobFailure, JobRecord, JobStatus
+from shared.ledger.submission import Acceptance, Submission
 from shared.store.client import RETRY_AFTER_SECONDS
 
 _POOL_CHECK_SECONDS = 1.0
@@ -79,7 +80,7 @@ class RerankService:
             raise
         if scores is not None:
             job = _SucceededJob(submission.job_id, submission.model, acceptance.created_ms)
-            return rank(job, submission.request, [encoding.decode_scores(scores)], submission.rest)
+            return rank(job, submission.request, [encoding.decode_scores(scores)], submission.known_scores)
         # An existing job has its own known scores, which may differ from this submission's.
         return await self._read_result(acceptance.job_id, None if acceptance.existing else submission)
 
@@ -191,7 +192,9 @@ class RerankService:
         record, shards = await self._ledger.read_finished(job_id)
         if record is None:
             raise _not_found(job_id)
-        stored = (submission.request, submission.rest) if submission else await self._ledger.read_request(job_id)
+        stored = (
+            (submission.request, submission.known_scores) if submission else await self._ledger.read_request(job_id)
+        )
         complete = stored is not None and len(stored[0].documents) == record.pairs and len(shards) == record.shards
         if stored is None or (record.status is JobStatus.SUCCEEDED and not complete):
             # The job was deleted during the read, or Redis has lost a part of it.

@@ -12,8 +12,8 @@ from api.pool_monitor import PoolMonitor, StartFailure
 from shared.contracts import Document, RerankRequest, WorkClass
 from shared.errors import InvalidRequest, ModelUnavailable
 from shared.keys import queue_keys
-from shared.ledger.job_ledger import Submission
 from shared.ledger.job_record import new_job_id
+from shared.ledger.submission import Submission
 from shared.models import ModelRegistry, ModelSpec
 from shared.partial_results import KnownScores, split_known
 from shared.queue.messages import MessageBuilder
@@ -89,7 +89,7 @@ class SubmissionBuilder:
             messages=[self._messages.build(queue, job_id, shard) for shard in range(enqueued)],
             deadline_seconds=self.limits.job_deadline_seconds,
             idempotency=idempotency,
-            rest=known,
+            known_scores=known,
         )
 
     def _require_startable(self, model: str) -> None:

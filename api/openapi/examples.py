@@ -73,7 +73,7 @@ ERRORS: tuple[RerankqError, ...] = (
     JobCanceled(f"the job {EXAMPLE_JOB_ID} was canceled"),
     RequestTimedOut("no more body data arrived within 30 s"),
     PayloadTooLarge("the body is over the limit of 33554432 bytes"),
-    IdempotencyConflict("this Idempotency-Key stands for another request", param="Idempotency-Key"),
+    IdempotencyConflict("this Idempotency-Key was used for another request", param="Idempotency-Key"),
     ScoringFailed("the worker failed on this job; its log says why"),
     InternalError(f"internal error; the server log has the details under request id {REQUEST_ID}"),
     ModelUnavailable(f"model {EXAMPLE_MODEL!r} failed to start: the weights are not there", param="model"),

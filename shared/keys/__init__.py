@@ -4,15 +4,15 @@
 |---|---|---|---|
 | rerankq:job:ID | hash | the job's record | result lifetime after its end; a ceiling before |
 | rerankq:job:ID:request | string | the canonical request without its documents, JSON | as its job |
-| rerankq:job:ID:documents | hash | N -> the shard's documents, "known_scores" -> those of no shard, JSON | as its job |
-| rerankq:job:ID:shards | hash | N:status, N:token, N:crashes ... for each shard, see store/lua/_common.lua | as its job |
+| rerankq:job:ID:documents | hash | N -> the shard's documents; "known_scores"; JSON | as its job |
+| rerankq:job:ID:shards | hash | N:status, N:token, N:crashes ... for each shard (lua/_common.lua) | as its job |
 | rerankq:job:ID:results | hash | N -> the shard's scores, JSON | as its job |
 | rerankq:job:ID:lease:N | string | the token of the worker that holds the shard | a lease, renewed |
 | rerankq:idempotency:OWNER:HASH | string | the job of an Idempotency-Key, and a fingerprint of its body | as its job |
-| rerankq:pool:MODEL:outstanding | zset | ID/N -> when to check it, ms; every shard that is not done | until it is done |
+| rerankq:pool:MODEL:outstanding | zset | ID/N -> when to check it, ms; every unfinished shard | until it is done |
 | rerankq:pool:MODEL:deadlines | zset | ID -> the job's deadline, ms | until the job ends |
-| rerankq:pool:MODEL:jobs:CLASS | zset | ID -> when the job was accepted, ms; every job that has not ended | until the job ends |
-| rerankq:pool:MODEL:load | hash | CLASS:pairs ... (see store/lua/_common.lua), ended_ms | permanent, small |
+| rerankq:pool:MODEL:jobs:CLASS | zset | ID -> when it was accepted, ms; every unfinished job | until the job ends |
+| rerankq:pool:MODEL:load | hash | CLASS:pairs ... (lua/_common.lua), ended_ms | permanent, small |
 | rerankq:pool:MODEL:workers | hash | worker -> its last heartbeat, JSON | an hour after the last heartbeat |
 | rerankq:pool:MODEL:measurements | hash | a worker's start_seconds, tokens_per_second | 30 days after the last of either |
 | rerankq:score:DIGEST | string | a pair's raw score | RERANKQ_SCORE_CACHE_SECONDS, see below |

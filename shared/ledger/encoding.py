@@ -1,7 +1,7 @@
-"""JSON in and out of Redis: the one place where a contract becomes bytes and comes back.
+"""Encodes requests and scores as JSON for Redis, and decodes them.
 
-A request is kept in parts, what it asks and its documents, so that a shard's worker reads its own documents only.
-Documents that no shard holds are kept in a part of their own, beside what is known of their scores.
+A request is stored in parts, so that a worker reads only the documents of its shard: the request without documents, the
+documents of each shard, and the documents that are in no shard together with their known scores.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,7 +21,7 @@ class _StoredKnownScores(BaseModel):
 
 
 def encode_request(request: RerankRequest) -> bytes:
-    """All of the request but its documents."""
+    """The request without its documents."""
     return request.model_dump_json(exclude_defaults=True, exclude={"documents"}).encode()
 
 
@@ -30,39 +30,39 @@ def encode_documents(documents: Sequence[Document]) -> bytes:
     return _DOCUMENTS.dump_json(list(documents), exclude_defaults=True)
 
 
-def decode_request(payload: bytes, slices: Iterable[bytes]) -> RerankRequest:
-    """The request with the documents of the given shards, in their order."""
-    documents = [document for part in slices for document in _DOCUMENTS.validate_json(part)]
+def decode_request(payload: bytes, shards: Iterable[bytes]) -> RerankRequest:
+    """The request with the documents of the given shards, in order."""
+    documents = [document for shard in shards for document in _DOCUMENTS.validate_json(shard)]
     return RerankRequest.model_validate_json(payload).model_copy(update={"documents": documents})
 
 
-def encode_known_scores(rest: KnownScores, documents: Sequence[Document]) -> bytes:
-    """The part of a request that no shard holds; `documents` are all of the request's."""
-    apart = [documents[position] for position in rest.positions()]
+def encode_known_scores(known: KnownScores, documents: Sequence[Document]) -> bytes:
+    """The known scores and their documents; `documents` are all documents of the request."""
+    own = [documents[position] for position in known.positions()]
     stored = _StoredKnownScores.model_construct(
-        documents=apart, scores=dict(rest.scores), duplicates=dict(rest.duplicates)
+        documents=own, scores=dict(known.scores), duplicates=dict(known.duplicates)
     )
     return stored.model_dump_json(exclude_defaults=True).encode()
 
 
-def decode_shard_request(payload: bytes, part: bytes) -> RerankRequest:
-    """One shard's request: its documents, and the query that all of them are scored against."""
-    request = decode_request(payload, [part])
+def decode_shard_request(payload: bytes, documents: bytes) -> RerankRequest:
+    """The request of one shard: its documents, and the query that all of them are scored against."""
+    request = decode_request(payload, [documents])
     own = request.documents[0].query if request.documents else None
     return request if own is None else request.model_copy(update={"query": own})
 
 
 def decode_full_request(
-    payload: bytes, slices: Iterable[bytes], rest: bytes | None
+    payload: bytes, shards: Iterable[bytes], known_scores: bytes | None
 ) -> tuple[RerankRequest, KnownScores | None]:
-    """The request with all of its documents, and what of it no shard holds."""
-    request = decode_request(payload, slices)
-    if rest is None:
+    """The request with all of its documents, and the known scores of those that are in no shard."""
+    request = decode_request(payload, shards)
+    if known_scores is None:
         return request, None
-    stored = _StoredKnownScores.model_validate_json(rest)
-    apart = KnownScores(stored.scores, stored.duplicates)
-    documents = merge_documents(apart, stored.documents, request.documents)
-    return request.model_copy(update={"documents": documents}), apart
+    stored = _StoredKnownScores.model_validate_json(known_scores)
+    known = KnownScores(stored.scores, stored.duplicates)
+    documents = merge_documents(known, stored.documents, request.documents)
+    return request.model_copy(update={"documents": documents}), known
 
 
 def encode_scores(scores: ShardScores) -> bytes:

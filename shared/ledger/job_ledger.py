@@ -1,15 +1,12 @@
-"""The ledger: the truth about jobs and shards. Every change is one Lua script; nothing else writes these keys.
+"""The API's side of the ledger (asyncio): submit, read, cancel, delete, retry, and the reconciler's checks.
 
-This is the API's half, asyncio: submit, read, cancel, delete, and the reconciler's rounds. The worker's half is
-worker_ledger.py. Raises StoreUnavailable when Redis cannot be reached or refuses to write,
-StoreDamaged when what it holds cannot be used.
+Each change is one Lua script; no other code writes these keys. Raises StoreUnavailable when Redis is unreachable or
+refuses writes, and StoreDamaged when its data cannot be used.
 """
 
-import hashlib
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import redis.asyncio
@@ -19,73 +16,30 @@ from shared.errors import IdempotencyConflict
 from shared.keys import job_keys, queue_keys
 from shared.ledger import encoding
 from shared.ledger.job_record import JobFailure, JobRecord, JobStatus
+from shared.ledger.limits import (
+    ALONE_AFTER_CRASHES,
+    MAX_CRASHES,
+    MAX_DEAD_LETTERS,
+    MAX_RESEND_SECONDS,
+    RESEND_AFTER_CRASH_SECONDS,
+    RESEND_SECONDS,
+    Lifetimes,
+)
+from shared.ledger.submission import Acceptance, Submission
 from shared.partial_results import KnownScores
 from shared.queue.messages import WakeUp
-from shared.sharding import ShardSize
 from shared.store.client import damaged, is_damage, store_errors
 from shared.store.scripts import ScriptCall, ScriptPipeline, script_source
 
 logger = logging.getLogger(__name__)
 
-RESEND_SECONDS = 5.0
-"""How long a doorbell may go unheard before it is rung again; doubled for every further time."""
-RESEND_AFTER_CRASH_SECONDS = 1.0
-MAX_RESEND_SECONDS = 300.0
-MAX_CRASHES = 4
-"""The crash that fails the job. A worker may die for many reasons that no job has to answer for."""
-ALONE_AFTER_CRASHES = 2
-"""Once may be chance, and a dying worker charges every shard in it: only then is a shard tried without company."""
-MAX_DEAD_LETTERS = 1000
-_STATES = {state.value.encode(): state for state in JobStatus}
-_ROUND = 500
-"""Shards or jobs looked after in one script: bounded, since Redis does nothing else meanwhile."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lifetimes:
-    """How long a job's keys live, in seconds: after its end, and at most when it never ends."""
-
-    result: float = 3600.0
-    unfinished: float = 7 * 86400.0
-
-
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """What the ledger needs to accept a job.
-
-    `rest` is what of the request no shard holds, None when the shards hold all of it. `sizes` are those of the
-    shards, in order; without any shard the job has succeeded at once. `messages` are the Celery
-    messages of the shards that are rung for at once, the first ones; the others follow as these are done.
-    `idempotency` is the caller's key.
-    """
-
-    job_id: str
-    request: RerankRequest
-    model: str
-    dialect: str
-    owner: str
-    work_class: WorkClass
-    sizes: list[ShardSize]
-    messages: list[bytes]
-    deadline_seconds: float
-    idempotency: str | None = None
-    rest: KnownScores | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Acceptance:
-    """The job that stands for a submission; `existing` when its Idempotency-Key was known.
-
-    `created_ms` is when it was accepted, Unix milliseconds of Redis's clock; 0 for an existing one.
-    """
-
-    job_id: str
-    existing: bool
-    created_ms: int = field(default=0, compare=False)
+_STATUSES = {status.value.encode(): status for status in JobStatus}
+_MAX_CHECKS = 500
+"""Shards or jobs checked in one script call: bounded, because Redis runs nothing else meanwhile."""
 
 
 class JobLedger:
-    """The API's half."""
+    """Submits, reads and ends jobs, and runs the reconciler's scripts. For the API."""
 
     def __init__(self, client: redis.asyncio.Redis, lifetimes: Lifetimes | None = None) -> None:
         self._client = client
@@ -95,15 +49,16 @@ class JobLedger:
         self._scripts: dict[str, Any] = {name: client.register_script(script_source(name)) for name in names}
 
     async def submit(self, submission: Submission) -> Acceptance:
-        """Accept a job. Raises IdempotencyConflict when its key stands for another request."""
+        """Accept a job. Raises IdempotencyConflict when its Idempotency-Key was used for another request."""
         more = [queue_keys.queue(submission.model, submission.work_class)]
         if submission.idempotency is not None:
             more.append(job_keys.idempotency(submission.owner, submission.idempotency))
-        head = encoding.encode_request(submission.request)
-        slices = _slices(submission)
+        request = encoding.encode_request(submission.request)
+        shards = submission.encode_shards()
+        known = submission.known_scores
         args: list[str | bytes | int] = [
             submission.job_id,
-            head,
+            request,
             int(self._lifetimes.result * 1000),
             int(self._lifetimes.unfinished * 1000),
             int(submission.deadline_seconds * 1000),
@@ -112,14 +67,12 @@ class JobLedger:
             submission.owner,
             submission.work_class,
             len(submission.request.documents),
-            len(slices),
-            _fingerprint(submission, head, slices) if submission.idempotency is not None else "",
+            len(shards),
+            submission.fingerprint(request, shards) if submission.idempotency is not None else "",
             int(RESEND_SECONDS * 1000),
-            b""
-            if submission.rest is None
-            else encoding.encode_known_scores(submission.rest, submission.request.documents),
+            b"" if known is None else encoding.encode_known_scores(known, submission.request.documents),
             job_keys.JOB_ENDED_CHANNEL,
-            *(part for documents, size in zip(slices, submission.sizes, strict=True) for part in (documents, *size)),
+            *(part for documents, size in zip(shards, submission.sizes, strict=True) for part in (documents, *size)),
             *submission.messages,
         ]
         with store_errors():
@@ -129,18 +82,19 @@ class JobLedger:
                 )
             )
         if verdict == b"conflict":
-            raise IdempotencyConflict("this Idempotency-Key stands for another request", param="Idempotency-Key")
+            raise IdempotencyConflict("this Idempotency-Key was used for another request", param="Idempotency-Key")
         return Acceptance(job_id.decode(), verdict == b"existing", int(created[0]) if created else 0)
 
     async def read(self, job_id: str) -> JobRecord | None:
-        """The job's record, None when there is none."""
+        """The job's record; None when the job does not exist."""
         with store_errors():
             return _record(job_id, await self._client.hgetall(job_keys.job(job_id)))
 
     async def read_finished(self, job_id: str) -> tuple[JobRecord | None, list[ShardScores]]:
-        """The record and the accepted scores, shard by shard.
+        """The record and the accepted scores, in the order of the shards.
 
-        A job that is deleted meanwhile has fewer of them than shards. Not MULTI: a full Redis refuses that.
+        There are fewer scores than shards when the job is deleted meanwhile: a MULTI, which would prevent that, is
+        refused by a full Redis.
         """
         with store_errors():
             async with self._client.pipeline(transaction=False) as pipe:
@@ -151,23 +105,23 @@ class JobLedger:
             return _record(job_id, fields), [encoding.decode_scores(payload) for payload in _in_order(results)]
 
     async def read_request(self, job_id: str) -> tuple[RerankRequest, KnownScores | None] | None:
-        """The request as it was accepted, and what of it no shard holds; None when it is gone.
+        """The request as it was accepted, and the scores that were known then; None when the job does not exist.
 
-        Of a job that is deleted meanwhile perhaps a part.
+        Documents may be missing when the job is deleted meanwhile.
         """
         with store_errors():
             async with self._client.pipeline(transaction=False) as pipe:
                 pipe.get(job_keys.request(job_id))
                 pipe.hgetall(job_keys.documents(job_id))
-                head, parts = await pipe.execute()
-        if not head:
+                request, parts = await pipe.execute()
+        if not request:
             return None
-        rest = parts.pop(job_keys.KNOWN_SCORES_FIELD, None)
+        known = parts.pop(job_keys.KNOWN_SCORES_FIELD, None)
         with _readable():
-            return encoding.decode_full_request(head, _in_order(parts), rest)
+            return encoding.decode_full_request(request, _in_order(parts), known)
 
     async def statuses(self, job_ids: list[str]) -> dict[str, JobStatus | None]:
-        """The states of many jobs in one round trip; None for a job that is gone, or cannot be read."""
+        """The statuses of many jobs in one round trip; None for a job that does not exist or cannot be read."""
         with store_errors():
             async with self._client.pipeline(transaction=False) as pipe:
                 for job_id in job_ids:
@@ -176,31 +130,31 @@ class JobLedger:
             for answer in answers:
                 if isinstance(answer, Exception) and not is_damage(answer):
                     raise answer
-        return {job_id: _STATES.get(state) for job_id, state in zip(job_ids, answers, strict=True)}
+        return {job_id: _STATUSES.get(status) for job_id, status in zip(job_ids, answers, strict=True)}
 
     async def cancel(self, record: JobRecord) -> JobStatus | None:
-        """Cancel a job; answers the state it is in afterwards, None when it is gone."""
-        state = await self._on_job("cancel", record, job_keys.JOB_ENDED_CHANNEL)
-        return JobStatus(state.decode()) if state else None
+        """Cancel a job. Returns its status afterwards; None when the job does not exist."""
+        status = await self._on_job("cancel", record, job_keys.JOB_ENDED_CHANNEL)
+        return JobStatus(status.decode()) if status else None
 
     async def delete(self, record: JobRecord) -> bool:
-        """Remove a job and its result; False when it was gone already."""
+        """Delete a job and its result. Returns False when the job does not exist."""
         return bool(await self._on_job("delete", record, job_keys.JOB_ENDED_CHANNEL))
 
     async def retry_failed(self, record: JobRecord, deadline_seconds: float) -> list[WakeUp] | None:
-        """Try a failed job again with fresh budgets; answers what to ring for, None when it has not failed."""
+        """Retry a failed job with new budgets. Returns the shards to enqueue; None when the job has not failed."""
         shards = await self._on_job(
             "retry", record, int(self._lifetimes.unfinished * 1000), int(deadline_seconds * 1000)
         )
         return None if shards is None else [WakeUp(record.id, int(shard), record.work_class) for shard in shards]
 
     async def reconcile(self, model: str) -> list[WakeUp]:
-        """Look after shards whose lease ran out or whose doorbell nobody heard; answers what to ring for."""
+        """Check shards whose lease has expired or that no worker has claimed. Returns the shards to enqueue."""
         failure = JobFailure("scoring_failed", f"the worker died {MAX_CRASHES} times while it scored this job")
         queues = [queue_keys.queue(model, work_class) for work_class in WorkClass]
         args = [
             job_keys.job(""),
-            _ROUND,
+            _MAX_CHECKS,
             int(RESEND_SECONDS * 1000),
             int(MAX_RESEND_SECONDS * 1000),
             MAX_CRASHES,
@@ -211,41 +165,44 @@ class JobLedger:
             int(RESEND_AFTER_CRASH_SECONDS * 1000),
         ]
         with store_errors():
-            found, given_up = await self._scripts["reconcile"](
+            found, discarded = await self._scripts["reconcile"](
                 keys=job_keys.script_keys("", model, *queues, job_keys.DEAD_LETTERS), args=args
             )
-        for job_id in given_up:
-            logger.error("job %.100s is given up: the store has lost a part of it", job_id.decode(errors="replace"))
+        for job_id in discarded:
+            logger.error(
+                "job %.100s is discarded: a part of it is missing in the store", job_id.decode(errors="replace")
+            )
         triples = zip(found[::3], found[1::3], found[2::3], strict=True)
         return [WakeUp(job.decode(), int(shard), WorkClass(name.decode())) for job, shard, name in triples]
 
     async def repair(self, model: str) -> None:
-        """Repair what somebody else has done to a pool's keys."""
+        """Delete a pool's keys that have the wrong type, and restore shards that are missing in its index."""
         queues = [queue_keys.queue(model, work_class) for work_class in WorkClass]
         with store_errors():
-            removed = await self._scripts["repair"](
+            deleted = await self._scripts["repair"](
                 keys=job_keys.script_keys("", model, *queues, job_keys.DEAD_LETTERS),
                 args=[
                     job_keys.job(""),
-                    _ROUND,
+                    _MAX_CHECKS,
                     int(RESEND_SECONDS * 1000),
                     *(word for pair in queue_keys.KOMBU_KEYS.items() for word in pair),
                 ],
             )
-        for key in removed:
-            logger.error("%s was not what rerankq keeps there, it is removed", key.decode())
+        for key in deleted:
+            logger.error("%s had the wrong type and was deleted", key.decode())
 
     async def expire(self, model: str) -> int:
-        """End the jobs whose deadline has passed; answers how many."""
+        """Expire the jobs whose deadline has passed. Returns how many."""
         with store_errors():
             return int(
                 await self._scripts["expire"](
-                    keys=job_keys.script_keys("", model), args=[job_keys.job(""), _ROUND, job_keys.JOB_ENDED_CHANNEL]
+                    keys=job_keys.script_keys("", model),
+                    args=[job_keys.job(""), _MAX_CHECKS, job_keys.JOB_ENDED_CHANNEL],
                 )
             )
 
     async def enqueue(self, queue: str, messages: list[bytes]) -> None:
-        """Push doorbells for work that has waited long enough; `queue` as Redis sees it."""
+        """Push messages to the front of a queue, for shards enqueued before; `queue` is its Redis key."""
         if messages:
             with store_errors():
                 await self._scripts["enqueue"](keys=[queue], args=["front", *messages])
@@ -264,34 +221,11 @@ def _record(job_id: str, fields: Any) -> JobRecord | None:
 
 @contextmanager
 def _readable() -> Iterator[None]:
-    """Whatever cannot be read inside the block is damaged. Only its kind is told: its text may hold a caller's."""
+    """Raise StoreDamaged for what cannot be decoded. Names only the error's type: its text may contain a caller's."""
     try:
         yield
     except (ValueError, TypeError, LookupError) as error:
         raise damaged(f"{type(error).__name__} while it was read") from None
-
-
-def _slices(submission: Submission) -> list[bytes]:
-    """Each shard's documents."""
-    documents = submission.request.documents
-    if submission.rest is not None:
-        documents = submission.rest.documents_to_score(documents)
-    slices: list[bytes] = []
-    start = 0
-    for size in submission.sizes:
-        slices.append(encoding.encode_documents(documents[start : start + size.pairs]))
-        start += size.pairs
-    return slices
-
-
-def _fingerprint(submission: Submission, head: bytes, slices: list[bytes]) -> str:
-    """What makes two requests the same: all that was asked, and how; not how it is cut, or what is known of it."""
-    is_one_piece = submission.rest is None and len(slices) == 1
-    documents = slices[0] if is_one_piece else encoding.encode_documents(submission.request.documents)
-    digest = hashlib.sha256(f"{submission.dialect}\n".encode())
-    for part in (head, documents):
-        digest.update(b"%d:" % len(part) + part)
-    return digest.hexdigest()
 
 
 def _in_order(by_shard: dict[bytes, bytes]) -> list[bytes]:

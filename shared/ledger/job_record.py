@@ -1,4 +1,4 @@
-"""A job's states and its record as the ledger keeps it. Reads hashes; never talks to Redis."""
+"""A job's statuses, and its record as the ledger stores it. Parses hashes; does not talk to Redis."""
 
 import json
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from shared.contracts import WorkClass
 
 
 class JobStatus(StrEnum):
-    """Where a job stands; the last four are final."""
+    """The status of a job; the last four are final."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -26,7 +26,7 @@ class JobStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class JobFailure:
-    """Why a job failed: an error's code and its one sentence."""
+    """Why a job failed: an error code and one sentence."""
 
     code: str
     message: str
@@ -62,7 +62,7 @@ class JobRecord:
 
     @classmethod
     def from_hash(cls, job_id: str, fields: Mapping[bytes, bytes]) -> "JobRecord":
-        """Read the hash of one job. Raises KeyError when it is not a job's."""
+        """Parse the hash of a job. Raises KeyError or ValueError when it is not one."""
 
         def number(name: bytes) -> int:
             return int(fields.get(name, b"0"))
@@ -89,5 +89,5 @@ class JobRecord:
 
 
 def new_job_id() -> str:
-    """A fresh id: unguessable, since knowing it is what lets a caller without a key read the job."""
+    """A new id. It is unguessable: without API keys, knowing it is enough to read the job."""
     return f"job-{token_hex(16)}"

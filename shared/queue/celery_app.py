@@ -9,11 +9,11 @@ from shared.store.client import require_certificates
 
 TASK_NAME = "rerankq.score_shard"
 VISIBILITY_TIMEOUT_SECONDS = 15
-"""A message that was neither acknowledged nor renewed for this long is delivered again: it costs a claim."""
+"""A message that is neither acknowledged nor renewed for this long is delivered again, which costs one claim."""
 
 
 def make_celery(redis_url: str) -> Celery:
-    """The Celery app for the Redis at `redis_url`. Results are off: the ledger holds them."""
+    """The Celery app for the Redis at `redis_url`. It has no result backend: the ledger stores results."""
     app = Celery("rerankq", broker=require_certificates(redis_url), set_as_current=False)
     app.conf.update(
         result_backend=None,
@@ -38,13 +38,13 @@ def make_celery(redis_url: str) -> Celery:
         broker_connection_max_retries=None,
         broker_transport_options={
             "global_keyprefix": PREFIX,
-            # One list a queue: without it the worker asks Redis for four, for kombu's priorities, which are not used.
+            # One list for each queue: kombu otherwise polls four, for its priorities, which are not used.
             "priority_steps": [0],
             "visibility_timeout": VISIBILITY_TIMEOUT_SECONDS,
-            # kombu's own defaults look for lost messages every 100 s only.
+            # With kombu's defaults lost messages are restored only every 100 s.
             "unacked_restore_interval": 5,
             "unacked_restore_throttle": 1,
-            # Whoever restores holds a lock; one that is killed meanwhile must not keep it for kombu's five minutes.
+            # The restoring worker holds a lock; if it is killed, kombu's default would keep the lock for five minutes.
             "unacked_mutex_expire": 5,
             "polling_interval": 0.1,
             "health_check_interval": 5,
@@ -58,5 +58,5 @@ def make_celery(redis_url: str) -> Celery:
 
 
 def pool_queues(model: str) -> list[Queue]:
-    """The two queues of a model's pool, the interactive one first."""
+    """The two queues of a model's pool, interactive first."""
     return [Queue(queue_keys.queue_name(model, work_class)) for work_class in WorkClass]

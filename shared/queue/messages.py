@@ -30,7 +30,7 @@ class WakeUp:
 
 
 def parse_message(message: bytes) -> tuple[str, int] | None:
-    """The job and the shard that a message of `MessageBuilder` names; None for anything else."""
+    """The job id and the shard that a message names; None for a foreign message."""
     try:
         task_id = json.loads(message)["headers"]["id"]
         match = _TASK_ID.fullmatch(task_id)
@@ -40,10 +40,10 @@ def parse_message(message: bytes) -> tuple[str, int] | None:
 
 
 class MessageBuilder:
-    """Builds the queue's messages, byte for byte what the pinned Celery and kombu would publish.
+    """Builds wake-up messages, byte for byte what the pinned Celery and kombu would publish.
 
-    Message format: Celery's task protocol 2 inside kombu's virtual transport (a base64 JSON body, headers and
-    properties), as https://docs.celeryq.dev/en/stable/internals/protocol.html has it.
+    Message format: Celery's task protocol 2 in kombu's virtual transport (a base64 JSON body, headers and properties),
+    see https://docs.celeryq.dev/en/stable/internals/protocol.html.
     """
 
     def __init__(self, app: Celery) -> None:
@@ -52,17 +52,17 @@ class MessageBuilder:
         self._parts: dict[str, list[str]] = {}
 
     def build(self, queue_name: str, job_id: str, shard: int) -> bytes:
-        """The message that tells a worker of the queue to look at one shard."""
+        """The message that wakes a worker of the queue for one shard."""
         if (parts := self._parts.get(queue_name)) is None:
             parts = self._parts[queue_name] = self._message(queue_name).split(_BLANK)
         body = base64.b64encode(json.dumps([[job_id, shard], {}, self._template.body[2]]).encode()).decode()
         task_id = f"{job_id}/{shard}"
-        # kombu acks by the tag: it must be new for every message, also for a shard that is sent again.
+        # kombu acknowledges by the delivery tag: it must be unique for every message, also for one that is sent again.
         blanks = (body, task_id, task_id, repr((job_id, shard)), task_id, str(uuid.uuid4()), "")
         return "".join([text for pair in zip(parts, blanks, strict=True) for text in pair]).encode()
 
     def _message(self, queue_name: str) -> str:
-        """A message of the queue, blank where messages differ: none of that needs escaping in JSON."""
+        """A template of the queue's messages, with blanks for values that differ; none of them needs JSON escaping."""
         headers = dict(self._template.headers)
         headers.update(id=_BLANK, root_id=_BLANK, argsrepr=_BLANK)
         properties = {

@@ -1,4 +1,4 @@
-"""The Redis store: connections with explicit timeouts, and Lua scripts run in shared round trips.
+"""The Redis store: connections with explicit timeouts, and Lua scripts that share round trips.
 
-Owns the `.lua` files. Refuses to know what a key or a script means: see shared.keys and shared.ledger.
+Owns the scripts in `lua/`. Refuses to know jobs: see shared.ledger.
 """

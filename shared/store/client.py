@@ -1,7 +1,7 @@
-"""Connections to Redis, with every timeout said aloud.
+"""Redis connections with explicit timeouts, and how Redis's errors become errors of this project.
 
-redis-py's own defaults retry ten times behind five-second timeouts: a caller would wait close to a minute for a
-Redis that is gone. Here a command fails within seconds and the caller decides.
+redis-py's defaults retry ten times with five-second timeouts: a caller would wait almost a minute for an unreachable
+Redis. Here a command fails within seconds, and the caller decides what to do.
 """
 
 import logging
@@ -30,7 +30,7 @@ RETRY_AFTER_SECONDS = 2
 
 _DAMAGED = re.compile(r"WRONGTYPE|user_script|running script|is not (an integer|a float|a valid)")
 _REFUSED = re.compile(r"OOM|READONLY|MISCONF|NOREPLICAS|NOPERM|read only replica|used memory|Script killed")
-"""What Redis says of itself, and not of what it holds, has this in the middle when it is a script that meets it."""
+"""Redis refuses a command for its own reasons, not because of the data; scripts wrap these texts in others."""
 _FULL = re.compile(r"OOM|used memory")
 
 _COMMON: dict[str, Any] = {
@@ -38,8 +38,8 @@ _COMMON: dict[str, Any] = {
     "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
     "socket_keepalive": True,
     "health_check_interval": HEALTH_CHECK_SECONDS,
-    # A pooled connection may have been closed while it idled: one quick second try, on a fresh one. Every ledger
-    # script is safe to repeat.
+    # A pooled connection may have been closed while it was idle: retry once on a new one. Every ledger script can be
+    # repeated.
     "retry_on_error": [RedisConnectionError],
 }
 
@@ -53,9 +53,9 @@ def connect_async(url: str) -> redis.asyncio.Redis:
 
 
 class _ReconnectWhenClosed:
-    """Mixed into a connection: writing to a transport that was reset is a lost connection, which is tried again.
+    """Mixin for a connection: treats writing to a reset transport as a lost connection, which redis-py retries.
 
-    uvloop raises a RuntimeError there, where asyncio raises nothing, and redis-py knows neither.
+    uvloop raises RuntimeError in that case, which redis-py does not handle.
     """
 
     async def send_packed_command(self, *args: Any, **options: Any) -> None:
@@ -71,9 +71,9 @@ def connect(url: str) -> redis.Redis:
 
 
 def require_certificates(url: str) -> str:
-    """The URL, saying that the server's certificate is checked where it says nothing of it.
+    """The URL with certificate checks required, unless it sets `ssl_cert_reqs` itself.
 
-    redis-py checks by itself. kombu, given the same URL, does not: it would send the password to whoever answers.
+    redis-py checks certificates by default. kombu does not, and would send the password to any server.
     """
     parts = urlsplit(url)
     if parts.scheme != "rediss" or "ssl_cert_reqs" in parse_qs(parts.query):
@@ -82,15 +82,15 @@ def require_certificates(url: str) -> str:
 
 
 def is_damage(error: BaseException) -> bool:
-    """Whether Redis answered that what it holds is not of the kind asked for: an outage passes, this does not."""
-    # What Redis says of itself outside of a script has a class of its own.
+    """Whether the error means that the data has an unexpected type or content. Unlike an outage, this does not pass."""
+    # Outside of scripts, redis-py raises subclasses for Redis's own refusals.
     text = str(error)
     return type(error) is ResponseError and bool(_DAMAGED.search(text)) and not _REFUSED.search(text)
 
 
 @contextmanager
 def store_errors() -> Iterator[None]:
-    """Turn what Redis raises inside the block, awaited or not, into StoreUnavailable or StoreDamaged."""
+    """Convert errors of Redis inside the block into StoreUnavailable or StoreDamaged."""
     try:
         yield
     except (RedisError, OSError) as error:
@@ -101,8 +101,8 @@ def store_errors() -> Iterator[None]:
 
 
 def damaged(cause: object) -> StoreDamaged:
-    """The error that stands for it; `cause`, which goes to the log alone, must not hold what a caller wrote."""
-    logger.error("what the job store holds cannot be used: %.300s", cause)
+    """A StoreDamaged error. `cause` is only logged, and must not contain a caller's text."""
+    logger.error("data in the job store is damaged: %.300s", cause)
     return StoreDamaged("what the job store holds of this is damaged; send it again", retry_after=RETRY_AFTER_SECONDS)
 
 

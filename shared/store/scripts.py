@@ -1,4 +1,4 @@
-"""The ledger's scripts as Redis gets them, and how many calls of them share a round trip."""
+"""Loads the Lua scripts, and runs several script calls in one round trip, blocking or with asyncio."""
 
 import asyncio
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ _LUA = Path(__file__).parent / "lua"
 
 
 def script_source(name: str) -> str:
-    """The text of one operation, the common part in front."""
+    """The source of one script, prefixed with `_common.lua`."""
     return (_LUA / "_common.lua").read_text() + (_LUA / f"{name}.lua").read_text()
 
 
@@ -28,36 +28,36 @@ class ScriptCall:
     keys: Sequence[str]
     args: Sequence[Any]
 
-    def words(self) -> tuple[Any, ...]:
+    def command(self) -> tuple[Any, ...]:
         return ("EVALSHA", self.script.sha, len(self.keys), *self.keys, *self.args)
 
 
 def call_scripts(client: redis.Redis, calls: Sequence[ScriptCall]) -> list[Any]:
-    """Run script calls in one round trip; answers them in order. Raises the first error that is an outage's.
+    """Run script calls in one round trip. Returns their results in order; raises the first error of an outage.
 
-    Where a call met damage (see shared.store.client.is_damage) its answer is that error: the others are good.
+    The result of a call that met damaged data (see shared.store.client.is_damage) is that error; the others are valid.
 
-    A pipeline of redis-py would ask before each one whether Redis knows its scripts. Here a script that Redis has
+    redis-py's pipelines ask Redis before each execution whether it knows the scripts. Here a script that Redis has
     forgotten is loaded and called again; the other calls have run by then, and are not repeated.
     """
-    answers = _send(client, calls)
-    if forgotten := _forgotten(answers):
-        again = [calls[place] for place in forgotten]
+    results = _send(client, calls)
+    if forgotten := _forgotten(results):
+        again = [calls[position] for position in forgotten]
         for source in _sources(again):
             client.script_load(source)
-        for place, answer in zip(forgotten, _send(client, again), strict=True):
-            answers[place] = answer
-    for answer in answers:
-        if isinstance(answer, Exception) and not is_damage(answer):
-            raise answer
-    return answers
+        for position, result in zip(forgotten, _send(client, again), strict=True):
+            results[position] = result
+    for result in results:
+        if isinstance(result, Exception) and not is_damage(result):
+            raise result
+    return results
 
 
 class ScriptPipeline:
-    """Calls from asyncio. Those that come in the same turn of the event loop share a round trip.
+    """Script calls from asyncio. Calls in the same turn of the event loop share a round trip.
 
-    Under load requests come in bunches, and a call that goes by itself costs several times as much as one of many.
-    None waits for another: what comes in the next turn is sent in the next turn.
+    Under load requests arrive in bursts, and a single call costs several times as much as one of many. Calls never wait
+    for each other: those of the next turn are sent in the next turn.
     """
 
     def __init__(self, client: redis.asyncio.Redis) -> None:
@@ -66,9 +66,9 @@ class ScriptPipeline:
         self._sending: set[asyncio.Task[None]] = set()
 
     async def call(self, call: ScriptCall) -> Any:
-        """The script's answer. Raises what Redis or the connection raises.
+        """The script's result. Raises what Redis or the connection raises.
 
-        A caller that is cancelled learns it when the call is through: what is done next comes after it.
+        Cancellation takes effect after the call has completed, so that later calls of the task run after it.
         """
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append((call, future))
@@ -83,41 +83,41 @@ class ScriptPipeline:
             raise
 
     async def _send(self) -> None:
-        bunch, self._waiting = self._waiting, []
+        batch, self._waiting = self._waiting, []
         try:
-            answers = await self._answers([call for call, _ in bunch])
+            results = await self._run([call for call, _ in batch])
         except BaseException as error:
-            answers = [error] * len(bunch)
-        for (_, future), answer in zip(bunch, answers, strict=True):
+            results = [error] * len(batch)
+        for (_, future), result in zip(batch, results, strict=True):
             if future.done():
                 continue
-            if isinstance(answer, BaseException):
-                future.set_exception(answer)
-                # A caller that has left asks for nothing: its error is not to be logged as one that nobody saw.
+            if isinstance(result, BaseException):
+                future.set_exception(result)
+                # Mark the error as retrieved: a cancelled caller does not read it, and asyncio would log it.
                 future.exception()
             else:
-                future.set_result(answer)
+                future.set_result(result)
 
-    async def _answers(self, calls: Sequence[ScriptCall]) -> list[Any]:
-        answers = await self._try(calls)
-        if forgotten := _forgotten(answers):
-            again = [calls[place] for place in forgotten]
+    async def _run(self, calls: Sequence[ScriptCall]) -> list[Any]:
+        results = await self._execute(calls)
+        if forgotten := _forgotten(results):
+            again = [calls[position] for position in forgotten]
             for source in _sources(again):
                 await self._client.script_load(source)
-            for place, answer in zip(forgotten, await self._try(again), strict=True):
-                answers[place] = answer
-        return answers
+            for position, result in zip(forgotten, await self._execute(again), strict=True):
+                results[position] = result
+        return results
 
-    async def _try(self, calls: Sequence[ScriptCall]) -> list[Any]:
+    async def _execute(self, calls: Sequence[ScriptCall]) -> list[Any]:
         async with self._client.pipeline(transaction=False) as pipe:
             for call in calls:
-                pipe.execute_command(*call.words())
+                pipe.execute_command(*call.command())
             return await pipe.execute(raise_on_error=False)
 
 
-def _forgotten(answers: Sequence[Any]) -> list[int]:
-    """Which calls Redis refused because it does not know their script, by place."""
-    return [place for place, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+def _forgotten(results: Sequence[Any]) -> list[int]:
+    """The positions of calls that Redis refused because it does not know their script."""
+    return [position for position, result in enumerate(results) if isinstance(result, NoScriptError)]
 
 
 def _sources(calls: Sequence[ScriptCall]) -> set[str]:
@@ -127,5 +127,5 @@ def _sources(calls: Sequence[ScriptCall]) -> set[str]:
 def _send(client: redis.Redis, calls: Sequence[ScriptCall]) -> list[Any]:
     with client.pipeline(transaction=False) as pipe:
         for call in calls:
-            pipe.execute_command(*call.words())  # type: ignore[no-untyped-call]
+            pipe.execute_command(*call.command())  # type: ignore[no-untyped-call]
         return pipe.execute(raise_on_error=False)

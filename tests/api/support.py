@@ -12,7 +12,8 @@ import httpx
 from shared.contracts import Document, RankedRow, RerankResult, ShardScores, WorkClass
 from shared.keys import queue_keys
 from shared.ledger.job_record import JobFailure, JobRecord, JobStatus
-from shared.ledger.worker_ledger import ClaimVerdict, WorkerLedger
+from shared.ledger.verdicts import ClaimVerdict
+from shared.ledger.worker_ledger import WorkerLedger
 from shared.store.client import connect
 from tests.shared.support import MODEL, OWNER, make_lease, make_scores
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from api.jobs.reconciler import LEADER_SECONDS
-from shared.ledger.worker_ledger import LEASE_SECONDS
+from shared.ledger.limits import LEASE_SECONDS
 from tests.chaos.cases import Kind
 from tests.chaos.ledger_view import Lease
 from tests.chaos.processes import Process

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import redis
 
-from shared.ledger.job_ledger import MAX_CRASHES
+from shared.ledger.limits import MAX_CRASHES
 from tests.chaos.cluster import Cluster, Slot
 from tests.chaos.ledger_view import Lease
 from tests.chaos.load import Load

@@ -63,7 +63,7 @@ def test_what_fails_fails_alone_and_is_tried_again_by_the_next_run(service: Stac
 
     source.write_text("\n\n".join([*lines[:2], *[json.dumps(good)] * 3]))
     ended = run(service, "batch", str(source), str(target))
-    assert ended.stderr == f"2 of 5 were done before\n5 of 5 ranked, 0 failed: {target}\n"
+    assert ended.stderr == f"2 of 5 were ranked by an earlier run\n5 of 5 ranked, 0 failed: {target}\n"
     assert [(row["line"], "ranking" in row) for row in rows(target)] == [(n, True) for n in (1, 3, 5, 7, 9)]
 
 
@@ -79,13 +79,13 @@ def test_interrupted_it_goes_on_where_it_was(slow_service: Stack, tmp_path: Path
         assert time.monotonic() - asked < 3
     assert process.returncode == 130
     assert said.splitlines()[-1] == "client: interrupted"
-    assert "are left; the same command goes on from here" in said
+    assert "are left; run the same command to continue" in said
     assert "Traceback" not in said
     done = rows(target)
     assert 2 <= len(done) < 8
 
     ended = run(slow_service, "batch", str(source), str(target), "--concurrency", "8")
-    assert (ended.returncode, f"{len(done)} of 8 were done before" in ended.stderr) == (0, True)
+    assert (ended.returncode, f"{len(done)} of 8 were ranked by an earlier run" in ended.stderr) == (0, True)
     assert [row["line"] for row in rows(target)] == list(range(1, 9))
     assert [row for row in rows(target) if row in done] == done
 
@@ -96,7 +96,7 @@ def test_a_row_that_was_cut_off_is_written_anew(service: Stack, tmp_path: Path) 
     run(service, "batch", str(source), str(target))
     target.write_text(target.read_text()[:-20])
     ended = run(service, "batch", str(source), str(target))
-    assert ended.stderr.startswith("2 of 3 were done before\n3 of 3 ranked")
+    assert ended.stderr.startswith("2 of 3 were ranked by an earlier run\n3 of 3 ranked")
     assert len(rows(target)) == 3
 
 
@@ -107,7 +107,7 @@ def test_a_file_that_no_batch_has_written_is_left_alone(service: Stack, tmp_path
         target.write_text(precious)
         ended = run(service, "batch", str(source), str(target))
         assert (ended.returncode, target.read_text()) == (2, precious)
-        assert "no batch has written it" in ended.stderr
+        assert "not the output of a batch" in ended.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "precious.jsonl"]
 
 

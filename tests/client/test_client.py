@@ -137,11 +137,11 @@ def test_past_the_callers_time_the_job_is_canceled_unless_there_is_a_key(
 
 
 def test_while_waiting_it_tells_how_the_job_stands(slow_client: Any) -> None:
-    heard: list[str] = []
+    seen: list[str] = []
     job = slow_client.submit("told", DOCUMENTS)
-    assert slow_client.wait(job.id, heard=lambda job: heard.append(job.status)).status == "succeeded"
-    assert set(heard) <= {"queued", "running"}
-    assert heard
+    assert slow_client.wait(job.id, on_progress=lambda job: seen.append(job.status)).status == "succeeded"
+    assert set(seen) <= {"queued", "running"}
+    assert seen
 
 
 def test_a_job_that_is_canceled_meanwhile_is_an_error(slow_client: Any) -> None:

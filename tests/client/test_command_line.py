@@ -53,10 +53,10 @@ class TestWhatIsWrong:
     @pytest.mark.parametrize(
         ("arguments", "said"),
         [
-            (["rank", QUERY], "there are no documents"),
+            (["rank", QUERY], "no documents: pass"),
             (["rank", QUERY, "--file", "/nowhere"], "cannot read /nowhere: "),
-            (["rank", QUERY, "a", "--url", "localhost:8000"], "must begin with http:// or https://"),
-            (["rank", QUERY, "a", "--top-n", "0"], "a number of 1 or more is expected"),
+            (["rank", QUERY, "a", "--url", "localhost:8000"], "must start with http:// or https://"),
+            (["rank", QUERY, "a", "--top-n", "0"], "expected a number of 1 or more"),
             (["batch", "/nowhere", "/tmp/out"], "cannot read /nowhere: "),
             (["job", "forget", "x"], "invalid choice: 'forget'"),
         ],
@@ -78,7 +78,7 @@ class TestWhatIsWrong:
         ended = run(service, "models", "--url", "http://127.0.0.1:9", "--retries", "0")
         assert ended.returncode == 1
         assert ended.stderr.startswith("client: no answer from http://127.0.0.1:9")
-        assert "is the service running" in ended.stderr
+        assert "check that the service is running" in ended.stderr
 
     def test_help_is_there_for_every_command(self, service: Stack) -> None:
         for arguments in ([], ["rank"], ["job"], ["job", "wait"], ["batch"], ["models"]):

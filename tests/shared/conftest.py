@@ -6,7 +6,8 @@ import redis
 import redis.asyncio
 
 from shared.keys import job_keys
-from shared.ledger.job_ledger import JobLedger, Lifetimes
+from shared.ledger.job_ledger import JobLedger
+from shared.ledger.limits import Lifetimes
 from shared.ledger.worker_ledger import WorkerLedger
 from shared.queue.celery_app import make_celery
 from shared.queue.messages import MessageBuilder

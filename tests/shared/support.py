@@ -12,9 +12,10 @@ from hypothesis import HealthCheck, settings
 from infra.local.redis_server import free_port
 from shared.contracts import Document, RerankRequest, ScoreScale, ShardScores, WorkClass
 from shared.keys import job_keys, pool_keys, queue_keys
-from shared.ledger.job_ledger import JobLedger, Submission
+from shared.ledger.job_ledger import JobLedger
 from shared.ledger.job_record import JobRecord
-from shared.ledger.worker_ledger import ShardLease
+from shared.ledger.submission import Submission
+from shared.ledger.verdicts import ShardLease
 from shared.partial_results import KnownScores
 from shared.sharding import ShardSize
 
@@ -45,14 +46,14 @@ def make_submission(
     request: RerankRequest | None = None,
     work_class: WorkClass = WorkClass.INTERACTIVE,
     idempotency: str | None = None,
-    rest: KnownScores | None = None,
+    known_scores: KnownScores | None = None,
 ) -> Submission:
     """A job of so many shards, cut evenly; the first `rung` of them, or all, are rung for at once.
 
-    `rest` is what of the request is in none of them.
+    `known_scores` covers documents that are in no shard.
     """
     request = request or make_request(*(f"text {number}" for number in range(max(2, shards))))
-    scored = rest.documents_to_score(request.documents) if rest else request.documents
+    scored = known_scores.documents_to_score(request.documents) if known_scores else request.documents
     return Submission(
         job_id=job_id,
         request=request,
@@ -64,7 +65,7 @@ def make_submission(
         messages=[f"doorbell {job_id}/{shard}".encode() for shard in range(shards if rung is None else rung)],
         deadline_seconds=deadline_seconds,
         idempotency=idempotency,
-        rest=rest,
+        known_scores=known_scores,
     )
 
 

@@ -7,9 +7,9 @@ from shared.ledger.job_ledger import JobLedger
 from shared.ledger.worker_ledger import WorkerLedger
 from shared.queue.celery_app import make_celery
 from shared.queue.messages import MessageBuilder
-from tests.shared.conftest import async_client, ledger, enqueueing_worker, store
+from tests.shared.conftest import async_client, enqueueing_worker, ledger, store
 from tests.shared.support import StoreView
-from tests.worker.support import WakeUpSender, Pool, ShakyLedger
+from tests.worker.support import Pool, ShakyLedger, WakeUpSender
 from worker.dispatch.leases import LeaseKeeper
 
 __all__ = ["async_client", "wake_ups", "leases", "ledger", "pool", "enqueueing_worker", "shaky", "store"]

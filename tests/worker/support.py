@@ -14,7 +14,9 @@ from shared.errors import StoreUnavailable
 from shared.keys import queue_keys
 from shared.ledger.job_ledger import JobLedger
 from shared.ledger.job_record import JobFailure, JobStatus
-from shared.ledger.worker_ledger import LEASE_SECONDS, Claim, FinishVerdict, FreeSlots, ShardLease, WorkerLedger
+from shared.ledger.limits import LEASE_SECONDS
+from shared.ledger.verdicts import Claim, FinishVerdict, FreeSlots, ShardLease
+from shared.ledger.worker_ledger import WorkerLedger
 from shared.queue.messages import MessageBuilder, WakeUp
 from tests.shared.support import JOB, MODEL, StoreView, make_request, make_submission
 from worker.dispatch.dispatcher import Dispatcher

@@ -8,7 +8,9 @@ from shared.contracts import WorkClass
 from shared.keys import job_keys
 from shared.ledger.job_ledger import JobLedger
 from shared.ledger.job_record import JobFailure, JobStatus
-from shared.ledger.worker_ledger import MAX_TRANSIENT_ERRORS, ClaimVerdict, FinishVerdict, WorkerLedger
+from shared.ledger.limits import MAX_TRANSIENT_ERRORS
+from shared.ledger.verdicts import ClaimVerdict, FinishVerdict
+from shared.ledger.worker_ledger import WorkerLedger
 from tests.shared.support import (
     JOB,
     MODEL,

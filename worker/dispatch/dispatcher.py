@@ -18,7 +18,8 @@ from uuid import uuid4
 from shared.contracts import WorkClass
 from shared.errors import ScoringFailed
 from shared.ledger.job_record import JobFailure
-from shared.ledger.worker_ledger import NO_FREE_SLOTS, Claim, ClaimVerdict, FreeSlots, ShardLease, WorkerLedger
+from shared.ledger.verdicts import NO_FREE_SLOTS, Claim, ClaimVerdict, FreeSlots, ShardLease
+from shared.ledger.worker_ledger import WorkerLedger
 from shared.queue.messages import WakeUp
 from worker.dispatch.executor import Executor, ShardOutcome, ShardReport
 from worker.dispatch.leases import HeldShard, LeaseKeeper

@@ -14,7 +14,7 @@ from functools import partial
 from shared.contracts import RerankRequest, ScoreScale, ShardScores, WorkClass
 from shared.errors import ScoringFailed
 from shared.ledger.job_record import JobFailure
-from shared.ledger.worker_ledger import Claim, ShardLease
+from shared.ledger.verdicts import Claim, ShardLease
 from worker.dispatch.leases import HeldShard
 from worker.engines.base import (
     BACKGROUND,

@@ -8,7 +8,8 @@ import logging
 import threading
 
 from shared.errors import StoreUnavailable
-from shared.ledger.worker_ledger import RenewVerdict, ShardLease, WorkerLedger
+from shared.ledger.verdicts import RenewVerdict, ShardLease
+from shared.ledger.worker_ledger import WorkerLedger
 from worker.engines.base import Cancellation
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,8 @@ from collections.abc import Callable
 
 from shared.contracts import WorkClass
 from shared.errors import StoreUnavailable
-from shared.ledger.worker_ledger import FreeSlots, WorkerLedger
+from shared.ledger.verdicts import FreeSlots
+from shared.ledger.worker_ledger import WorkerLedger
 from shared.queue.messages import WakeUp
 
 logger = logging.getLogger(__name__)

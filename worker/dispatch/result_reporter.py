@@ -13,7 +13,8 @@ from typing import TypeVar
 
 from shared.contracts import RerankRequest, ShardScores
 from shared.errors import StoreUnavailable
-from shared.ledger.worker_ledger import FinishVerdict, FreeSlots, WorkerLedger
+from shared.ledger.verdicts import FinishVerdict, FreeSlots
+from shared.ledger.worker_ledger import WorkerLedger
 from shared.queue.messages import WakeUp
 from worker.dispatch.executor import ShardOutcome, ShardReport
 

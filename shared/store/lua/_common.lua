@@ -1,27 +1,28 @@
--- Put in front of every script of this folder by shared/store/scripts.py: what they have in common.
--- Redis's own clock is the only one: the machines around it disagree.
+-- Prepended to every script of this folder by shared/store/scripts.py: the functions that they share.
+-- Redis's clock is the only clock: the machines' clocks differ.
 --
--- Every script works on one pool and mostly on one job: KEYS[1] job, KEYS[2] outstanding, KEYS[3] deadlines. The other
--- keys of a job are the first one with an ending, the pool's others the second one with another (see shared/keys/__init__.py).
+-- Every script works on one pool and usually on one job: KEYS[1] job, KEYS[2] outstanding, KEYS[3] deadlines. The other
+-- keys of a job and of a pool are derived from these (see shared/keys).
 --
--- A shard N is these fields of the job's shards hash:
---   N:status     waiting (not rung for yet) | queued | leased | done
---   N:token     who holds it, or held it last
---   N:crashes   how often a lease ended without a word
---   N:retries   how often an engine asked for another try
---   N:resends     how often the doorbell was rung in vain
---   N:run_alone     1: it may have brought a worker down, and is tried without company
---   N:finishes_accepted  how many finishes were accepted: 1 in the end
---   N:pairs, N:tokens   its size: documents, and estimated tokens
+-- A shard N has these fields in the job's shards hash:
+--   N:status             waiting (not enqueued yet) | queued | leased | done
+--   N:token              the token of the current or last lease
+--   N:crashes            how many leases expired
+--   N:retries            how many transient errors its engine reported
+--   N:resends            how many times its wake-up message was sent again
+--   N:run_alone          1: it may have crashed a worker, and must run alone
+--   N:finishes_accepted  how many finishes were accepted: 1 at the end
+--   N:pairs, N:tokens    its size: documents, and estimated tokens
 --
--- What the pool has to do is counted as it changes, so that whoever scales it reads a few numbers and no job. The load
--- hash has, for each class of work:
---   CLASS:pairs, CLASS:tokens                   of the shards that are not done
---   CLASS:running_pairs, CLASS:running_tokens   of those that are leased
---   CLASS:running_jobs                          jobs that were begun
--- and ended_ms, when a job last ended. The jobs themselves stand in a sorted set for each class, by when they came. All
--- this is of jobs that have not ended; one without any shard is none that a worker has to do with.
+-- The pool's load is counted as it changes, so that the autoscaler reads a few numbers and no jobs. The load hash has for
+-- each class of work:
+--   CLASS:pairs, CLASS:tokens                   of shards that are not done
+--   CLASS:running_pairs, CLASS:running_tokens   of leased shards
+--   CLASS:running_jobs                          jobs that have started
+-- and ended_ms, when a job last ended. A sorted set for each class holds the jobs by time of acceptance. All of this covers
+-- unfinished jobs only; a job without shards needs no worker and is not counted.
 
+-- Shards that are not enqueued yet are never due.
 local FAR_FUTURE_MS = 9e15
 
 local function now_ms()
@@ -47,31 +48,30 @@ local function lease_key(keys, shard)
   return keys.job .. ':lease:' .. shard
 end
 
--- A full Redis refuses a script whose first write may take memory, and none whose first write cannot. New jobs are to be
--- refused then; whatever brings an accepted job to its end is not, and calls this first.
+-- A full Redis refuses a script unless its first write allocates no memory. Every script except submit, which must be
+-- refused, calls this before its first write.
 local function allow_when_full(keys)
   redis.call('HDEL', keys.job, '')
 end
 
--- Adds to what is counted of one class; `prefix` is running_ or empty. A shard that was accepted before sizes were noted
--- has none, and counts nowhere.
-local function count(keys, class, prefix, pairs, tokens)
+-- Adds pairs and tokens to the load of one class; `prefix` is running_ or empty.
+local function add_load(keys, class, prefix, pairs, tokens)
   if not pairs or pairs == 0 then return end
   redis.call('HINCRBY', keys.load, class .. ':' .. prefix .. 'pairs', pairs)
   redis.call('HINCRBY', keys.load, class .. ':' .. prefix .. 'tokens', tokens)
 end
 
 local function subtract_load(keys, class, prefix, pairs, tokens)
-  if pairs then count(keys, class, prefix, -pairs, -tokens) end
+  if pairs then add_load(keys, class, prefix, -pairs, -tokens) end
 end
 
--- With nothing outstanding there is no load, whatever was counted: no mistake can keep a pool awake.
+-- Without outstanding shards the load is zero, whatever was counted: a wrong count cannot keep a pool running.
 local function clear_load(keys, ended_ms)
   redis.call('DEL', keys.load)
   if ended_ms then redis.call('HSET', keys.load, 'ended_ms', ended_ms) end
 end
 
--- A job that was in `status` has ended. Unless it succeeded, what is left of it is counted off.
+-- Subtracts what is left of a job that has ended; `status` is the one it had before, `shards` how many are unfinished at most.
 local function remove_job_load(keys, job_id, class, status, shards, now)
   redis.call('ZREM', jobs_key(keys, class), job_id)
   if redis.call('ZCARD', keys.outstanding) == 0 then return clear_load(keys, now) end
@@ -90,14 +90,13 @@ local function remove_job_load(keys, job_id, class, status, shards, now)
   redis.call('HSET', keys.load, 'ended_ms', now)
 end
 
--- Brings a job to a final status: its shards leave the pool, its keys get the lifetime that the job was submitted with,
--- and everybody who waits is told to look. `result` is what they would find, where that is known and small: told with
--- the news, it saves them the look.
+-- Ends a job with a final status: removes its shards from the pool, sets the lifetime of its keys, and publishes the end.
+-- A small `result` is published with it, which saves the waiting API a read.
 local function end_job(keys, job_id, status, channel, result)
   local job = redis.call('HMGET', keys.job, 'shards', 'result_ttl_ms', 'idempotency', 'class', 'status')
   local now, shards = now_ms(), tonumber(job[1])
   redis.call('HSET', keys.job, 'status', status, 'finished_ms', now)
-  -- Where all shards are done, each finish has seen to its own.
+  -- When all shards are done, each finish has already removed its own.
   local left = status == 'succeeded' and 0 or shards
   for shard = 0, left - 1 do
     redis.call('ZREM', keys.outstanding, job_id .. '/' .. shard)
@@ -112,34 +111,34 @@ local function end_job(keys, job_id, status, channel, result)
   redis.call('PUBLISH', channel, result and job_id .. ' ' .. result or job_id)
 end
 
--- What the pool has of a job that is gone.
-local function forget_job(keys, job_id)
+-- Removes a job that no longer exists from the pool's indexes.
+local function remove_from_indexes(keys, job_id)
   redis.call('ZREM', keys.deadlines, job_id)
   redis.call('ZREM', jobs_key(keys, 'interactive'), job_id)
   redis.call('ZREM', jobs_key(keys, 'batch'), job_id)
 end
 
--- Ends a job of which the store has lost a part.
+-- Fails a job whose data is incomplete.
 local function fail_damaged_job(keys, job_id, channel)
   redis.call('HSET', keys.job, 'failure', cjson.encode({code = 'scoring_failed',
     message = 'the job store has lost a part of this job; send it again'}))
   end_job(keys, job_id, 'failed', channel)
 end
 
--- Ends a job whose record cannot be worked with, and removes it where even that fails: it shall stand in nobody's way.
+-- Fails a job whose data is damaged, or deletes it when even that is impossible, so that it blocks no other job.
 local function discard(keys, job_id, channel)
   if pcall(fail_damaged_job, keys, job_id, channel) then return end
   redis.call('DEL', keys.job, keys.request, keys.documents, keys.shards, keys.results)
-  -- Nobody is told: that it ended would be no news of a job that is gone. Who waits for it notices.
-  forget_job(keys, job_id)
+  -- Nothing is published: waiting callers find that the job does not exist.
+  remove_from_indexes(keys, job_id)
 end
 
--- Does `work` on one job of many; answers whether that was possible. One that it is not possible on is given up.
+-- Runs `work` on one job of many. Returns false when it failed; the job is then discarded.
 local function or_discard(keys, job_id, channel, work)
   local done, problem = pcall(work)
   if done then return true end
   local reason = type(problem) == 'table' and problem.err or tostring(problem)
-  -- Redis refuses to write: no fault of the job's.
+  -- Redis refuses writes: not the job's fault.
   for _, refusal in ipairs({'OOM', 'READONLY', 'MISCONF', 'NOREPLICAS', 'NOPERM', 'read only replica'}) do
     if string.find(reason, refusal, 1, true) then error(problem) end
   end
@@ -147,13 +146,13 @@ local function or_discard(keys, job_id, channel, work)
   return false
 end
 
--- Ends the job because a shard is over its budget, and leaves a note for the operator.
-local function dead_letter(keys, job_id, shard, failure, channel, dead, dead_cap)
-  local note = {job = job_id, shard = tonumber(shard), model = redis.call('HGET', keys.job, 'model'),
+-- Fails the job because a shard exceeded its budget, and adds it to the dead-letter list.
+local function dead_letter(keys, job_id, shard, failure, channel, dead, max_dead)
+  local entry = {job = job_id, shard = tonumber(shard), model = redis.call('HGET', keys.job, 'model'),
     failure = cjson.decode(failure), crashes = tonumber(redis.call('HGET', keys.shards, shard .. ':crashes') or 0),
     retries = tonumber(redis.call('HGET', keys.shards, shard .. ':retries') or 0), at_ms = now_ms()}
-  redis.call('LPUSH', dead, cjson.encode(note))
-  redis.call('LTRIM', dead, 0, dead_cap - 1)
+  redis.call('LPUSH', dead, cjson.encode(entry))
+  redis.call('LTRIM', dead, 0, max_dead - 1)
   redis.call('HSET', keys.job, 'failure', failure)
   end_job(keys, job_id, 'failed', channel)
 end

@@ -1,7 +1,7 @@
--- Writes scores that later requests may read instead of asking a worker, and drops the oldest ones over the limit.
--- writes  KEYS[1] scores (zset), the key of each score written or dropped
--- args    1 start of every score's key, 2 lifetime in ms, 3 how many scores are kept, then digest, value, digest, value ...
--- answers nothing
+-- Writes scores to the cache, and evicts expired ones and the oldest ones over the limit.
+-- writes  KEYS[1] cached scores (zset), the key of each score written or evicted
+-- args    1 prefix of the keys of scores, 2 lifetime in ms, 3 maximum number of scores, then digest, value, digest, value ...
+-- returns nothing
 local PAIRS = 4
 local now = now_ms()
 for at = PAIRS, #ARGV, 2 do
@@ -10,11 +10,11 @@ for at = PAIRS, #ARGV, 2 do
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 
-local ran_out = redis.call('ZCOUNT', KEYS[1], '-inf', now - ARGV[2])
+local expired = redis.call('ZCOUNT', KEYS[1], '-inf', now - ARGV[2])
 local over = redis.call('ZCARD', KEYS[1]) - ARGV[3]
--- Twice what was written: so it catches up, and never keeps Redis from everything else.
-local dropped = math.min(math.max(ran_out, over), #ARGV - PAIRS + 1)
-if dropped > 0 then
-  for _, digest in ipairs(redis.call('ZRANGE', KEYS[1], 0, dropped - 1)) do redis.call('DEL', ARGV[1] .. digest) end
-  redis.call('ZREMRANGEBYRANK', KEYS[1], 0, dropped - 1)
+-- At most twice the number written: eviction catches up, and the script stays short.
+local evicted = math.min(math.max(expired, over), #ARGV - PAIRS + 1)
+if evicted > 0 then
+  for _, digest in ipairs(redis.call('ZRANGE', KEYS[1], 0, evicted - 1)) do redis.call('DEL', ARGV[1] .. digest) end
+  redis.call('ZREMRANGEBYRANK', KEYS[1], 0, evicted - 1)
 end

@@ -1,7 +1,7 @@
--- Cancels a job that has not ended yet. Its doorbells stay in the queue: a claim finds the job ended and drops them.
--- writes  KEYS[1] job, KEYS[2] outstanding, and whatever else ends a job
+-- Cancels a job that has not ended. Its messages stay in the queue: a claim finds the job ended and skips them.
+-- writes  KEYS[1] job, KEYS[2] outstanding, and everything else that ends a job
 -- args    1 job id, 2 channel
--- answers the status the job is in afterwards, or false when there is none
+-- returns the job's status afterwards, or false when it does not exist
 local keys = job_keys(KEYS[1])
 local status = redis.call('HGET', keys.job, 'status')
 if not status then return false end

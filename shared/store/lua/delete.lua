@@ -1,7 +1,7 @@
--- Removes every trace of a job, canceling it first when it has not ended.
+-- Deletes all keys of a job, canceling it first when it has not ended.
 -- deletes KEYS[1] job and its request, documents, shards, results, idempotency; writes KEYS[2] outstanding
 -- args    1 job id, 2 channel
--- answers 1, or 0 when there was none
+-- returns 1, or 0 when the job does not exist
 local keys = job_keys(KEYS[1])
 local job = redis.call('HMGET', keys.job, 'status', 'idempotency')
 if not job[1] then return 0 end

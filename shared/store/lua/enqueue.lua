@@ -1,10 +1,9 @@
--- Pushes doorbells, also when Redis is full: an accepted job must be scored then too.
+-- Pushes wake-up messages, also when Redis is full: an accepted job must be scored then, too.
 -- writes  KEYS[1] queue (list)
--- args    1 front | back: front for work that was rung for before and has waited long enough,
---         then one Celery message for each doorbell, to be heard in this order
--- answers how many were pushed
+-- args    1 front | back: front for shards that were enqueued before, then one Celery message for each shard, in order
+-- returns how many were pushed
 redis.call('PERSIST', KEYS[1])
--- Workers take from the right.
+-- Workers pop from the right.
 if ARGV[1] == 'front' then
   for message = #ARGV, 2, -1 do redis.call('RPUSH', KEYS[1], ARGV[message]) end
 else

@@ -1,8 +1,8 @@
--- Ends the jobs whose deadline has passed.
+-- Expires the jobs whose deadline has passed.
 -- reads   KEYS[3] deadlines
--- writes  whatever ends a job; jobs
--- args    1 start of every job's key, 2 how many jobs at most, 3 channel
--- answers how many were ended
+-- writes  everything that ends a job; jobs
+-- args    1 prefix of the keys of jobs, 2 maximum number of jobs, 3 channel
+-- returns how many jobs expired
 local ended = 0
 for _, job_id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now_ms(), 'LIMIT', 0, ARGV[2])) do
   local keys = job_keys(ARGV[1] .. job_id)
@@ -14,7 +14,7 @@ for _, job_id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now_ms(), '
       end_job(keys, job_id, 'expired', ARGV[3])
       ended = ended + 1
     elseif not status then
-      forget_job(keys, job_id)
+      remove_from_indexes(keys, job_id)
     end
   end)
 end

@@ -1,7 +1,7 @@
--- Ends a job because one of its shards can never be scored.
--- writes  KEYS[1] job, KEYS[2] outstanding, and whatever else ends a job
--- args    1 job id, 2 shard, 3 fencing token, 4 failure JSON, 5 channel
--- answers accepted | stale | ended, as finish does
+-- Fails a job because one of its shards can never be scored.
+-- writes  KEYS[1] job, KEYS[2] outstanding, and everything else that ends a job
+-- args    1 job id, 2 shard, 3 lease token, 4 failure JSON, 5 channel
+-- returns accepted | stale | ended, as finish does
 local keys = job_keys(KEYS[1])
 local status = redis.call('HGET', keys.job, 'status')
 if not status or is_final(status) then return 'ended' end

@@ -1,9 +1,9 @@
--- Accepts a shard's scores, once: the first finish under the live token wins, every other one is dropped.
--- writes  KEYS[1] job, its shards, results and lease; KEYS[2] outstanding, load; with the last shard what ends a job
--- args    1 job id, 2 shard, 3 fencing token, 4 scores JSON, 5 channel, 6 ceiling on the life of the results in ms,
---         7 ms until an unheard doorbell is rung again, 8 bytes of a result that are told with the news of it
--- answers {verdict, the next shard of the job to ring for or -1}; verdict is
---         accepted | stale (the token is not the live one) | ended (the job is final or gone)
+-- Accepts a shard's scores once: the first finish with the live token counts, every other one is ignored.
+-- writes  KEYS[1] job, its shards, results and lease; KEYS[2] outstanding, load; with the last shard everything that ends a job
+-- args    1 job id, 2 shard, 3 lease token, 4 scores JSON, 5 channel, 6 maximum lifetime of the results in ms,
+--         7 ms until an unclaimed message is sent again, 8 maximum bytes of a result that is published with the notification
+-- returns {verdict, the job's next shard to enqueue or -1}; verdict is
+--         accepted | stale (the token is not the live one) | ended (the job has a final status or does not exist)
 local keys = job_keys(KEYS[1])
 local job = redis.call('HMGET', keys.job, 'status', 'next_shard', 'shards', 'class')
 if not job[1] or is_final(job[1]) then return {'ended', -1} end
@@ -18,7 +18,7 @@ redis.call('HSET', keys.shards, shard .. ':status', 'done', shard .. ':finishes_
 redis.call('HSET', keys.results, shard, ARGV[4])
 redis.call('HINCRBY', keys.job, 'pairs_scored', current[3] or 0)
 redis.call('DEL', lease_key(keys, shard))
--- Counted off while it is outstanding: with the last one everything is dropped.
+-- Subtracted while the shard is still outstanding: without outstanding shards the whole load is deleted.
 if redis.call('ZCARD', keys.outstanding) > 1 then
   subtract_load(keys, job[4], '', current[3], current[4])
   subtract_load(keys, job[4], 'running_', current[3], current[4])
@@ -29,13 +29,13 @@ if redis.call('HINCRBY', keys.job, 'shards_left', -1) <= 0 then
     fail_damaged_job(keys, ARGV[1], ARGV[5])
     return {'ended', -1}
   end
-  local is_whole = tonumber(job[3]) == 1 and #ARGV[4] <= tonumber(ARGV[8])
-  end_job(keys, ARGV[1], 'succeeded', ARGV[5], is_whole and ARGV[4] or nil)
+  local is_inline = tonumber(job[3]) == 1 and #ARGV[4] <= tonumber(ARGV[8])
+  end_job(keys, ARGV[1], 'succeeded', ARGV[5], is_inline and ARGV[4] or nil)
   return {'accepted', -1}
 end
 redis.call('PEXPIRE', keys.results, ARGV[6])
 
--- One done, the next one rung for: a large job never has more than its window in the queue.
+-- Each finished shard enqueues the next one: a large job never has more than its window in the queue.
 local next_shard = tonumber(job[2])
 while next_shard < tonumber(job[3]) and redis.call('HGET', keys.shards, next_shard .. ':status') ~= 'waiting' do
   next_shard = next_shard + 1

@@ -1,25 +1,25 @@
--- Looks after shards whose time has come: an unheard doorbell is to be rung again, a lease that ended without a word is
--- a crash. Safe to run twice: ringing once too often costs a claim.
+-- Checks the shards that are due: a message that no worker claimed is sent again, an expired lease counts as a crash. Safe
+-- to run twice: an extra message costs one claim.
 -- reads   KEYS[4..5] the pool's queues (lists)
--- writes  KEYS[2] outstanding, load, KEYS[6] dead, the jobs whose shards are due
--- args    1 start of every job's key, 2 how many shards at most, 3 ms until the first repeated ring, 4 ms between later
---         ones at most, 5 crashes allowed, 6 failure JSON for more, 7 channel, 8 length of the dead list,
---         9 crashes after which a shard is tried alone, 10 as 3, for a shard that lost its worker
--- answers {{job id, shard, class, job id, shard, class, ...} to ring for, {job id, ...} that were given up}
+-- writes  KEYS[2] outstanding, load, KEYS[6] dead letters, the jobs whose shards are due
+-- args    1 prefix of the keys of jobs, 2 maximum number of shards, 3 ms until the first resend, 4 maximum ms between
+--         resends, 5 crashes allowed, 6 failure JSON for more, 7 channel, 8 length of the dead-letter list,
+--         9 crashes after which a shard runs alone, 10 as 3, for a shard that lost its worker
+-- returns {{job id, shard, class, job id, shard, class, ...} to enqueue, {job id, ...} discarded}
 local now = now_ms()
-local doorbells = redis.call('LLEN', KEYS[4]) + redis.call('LLEN', KEYS[5])
-local enough = doorbells >= redis.call('ZCARD', KEYS[2])
-local ring, given_up = {}, {}
+local queued = redis.call('LLEN', KEYS[4]) + redis.call('LLEN', KEYS[5])
+local enough = queued >= redis.call('ZCARD', KEYS[2])
+local wake_ups, discarded = {}, {}
 
-local function look_again(member, after_ms)
+local function check_after(member, after_ms)
   redis.call('ZADD', KEYS[2], now + after_ms, member)
 end
 
-local function look_after(member, job_id, shard)
+local function check_shard(member, job_id, shard)
   local keys = job_keys(ARGV[1] .. job_id)
   allow_when_full(keys)
   local job = redis.call('HMGET', keys.job, 'status', 'class')
-  if not job[1] then forget_job(keys, job_id) end
+  if not job[1] then remove_from_indexes(keys, job_id) end
   if not job[1] or is_final(job[1]) then
     redis.call('ZREM', KEYS[2], member)
     return
@@ -27,12 +27,12 @@ local function look_after(member, job_id, shard)
   local fields = redis.call('HMGET', keys.shards, shard .. ':status', shard .. ':resends', shard .. ':crashes',
     shard .. ':pairs', shard .. ':tokens')
   local rings = tonumber(fields[2] or 0)
-  -- Whoever has lost a worker once is not kept waiting for another one that dies with its doorbell in hand.
+  -- A shard that has lost a worker is resent sooner: the next worker may die with the message as well.
   local first_wait = (fields[1] == 'leased' or fields[3]) and ARGV[10] or ARGV[3]
   local wait = math.min(first_wait * 2 ^ math.min(rings, 20), ARGV[4])
   if fields[1] == 'leased' then
     local left = redis.call('PTTL', lease_key(keys, shard))
-    if left > 0 then return look_again(member, left) end
+    if left > 0 then return check_after(member, left) end
     local crashes = redis.call('HINCRBY', keys.shards, shard .. ':crashes', 1)
     if crashes >= tonumber(ARGV[5]) then
       return dead_letter(keys, job_id, shard, ARGV[6], ARGV[7], KEYS[6], tonumber(ARGV[8]))
@@ -42,35 +42,35 @@ local function look_after(member, job_id, shard)
     if crashes >= tonumber(ARGV[9]) then redis.call('HSET', keys.shards, shard .. ':run_alone', 1) end
     redis.call('HDEL', keys.shards, shard .. ':token')
   elseif fields[1] == 'queued' then
-    if enough then return look_again(member, wait) end
+    if enough then return check_after(member, wait) end
     redis.call('HINCRBY', keys.shards, shard .. ':resends', 1)
   elseif fields[1] ~= 'done' and fields[1] ~= 'waiting' then
     fail_damaged_job(keys, job_id, ARGV[7])
-    table.insert(given_up, job_id)
+    table.insert(discarded, job_id)
     return
   else
     redis.call('ZREM', KEYS[2], member)
     return
   end
-  look_again(member, wait)
-  table.insert(ring, job_id)
-  table.insert(ring, shard)
-  table.insert(ring, job[2])
+  check_after(member, wait)
+  table.insert(wake_ups, job_id)
+  table.insert(wake_ups, shard)
+  table.insert(wake_ups, job[2])
 end
 
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, ARGV[2])) do
   local job_id, shard = string.match(member, '^(.+)/(%d+)$')
-  local function work() look_after(member, job_id, shard) end
+  local function work() check_shard(member, job_id, shard) end
   if not job_id then
     redis.call('ZREM', KEYS[2], member)
   elseif not or_discard(job_keys(ARGV[1] .. job_id), job_id, ARGV[7], work) then
     redis.call('ZREM', KEYS[2], member)
-    table.insert(given_up, job_id)
+    table.insert(discarded, job_id)
   end
 end
--- Of a job that is gone nobody took the load away.
+-- The load of deleted jobs was never subtracted.
 local keys = job_keys('')
 if redis.call('ZCARD', keys.outstanding) == 0 and redis.call('HLEN', keys.load) > 1 then
   clear_load(keys, redis.call('HGET', keys.load, 'ended_ms'))
 end
-return {ring, given_up}
+return {wake_ups, discarded}

@@ -1,7 +1,7 @@
--- Keeps a shard that is being scored, or tells its worker to stop.
--- writes  the lease; on a passed deadline whatever ends a job
--- args    1 job id, 2 shard, 3 fencing token, 4 lease in ms, 5 channel
--- answers live | ended (the job is final or gone) | lost (somebody else has the shard)
+-- Renews the lease of a shard, or tells its worker to stop.
+-- writes  the lease; after a passed deadline everything that ends a job
+-- args    1 job id, 2 shard, 3 lease token, 4 lease in ms, 5 channel
+-- returns live | ended (the job has a final status or does not exist) | lost (another worker has the shard)
 local keys = job_keys(KEYS[1])
 local job = redis.call('HMGET', keys.job, 'status', 'deadline_ms')
 if not job[1] or is_final(job[1]) then return 'ended' end

@@ -1,13 +1,13 @@
--- Repairs what somebody else has done to a pool: a key that is not of its kind is removed, and a shard of which only its
--- job still knows is put back among the outstanding ones.
--- reads   the jobs that have not ended, oldest first, and their shards
--- writes  KEYS[2] outstanding; deletes any of KEYS[2] outstanding, KEYS[3] deadlines, KEYS[4..5] queues, KEYS[6] dead,
---         load, jobs, workers, measured, the keys in the args
--- args    1 start of every job's key, 2 how many shards are looked at, at most, 3 jobs younger than this in ms are left,
---         then a key and its kind, a key and its kind ...
--- answers {the keys that were removed}
+-- Repairs a pool's keys after foreign writes: deletes keys of the wrong type, and restores shards that only their job
+-- still knows to the outstanding ones.
+-- reads   the unfinished jobs, oldest first, and their shards
+-- writes  KEYS[2] outstanding; deletes any of KEYS[2] outstanding, KEYS[3] deadlines, KEYS[4..5] queues, KEYS[6] dead letters,
+--         load, jobs, workers, measurements, the keys in the args
+-- args    1 prefix of the keys of jobs, 2 maximum number of shards, 3 minimum age of a job in ms,
+--         then a key and its type, a key and its type ...
+-- returns {the deleted keys}
 local pool = job_keys('')
-local removed = {}
+local deleted = {}
 local kinds = {[KEYS[2]] = 'zset', [KEYS[3]] = 'zset', [KEYS[4]] = 'list', [KEYS[5]] = 'list',
   [KEYS[6]] = 'list', [pool.load] = 'hash', [jobs_key(pool, 'interactive')] = 'zset', [jobs_key(pool, 'batch')] = 'zset',
   [pool.pool .. 'workers'] = 'hash', [pool.pool .. 'measurements'] = 'hash'}
@@ -16,18 +16,18 @@ for key, kind in pairs(kinds) do
   local is = redis.call('TYPE', key).ok
   if is ~= kind and is ~= 'none' then
     redis.call('DEL', key)
-    table.insert(removed, key)
+    table.insert(deleted, key)
   end
 end
 
--- See despite_full_memory.
+-- See allow_when_full.
 redis.call('HDEL', pool.load, '')
 local now, budget = now_ms(), tonumber(ARGV[2])
 
-local function put_back(job_id)
+local function restore_shards(job_id)
   local keys = job_keys(ARGV[1] .. job_id)
   local job = redis.call('HMGET', keys.job, 'status', 'shards')
-  if not job[1] or is_final(job[1]) then return forget_job(keys, job_id) end
+  if not job[1] or is_final(job[1]) then return remove_from_indexes(keys, job_id) end
   for shard = 0, math.min(tonumber(job[2]), budget) - 1 do
     budget = budget - 1
     local member = job_id .. '/' .. shard
@@ -41,8 +41,8 @@ end
 for _, class in ipairs({'interactive', 'batch'}) do
   local old = redis.call('ZRANGEBYSCORE', jobs_key(pool, class), '-inf', now - ARGV[3], 'LIMIT', 0, budget)
   for _, job_id in ipairs(old) do
-    -- One that cannot be read is given up when its time comes.
-    if budget > 0 and not pcall(put_back, job_id) then redis.call('ZADD', KEYS[2], now, job_id .. '/0') end
+    -- A job that cannot be read is made due: the reconciler then discards it.
+    if budget > 0 and not pcall(restore_shards, job_id) then redis.call('ZADD', KEYS[2], now, job_id .. '/0') end
   end
 end
-return removed
+return deleted

@@ -1,13 +1,13 @@
--- Tries a failed job again: what is done stays done, the rest starts over with fresh budgets.
+-- Retries a failed job: finished shards are kept, the others start again with new budgets.
 -- writes  KEYS[1] job and its shards; KEYS[2] outstanding, KEYS[3] deadlines, load, jobs
--- args    1 job id, 2 ceiling on the life of an unfinished job in ms, 3 ms until the deadline
--- answers {the shards to ring for} | false (no such job, or it has not failed)
+-- args    1 job id, 2 maximum lifetime of an unfinished job in ms, 3 ms until the deadline
+-- returns {the shards to enqueue} | false (the job does not exist or has not failed)
 local keys = job_keys(KEYS[1])
 local job = redis.call('HMGET', keys.job, 'status', 'shards', 'idempotency', 'class')
 if job[1] ~= 'failed' then return false end
 
 local now = now_ms()
-local ring = {}
+local wake_ups = {}
 local size = {0, 0}
 redis.call('HSET', keys.job, 'status', 'queued', 'next_shard', job[2], 'deadline_ms', now + ARGV[3])
 redis.call('HDEL', keys.job, 'failure', 'finished_ms')
@@ -19,13 +19,13 @@ for shard = 0, tonumber(job[2]) - 1 do
     redis.call('HSET', keys.shards, shard .. ':status', 'queued')
     redis.call('HDEL', keys.shards, shard .. ':token', shard .. ':crashes', shard .. ':retries', shard .. ':resends', shard .. ':run_alone')
     redis.call('ZADD', keys.outstanding, now, ARGV[1] .. '/' .. shard)
-    table.insert(ring, shard)
+    table.insert(wake_ups, shard)
   end
 end
 redis.call('ZADD', jobs_key(keys, job[4]), now, ARGV[1])
-count(keys, job[4], '', size[1], size[2])
+add_load(keys, job[4], '', size[1], size[2])
 for _, key in ipairs({keys.job, keys.request, keys.documents, keys.shards, keys.results}) do
   redis.call('PEXPIRE', key, ARGV[2])
 end
 if job[3] then redis.call('PEXPIRE', job[3], ARGV[2]) end
-return ring
+return wake_ups

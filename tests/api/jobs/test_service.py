@@ -29,7 +29,7 @@ from shared.errors import (
 from shared.keys import job_keys, pool_keys, queue_keys, service_keys
 from shared.ledger.job_ledger import JobLedger
 from shared.ledger.job_record import JobFailure, JobRecord, JobStatus
-from shared.ledger.worker_ledger import ClaimVerdict
+from shared.ledger.verdicts import ClaimVerdict
 from shared.models import ModelRegistry, ModelSpec
 from shared.pools.heartbeats import HeartbeatWriter, WorkerState
 from shared.queue.celery_app import make_celery

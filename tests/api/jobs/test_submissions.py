@@ -9,7 +9,7 @@ from api.jobs.submissions import Limits, SubmissionBuilder
 from api.pool_monitor import PoolMonitor
 from shared.contracts import Document, ScoreScale, WorkClass
 from shared.errors import InvalidRequest, ModelUnavailable
-from shared.ledger.job_ledger import Submission
+from shared.ledger.submission import Submission
 from shared.models import ModelRegistry, ModelSpec
 from shared.partial_results import KnownScores, PairScore
 from shared.pools.heartbeats import HeartbeatWriter, WorkerState
@@ -73,14 +73,14 @@ def command_count(client: Any) -> int:
 class TestKnownScores:
     async def test_new_texts_have_no_known_scores(self, make: BuilderMaker) -> None:
         submission = await build(make(), "a", "b")
-        assert (submission.rest, shard_pairs(submission), len(submission.messages)) == (None, [2], 1)
+        assert (submission.known_scores, shard_pairs(submission), len(submission.messages)) == (None, [2], 1)
 
     async def test_known_scores_are_not_scored_again(
         self, make: BuilderMaker, cache_scores: Callable[..., None]
     ) -> None:
         cache_scores("b", "x")
         submission = await build(make(), "a", "b", "c")
-        assert (submission.rest, shard_pairs(submission)) == (KnownScores({1: HALF}), [2])
+        assert (submission.known_scores, shard_pairs(submission)) == (KnownScores({1: HALF}), [2])
         assert [document.text for document in submission.request.documents] == ["a", "b", "c"]
 
     async def test_fully_known_request_has_no_shard_and_no_message(
@@ -88,7 +88,7 @@ class TestKnownScores:
     ) -> None:
         cache_scores("a", "b")
         submission = await build(make(), "b", "a", "b")
-        assert (submission.rest, submission.sizes, submission.messages) == (
+        assert (submission.known_scores, submission.sizes, submission.messages) == (
             KnownScores(dict.fromkeys(range(3), HALF)),
             [],
             [],
@@ -142,14 +142,14 @@ class TestKnownScores:
         before = command_count(redis_client)
         submission = await build(builder, "a", "b", "a")
         assert command_count(redis_client) - before == 1
-        assert (submission.rest, shard_pairs(submission)) == (KnownScores({}, {2: 0}), [2])
+        assert (submission.known_scores, shard_pairs(submission)) == (KnownScores({}, {2: 0}), [2])
 
 
 class TestRepeats:
     @pytest.mark.parametrize("cached", [True, False])
     async def test_equal_documents_are_scored_once(self, make: BuilderMaker, cached: bool) -> None:
         submission = await build(make(cached=cached), "a", "b", "a", "a")
-        assert (submission.rest, shard_pairs(submission)) == (KnownScores({}, {2: 0, 3: 0}), [2])
+        assert (submission.known_scores, shard_pairs(submission)) == (KnownScores({}, {2: 0, 3: 0}), [2])
 
 
 class TestListwise:
@@ -159,7 +159,7 @@ class TestListwise:
         cache_scores("a", "b", spec=LISTWISE.model_copy(update={"listwise": False}))
         builder = make(limits=replace(LIMITS, shard_tokens=1))
         submission = await build(builder, "a", "b", "a", model="listwise")
-        assert (submission.rest, shard_pairs(submission)) == (None, [3])
+        assert (submission.known_scores, shard_pairs(submission)) == (None, [3])
 
 
 class TestInstructions:
@@ -200,7 +200,7 @@ def documents_with_queries(*queries: str) -> list[Document]:
 class TestQueriesPerDocument:
     async def test_shard_has_one_query(self, make: BuilderMaker) -> None:
         submission = await build(make(), documents=documents_with_queries("a", "a", "b", "a"))
-        assert (shard_pairs(submission), submission.rest, len(submission.messages)) == ([2, 1, 1], None, 3)
+        assert (shard_pairs(submission), submission.known_scores, len(submission.messages)) == ([2, 1, 1], None, 3)
 
     async def test_documents_with_the_same_query_are_cut_by_size(self, make: BuilderMaker) -> None:
         builder = make(limits=replace(LIMITS, shard_tokens=1))
@@ -216,7 +216,7 @@ class TestQueriesPerDocument:
     ) -> None:
         cache_scores("text 0", "text 1")
         submission = await build(make(), documents=documents_with_queries("a", "b"))
-        assert (shard_pairs(submission), submission.rest) == ([1, 1], None)
+        assert (shard_pairs(submission), submission.known_scores) == ([1, 1], None)
 
     async def test_too_many_queries_are_rejected(self, make: BuilderMaker, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("api.jobs.submissions.MAX_QUERIES", 2)

@@ -11,14 +11,8 @@ from shared.errors import StoreDamaged, StoreUnavailable
 from shared.keys import job_keys, pool_keys, queue_keys
 from shared.ledger.job_ledger import JobLedger
 from shared.ledger.job_record import JobFailure, JobStatus
-from shared.ledger.worker_ledger import (
-    NO_FREE_SLOTS,
-    ClaimVerdict,
-    FinishVerdict,
-    FreeSlots,
-    RenewVerdict,
-    WorkerLedger,
-)
+from shared.ledger.verdicts import NO_FREE_SLOTS, ClaimVerdict, FinishVerdict, FreeSlots, RenewVerdict
+from shared.ledger.worker_ledger import WorkerLedger
 from shared.queue.messages import WakeUp
 from shared.store.client import is_damage, store_errors
 from tests.shared.support import (

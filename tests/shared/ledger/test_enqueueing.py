@@ -10,7 +10,8 @@ from shared.contracts import WorkClass
 from shared.errors import StoreUnavailable
 from shared.keys import queue_keys
 from shared.ledger.job_ledger import JobLedger
-from shared.ledger.worker_ledger import NO_FREE_SLOTS, FinishVerdict, FreeSlots, WorkerLedger
+from shared.ledger.verdicts import NO_FREE_SLOTS, FinishVerdict, FreeSlots
+from shared.ledger.worker_ledger import WorkerLedger
 from shared.queue.celery_app import make_celery
 from shared.queue.messages import MessageBuilder, WakeUp
 from shared.store.client import connect
@@ -128,7 +129,7 @@ class TestTaking:
             )
         assert verdicts == [FinishVerdict.ACCEPTED]
         assert heard(doorbells) == [("interactive", 7)]
-        assert "could not be rung" in caplog.text
+        assert "could not be sent" in caplog.text
         # The reconciler knows of it.
         assert store.due_in_seconds(1) > 0
 

@@ -11,7 +11,9 @@ from shared.errors import StoreUnavailable
 from shared.keys import pool_keys
 from shared.ledger.job_ledger import JobLedger
 from shared.ledger.job_record import JobFailure, JobStatus
-from shared.ledger.worker_ledger import MAX_TRANSIENT_ERRORS, ClaimVerdict, FinishVerdict, RenewVerdict, WorkerLedger
+from shared.ledger.limits import MAX_TRANSIENT_ERRORS
+from shared.ledger.verdicts import ClaimVerdict, FinishVerdict, RenewVerdict
+from shared.ledger.worker_ledger import WorkerLedger
 from shared.pools.heartbeats import HeartbeatWriter, WorkerState
 from shared.queue.messages import WakeUp
 from tests.shared.support import (

@@ -6,8 +6,9 @@ import pytest
 from shared.contracts import WorkClass
 from shared.errors import IdempotencyConflict
 from shared.keys import job_keys
-from shared.ledger.job_ledger import Acceptance, JobLedger
+from shared.ledger.job_ledger import JobLedger
 from shared.ledger.job_record import JobStatus
+from shared.ledger.submission import Acceptance
 from shared.ledger.worker_ledger import WorkerLedger
 from shared.sharding import ShardSize
 from tests.shared.conftest import LIFETIMES
@@ -68,7 +69,7 @@ async def test_another_request_under_the_same_key_is_a_conflict(
     ledger: JobLedger, store: StoreView, other: Any
 ) -> None:
     await ledger.submit(FIRST)
-    with pytest.raises(IdempotencyConflict, match="stands for another request") as caught:
+    with pytest.raises(IdempotencyConflict, match="was used for another request") as caught:
         await ledger.submit(replace(other, job_id="job-2"))
     assert caught.value.param == "Idempotency-Key"
     assert await ledger.read("job-2") is None

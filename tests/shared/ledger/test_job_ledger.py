@@ -9,9 +9,12 @@ import redis
 from shared.contracts import WorkClass
 from shared.errors import StoreUnavailable
 from shared.keys import job_keys, pool_keys, queue_keys
-from shared.ledger.job_ledger import MAX_CRASHES, RESEND_SECONDS, Acceptance, JobLedger
+from shared.ledger.job_ledger import JobLedger
 from shared.ledger.job_record import JobFailure, JobRecord, JobStatus
-from shared.ledger.worker_ledger import LEASE_SECONDS, MAX_TRANSIENT_ERRORS, ClaimVerdict, FinishVerdict, WorkerLedger
+from shared.ledger.limits import LEASE_SECONDS, MAX_CRASHES, MAX_TRANSIENT_ERRORS, RESEND_SECONDS
+from shared.ledger.submission import Acceptance
+from shared.ledger.verdicts import ClaimVerdict, FinishVerdict
+from shared.ledger.worker_ledger import WorkerLedger
 from shared.queue.messages import WakeUp
 from shared.store.client import RETRY_AFTER_SECONDS, connect, connect_async
 from tests.shared.conftest import LIFETIMES

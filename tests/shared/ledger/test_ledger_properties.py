@@ -33,7 +33,8 @@ from shared.keys import job_keys, pool_keys
 from shared.ledger.encoding import decode_scores
 from shared.ledger.job_ledger import JobLedger
 from shared.ledger.job_record import JobFailure, JobRecord, JobStatus
-from shared.ledger.worker_ledger import ClaimVerdict, FinishVerdict, RenewVerdict, ShardLease, WorkerLedger
+from shared.ledger.verdicts import ClaimVerdict, FinishVerdict, RenewVerdict, ShardLease
+from shared.ledger.worker_ledger import WorkerLedger
 from shared.pools.signals import ClassLoad, read_signals_blocking
 from shared.queue.messages import WakeUp
 from shared.sharding import ShardSize

@@ -3,16 +3,18 @@ import redis
 
 from shared.contracts import WorkClass
 from shared.keys import job_keys, pool_keys, queue_keys
-from shared.ledger.job_ledger import (
+from shared.ledger.job_ledger import JobLedger
+from shared.ledger.job_record import JobFailure, JobStatus
+from shared.ledger.limits import (
     ALONE_AFTER_CRASHES,
     MAX_CRASHES,
     MAX_RESEND_SECONDS,
+    MAX_TRANSIENT_ERRORS,
     RESEND_AFTER_CRASH_SECONDS,
     RESEND_SECONDS,
-    JobLedger,
 )
-from shared.ledger.job_record import JobFailure, JobStatus
-from shared.ledger.worker_ledger import MAX_TRANSIENT_ERRORS, ClaimVerdict, FinishVerdict, WorkerLedger
+from shared.ledger.verdicts import ClaimVerdict, FinishVerdict
+from shared.ledger.worker_ledger import WorkerLedger
 from shared.queue.messages import WakeUp
 from tests.shared.conftest import LIFETIMES
 from tests.shared.support import (

@@ -6,16 +6,11 @@ import redis
 
 from shared.contracts import WorkClass
 from shared.keys import job_keys
-from shared.ledger.job_ledger import MAX_DEAD_LETTERS, RESEND_SECONDS, JobLedger
+from shared.ledger.job_ledger import JobLedger
 from shared.ledger.job_record import JobFailure, JobStatus
-from shared.ledger.worker_ledger import (
-    LEASE_SECONDS,
-    MAX_TRANSIENT_ERRORS,
-    ClaimVerdict,
-    FinishVerdict,
-    RenewVerdict,
-    WorkerLedger,
-)
+from shared.ledger.limits import LEASE_SECONDS, MAX_DEAD_LETTERS, MAX_TRANSIENT_ERRORS, RESEND_SECONDS
+from shared.ledger.verdicts import ClaimVerdict, FinishVerdict, RenewVerdict
+from shared.ledger.worker_ledger import WorkerLedger
 from shared.queue.messages import WakeUp
 from tests.shared.support import (
     JOB,

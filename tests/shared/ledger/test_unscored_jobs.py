@@ -9,9 +9,11 @@ import pytest
 from shared.contracts import Document, RerankRequest, ScoreScale, WorkClass
 from shared.errors import IdempotencyConflict, StoreUnavailable
 from shared.keys import job_keys
-from shared.ledger.job_ledger import Acceptance, JobLedger
+from shared.ledger.job_ledger import JobLedger
 from shared.ledger.job_record import JobStatus
-from shared.ledger.worker_ledger import ClaimVerdict, WorkerLedger
+from shared.ledger.submission import Acceptance
+from shared.ledger.verdicts import ClaimVerdict
+from shared.ledger.worker_ledger import WorkerLedger
 from shared.partial_results import KnownScores, PairScore
 from shared.sharding import ShardSize
 from tests.shared.conftest import LIFETIMES
@@ -38,11 +40,11 @@ ALL = KnownScores(dict.fromkeys(range(5), KNOWN))
 
 
 def partly_known(job_id: str = JOB, *, idempotency: str | None = None) -> Any:
-    return make_submission(job_id, request=REQUEST, rest=PART, shards=2, idempotency=idempotency)
+    return make_submission(job_id, request=REQUEST, known_scores=PART, shards=2, idempotency=idempotency)
 
 
 def known(job_id: str = JOB, *, idempotency: str | None = None) -> Any:
-    return make_submission(job_id, request=REQUEST, rest=ALL, shards=0, idempotency=idempotency)
+    return make_submission(job_id, request=REQUEST, known_scores=ALL, shards=0, idempotency=idempotency)
 
 
 class TestPartlyKnown:
@@ -138,6 +140,8 @@ class TestIdempotency:
     async def test_another_request_of_which_all_is_known_is_a_conflict(self, ledger: JobLedger) -> None:
         await ledger.submit(known("job-1", idempotency="mine"))
         other = make_request("a", "b")
-        rest = KnownScores(dict.fromkeys(range(2), KNOWN))
+        known_scores = KnownScores(dict.fromkeys(range(2), KNOWN))
         with pytest.raises(IdempotencyConflict):
-            await ledger.submit(make_submission("job-2", request=other, rest=rest, shards=0, idempotency="mine"))
+            await ledger.submit(
+                make_submission("job-2", request=other, known_scores=known_scores, shards=0, idempotency="mine")
+            )

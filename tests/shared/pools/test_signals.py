@@ -128,7 +128,7 @@ class TestLoad:
     async def test_job_without_shards_is_no_load(self, ledger: JobLedger, redis_client: Any) -> None:
         request = make_request("a", "b")
         rest = KnownScores(dict.fromkeys(range(2), PairScore(0.5, ScoreScale.SIMILARITY)))
-        await ledger.submit(make_submission(request=request, rest=rest, shards=0))
+        await ledger.submit(make_submission(request=request, known_scores=rest, shards=0))
         signals = read_pool(redis_client)
         assert (signals.interactive, signals.idle_seconds) == (NOTHING, None)
 

@@ -9,7 +9,8 @@ from shared.contracts import WorkClass
 from shared.keys import job_keys
 from shared.ledger.job_ledger import JobLedger
 from shared.ledger.job_record import JobFailure, JobStatus
-from shared.ledger.worker_ledger import MAX_TRANSIENT_ERRORS, WorkerLedger
+from shared.ledger.limits import MAX_TRANSIENT_ERRORS
+from shared.ledger.worker_ledger import WorkerLedger
 from tests.shared.support import (
     JOB,
     MODEL,
@@ -21,11 +22,11 @@ from tests.shared.support import (
     read_record,
 )
 from tests.worker.support import (
-    WakeUpSender,
     GuardedEngine,
     PatientEngine,
     Pool,
     ScriptedEngine,
+    WakeUpSender,
     a_while,
     in_thread,
     make_dispatcher,

@@ -12,10 +12,10 @@ from shared.ledger.job_record import JobStatus
 from shared.ledger.worker_ledger import WorkerLedger
 from tests.shared.support import JOB, MODEL, StoreView, make_request, make_submission
 from tests.worker.support import (
-    WakeUpSender,
     GuardedEngine,
     Pool,
     ScriptedEngine,
+    WakeUpSender,
     a_while,
     in_thread,
     make_dispatcher,

@@ -16,11 +16,11 @@ from shared.queue.celery_app import make_celery
 from shared.queue.messages import MessageBuilder
 from tests.shared.support import JOB, MODEL, StoreView, out_of_memory, read_message, read_record
 from tests.worker.support import (
-    WakeUpSender,
     GuardedEngine,
     Pool,
     ScriptedEngine,
     ShakyLedger,
+    WakeUpSender,
     a_while,
     in_thread,
     make_dispatcher,

@@ -8,7 +8,7 @@ from shared.contracts import WorkClass
 from shared.keys import job_keys
 from shared.ledger.job_ledger import JobLedger
 from tests.shared.support import JOB, StoreView, make_lease, read_record
-from tests.worker.support import WakeUpSender, GuardedEngine, Pool, a_while, in_thread, make_dispatcher, wait_until
+from tests.worker.support import GuardedEngine, Pool, WakeUpSender, a_while, in_thread, make_dispatcher, wait_until
 from worker.dispatch.dispatcher import Dispatcher
 
 INTERACTIVE = WorkClass.INTERACTIVE

@@ -13,7 +13,7 @@ from shared.ledger.job_ledger import JobLedger
 from shared.ledger.job_record import JobStatus
 from shared.ledger.worker_ledger import WorkerLedger
 from tests.shared.support import JOB, StoreView, make_request, make_submission, read_message, read_record
-from tests.worker.support import WakeUpSender, PatientEngine, ScriptedEngine, in_thread, make_dispatcher, wait_until
+from tests.worker.support import PatientEngine, ScriptedEngine, WakeUpSender, in_thread, make_dispatcher, wait_until
 from worker.dispatch.dispatcher import Dispatcher
 from worker.dispatch.drain import EXIT_ENGINE_DIED, Drain
 from worker.dispatch.executor import Executor

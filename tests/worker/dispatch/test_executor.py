@@ -7,7 +7,7 @@ import pytest
 
 from shared.contracts import RerankRequest, ScoreScale, ShardScores, WorkClass
 from shared.ledger.job_record import JobFailure
-from shared.ledger.worker_ledger import Claim, ClaimVerdict
+from shared.ledger.verdicts import Claim, ClaimVerdict
 from tests.shared.support import JOB, make_lease, make_request
 from tests.worker.support import PatientEngine, ScriptedEngine, in_thread
 from worker.dispatch.executor import EMPTY_DOCUMENT, Executor, ShardOutcome, ShardReport

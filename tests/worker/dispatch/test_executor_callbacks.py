@@ -7,7 +7,7 @@ from concurrent.futures import Future
 import pytest
 
 from shared.contracts import WorkClass
-from shared.ledger.worker_ledger import Claim, ClaimVerdict
+from shared.ledger.verdicts import Claim, ClaimVerdict
 from tests.shared.support import make_lease, make_request
 from tests.worker.support import ScriptedEngine, wait_until
 from worker.dispatch.executor import Executor, ShardOutcome, ShardReport

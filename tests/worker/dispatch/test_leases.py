@@ -10,7 +10,8 @@ import worker.dispatch.leases
 from shared.errors import StoreUnavailable
 from shared.keys import job_keys
 from shared.ledger.job_ledger import JobLedger
-from shared.ledger.worker_ledger import RenewVerdict, ShardLease, WorkerLedger
+from shared.ledger.verdicts import RenewVerdict, ShardLease
+from shared.ledger.worker_ledger import WorkerLedger
 from shared.store.client import connect
 from tests.shared.support import (
     JOB,

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 import pytest
 
 from shared.contracts import WorkClass
-from shared.ledger.worker_ledger import NO_FREE_SLOTS, FreeSlots, WorkerLedger
+from shared.ledger.verdicts import NO_FREE_SLOTS, FreeSlots
+from shared.ledger.worker_ledger import WorkerLedger
 from shared.queue.messages import WakeUp
 from tests.shared.support import JOB
-from tests.worker.support import WakeUpSender, ShakyLedger, a_while, wait_until
+from tests.worker.support import ShakyLedger, WakeUpSender, a_while, wait_until
 from worker.dispatch.listener import QueueListener
 
 INTERACTIVE, BATCH = WorkClass.INTERACTIVE, WorkClass.BATCH

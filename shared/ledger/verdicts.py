@@ -1,0 +1,85 @@
+"""What the worker's side of the ledger passes in and gets back: leases, free slots, claims and verdicts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from shared.contracts import RerankRequest, WorkClass
+from shared.queue.messages import WakeUp
+
+
+class ClaimVerdict(StrEnum):
+    """The outcome of claim.lua.
+
+    GONE: no such job. ENDED: the job has a final status. DONE: the shard is finished. HELD: another worker has it.
+    ALONE: not claimed, because the shard must run alone. UNREADABLE is added here: claimed, but this worker cannot
+    decode the request.
+    """
+
+    RUN = "run"
+    UNREADABLE = "unreadable"
+    ALONE = "alone"
+    GONE = "gone"
+    ENDED = "ended"
+    DONE = "done"
+    HELD = "held"
+
+
+class FinishVerdict(StrEnum):
+    """The outcome of finish.lua, fail.lua and requeue.lua.
+
+    STALE: the lease belongs to another claim. ENDED: the job has a final status. FAILED: the retry budget was exceeded
+    and the job has failed.
+    """
+
+    ACCEPTED = "accepted"
+    STALE = "stale"
+    ENDED = "ended"
+    FAILED = "failed"
+
+
+class RenewVerdict(StrEnum):
+    """The outcome of renew.lua: LIVE continues, ENDED and LOST (another worker has the shard) stop the work."""
+
+    LIVE = "live"
+    ENDED = "ended"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class ShardLease:
+    """One worker's claim on a shard. Every claim has a new token."""
+
+    job_id: str
+    shard: int
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class FreeSlots:
+    """How many more shards a worker can hold, and how many of them may be batch work."""
+
+    shards: int
+    batch: int
+
+    def without(self, wake_ups: Sequence[WakeUp]) -> "FreeSlots":
+        """The slots that are left when these shards are claimed."""
+        batch = sum(wake_up.work_class is WorkClass.BATCH for wake_up in wake_ups)
+        shards = max(0, self.shards - len(wake_ups))
+        return FreeSlots(shards, max(0, min(shards, self.batch - batch)))
+
+
+NO_FREE_SLOTS = FreeSlots(0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The result of a claim. `request` holds this shard's documents, and is present when the verdict is RUN.
+
+    `queue_ms` is the time since the job was accepted, `tokens` the shard's estimated size.
+    """
+
+    verdict: ClaimVerdict
+    request: RerankRequest | None = None
+    queue_ms: float = 0.0
+    tokens: int = 0
