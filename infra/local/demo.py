@@ -1,4 +1,4 @@
-"""The panda example through the service's own HTTP door: waiting, and as a job."""
+"""Ranks the panda example over HTTP, as a waiting call and as a job, and prints the results."""
 
 import json
 import os
@@ -20,27 +20,27 @@ _WAIT_TIMED_OUT = 504
 
 
 class DemoError(Exception):
-    """The door answered something else than a ranking."""
+    """The service returned something other than a ranking."""
 
 
-class WaitedInVain(DemoError):
-    """The wait was over before the job was."""
+class WaitExpired(DemoError):
+    """The wait ended before the job."""
 
 
 def run_demo(url: str, console: Console, patience_seconds: float = 120.0) -> bool:
-    """Rank the example both ways and print tables and curl lines. Answers whether both orders were right.
+    """Rank the example both ways and print tables and curl lines. Returns whether both orders are right.
 
-    The first request may find no worker yet: it waits that long for one. Raises DemoError.
+    The first request may have to wait for a worker to start, up to `patience_seconds`. Raises DemoError.
     """
     body = json.dumps({"query": PANDA_QUERY, "documents": PANDA_DOCUMENTS})
     curl = f"curl -s {url}/v1/rerank -H 'Content-Type: application/json' -d {shlex.quote(body)}"
 
-    waited, seconds = _timed(lambda: _patiently(f"{url}/v1/rerank", body, patience_seconds))
-    _print_ranking(console, f"waiting for the result: {_in_words(seconds)}", waited)
+    waited, seconds = _timed(lambda: _post_until_done(f"{url}/v1/rerank", body, patience_seconds))
+    _print_ranking(console, f"waiting for the result: {_format_seconds(seconds)}", waited)
     _print_commands(console, [curl])
 
     as_job, job_id = _as_job(url, body)
-    _print_ranking(console, "as a job: taken, polled, read", as_job)
+    _print_ranking(console, "as a job: submitted, polled, read", as_job)
     job = f"{url}/v1/jobs/{job_id}"
     _print_commands(console, [f"{curl} -H 'Prefer: respond-async'", f"curl -s {job}", f"curl -s {job}/results"])
     return _order(waited) == _order(as_job) == EXPECTED_ORDER
@@ -52,7 +52,7 @@ def _as_job(url: str, body: str) -> tuple[dict[str, Any], str]:
     while job["status"] in ("queued", "running") and time.monotonic() < deadline:
         job = _request(f"{url}/v1/jobs/{job['id']}", headers={"Prefer": "wait=5"})
     if job["status"] != "succeeded":
-        raise DemoError(f"the job is {job['status']}: {job.get('error', {}).get('message', 'no reason given')}")
+        raise DemoError(f"the job is {job['status']}: {job.get('error', {}).get('message', 'no reason reported')}")
     return _request(f"{url}{job['results']}"), job["id"]
 
 
@@ -60,19 +60,19 @@ def _order(answer: dict[str, Any]) -> list[int]:
     return [row["index"] for row in answer["results"]]
 
 
-def _patiently(url: str, body: str, seconds: float) -> dict[str, Any]:
-    """Wait for one and the same job for longer than the server lets a caller wait."""
+def _post_until_done(url: str, body: str, seconds: float) -> dict[str, Any]:
+    """Repeat the call with one Idempotency-Key, to wait longer than the server's limit."""
     deadline = time.monotonic() + seconds
     headers = {"Idempotency-Key": f"demo-{uuid4().hex}"}
     while True:
         try:
             return _post(url, body, headers)
-        except WaitedInVain:
+        except WaitExpired:
             if time.monotonic() >= deadline:
                 raise
 
 
-def _in_words(seconds: float) -> str:
+def _format_seconds(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
@@ -87,7 +87,7 @@ def _post(url: str, body: str, headers: dict[str, str] | None = None) -> dict[st
 
 def _request(url: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> dict[str, Any]:
     request = urllib.request.Request(url, body, headers or {})
-    # Only a Redis of the user's own can hold keys.
+    # Needed when the user's own Redis has API keys.
     if key := os.environ.get("RERANKQ_API_KEY"):
         request.add_header("Authorization", f"Bearer {key}")
     try:
@@ -95,8 +95,8 @@ def _request(url: str, body: bytes | None = None, headers: dict[str, str] | None
             answer: dict[str, Any] = json.load(response)
             return answer
     except urllib.error.HTTPError as error:
-        kind = WaitedInVain if error.code == _WAIT_TIMED_OUT else DemoError
-        hint = "; put one of your keys into RERANKQ_API_KEY" if error.code == 401 else ""
+        kind = WaitExpired if error.code == _WAIT_TIMED_OUT else DemoError
+        hint = "; set RERANKQ_API_KEY" if error.code == 401 else ""
         raise kind(f"{error.code}: {json.load(error).get('message')}{hint}") from error
 
 

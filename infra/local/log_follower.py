@@ -1,4 +1,4 @@
-"""Reads along in a process's log: what one of its loggers says, and nothing else of it."""
+"""Follows a process's log file and passes on the messages of one logger."""
 
 import re
 import threading
@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_LOOK_SECONDS = 0.1
+_POLL_SECONDS = 0.1
 
 
 class LogFollower:
-    """The lines of one logger in a log that may not be there yet."""
+    """The messages of one logger in a log file, which may not exist yet."""
 
     def __init__(self, log: Path, logger: str) -> None:
         self._log = log
@@ -19,7 +19,7 @@ class LogFollower:
         self._rest = b""
 
     def new(self) -> list[str]:
-        """The messages that were written since it was last asked."""
+        """The messages written since the last call."""
         with suppress(FileNotFoundError), self._log.open("rb") as log:
             log.seek(self._read)
             chunk = log.read()
@@ -31,15 +31,15 @@ class LogFollower:
 
 
 @contextmanager
-def follow_log(log: Path, logger: str, tell: Callable[[str], None]) -> Iterator[None]:
-    """Within the block, and on another thread, tell every message as it comes."""
+def follow_log(log: Path, logger: str, on_message: Callable[[str], None]) -> Iterator[None]:
+    """Call `on_message` for every message, from another thread, while the block runs."""
     stopped = threading.Event()
     follower = LogFollower(log, logger)
 
     def follow() -> None:
-        while not stopped.wait(_LOOK_SECONDS):
+        while not stopped.wait(_POLL_SECONDS):
             for message in follower.new():
-                tell(message)
+                on_message(message)
 
     thread = threading.Thread(target=follow, name="follower", daemon=True)
     thread.start()

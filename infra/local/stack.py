@@ -1,6 +1,6 @@
-"""Redis, the API, the workers or their autoscaler as processes of this machine: started, watched, stopped together.
+"""Runs Redis, the API, and the workers or their autoscaler as processes: starts, watches and stops them together.
 
-Until the stack was ready an end of any of them is an error (`check`); afterwards `tend` starts them again.
+A process that ends before the stack is ready is an error (`check`); afterwards `restart_ended` starts it again.
 """
 
 import json
@@ -35,16 +35,16 @@ MODELS_FILE = ROOT / "infra" / "models.yaml"
 DEFAULT_PORT = 8000
 STOP_SECONDS = 20.0
 DRAIN_SECONDS = "5"
-"""Well within STOP_SECONDS: nothing on this machine waits for the shards of a worker that is stopped."""
+"""Well below STOP_SECONDS: no other worker waits for the shards of a stopped one."""
 _POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What to run. None means: choose for me. `environment` is added to what every process sees.
+    """What to run. None selects a default. `environment` is added to every process's environment.
 
-    Either `workers` run always, or, where `pool` is given, as many as there is work for: its settings then replace
-    those of every model's own `pool` (see shared.models.PoolSettings), and an empty one changes none.
+    With `pool`, an autoscaler runs, and these settings override those of every model's own `pool` (see
+    shared.models.PoolSettings); an empty mapping overrides none. Without it, exactly `workers` workers run.
     """
 
     host: str = "127.0.0.1"
@@ -58,11 +58,11 @@ class Options:
 
 
 class StackError(Exception):
-    """A part did not start, or ended; the message has the end of its log."""
+    """A process did not start, or ended; the message has the last lines of its log."""
 
 
 class Stack:
-    """The whole service. Use as a context manager: leaving it stops every process and removes every file."""
+    """The whole service, as a context manager: leaving it stops every process and deletes every file."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
@@ -77,7 +77,7 @@ class Stack:
 
     def __enter__(self) -> "Stack":
         self._folder = Path(tempfile.mkdtemp(prefix="rerankq-"))
-        # What the children and their libraries put aside goes away with the folder.
+        # Temporary files of the processes are deleted with the folder.
         self._environment = (
             {"RERANKQ_DRAIN_SECONDS": DRAIN_SECONDS}
             | os.environ
@@ -95,12 +95,12 @@ class Stack:
         try:
             stop_all([child for child in children if child.name != "redis"], STOP_SECONDS)
         finally:
-            # Last: the others say goodbye to it.
+            # Last: the other processes write to it when they stop.
             stop_all([child for child in children if child.name == "redis"], STOP_SECONDS)
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def start_redis(self) -> None:
-        """Start the embedded Redis, unless there is one already. Raises ConfigurationError."""
+        """Start the embedded Redis, unless a URL was given. Raises ConfigurationError."""
         if not self.redis_url:
             port = free_port()
             child = self._supervisor.start("redis", lambda: spawn_redis(self._folder, self._environment, port))
@@ -108,7 +108,7 @@ class Stack:
             self.redis_url = url_of(port)
 
     def start_service(self) -> ModelSpec:
-        """Start the API, and the workers or who starts them; answers the first model. Raises ConfigurationError."""
+        """Start the API, and the workers or the autoscaler. Returns the first model. Raises ConfigurationError."""
         models_file = self._models_file()
         model = self._model = load_models(models_file).default
         common = {"REDIS_URL": self.redis_url, "RERANKQ_MODELS_FILE": str(models_file)}
@@ -123,7 +123,7 @@ class Stack:
         return model
 
     def wait_ready(self, timeout_seconds: float) -> dict[str, Any]:
-        """Poll /ready until it says yes; answers its body. Raises StackError when a part ends or time is up."""
+        """Poll /ready until it succeeds; returns its body. Raises StackError when a process ends, or at the timeout."""
         deadline = time.monotonic() + timeout_seconds
         while time.monotonic() < deadline:
             self.check()
@@ -136,25 +136,25 @@ class Stack:
         raise StackError(f"not ready within {timeout_seconds:g} s:\n{self._supervisor.children[-1].last_lines()}")
 
     def log(self, name: str) -> Path:
-        """What the process of that name has written, if it has."""
+        """The path of a process's log."""
         return self._folder / f"{name}.log"
 
     def child(self, name: str) -> ChildProcess:
-        """One of the processes: api, worker-1, redis ... Raises KeyError."""
+        """A process by name: api, worker-1, redis ... Raises KeyError."""
         return self._supervisor.child(name)
 
     def check(self) -> None:
-        """Raises StackError when a process has ended by itself."""
+        """Raise StackError when a process has ended."""
         for child in self._supervisor.children:
             if (status := child.exit_status) is not None:
                 raise StackError(f"{child.name} {describe_exit(status)}:\n{child.last_lines()}")
 
-    def tend(self) -> list[str]:
-        """Start again whoever has ended; answers one sentence for each. Never waits."""
-        return self._supervisor.tend()
+    def restart_ended(self) -> list[str]:
+        """Restart processes that have ended. Returns one sentence for each. Does not wait."""
+        return self._supervisor.restart_ended()
 
     def _all_ready(self) -> bool:
-        """Whether the workers that are to run always take work."""
+        """Whether the fixed workers are ready."""
         if self._options.pool is not None:
             return True
         with suppress(RedisError), connect(self.redis_url) as client:
@@ -169,23 +169,23 @@ class Stack:
         self._supervisor.start(name, lambda: ChildProcess(name, command, self.log(name), environment))
 
     def _models_file(self) -> Path:
-        """The models file to use: the shipped one, or one made for what was asked for beside it.
+        """The models file to use: the configured one, or one generated from the options.
 
-        Engine and pool settings stand in it too: API, autoscaler and workers must agree on both.
+        The engine and the pool settings are written to it, because the API, the autoscaler and the workers must agree.
         """
         configured = self._environment.get("RERANKQ_MODELS_FILE")
-        asked = self._options
-        if asked.model is None and configured and asked.engine is None and not asked.pool:
+        options = self._options
+        if options.model is None and configured and options.engine is None and not options.pool:
             return Path(configured)
-        if asked.model is None and configured:
+        if options.model is None and configured:
             entries = [spec.model_dump() for spec in load_models(Path(configured)).specs]
         else:
-            entries = [self._model_entry(asked.model)]
-        if asked.engine is not None:
-            # An engine that was named is one model's.
-            entries = [entries[0] | {"engine": asked.engine}]
+            entries = [self._model_entry(options.model)]
+        if options.engine is not None:
+            # With a named engine only the first model is served.
+            entries = [entries[0] | {"engine": options.engine}]
         for entry in entries:
-            entry["pool"] = entry.get("pool", {}) | dict(asked.pool or {})
+            entry["pool"] = entry.get("pool", {}) | dict(options.pool or {})
         path = self._folder / "models.yaml"
         path.write_text(yaml.safe_dump({"models": entries}))
         return path
@@ -203,7 +203,7 @@ class Stack:
 
 
 def choose_port(host: str, wanted: int | None) -> int:
-    """The wanted port, or 8000, or a free one where 8000 is taken. Raises ConfigurationError for a taken wish."""
+    """The wanted port; without one 8000, or a free port. Raises ConfigurationError when the wanted port is taken."""
     if wanted == 0:
         return free_port(host)
     port = wanted or DEFAULT_PORT
@@ -220,7 +220,7 @@ def choose_port(host: str, wanted: int | None) -> int:
 
 
 def get_json(url: str) -> tuple[int, dict[str, Any]]:
-    """Status and body of a GET; status 0 while nobody listens."""
+    """Status and body of a GET; status 0 when the connection fails."""
     try:
         with urllib.request.urlopen(url, timeout=5) as response:
             return response.status, json.load(response)

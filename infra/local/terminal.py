@@ -1,6 +1,6 @@
-"""The terminal that may be closed at any moment: noticed, and no reason to leave anything running.
+"""Detects that the terminal was closed, and sends SIGHUP to this process.
 
-Owns what is done about it; refuses to know what there is to be stopped: that is the handler's of SIGHUP.
+Refuses to know what has to be stopped: that is up to the handler of SIGHUP.
 """
 
 import os
@@ -11,15 +11,15 @@ import threading
 from contextlib import suppress
 
 
-def minds_its_terminal() -> bool:
-    """Whether this process is to end with its terminal: under nohup it is not."""
+def follows_its_terminal() -> bool:
+    """Whether this process should end with its terminal: not under nohup."""
     return signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
 
 
 def end_with_terminal() -> None:
-    """Have this process get SIGHUP when its terminal is closed.
+    """Send SIGHUP to this process when its terminal is closed.
 
-    The kernel tells only the session's leader, and that may be a `make` which waits for this very process.
+    The kernel signals only the session's leader, which may be a `make` that waits for this process.
     """
     terminals = [number for number in (0, 1, 2) if os.isatty(number)]
     if terminals:
@@ -28,17 +28,17 @@ def end_with_terminal() -> None:
 
 def _watch(terminal: int) -> None:
     poll = select.poll()
-    # No event is asked for; that it was closed is told all the same.
+    # Hang-ups are reported without being requested.
     poll.register(terminal, 0)
     poll.poll()
     os.kill(os.getpid(), signal.SIGHUP)
 
 
-def hush() -> None:
-    """From now on write only into files: a write to a closed terminal fails, and would stop the stopping."""
-    nowhere = os.open(os.devnull, os.O_RDWR)
+def silence_terminal() -> None:
+    """Redirect terminal output to /dev/null: a failing write to a closed terminal would interrupt the shutdown."""
+    null = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         with suppress(OSError):
             if not stat.S_ISREG(os.fstat(number).st_mode):
-                os.dup2(nowhere, number)
-    os.close(nowhere)
+                os.dup2(null, number)
+    os.close(null)

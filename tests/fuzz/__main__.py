@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 
-from infra.local.install import home
+from infra.local.install import environment_folder
 from tests.stacks import running
 
 CHECKS = (
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     with running(environment={"RERANKQ_WAIT_SECONDS": _WAIT_SECONDS}) as stack, tempfile.TemporaryDirectory() as folder:
         command = [
-            *(str(home("fuzz") / "bin" / "schemathesis"), "run", f"{stack.url}/openapi.json"),
+            *(str(environment_folder("fuzz") / "bin" / "schemathesis"), "run", f"{stack.url}/openapi.json"),
             *("--checks", ",".join(CHECKS), "--phases", "examples,coverage,fuzzing"),
             *("--max-examples", str(options.examples), "--seed", str(options.seed)),
             *("--continue-on-failure", "--no-shrink", "--warnings", "off"),

@@ -137,11 +137,11 @@ def test_killed_process_is_restarted(tmp_path: Path, name: str, options: list[st
 
         victim = find_process(process, name)
         victim.kill()
-        wait_for_text(output, f"{name} was terminated by SIGKILL; starting it again in 0.5 s")
+        wait_for_text(output, f"{name} was terminated by SIGKILL; restarting in 0.5 s")
         wait_for_answer(url, seconds=15)
         assert find_process(process, name).pid != victim.pid
         assert httpx.get(f"{url}/v1/jobs/{job}/results").status_code == 200
-        assert output.read_text().count("starting it again") == 1
+        assert output.read_text().count("restarting") == 1
 
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == 0
@@ -160,7 +160,7 @@ def test_ctrl_c_during_a_restart_leaves_nothing(
     with started(tmp_path, "--port", "0", *options) as (process, output):
         wait_for_text(output, "Ctrl-C stops everything")
         find_process(process, name).kill()
-        wait_for_text(output, "starting it again in 0.5 s")
+        wait_for_text(output, "restarting in 0.5 s")
         time.sleep(seconds_after)
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == 0
@@ -207,7 +207,7 @@ def test_output_explains_starting_and_stopping_a_worker(tmp_path: Path) -> None:
 def test_workers_option_conflicts_with_pool_options(tmp_path: Path) -> None:
     with started(tmp_path, "--workers", "1", "--idle-seconds", "1") as (process, output):
         assert process.wait(timeout=30) == 2
-        assert "--workers keeps a fixed number" in output.read_text()
+        assert "--workers cannot be combined" in output.read_text()
 
 
 def test_port_in_use_is_reported_in_one_sentence(tmp_path: Path) -> None:

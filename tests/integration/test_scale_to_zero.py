@@ -168,7 +168,7 @@ def test_killed_autoscaler_ends_its_workers_and_is_restarted(standby: bool) -> N
         os.kill(stack.child("autoscaler").pid, signal.SIGKILL)
         _, alive = psutil.wait_procs(children, timeout=15)
         assert alive == []
-        wait_until(lambda: stack.tend() == [] and stack.child("autoscaler").exit_status is None, seconds=10)
+        wait_until(lambda: stack.restart_ended() == [] and stack.child("autoscaler").exit_status is None, seconds=10)
         assert ask(stack).status_code == 200
 
 

@@ -69,7 +69,7 @@ def test_an_environment_whose_python_vanished_is_not_whole(venv: Path) -> None:
 
 
 def test_an_environment_that_pip_writes_to_is_not_whole(venv: Path) -> None:
-    Pip(venv, 1).hear(b"Installing collected packages: vine")
+    Pip(venv, 1).feed(b"Installing collected packages: vine")
     assert not install.is_whole(venv)
 
 
@@ -130,7 +130,7 @@ def test_a_wrong_set_is_refused_by_name() -> None:
 
 
 def test_each_set_of_clients_has_an_environment_of_its_own() -> None:
-    homes = {name: install.home(name) for name in install.SETS}
+    homes = {name: install.environment_folder(name) for name in install.SETS}
     assert homes["run"] == homes["test"] == install.ROOT / ".venv"
     clients = {home for name, home in homes.items() if name.startswith("clients-")}
     assert clients == {install.ROOT / f".venv-{name}" for name in install.SETS if name.startswith("clients-")}

@@ -30,9 +30,9 @@ def test_activity_is_read_from_a_line_of_pip(line: str, expected: tuple[str, str
 def test_pip_counts_what_is_at_hand_and_then_what_is_in_place(tmp_path: Path) -> None:
     pip = Pip(tmp_path, 3)
     assert str(pip) == ""
-    pip.hear(b"Collecting vine==5.1.0")
-    pip.hear(b"  Downloading vine-5.1.0-py3-none-any.whl (9.6 kB)")
+    pip.feed(b"Collecting vine==5.1.0")
+    pip.feed(b"  Downloading vine-5.1.0-py3-none-any.whl (9.6 kB)")
     assert str(pip) == "downloading vine (9.6 kB) 1/3"
-    pip.hear(b"Installing collected packages: vine, redis")
+    pip.feed(b"Installing collected packages: vine, redis")
     (tmp_path / "lib" / "python3.11" / "site-packages" / "vine-5.1.0.dist-info").mkdir(parents=True)
     assert str(pip) == "installing 1/2"

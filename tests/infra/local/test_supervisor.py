@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from infra.local.redis_server import start_redis
-from infra.local.supervisor import HEALTHY_SECONDS, LONGEST_DELAY_SECONDS, Supervisor
+from infra.local.supervisor import HEALTHY_SECONDS, MAX_DELAY_SECONDS, Supervisor
 from shared.errors import ConfigurationError
 from shared.processes import ChildProcess, describe_exit, stop_all
 
@@ -72,12 +72,12 @@ def end(child: ChildProcess, number: int = signal.SIGKILL) -> None:
 
 def delay_of(sentences: list[str]) -> float:
     (sentence,) = sentences
-    return float(sentence.split("starting it again in ")[1].split(" s")[0])
+    return float(sentence.split("restarting in ")[1].split(" s")[0])
 
 
 def test_whoever_runs_is_left_alone(supervisor: Supervisor, spawner: Spawner) -> None:
     child = supervisor.start("part", spawner)
-    assert supervisor.tend() == []
+    assert supervisor.restart_ended() == []
     assert supervisor.child("part") is child
     assert supervisor.children == [child]
 
@@ -87,14 +87,14 @@ def test_an_end_is_told_once_and_made_good_after_the_delay(
 ) -> None:
     end(supervisor.start("worker-1", spawner))
     log = tmp_path / "part.log"
-    told = f"worker-1 was terminated by SIGKILL; starting it again in 0.5 s (its log: {log})"
-    assert supervisor.tend() == [told]
+    told = f"worker-1 was terminated by SIGKILL; restarting in 0.5 s (log: {log})"
+    assert supervisor.restart_ended() == [told]
 
     clock.now += 0.49
-    assert supervisor.tend() == []
+    assert supervisor.restart_ended() == []
     assert supervisor.children == []
     clock.now += 0.01
-    assert supervisor.tend() == []
+    assert supervisor.restart_ended() == []
     assert len(spawner.children) == 2
     assert supervisor.child("worker-1") is spawner.children[1]
     assert supervisor.children == [spawner.children[1]]
@@ -108,12 +108,12 @@ def test_ends_at_once_again_and_again_are_answered_later_and_later(
     delays = []
     for _ in range(9):
         until_it_ended(spawner.children[-1])
-        delays.append(delay_of(supervisor.tend()))
+        delays.append(delay_of(supervisor.restart_ended()))
         for _ in range(100):
-            assert supervisor.tend() == []
+            assert supervisor.restart_ended() == []
         clock.now += delays[-1]
-        assert supervisor.tend() == []
-    assert delays == [0.5, 1, 2, 4, 8, 16, LONGEST_DELAY_SECONDS, LONGEST_DELAY_SECONDS, LONGEST_DELAY_SECONDS]
+        assert supervisor.restart_ended() == []
+    assert delays == [0.5, 1, 2, 4, 8, 16, MAX_DELAY_SECONDS, MAX_DELAY_SECONDS, MAX_DELAY_SECONDS]
     assert len(spawner.children) == 10
 
 
@@ -123,23 +123,23 @@ def test_a_minute_of_health_is_a_new_beginning(supervisor: Supervisor, spawner: 
     for lived in (1.0, 1.0, HEALTHY_SECONDS - 0.1, HEALTHY_SECONDS, 1.0):
         clock.now += lived
         end(spawner.children[-1])
-        delays.append(delay_of(supervisor.tend()))
+        delays.append(delay_of(supervisor.restart_ended()))
         clock.now += delays[-1]
-        supervisor.tend()
+        supervisor.restart_ended()
     assert delays == [0.5, 1, 2, 0.5, 1]
 
 
 def test_each_part_has_its_own_delay(supervisor: Supervisor, spawner: Spawner, clock: Clock) -> None:
     first, second = supervisor.start("first", spawner), supervisor.start("second", spawner)
     end(first)
-    assert delay_of(supervisor.tend()) == 0.5
+    assert delay_of(supervisor.restart_ended()) == 0.5
     clock.now += 0.5
-    supervisor.tend()
+    supervisor.restart_ended()
     end(supervisor.child("first"))
     end(second)
-    assert [sentence.split(" (")[0] for sentence in supervisor.tend()] == [
-        "first was terminated by SIGKILL; starting it again in 1 s",
-        "second was terminated by SIGKILL; starting it again in 0.5 s",
+    assert [sentence.split(" (")[0] for sentence in supervisor.restart_ended()] == [
+        "first was terminated by SIGKILL; restarting in 1 s",
+        "second was terminated by SIGKILL; restarting in 0.5 s",
     ]
 
 
@@ -155,15 +155,15 @@ def test_a_start_that_fails_is_tried_again_later(
     supervisor: Supervisor, spawner: Spawner, clock: Clock, error: Exception
 ) -> None:
     end(supervisor.start("part", spawner))
-    supervisor.tend()
+    supervisor.restart_ended()
     spawner.error = error
     clock.now += 0.5
-    (told,) = supervisor.tend()
-    assert told.startswith(f"part could not be started ({error}); starting it again in 1 s")
-    assert supervisor.tend() == []
+    (told,) = supervisor.restart_ended()
+    assert told.startswith(f"part could not be started ({error}); restarting in 1 s")
+    assert supervisor.restart_ended() == []
     spawner.error = None
     clock.now += 1
-    assert supervisor.tend() == []
+    assert supervisor.restart_ended() == []
     assert len(supervisor.children) == 1
 
 
@@ -190,7 +190,7 @@ def test_what_an_ended_process_has_started_does_not_live_on(
     with suppress(psutil.NoSuchProcess):
         orphan = psutil.Process(int((tmp_path / "pid").read_text()))
         end(child)
-        supervisor.tend()
+        supervisor.restart_ended()
         orphan.wait(timeout=10)
 
 
