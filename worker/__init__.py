@@ -1,1 +1,1 @@
-"""The worker: takes shards from a model's queues, has its engine score them, writes the scores back."""
+"""The worker: claims shards from a model's queues, scores them with its engine, and reports the scores."""

@@ -1,7 +1,7 @@
-"""`python -m worker`: one process, one model, one engine; `python -m worker dead`: what failed over its budget.
+"""`python -m worker` runs a worker for one model; `python -m worker dead-letters` manages failed shards.
 
-The engine is built here, before Celery starts: an exception inside one of Celery's signal handlers is swallowed, and
-the worker would go on without an engine.
+The engine is built here, before Celery starts: Celery swallows exceptions in its signal handlers, and the worker would
+continue without an engine.
 """
 
 import argparse
@@ -55,9 +55,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--concurrency", type=int, help="shards in the engine at once; default: 64")
     parser.set_defaults(command="work")
     commands = parser.add_subparsers(metavar="COMMAND")
-    dead_list = commands.add_parser("dead", help="list, show or retry what failed over its budget")
-    dead_list.set_defaults(command="dead")
-    dead_letters.add_arguments(dead_list)
+    dead_letters_parser = commands.add_parser(
+        "dead-letters", help="list, show or retry shards that exceeded their retry budget"
+    )
+    dead_letters_parser.set_defaults(command="dead-letters")
+    dead_letters.add_arguments(dead_letters_parser)
     return parser.parse_args(arguments)
 
 
@@ -66,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     flags = {name: getattr(options, name) for name in ("model", "engine", "redis_url", "models_file", "concurrency")}
     try:
         settings = WorkerSettings.from_environment(**flags)
-        if options.command == "dead":
+        if options.command == "dead-letters":
             return dead_letters.main(options, settings)
         spec = choose_model(settings)
     except RerankqError as error:
@@ -81,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def choose_model(settings: WorkerSettings) -> ModelSpec:
-    """The entry this worker serves. Raises RerankqError."""
+    """The entry of the models file that this worker serves. Raises RerankqError."""
     spec = load_models(settings.models_file).resolve(settings.model)
     return spec.model_copy(update={"engine": settings.engine}) if settings.engine else spec
 
@@ -91,22 +93,22 @@ def _keep_logging(**_: object) -> None:
 
 
 def serve(settings: WorkerSettings, spec: ModelSpec) -> int:
-    """Load the model, then take work until told to stop. Answers the exit status."""
+    """Load the model, then work until stopped. Returns the exit status."""
     stages = StartTimer()
     prefetch_weights(spec)
     worker = worker_name()
     client = connect(settings.redis_url)
-    heart = HeartbeatThread(HeartbeatWriter(client, spec.name, worker, started_at=time.time() - stages.age))
+    heartbeat = HeartbeatThread(HeartbeatWriter(client, spec.name, worker, started_at=time.time() - stages.age))
     stopped: list[int] = []
 
     def stop_early(number: int, _frame: FrameType | None) -> None:
-        # Some library may catch the exception that the second line raises: the first one is looked at afterwards.
+        # A library may catch the SystemExit; therefore the list is checked afterwards.
         stopped.append(number)
         sys.exit(0)
 
-    # Until Celery has its own handlers: a worker that is stopped while it loads ends like any other.
+    # Until Celery installs its handlers: a stop during the load also ends with status 0.
     signal.signal(signal.SIGTERM, stop_early)
-    heart.start()
+    heartbeat.start()
     try:
         with deferred_gc():
             import_engine(spec.engine)
@@ -115,15 +117,15 @@ def serve(settings: WorkerSettings, spec: ModelSpec) -> int:
             engine = build_engine(spec, stages.mark)
     except (EngineStartError, RerankqError) as error:
         logger.error("%s", error)
-        heart.fail(str(error))
+        heartbeat.fail(str(error))
         return 1
     except BaseException:
-        heart.leave()
+        heartbeat.leave()
         raise
     try:
-        return 0 if stopped else work(settings, spec, engine, client, heart, worker, stages)
+        return 0 if stopped else work(settings, spec, engine, client, heartbeat, worker, stages)
     finally:
-        heart.leave()
+        heartbeat.leave()
         client.close()
 
 
@@ -132,11 +134,11 @@ def work(
     spec: ModelSpec,
     engine: ScoringEngine,
     client: redis.Redis,
-    heart: HeartbeatThread,
+    heartbeat: HeartbeatThread,
     worker: str,
     stages: StartTimer,
 ) -> int:
-    """Take work until told to stop. Answers the exit status."""
+    """Work until stopped. Returns the exit status."""
     app = make_celery(settings.redis_url)
     app.conf.task_queues = pool_queues(spec.name)
     app.conf.broker_transport_options |= {"queue_order_strategy": InteractiveFirst}
@@ -147,7 +149,7 @@ def work(
 
     ledger = WorkerLedger(client, spec.name, messages)
     leases = LeaseKeeper(ledger)
-    executor = Executor(engine, settings.concurrency, heart.start_ms)
+    executor = Executor(engine, settings.concurrency, heartbeat.start_ms)
     writer = ScoreWriter(client, spec, seconds=settings.score_cache_seconds, entries=settings.score_cache_entries)
     dispatcher = Dispatcher(
         ledger,
@@ -156,16 +158,16 @@ def work(
         worker,
         concurrency=settings.concurrency,
         reserved=settings.reserved,
-        remember=writer.write_all if settings.score_cache else None,
-        pace=heart.pace,
+        cache_scores=writer.write_all if settings.score_cache else None,
+        throughput=heartbeat.throughput,
     )
-    drain = Drain(dispatcher, leases, settings.drain_seconds, tell=heart.drain)
+    drain = Drain(dispatcher, leases, settings.drain_seconds, on_begin=heartbeat.drain)
     executor.on_engine_death = drain.on_engine_death
     task.register(app, dispatcher)
 
     celery_worker = app.Worker(
         hostname=f"worker@{worker}",
-        # One task at a time: it is the dispatcher, which takes the other shards itself.
+        # One task at a time: the dispatcher, which dequeues the other shards itself.
         concurrency=1,
         without_gossip=True,
         without_mingle=True,
@@ -174,9 +176,9 @@ def work(
     )
 
     def begin(**_: object) -> None:
-        # Celery sets its own signal handlers when it starts; ours come after them.
+        # Celery sets its own signal handlers when it starts; replace them afterwards.
         drain.install()
-        heart.ready()
+        heartbeat.ready()
         stages.mark("connect")
         logger.info("model %s on engine %s, ready after %s", spec.name, spec.engine, stages)
 
@@ -194,7 +196,7 @@ def work(
 
 
 def end(arguments: list[str] | None = None) -> NoReturn:
-    """Run, and be gone. What Python and vLLM tidy up first takes three seconds; all of it goes with the process."""
+    """Run, then exit without cleanup, which takes Python and vLLM three seconds; the process ends anyway."""
     try:
         status = main(arguments)
     except SystemExit as early:

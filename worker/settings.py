@@ -7,11 +7,10 @@ from shared.settings import Settings
 
 
 class WorkerSettings(Settings):
-    """`model` is a name from the models file, its first one when empty; `engine` overrides the file's.
+    """`model` is a name from the models file, by default its first one; `engine` overrides the file's engine.
 
-    `concurrency` is the number of shards that may be in the engine at once, each waiting in a thread; `reserved` of
-    them, a quarter unless it is said, are for interactive work alone. `drain_seconds`: how long a worker that is told
-    to stop goes on with what it has.
+    `concurrency` is the number of shards in the engine at once; `reserved` of them, by default a quarter, are reserved
+    for interactive work. `drain_seconds`: how long a stopping worker continues its shards.
     """
 
     model: str | None = None
@@ -22,8 +21,8 @@ class WorkerSettings(Settings):
 
     @field_validator("reserved")
     @classmethod
-    def _leaves_something(cls, reserved: int, info: ValidationInfo) -> int:
-        # A concurrency that is wrong itself is not here; its own mistake is the one to tell.
+    def _check_reserved(cls, reserved: int, info: ValidationInfo) -> int:
+        # An invalid concurrency is missing here, and reported by its own validator.
         concurrency = info.data.get("concurrency")
         if concurrency is not None and reserved == -1:
             return int(concurrency) // 4

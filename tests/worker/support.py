@@ -36,7 +36,7 @@ def make_dispatcher(
     concurrency: int = 8,
     reserved: int = 0,
     linger_seconds: float = 0.0,
-    pace: ThroughputMeter | None = None,
+    throughput: ThroughputMeter | None = None,
 ) -> Dispatcher:
     """One that renews nothing, unless it is given leases that do: what it holds must be done within a lease.
 
@@ -51,7 +51,7 @@ def make_dispatcher(
         concurrency=concurrency,
         reserved=reserved,
         linger_seconds=linger_seconds,
-        pace=pace,
+        throughput=throughput,
     )
     executor.on_engine_death = dispatcher.close
     return dispatcher

@@ -29,8 +29,8 @@ Dead = Callable[..., int]
 
 @pytest.fixture
 def dead(redis_url: str) -> Dead:
-    """`python -m worker dead ...`"""
-    return lambda *arguments: main(["--redis-url", redis_url, "dead", *arguments])
+    """`python -m worker dead-letters ...`"""
+    return lambda *arguments: main(["--redis-url", redis_url, "dead-letters", *arguments])
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_a_job_is_tried_again_without_what_is_done(
     dead: Dead, redis_client: redis.Redis, store: StoreView, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert dead("retry", JOB) == 0
-    assert capsys.readouterr().out == f"{JOB}: 2 of 3 shards are tried again\n"
+    assert capsys.readouterr().out == f"{JOB}: 2 of 3 shards are retried\n"
     assert store.dead() == []
     assert [read_message(message) for message in store.messages(BATCH)] == [(JOB, 1), (JOB, 2)]
     worker = WorkerLedger(redis_client, MODEL)
@@ -85,10 +85,10 @@ def test_a_job_is_tried_again_without_what_is_done(
 @pytest.mark.usefixtures("failed")
 def test_only_a_failed_job_that_is_there_is_tried_again(dead: Dead, capsys: pytest.CaptureFixture[str]) -> None:
     assert dead("retry", "job-x") == 1
-    assert capsys.readouterr().err == "worker: there is no job 'job-x' any more\n"
+    assert capsys.readouterr().err == "worker: job 'job-x' does not exist\n"
     assert dead("retry", JOB) == 0
     assert dead("retry", JOB) == 1
-    assert capsys.readouterr().err == "worker: the job is queued, only a failed one can be tried again\n"
+    assert capsys.readouterr().err == "worker: the job is queued, only a failed job can be retried\n"
 
 
 @pytest.mark.usefixtures("failed")
@@ -100,7 +100,7 @@ def test_the_notes_of_other_jobs_stay(dead: Dead, redis_client: redis.Redis, sto
 
 @pytest.mark.parametrize("arguments", [["list"], ["show", JOB], ["retry", JOB]])
 def test_without_redis_it_is_one_line_and_status_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--redis-url", dead_redis_url(), "dead", *arguments]) == 2
+    assert main(["--redis-url", dead_redis_url(), "dead-letters", *arguments]) == 2
     printed = capsys.readouterr()
     assert (printed.out, printed.err) == ("", "worker: the job store cannot be reached; try again\n")
 

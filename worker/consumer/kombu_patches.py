@@ -1,9 +1,6 @@
-"""What kombu's Redis transport does not do for itself: keep the messages of long work, and live through what it meets.
+"""Patches of kombu's Redis transport, each with its reason and what happens without it. See docs/upstream.md.
 
-A queue may hold anything, and Redis may refuse anything: as kombu is, either ends the worker.
-
-A message that is neither acknowledged nor renewed within the visibility timeout is delivered again. That costs a claim
-and harms nobody, but a long backlog of it would be work for nothing.
+Without them a foreign message in a queue, or a command that Redis refuses, ends the worker.
 """
 
 import logging
@@ -29,78 +26,84 @@ CONNECT_SECONDS = 2
 
 
 def reconnect_when_refused() -> None:
-    """Have the consumer connect again when Redis refuses, because it is full, a replica or cannot save."""
+    """Treat commands that Redis refuses (full, replica, cannot save) as a lost connection, so the consumer reconnects.
+
+    Extends `Transport.connection_errors`. Without it the refused command ends the worker.
+    """
     if ResponseError not in Transport.connection_errors:
         Transport.connection_errors = (*Transport.connection_errors, ResponseError)
 
 
 class ConstantRetryConnection(Connection):
-    """Tries again every other second, however long Redis was away; kombu's own pauses grow to half a minute."""
+    """Reconnects every CONNECT_SECONDS, however long the outage; kombu's pauses grow to half a minute."""
 
     def ensure_connection(self, *args: Any, **options: Any) -> Any:
-        steady = {"interval_start": CONNECT_SECONDS, "interval_step": 0, "interval_max": CONNECT_SECONDS}
-        return super().ensure_connection(*args, **(options | steady))
+        constant = {"interval_start": CONNECT_SECONDS, "interval_step": 0, "interval_max": CONNECT_SECONDS}
+        return super().ensure_connection(*args, **(options | constant))
 
 
 def use_constant_retry(app: Celery) -> None:
-    """Have the app's consumer do so."""
+    """Make the app's consumer reconnect at a constant interval. Replaces `app.amqp.Connection`."""
     app.amqp.Connection = ConstantRetryConnection
 
 
 class TolerantQoS(QoS):
-    """Is done with a message whether or not Redis hears of it: one that it does not hear of is delivered again.
+    """Treats a message as acknowledged even when Redis refuses the acknowledgement: it is delivered again later.
 
-    As kombu is, a refused acknowledgement is still to come, for ever: a worker that has one message at a time would
-    never take another one.
+    Without it kombu waits for the acknowledgement forever, and a worker with one message at a time never receives
+    another one.
     """
 
     def ack(self, delivery_tag: str) -> None:
         try:
             super().ack(delivery_tag)
         except (redis.RedisError, OSError) as error:
-            self._be_done(delivery_tag, error)
+            self._forget(delivery_tag, error)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         try:
             super().reject(delivery_tag, requeue)
         except (redis.RedisError, OSError) as error:
-            self._be_done(delivery_tag, error)
+            self._forget(delivery_tag, error)
 
-    def _be_done(self, delivery_tag: str, error: Exception) -> None:
-        logger.warning("a message could not be acknowledged, it will be delivered again: %.200s", error)
+    def _forget(self, delivery_tag: str, error: Exception) -> None:
+        logger.warning("a message could not be acknowledged, it is delivered again: %.200s", error)
         VirtualQoS.ack(self, delivery_tag)
 
 
 def discard_foreign_messages(messages: MessageBuilder) -> None:
-    """Have the consumer leave out of a queue what names no shard.
+    """Make the consumer skip messages that name no shard, and rebuild the others.
 
-    Of what does, nothing else is believed: Celery, which fails in many ways on a message that is not its own, gets a
-    fresh one.
+    Installs a response callback for BRPOP in `Transport.Channel`. Celery fails in several ways on malformed messages;
+    therefore even a message that names a shard is replaced by a new one. Without it a foreign message ends the worker.
     """
 
-    def only_doorbells(answer: Any, **_: object) -> tuple[bytes, bytes] | None:
+    def only_wake_ups(answer: Any, **_: object) -> tuple[bytes, bytes] | None:
         if not answer:
             return None
         queue, message = answer
         if (named := parse_message(message)) is None:
-            # Without its text: what is no message of ours may say anything.
-            logger.warning("a message in %s cannot be read, it is left out", queue.decode())
+            # Not its text: a foreign message may contain anything.
+            logger.warning("skipped a message in %s that cannot be read", queue.decode())
             return None
         return queue, messages.build(queue.decode().removeprefix(PREFIX), *named)
 
-    class DoorbellChannel(Channel):
+    class WakeUpChannel(Channel):
         QoS = TolerantQoS
 
         def _create_client(self, asynchronous: bool = False) -> Any:
             client = super()._create_client(asynchronous)  # type: ignore[misc]
-            client.set_response_callback("BRPOP", only_doorbells)
+            client.set_response_callback("BRPOP", only_wake_ups)
             return client
 
-    Transport.Channel = DoorbellChannel
+    Transport.Channel = WakeUpChannel
 
 
 class MessageRenewer:
-    """Renews the messages in this worker's hands three times a visibility timeout."""
+    """Renews the unacknowledged messages of this worker three times per visibility timeout.
+
+    Without it the message of a long task is delivered again, which costs a claim each time (celery#5935, kombu#337).
+    """
 
     def __init__(self, client: redis.Redis, interval_seconds: float = VISIBILITY_TIMEOUT_SECONDS / 3) -> None:
         self._client = client
@@ -116,11 +119,11 @@ class MessageRenewer:
         self._thread.join(timeout=5)
 
     def renew(self) -> None:
-        """Raises redis.RedisError."""
+        """Renew all messages once. Raises redis.RedisError."""
         requests = list(celery.worker.state.reserved_requests)
         tags = {request.delivery_info.get("delivery_tag") or request.message.delivery_tag for request in requests}
         if tags:
-            # XX: one that was acknowledged meanwhile must not come back.
+            # XX: a message that was acknowledged meanwhile must not be added again.
             self._client.zadd(queue_keys.UNACKED_INDEX, {str(tag): time.time() for tag in tags}, xx=True)
 
     def _run(self) -> None:
@@ -128,7 +131,7 @@ class MessageRenewer:
             try:
                 self.renew()
             except RuntimeError:
-                # Celery changed its set while it was read: the next round is soon enough.
+                # Celery changed its set during the iteration: retry in the next round.
                 continue
             except redis.RedisError as error:
                 logger.warning("messages could not be renewed: %.200s", error)

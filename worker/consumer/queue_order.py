@@ -1,6 +1,6 @@
-"""In which order Celery asks the pool's queues: interactive work first.
+"""The order in which Celery reads the pool's queues: interactive first.
 
-Refuses to count: how much batch work a worker takes is the dispatcher's business.
+Does not limit batch work: the dispatcher does.
 """
 
 from collections.abc import Iterable
@@ -9,23 +9,23 @@ from shared.contracts import WorkClass
 
 
 class InteractiveFirst:
-    """What kombu's Redis transport takes as `queue_order_strategy`; kombu makes one for every channel.
+    """A `queue_order_strategy` for kombu's Redis transport; kombu creates one for every channel.
 
-    After kombu.utils.scheduling.round_robin_cycle, which has the same four methods.
+    Has the methods of kombu.utils.scheduling.round_robin_cycle.
     """
 
     def __init__(self) -> None:
         self._names: list[str] = []
 
     def update(self, names: Iterable[str]) -> None:
-        """The queues that are consumed from now on, in any order."""
-        # By the end of the name: kombu's prefix, which it takes off the names that Redis answers, is no matter.
+        """Set the queues to consume, in any order."""
+        # By the end of the name: kombu removes its prefix from the names that Redis returns.
         self._names = sorted(names, key=lambda name: name.rpartition(":")[2] == WorkClass.BATCH)
 
     def consume(self, count: int) -> list[str]:
-        """The queues to ask now; Redis takes from the first one that has something."""
+        """The queues to read; Redis pops from the first one that has a message."""
         return self._names[:count]
 
     def rotate(self, name: str) -> str:
-        """A message came from this queue. Nobody's turn changes."""
+        """Called after a message from this queue; the order does not change."""
         return name

@@ -1,4 +1,4 @@
-"""The Celery task: what a message says, passed on to the dispatcher. No logic lives here."""
+"""The Celery task: passes the shard named by a message to the dispatcher. Contains no logic."""
 
 from celery import Celery, Task
 
@@ -8,7 +8,7 @@ from worker.dispatch.dispatcher import Dispatcher
 
 
 def register(app: Celery, dispatcher: Dispatcher) -> None:
-    """Make the app run shards on this dispatcher."""
+    """Register the task on the app, with this dispatcher."""
 
     def score_shard(self: "Task[..., None]", job_id: str, shard: int) -> None:
         delivery = self.request.delivery_info or {}

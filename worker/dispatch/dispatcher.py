@@ -1,9 +1,9 @@
-"""Takes shards and hands their scores in, many at once: the worker's only way to the ledger and the queues.
+"""Claims shards, has them scored, and reports the results, several per round trip.
 
-A message is a wake_up. Celery hears the first one; while this worker is busy, and for a moment after, the dispatcher
-asks the queues itself and takes every wake_up that waits: under load a shard costs a share of a round trip, not a
-Celery message of its own. Whatever a wake_up says, the claim decides. A wake_up that is lost on the way costs
-seconds, never a shard: the reconciler rings again.
+Celery receives the first wake-up message. While the worker is busy, and for a moment afterwards, the dispatcher reads
+the queues itself and dequeues all waiting messages, so that under load a shard costs a share of a round trip instead of
+a Celery message. A message is only a hint: the claim decides. A lost message costs seconds, because the reconciler
+sends it again.
 """
 
 import logging
@@ -24,24 +24,24 @@ from shared.queue.messages import WakeUp
 from worker.dispatch.executor import Executor, ShardOutcome, ShardReport
 from worker.dispatch.leases import HeldShard, LeaseKeeper
 from worker.dispatch.listener import QueueListener
-from worker.dispatch.result_reporter import Remember, ResultReporter
+from worker.dispatch.result_reporter import CacheScores, ResultReporter
 from worker.dispatch.throughput import ThroughputMeter
 
 logger = logging.getLogger(__name__)
 
 LINGER_SECONDS = 1.0
-"""How long the dispatcher stays at the queues after its last shard, before Celery listens again."""
-_LOOK_UP_SECONDS = 0.1
-"""How soon it is noticed that this worker is to stop."""
+"""How long the dispatcher reads the queues after its last shard, before Celery receives messages again."""
+_POLL_SECONDS = 0.1
+"""How soon a stop of this worker is noticed."""
 BATCH_PAIRS = 256
-"""Batch work in hand beyond which no more is taken: enough to keep an engine busy while the next is fetched. What is
-not in hand can be scored elsewhere, and is not in the way of what is wanted now."""
+"""Batch pairs in progress above which no more are claimed: enough to keep an engine busy while more are fetched.
+Unclaimed work can be scored by other workers, and does not delay interactive work."""
 BATCH_SHARDS_AT_ONCE = 8
-UNREADABLE = JobFailure(ScoringFailed.code, "the worker cannot read this job")
+UNREADABLE = JobFailure(ScoringFailed.code, "the worker cannot decode this job")
 
 
 class _Size(NamedTuple):
-    """How much room a shard takes."""
+    """What a shard counts towards the limits."""
 
     work_class: WorkClass
     pairs: int
@@ -49,7 +49,7 @@ class _Size(NamedTuple):
 
 
 class Dispatcher:
-    """One worker's traffic in shards."""
+    """Moves shards between the queues, the ledger and the executor of one worker."""
 
     def __init__(
         self,
@@ -61,12 +61,12 @@ class Dispatcher:
         concurrency: int,
         reserved: int = 0,
         linger_seconds: float = LINGER_SECONDS,
-        remember: Remember | None = None,
-        pace: ThroughputMeter | None = None,
+        cache_scores: CacheScores | None = None,
+        throughput: ThroughputMeter | None = None,
     ) -> None:
-        """`concurrency`: shards in hand at once (0: only what it is rung for); batch work leaves `reserved` of it.
+        """`concurrency`: shards in progress at once (0: only the one passed to `run`), `reserved` of them interactive.
 
-        `remember` is told, on a thread of its own, of every score that was accepted; `pace` of what is in hand.
+        `cache_scores` is called, on its own thread, with every accepted score; `throughput` measures the work.
         """
         self._ledger = ledger
         self._executor = executor
@@ -75,9 +75,9 @@ class Dispatcher:
         self._concurrency = concurrency
         self._batch_limit = concurrency - reserved
         self._linger_seconds = linger_seconds
-        self._pace = pace or ThroughputMeter()
-        self._reporter = ResultReporter(ledger, remember)
-        self._ear = QueueListener(ledger, self._notice)
+        self._throughput = throughput or ThroughputMeter()
+        self._reporter = ResultReporter(ledger, cache_scores)
+        self._listener = QueueListener(ledger, self._wake)
         self._serving = threading.Lock()
         self._closing = threading.Event()
         self._changed = threading.Condition()
@@ -86,27 +86,27 @@ class Dispatcher:
         self._ended: deque[tuple[_Size, Callable[[], ShardReport]]] = deque()
         self._done: deque[ShardReport] = deque()
         self._suspects: deque[WakeUp] = deque()
-        """Shards that may bring a worker down: none is claimed before it can run without company."""
+        """Shards that may have crashed a worker: each is claimed only when it can run alone."""
         self._alone: ShardLease | None = None
-        """The one of them that is in hand."""
+        """The lease of the one that is running."""
 
     def close(self) -> None:
-        """From now on claim nothing; what is in hand goes on."""
+        """Claim nothing more; shards in progress continue."""
         self._closing.set()
 
-    def leave(self) -> None:
-        """Claim nothing, and do not wait long for a Redis that is away either."""
+    def stop_waiting(self) -> None:
+        """Claim nothing more, and stop waiting for an unreachable Redis after a few seconds."""
         self._closing.set()
-        self._reporter.leave()
+        self._reporter.stop_waiting()
 
     def finish(self) -> None:
-        """When nothing is in hand any more: wait for what is done beside it."""
+        """Wait until accepted scores are cached. For when no shard is in progress."""
         self._reporter.close()
 
     def run(self, job_id: str, shard: int, work_class: WorkClass) -> None:
-        """Score the shard, and what else waits, until nothing is left. Raises StoreUnavailable when it was not claimed.
+        """Score the shard and everything else that is queued. Raises StoreUnavailable when the shard was not claimed.
 
-        One call serves at a time; another one waits for its turn.
+        Concurrent calls run one after the other.
         """
         with self._serving:
             self._serve(WakeUp(job_id, shard, work_class))
@@ -115,78 +115,80 @@ class Dispatcher:
         try:
             self._start([first], patient=False)
             while True:
-                while self._in_hand():
+                while self._has_work():
                     self._wait()
-                    heard = self._ear.take(self._room())
-                    self._start(heard + self._exchange(heard))
+                    wake_ups = self._listener.take(self._free_slots())
+                    self._start(wake_ups + self._report_and_dequeue(wake_ups))
                 wake_ups = self._linger()
                 if not wake_ups:
                     return
                 self._start(wake_ups)
         finally:
-            # What was heard and is not looked at, as when the worker stops, is for somebody else.
-            self._ledger.enqueue(self._ear.stop() + list(self._suspects))
+            # Messages that were received but not processed go back to the queue, for example when the worker stops.
+            self._ledger.enqueue(self._listener.stop() + list(self._suspects))
             self._suspects.clear()
 
-    def _in_hand(self) -> bool:
-        # Locked: a shard goes from the running to the done in two steps.
+    def _has_work(self) -> bool:
+        # Locked: a shard moves from running to done in two steps.
         with self._changed:
             return bool(self._running.total() or self._done or (self._suspects and not self._closing.is_set()))
 
     def _wait(self) -> None:
-        """Until something is done or heard, listening if there is room."""
-        room = self._listen_if_there_is_room()
+        """Wait until a shard ends or a message arrives; listen while slots are free."""
+        free = self._listen_if_free()
         with self._changed:
-            self._changed.wait_for(lambda: self._ended or self._done or self._ear.has_heard(room), _LOOK_UP_SECONDS)
+            self._changed.wait_for(
+                lambda: self._ended or self._done or self._listener.has_wake_ups(free), _POLL_SECONDS
+            )
 
-    def _listen_if_there_is_room(self) -> FreeSlots:
-        room = self._room()
-        if room.shards:
-            self._ear.listen(batch=room.batch > 0)
+    def _listen_if_free(self) -> FreeSlots:
+        free = self._free_slots()
+        if free.shards:
+            self._listener.start(batch=free.batch > 0)
         else:
-            self._ear.hush()
-        # Heard too late: another worker may have room.
-        self._ledger.enqueue(self._ear.refuse(room))
-        return room
+            self._listener.pause()
+        # Received too late: another worker may have free slots.
+        self._ledger.enqueue(self._listener.reject(free))
+        return free
 
-    def _notice(self) -> None:
+    def _wake(self) -> None:
         with self._changed:
             self._changed.notify_all()
 
-    def _room(self) -> FreeSlots:
-        """How many shards may come."""
+    def _free_slots(self) -> FreeSlots:
+        """How many more shards can be claimed."""
         if self._suspects or self._alone or self._closing.is_set():
             return NO_FREE_SLOTS
-        room = max(0, self._concurrency - self._running.total())
+        free = max(0, self._concurrency - self._running.total())
         batch = max(0, self._batch_limit - self._running[WorkClass.BATCH])
         if self._batch_pairs >= BATCH_PAIRS:
             batch = 0
-        return FreeSlots(room, min(room, batch, BATCH_SHARDS_AT_ONCE))
+        return FreeSlots(free, min(free, batch, BATCH_SHARDS_AT_ONCE))
 
     def _linger(self) -> list[WakeUp]:
-        """Stay at the queues for a moment with empty hands; answers what was heard."""
+        """Read the queues for a moment without work. Returns the messages received."""
         until = time.monotonic() + self._linger_seconds
-        while (room := self._room()).shards and (left := until - time.monotonic()) > 0:
-            self._listen_if_there_is_room()
+        while (free := self._free_slots()).shards and (left := until - time.monotonic()) > 0:
+            self._listen_if_free()
             with self._changed:
-                if self._changed.wait_for(lambda: self._ear.has_heard(room), min(left, _LOOK_UP_SECONDS)):
+                if self._changed.wait_for(lambda: self._listener.has_wake_ups(free), min(left, _POLL_SECONDS)):
                     break
         else:
-            # A wake_up that it hears in its last moment must not be left until the next one.
-            self._ear.hush(wait=True)
-        return self._ear.take(self._room())
+            # A message that arrives at the last moment must not wait for the next one.
+            self._listener.pause(wait=True)
+        return self._listener.take(self._free_slots())
 
     def _start(self, wake_ups: Sequence[WakeUp], *, patient: bool = True) -> None:
-        """Claim and begin. A shard that must have no company is claimed when it has none."""
+        """Claim shards and start scoring. A shard that must run alone is claimed when nothing else runs."""
         self._claim(wake_ups, alone=False, patient=patient)
         if self._suspects and not self._running.total() and not self._done:
             self._claim([self._suspects.popleft()], alone=True, patient=patient)
 
     def _claim(self, wake_ups: Sequence[WakeUp], *, alone: bool, patient: bool) -> None:
-        """Not `patient`: raises StoreUnavailable.
+        """Claim the shards. Raises StoreUnavailable unless `patient`.
 
-        A claim whose answer was lost may have taken its shards: left so, they would be charged for a crash. It is
-        repeated under the same tokens.
+        A claim whose reply was lost may have succeeded, and its shards would later count as crashed. Therefore it is
+        repeated with the same tokens.
         """
         if not wake_ups:
             return
@@ -195,9 +197,9 @@ class Dispatcher:
             return
         leases = [ShardLease(wake_up.job_id, wake_up.shard, f"{self._worker}:{uuid4().hex}") for wake_up in wake_ups]
         call = partial(self._ledger.claim_all, leases, alone=alone)
-        claims = self._reporter.despite_outages(call) if patient else call()
+        claims = self._reporter.retry_during_outages(call) if patient else call()
         if claims is None:
-            logger.warning("%d shards could not be claimed, they are rung for again", len(leases))
+            logger.warning("%d shards could not be claimed, the reconciler sends their messages again", len(leases))
             return
         for wake_up, lease, claim in zip(wake_ups, leases, claims, strict=True):
             if claim.verdict is ClaimVerdict.RUN:
@@ -206,7 +208,7 @@ class Dispatcher:
                 self._begin(claim, self._leases.hold(lease), wake_up.work_class)
             elif claim.verdict is ClaimVerdict.UNREADABLE:
                 self._leases.hold(lease)
-                # Another worker may be of a version that can read it.
+                # A worker of another version may be able to decode it.
                 self._done.append(ShardReport(lease, wake_up.work_class, ShardOutcome.RETRY, failure=UNREADABLE))
             elif claim.verdict is ClaimVerdict.ALONE:
                 self._suspects.append(wake_up)
@@ -215,14 +217,14 @@ class Dispatcher:
 
     def _begin(self, claim: Claim, held: HeldShard, work_class: WorkClass) -> None:
         size = _Size(work_class, len(claim.request.documents) if claim.request else 0, claim.tokens)
-        if self._reporter.leaving:
-            # It was claimed while the worker left, after all the others were given back.
+        if self._reporter.stopping:
+            # It was claimed while the worker stopped, after the other shards were released.
             held.release()
         with self._changed:
             self._running[work_class] += 1
             if work_class is WorkClass.BATCH:
                 self._batch_pairs += size.pairs
-        self._pace.take(size.tokens)
+        self._throughput.shard_started(size.tokens)
         self._executor.begin(claim, held, work_class, partial(self._end, size))
 
     def _end(self, size: "_Size", report: Callable[[], ShardReport]) -> None:
@@ -230,28 +232,28 @@ class Dispatcher:
             self._ended.append((size, report))
             self._changed.notify_all()
 
-    def _gather(self) -> None:
-        """Turn what has ended into reports; here, and not on the engine's thread, which has better things to do."""
+    def _collect_reports(self) -> None:
+        """Turn ended shards into reports, on this thread: the engine's thread must not be delayed."""
         while self._ended:
             size, make_report = self._ended.popleft()
             report = make_report()
-            self._pace.drop(size.tokens, scored=report.outcome is ShardOutcome.SCORED)
+            self._throughput.shard_ended(size.tokens, scored=report.outcome is ShardOutcome.SCORED)
             with self._changed:
                 self._running[size.work_class] -= 1
                 if size.work_class is WorkClass.BATCH:
                     self._batch_pairs -= size.pairs
                 self._done.append(report)
 
-    def _exchange(self, heard: Sequence[WakeUp]) -> list[WakeUp]:
-        """Hand in what is done and take what waits beside what was heard, in one round trip, whenever Redis is there.
+    def _report_and_dequeue(self, received: Sequence[WakeUp]) -> list[WakeUp]:
+        """Report ended shards, and dequeue messages beside those `received`, in one round trip.
 
-        With nothing done and nothing heard, nothing waits.
+        Without reports and received messages the queues are empty, and no round trip is made.
         """
-        self._gather()
+        self._collect_reports()
         reports = list(self._done)
-        if not reports and not heard:
+        if not reports and not received:
             return []
-        wake_ups = self._reporter.finish_and_dequeue(reports, self._room().without(heard))
+        wake_ups = self._reporter.finish_and_dequeue(reports, self._free_slots().without(received))
         for report in reports:
             self._leases.drop(report.lease)
             if report.lease == self._alone:

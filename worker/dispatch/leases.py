@@ -1,7 +1,7 @@
-"""The shards in this worker's hands: renewed together, several times a lease, and cancelled when they are lost.
+"""Renews the leases of this worker's shards together, and cancels shards whose lease is lost.
 
-A worker that cannot reach Redis goes on computing: whether its result counts is decided by its token, when Redis is
-there again.
+A worker that cannot reach Redis continues scoring: when Redis is back, the lease's token decides whether the result
+counts.
 """
 
 import logging
@@ -15,11 +15,11 @@ from worker.engines.base import Cancellation
 logger = logging.getLogger(__name__)
 
 RENEW_SECONDS = 0.5
-"""Also how soon a cancelled job is noticed here."""
+"""Also how soon the worker notices that a job was cancelled."""
 
 
 class HeldShard:
-    """One shard in work. `released`: it was cancelled because this worker stops, not because nobody wants it."""
+    """One shard in progress. `released`: it was cancelled because this worker stops, not because its job ended."""
 
     def __init__(self, lease: ShardLease) -> None:
         self.lease = lease
@@ -27,13 +27,13 @@ class HeldShard:
         self.released = False
 
     def release(self) -> None:
-        """Stop scoring; the shard is for somebody else."""
+        """Stop scoring, so that another worker scores the shard."""
         self.released = True
         self.cancellation.cancel()
 
 
 class LeaseKeeper:
-    """Renews what is held. Shared by all of the worker's threads."""
+    """Renews all held leases. Shared by the worker's threads."""
 
     def __init__(self, ledger: WorkerLedger) -> None:
         self._ledger = ledger
@@ -46,24 +46,24 @@ class LeaseKeeper:
         self._thread.start()
 
     def stop(self) -> None:
-        """Renew nothing any more."""
+        """Stop renewing."""
         self._stopped.set()
         self._thread.join(timeout=5)
 
     def hold(self, lease: ShardLease) -> HeldShard:
-        """Keep the shard until it is dropped; its cancellation is called when it is lost or unwanted."""
+        """Renew the lease until `drop`; cancels the shard when the lease is lost or the job has ended."""
         held = HeldShard(lease)
         with self._lock:
             self._held[lease] = held
         return held
 
     def drop(self, lease: ShardLease) -> None:
-        """Keep the shard no longer."""
+        """Stop renewing this lease."""
         with self._lock:
             self._held.pop(lease, None)
 
     def release_all(self) -> int:
-        """Stop scoring everything that is held; answers how much that was."""
+        """Release all held shards. Returns how many."""
         held = self._snapshot()
         for shard in held:
             shard.release()
@@ -80,7 +80,7 @@ class LeaseKeeper:
                 self._renew()
             except StoreUnavailable as error:
                 if reachable:
-                    logger.warning("leases cannot be renewed, scoring goes on: %s", error)
+                    logger.warning("leases cannot be renewed, scoring continues: %s", error)
                 reachable = False
             else:
                 reachable = True

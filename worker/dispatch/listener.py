@@ -1,8 +1,7 @@
-"""Listens at the pool's queues while it is asked to, on a thread of its own.
+"""Receives wake-up messages from the pool's queues on its own thread, while the dispatcher has free slots.
 
-Blocks in Redis rather than looking again and again: on a machine whose cores are all computing, every look would be
-taken from the engine. Hears one wake_up at a time and then rests for a moment, so that whoever asks can take the
-others that wait all at once.
+Blocks in Redis instead of polling, because polling would take time from an engine that uses all cores. Receives one
+message at a time and then pauses briefly, so that the dispatcher can dequeue further messages in one round trip.
 """
 
 import logging
@@ -20,91 +19,90 @@ from shared.queue.messages import WakeUp
 logger = logging.getLogger(__name__)
 
 LISTEN_SECONDS = 0.1
-"""One wait in Redis; also how long it takes until the ear is deaf."""
+"""The length of one wait in Redis; also how long a pause takes to become effective."""
 GATHER_SECONDS = 0.002
-"""The rest after a wake_up: well under an engine's step, long enough for some more to come."""
+"""The pause after a message: far below an engine's step, long enough for more messages to arrive."""
 _OUTAGE_SECONDS = 0.5
 
 
 class QueueListener:
-    """One dispatcher's. `heard` is called, on the ear's thread, after each wake_up.
+    """The listener of one dispatcher. `on_wake_up` is called on its thread after each message.
 
-    What is in the air when it is hushed, or told to leave batch work out, is heard all the same; so `take` asks again
-    what there is room for.
+    A message may still arrive after a pause, or after batch work was excluded; therefore `take` checks the free slots.
     """
 
-    def __init__(self, ledger: WorkerLedger, heard: Callable[[], None]) -> None:
+    def __init__(self, ledger: WorkerLedger, on_wake_up: Callable[[], None]) -> None:
         self._ledger = ledger
-        self._tell = heard
+        self._on_wake_up = on_wake_up
         self._changed = threading.Condition()
-        self._wanted = False
+        self._active = False
         self._batch = False
         self._listening = False
         self._stopped = False
-        self._heard: deque[WakeUp] = deque()
+        self._received: deque[WakeUp] = deque()
         self._thread: threading.Thread | None = None
 
-    def listen(self, *, batch: bool) -> None:
-        """Listen from now on; to batch work only if it is wanted."""
+    def start(self, *, batch: bool) -> None:
+        """Receive messages from now on; `batch` includes the batch queue."""
         with self._changed:
             self._batch = batch
-            if self._wanted:
+            if self._active:
                 return
-            self._wanted = True
+            self._active = True
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="ear", daemon=True)
+                self._thread = threading.Thread(target=self._run, name="listener", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
 
-    def hush(self, *, wait: bool = False) -> None:
-        """Stop listening; what is heard until it has stopped is kept. `wait` until then."""
+    def pause(self, *, wait: bool = False) -> None:
+        """Stop receiving; with `wait` return when the last message has arrived. Received messages are kept."""
         with self._changed:
-            self._wanted = False
+            self._active = False
             if wait:
                 self._changed.wait_for(lambda: not self._listening)
 
     def stop(self) -> list[WakeUp]:
-        """End the thread, and wait for its end; answers what was heard and not taken. `listen` begins another one."""
+        """End the thread and wait for it. Returns the messages that were not taken. `start` begins a new thread."""
         with self._changed:
             thread, self._thread = self._thread, None
-            self._wanted, self._stopped = False, True
+            self._active, self._stopped = False, True
             self._changed.notify_all()
         if thread is not None:
             thread.join()
         with self._changed:
             self._stopped = False
-            left, self._heard = list(self._heard), deque()
+            left, self._received = list(self._received), deque()
         return left
 
-    def has_heard(self, room: FreeSlots) -> bool:
-        """Whether `take` would answer anything."""
+    def has_wake_ups(self, free: FreeSlots) -> bool:
+        """Whether `take` would return any message."""
         with self._changed:
-            return any(_fits(wake_up, room) for wake_up in self._heard)
+            return any(_fits(wake_up, free) for wake_up in self._received)
 
-    def take(self, room: FreeSlots) -> list[WakeUp]:
-        """The wake_ups heard that there is room for, in their order."""
+    def take(self, free: FreeSlots) -> list[WakeUp]:
+        """The received messages that fit into the free slots, in order."""
         with self._changed:
             taken: list[WakeUp] = []
-            for wake_up in tuple(self._heard):
-                if _fits(wake_up, room.without(taken)):
-                    self._heard.remove(wake_up)
+            for wake_up in tuple(self._received):
+                if _fits(wake_up, free.without(taken)):
+                    self._received.remove(wake_up)
                     taken.append(wake_up)
             return taken
 
-    def refuse(self, room: FreeSlots) -> list[WakeUp]:
-        """The wake_ups heard that there is no room for."""
+    def reject(self, free: FreeSlots) -> list[WakeUp]:
+        """The received messages that do not fit into the free slots."""
         with self._changed:
-            refused = [wake_up for wake_up in self._heard if not _fits(wake_up, room)]
-            for wake_up in refused:
-                self._heard.remove(wake_up)
-            return refused
+            rejected = [wake_up for wake_up in self._received if not _fits(wake_up, free)]
+            for wake_up in rejected:
+                self._received.remove(wake_up)
+            return rejected
 
     def _run(self) -> None:
         while True:
             with self._changed:
                 self._listening = False
                 self._changed.notify_all()
-                self._changed.wait_for(lambda: self._wanted or self._stopped)
+                self._changed.wait_for(lambda: self._active or self._stopped)
                 if self._stopped:
                     return
                 self._listening = True
@@ -112,15 +110,15 @@ class QueueListener:
             try:
                 wake_up = self._ledger.wait_for_wake_up(LISTEN_SECONDS, batch=batch)
             except StoreUnavailable as error:
-                logger.debug("the queues cannot be listened to: %s", error)
+                logger.debug("cannot read the queues: %s", error)
                 time.sleep(_OUTAGE_SECONDS)
                 continue
             if wake_up is not None:
                 with self._changed:
-                    self._heard.append(wake_up)
-                self._tell()
+                    self._received.append(wake_up)
+                self._on_wake_up()
                 time.sleep(GATHER_SECONDS)
 
 
-def _fits(wake_up: WakeUp, room: FreeSlots) -> bool:
-    return room.shards > 0 and (wake_up.work_class is not WorkClass.BATCH or room.batch > 0)
+def _fits(wake_up: WakeUp, free: FreeSlots) -> bool:
+    return free.shards > 0 and (wake_up.work_class is not WorkClass.BATCH or free.batch > 0)

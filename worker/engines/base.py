@@ -1,4 +1,4 @@
-"""What every engine promises the worker. Knows nothing of queues, jobs or any model library."""
+"""The interface between the worker and its engines. Knows nothing of queues, jobs or model libraries."""
 
 import threading
 from collections.abc import Callable
@@ -9,23 +9,23 @@ from shared.contracts import MAX_PRIORITY, ScoreScale
 
 
 class EngineError(Exception):
-    """The engine can never score this batch; the message is one sentence without a document's text in it."""
+    """The engine can never score this batch. The message is one sentence, without text of documents."""
 
 
 class TransientEngineError(EngineError):
-    """The engine could not score this batch now; another try may succeed."""
+    """The engine could not score this batch now; a retry may succeed."""
 
 
 class EngineDied(EngineError):
-    """The engine is gone for good, and with it this worker's use."""
+    """The engine has died and cannot score any more; the worker must exit."""
 
 
 class ScoringAborted(Exception):
-    """The batch was cancelled: there is nothing to score any more, or somebody else will."""
+    """The batch was cancelled: its job ended, or another worker scores it."""
 
 
 class Cancellation:
-    """Tells an engine that nobody wants a batch any more. Made by the worker, watched by the engine."""
+    """Cancels a batch. Created by the worker, observed by the engine."""
 
     def __init__(self) -> None:
         self._cancelled = threading.Event()
@@ -37,7 +37,7 @@ class Cancellation:
         return self._cancelled.is_set()
 
     def cancel(self) -> None:
-        """Safe to call twice, and from any thread."""
+        """Cancel. Safe to call more than once, from any thread."""
         with self._lock:
             self._cancelled.set()
             callback, self._callback = self._callback, None
@@ -45,7 +45,7 @@ class Cancellation:
             callback()
 
     def on_cancel(self, callback: Callable[[], None]) -> None:
-        """Call back once when it is cancelled, at once when it was."""
+        """Call back once on cancellation; at once when already cancelled."""
         with self._lock:
             if not self._cancelled.is_set():
                 self._callback = callback
@@ -53,16 +53,16 @@ class Cancellation:
         callback()
 
     def wait(self, seconds: float) -> bool:
-        """Wait; answers whether it was cancelled meanwhile."""
+        """Wait up to the timeout. Returns whether it is cancelled."""
         return self._cancelled.wait(seconds)
 
 
 class EngineStartError(Exception):
-    """The engine cannot serve this model; the message is one clear sentence for the operator and the caller."""
+    """The engine cannot serve this model. The message is one sentence for the operator and the caller."""
 
 
 BACKGROUND = MAX_PRIORITY + 1
-"""A priority from here on says that nobody waits: such work is scored when there is nothing more urgent to do."""
+"""Priorities from here on are background work, scored when no interactive work waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class ScoringBatch:
 
 @dataclass(frozen=True, slots=True)
 class BatchScores:
-    """The model's own score for each document, in order; None where it failed alone, `errors` saying why.
+    """The raw score of each document, in order; None for a failed document, with the reason in `errors`.
 
     `prompt_tokens` counts the tokens that went into the model. `truncated` and `windows` as in ShardScores.
     """
@@ -97,10 +97,10 @@ class BatchScores:
 
 
 class Pending(Protocol):
-    """A batch that an engine has taken in."""
+    """A batch that an engine has accepted."""
 
     def add_done_callback(self, callback: Callable[[Any], object]) -> None:
-        """Call back once, from any thread, when `result` would not wait."""
+        """Call back once, from any thread, when `result` returns without waiting."""
 
     def result(self) -> BatchScores:
         """The scores. Raises what `score` raises."""
@@ -115,10 +115,10 @@ class ScoringEngine(Protocol):
 
     @property
     def scale(self) -> ScoreScale:
-        """What the raw scores are."""
+        """The scale of the raw scores."""
 
     def score(self, batch: ScoringBatch, cancellation: Cancellation) -> BatchScores:
         """Score one batch. Raises EngineError, or ScoringAborted soon after it was cancelled."""
 
     def close(self) -> None:
-        """Free what the engine holds; a `score` still waiting raises EngineDied. Safe to call twice."""
+        """Release the engine's resources; a waiting `score` raises EngineDied. Safe to call more than once."""

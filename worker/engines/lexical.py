@@ -1,6 +1,6 @@
 """Scores by word overlap: deterministic, instant, without a model.
 
-It ships so that the queue can be run, tested and watched with no weights at hand. It is no reranker.
+For running and testing the queue without weights. It is not a reranker.
 """
 
 import re
@@ -12,7 +12,7 @@ _WORD = re.compile(r"\w+")
 
 
 class LexicalEngine:
-    """The share of the query's words that a document holds, 0..1, weighed a little towards shorter documents.
+    """The share of the query's words that a document contains, 0..1, with a small bonus for shorter documents.
 
     `delay_seconds` is slept for each batch, to stand in for a model's time.
     """
@@ -39,7 +39,7 @@ class LexicalEngine:
         return BatchScores(scores=scores, prompt_tokens=tokens, truncated=truncated)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Holds no resources."""
 
 
 def _words(text: str) -> list[str]:
@@ -47,7 +47,7 @@ def _words(text: str) -> list[str]:
 
 
 def _overlap(query: set[str], words: list[str]) -> float:
-    """0 without a common word; 1 when the document is exactly the query's words."""
+    """0 without a common word; 1 when the document has exactly the query's words."""
     found = query & set(words)
     if not found:
         return 0.0

@@ -1,4 +1,4 @@
-"""Builds the engine that a model's entry asks for. The vLLM engine is imported only when it is the one."""
+"""Builds the engine of a model's entry. The vLLM engine is imported only when it is needed."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ ENGINES = ("vllm", "lexical")
 
 
 def build_engine(spec: ModelSpec, mark: Callable[[str], None] = lambda _: None) -> ScoringEngine:
-    """Load the model and warm it up; `mark` is told of each stage that is over. Raises EngineStartError.
+    """Load the model and warm it up; `mark` is called after each stage. Raises EngineStartError.
 
     Its message is one clear sentence.
     """
@@ -28,13 +28,13 @@ def build_engine(spec: ModelSpec, mark: Callable[[str], None] = lambda _: None) 
         from worker.engines.vllm.engine import VllmEngine
 
         return VllmEngine(spec, mark)
-    raise EngineStartError(f"model {spec.name!r}: no engine {spec.engine!r}; there are {', '.join(ENGINES)}")
+    raise EngineStartError(f"model {spec.name!r}: no engine {spec.engine!r}; available: {', '.join(ENGINES)}")
 
 
 def import_engine(name: str) -> None:
-    """Import what takes long to import, and load nothing. Raises EngineStartError."""
+    """Import an engine's library without loading a model. Raises EngineStartError."""
     if name == "vllm":
-        # Importing vLLM takes seconds and gigabytes: never before it is known to be needed.
+        # Imported on demand: vLLM takes seconds and much memory.
         prepare_environment(os.environ)
         use_intel_runtime(os.environ)
         try:
@@ -44,7 +44,7 @@ def import_engine(name: str) -> None:
 
 
 def holds_device() -> bool:
-    """Whether an engine that was imported holds a device already, so that a forked process could not use it."""
+    """Whether an imported engine already holds a device, which a forked process could not use."""
     module = sys.modules.get("worker.engines.vllm.engine")
     return module is not None and bool(module.holds_device())
 

@@ -1,4 +1,4 @@
-"""The worker's heartbeat: a thread that says how it stands and how fast it is, and a check of it from outside."""
+"""Writes the worker's heartbeat from a thread, and checks it from outside (`python -m worker.process.health`)."""
 
 import logging
 import socket
@@ -19,10 +19,10 @@ logger = logging.getLogger(__name__)
 
 
 class HeartbeatThread:
-    """Beats every few seconds until stopped. A Redis that is away costs a beat, never the worker."""
+    """Writes a heartbeat every few seconds until stopped. An unreachable Redis costs heartbeats, never the worker."""
 
     def __init__(self, writer: HeartbeatWriter) -> None:
-        self.pace = ThroughputMeter()
+        self.throughput = ThroughputMeter()
         self._writer = writer
         self._state = WorkerState.STARTING
         self._pool_ready_at: float | None = None
@@ -32,12 +32,12 @@ class HeartbeatThread:
         self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
 
     def start(self) -> None:
-        """Say that the worker is starting, and go on saying so."""
+        """Start writing heartbeats, with the state starting."""
         self._beat()
         self._thread.start()
 
     def ready(self) -> None:
-        """From now on the worker takes work; what others left behind is cleared away."""
+        """Set the state ready, and remove stale heartbeats of other workers."""
         self._state = WorkerState.READY
         self._pool_ready_at = time.monotonic()
         self._beat()
@@ -46,23 +46,23 @@ class HeartbeatThread:
         except redis.RedisError as error:
             logger.warning("old heartbeats could not be removed: %s", error)
             return
-        # Their clocks may be wrong, so none of them makes it later.
+        # Other workers' clocks may be wrong: they can only make the time earlier.
         since = [time.time() - beat.ready_at for beat in others if beat.state is WorkerState.READY and beat.ready_at]
         self._pool_ready_at -= max([0.0, *since])
 
     def drain(self) -> None:
-        """From now on the worker takes nothing new; it is said soon. Safe in a signal's handler."""
+        """Set the state draining; written with the next heartbeat. Safe in a signal handler."""
         self._state = WorkerState.DRAINING
         self._wake.set()
 
     def start_ms(self, queue_ms: float) -> float:
-        """For how much of a wait that ends now no worker of the pool was ready, as far as this one knows."""
+        """How many ms of a wait that ends now no worker of the pool was ready, as far as this worker knows."""
         if self._pool_ready_at is None:
             return 0.0
         return round(max(0.0, queue_ms - (time.monotonic() - self._pool_ready_at) * 1000), 1)
 
     def fail(self, reason: str) -> None:
-        """The worker could not start: the reason is kept for those who ask for its model."""
+        """Record that the worker could not start, with the reason for callers of its model."""
         self._stop()
         try:
             self._writer.fail(reason)
@@ -70,7 +70,7 @@ class HeartbeatThread:
             logger.warning("the failure could not be recorded: %s", error)
 
     def leave(self) -> None:
-        """The worker goes, and says so."""
+        """Stop, and remove the heartbeat."""
         self._stop()
         try:
             self._writer.leave()
@@ -92,19 +92,21 @@ class HeartbeatThread:
 
     def _beat(self) -> None:
         try:
-            self._writer.beat(self._state, held=self.pace.held, tokens_per_second=self.pace.tokens_per_second())
+            self._writer.beat(
+                self._state, held=self.throughput.held, tokens_per_second=self.throughput.tokens_per_second()
+            )
         except redis.RedisError as error:
             if self._heard:
-                logger.warning("heartbeats fail from now on: %.200s", error)
+                logger.warning("heartbeats cannot be written: %.200s", error)
             self._heard = False
             return
         if not self._heard:
-            logger.warning("heartbeats arrive again")
+            logger.warning("heartbeats can be written again")
         self._heard = True
 
 
 def main() -> int:
-    """`python -m worker.process.health`: status 0 when a worker of this machine takes work (a health check)."""
+    """`python -m worker.process.health`: exits with 0 when a worker of this host accepts work."""
     settings = WorkerSettings.from_environment()
     model = load_models(settings.models_file).resolve(settings.model).name
     client = connect(settings.redis_url)
@@ -117,7 +119,7 @@ def main() -> int:
 
 
 def is_ready_here(client: redis.Redis, model: str, hostname: str) -> bool:
-    """Whether a worker of this host has lately said that it is ready. Raises redis.RedisError."""
+    """Whether a worker of this host is ready, by its last heartbeat. Raises redis.RedisError."""
     beats = read_heartbeats(client.hgetall(pool_keys.workers(model)))  # type: ignore[arg-type]
     now = time.time()
     return any(

@@ -1,11 +1,11 @@
-"""`python -m worker.process.standby`: has imported all that a worker needs, and forks one whenever it is told to.
+"""`python -m worker.process.standby`: imports what a worker needs, and forks workers on request.
 
-Owns an imported engine; refuses to hold a model, a connection, a device or a second thread: a process that has any of
-these cannot be forked soundly. It listens at one socket, whose other end is the launcher's, and ends with it. A forked
-worker becomes a child of the launcher itself, which waits for it and stops it like any other; what becomes of the
-standby afterwards is nothing to it.
+Owns an imported engine. Refuses to hold a model, a connection, a device or a second thread: a process with any of
+these cannot be forked safely. It reads one socket, shared with the launcher, and ends when the launcher closes it. A
+forked worker becomes a child of the launcher, which waits for it and stops it like any other; it does not depend on the
+standby.
 
-Messages are JSON, one a packet. To the standby, along with the file that the worker shall write to:
+Messages are JSON, one per packet. To the standby, together with the file descriptor for the worker's output:
     {"id": N, "arguments": ["--model", "x"], "environment": {...}}
 From it: {"ready": seconds, "bytes": resident} or {"refused": reason} once, then for each worker {"id": N, "pid": P}
 or {"id": N, "failed": reason}.
@@ -35,10 +35,10 @@ _ADOPTION_SECONDS = 5.0
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m worker.process.standby",
-        description="Import what workers need, and fork them. For worker.autoscaler.",
+        description="Import what workers need, and fork workers on request of worker.autoscaler.",
     )
-    parser.add_argument("--socket", type=int, required=True, help="the descriptor of the launcher's socket")
-    parser.add_argument("--engine", action="append", choices=ENGINES, default=[], help="what to import; repeatable")
+    parser.add_argument("--socket", type=int, required=True, help="file descriptor of the launcher's socket")
+    parser.add_argument("--engine", action="append", choices=ENGINES, default=[], help="engine to import; repeatable")
     options = parser.parse_args(arguments)
     with socket.socket(fileno=options.socket) as launcher:
         try:
@@ -47,9 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     import_engine(engine)
             check_that_it_can_be_forked()
         except EngineStartError as error:
-            _tell(launcher, {"refused": str(error)})
+            _send(launcher, {"refused": str(error)})
             return 1
-        _tell(launcher, {"ready": round(process_age(), 3), "bytes": resident_bytes()})
+        _send(launcher, {"ready": round(process_age(), 3), "bytes": resident_bytes()})
         worker = serve(launcher)
     if worker is not None:
         # This is a forked child.
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def check_that_it_can_be_forked() -> None:
-    """Raises EngineStartError when this process has what a child could not use."""
+    """Raise EngineStartError when this process holds something that a forked child could not use."""
     tasks = _tasks()
     if threading.active_count() > 1 or len(tasks) > 1:
         names = ", ".join(sorted((task / "comm").read_text().strip() for task in tasks))
@@ -68,17 +68,17 @@ def check_that_it_can_be_forked() -> None:
 
 
 def _tasks() -> list[Path]:
-    """This process's threads as the kernel has them: also those that Python knows nothing of."""
+    """The process's threads according to the kernel, including those not started by Python."""
     return list(Path("/proc/self/task").iterdir())
 
 
 def resident_bytes() -> int:
-    """How much memory this process takes."""
+    """The resident memory of this process."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def serve(launcher: socket.socket) -> list[str] | None:
-    """Fork until the launcher closes its end: None then. In each child: the worker's arguments."""
+    """Fork workers until the launcher closes its end, then return None. Returns the worker's arguments in a child."""
     adopter = os.getppid()
     while True:
         message, files, _, _ = socket.recv_fds(launcher, MESSAGE_BYTES, 1)
@@ -89,23 +89,23 @@ def serve(launcher: socket.socket) -> list[str] | None:
         try:
             pid = _fork_orphan()
         except OSError as error:
-            _tell(launcher, {"id": order["id"], "failed": str(error)})
+            _send(launcher, {"id": order["id"], "failed": str(error)})
         else:
             if pid == 0:
                 launcher.close()
                 _become_worker(output, order["environment"], adopter)
                 arguments: list[str] = order["arguments"]
                 return arguments
-            _tell(launcher, {"id": order["id"], "pid": pid})
+            _send(launcher, {"id": order["id"], "pid": pid})
         os.close(output)
 
 
-def _tell(launcher: socket.socket, message: Mapping[str, object]) -> None:
+def _send(launcher: socket.socket, message: Mapping[str, object]) -> None:
     launcher.send(json.dumps(message).encode())
 
 
 def _fork_orphan() -> int:
-    """Fork a child of a child that ends at once: 0 in it, here its pid. Raises OSError."""
+    """Fork twice, the intermediate child exiting at once. Returns 0 in the grandchild, here its pid. Raises OSError."""
     sys.stdout.flush()
     sys.stderr.flush()
     read, write = os.pipe()
@@ -130,7 +130,7 @@ def _fork_orphan() -> int:
 
 
 def _become_worker(output: int, environment: Mapping[str, str], adopter: int) -> None:
-    """What shared.processes.spawn does for a worker that is started. Ends the process when nobody adopts it."""
+    """Set up a forked worker as shared.processes.spawn does. Ends the process when the launcher does not adopt it."""
     os.setsid()
     for stream in (1, 2):
         os.dup2(output, stream)
@@ -139,7 +139,7 @@ def _become_worker(output: int, environment: Mapping[str, str], adopter: int) ->
     deadline = time.monotonic() + _ADOPTION_SECONDS
     while os.getppid() != adopter and time.monotonic() < deadline:
         time.sleep(0.001)
-    # Said only now: it holds for the parent that a process has when it is said.
+    # Only now: it applies to the parent at the time of the call.
     die_with_parent()
     if os.getppid() != adopter:
         os._exit(1)

@@ -1,8 +1,8 @@
-"""A worker's start: where its time goes, and what makes it short. Knows no engine.
+"""Measures and shortens the start of a worker. Knows no engine.
 
-Nothing that is imported or loaded at the start is ever freed, but Python's collector looks for garbage in it again and
-again: a second of vLLM's import, and more than half of its load. So it rests until the worker is
-ready (`deferred_gc`).
+Objects that are imported or loaded at the start are never freed, but Python's garbage collector traverses them again
+and again, which takes a second of vLLM's import and more than half of its load. Therefore collection is deferred until
+the worker is ready (`deferred_gc`).
 """
 
 import gc
@@ -20,12 +20,12 @@ from shared.models import ModelSpec
 logger = logging.getLogger(__name__)
 
 Mark = Callable[[str], None]
-"""Called with a stage's name when the stage is over."""
+"""Called with the name of a stage when it ends."""
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt")
 
 
 class StartTimer:
-    """The stages of a start, one after the other, from the process's own beginning."""
+    """Times the stages of a start, beginning with the start of the process."""
 
     def __init__(self) -> None:
         self._last = time.monotonic()
@@ -34,7 +34,7 @@ class StartTimer:
         self._seconds: dict[str, float] = {"process": self.age}
 
     def mark(self, stage: str) -> None:
-        """The stage is over."""
+        """End the current stage."""
         now = time.monotonic()
         self._seconds[stage] = now - self._last
         self._last = now
@@ -46,15 +46,15 @@ class StartTimer:
 
 
 def process_age() -> float:
-    """Seconds since this process began, or was forked; to the kernel's tick of 10 ms."""
-    # After the name, which may hold anything, in its parentheses; counted from 1, the start is field 22 of all.
+    """Seconds since this process started or was forked, with a resolution of 10 ms."""
+    # Skip the process name in parentheses, which may contain anything. The start time is field 22, counted from 1.
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
 def deferred_gc() -> Iterator[None]:
-    """Within the block nothing is collected, and what was made before it never is."""
+    """Disable garbage collection within the block, and exempt objects created before and in it from collection."""
     gc.disable()
     gc.freeze()
     try:
@@ -65,7 +65,7 @@ def deferred_gc() -> Iterator[None]:
 
 
 def prefetch_weights(spec: ModelSpec) -> threading.Thread:
-    """Have the kernel read the model's weights while this process does something else. Answers who asks it to."""
+    """Have the kernel read the model's weights in the background. Returns the requesting thread."""
     thread = threading.Thread(target=_read_ahead, args=(spec,), name="read-ahead", daemon=True)
     thread.start()
     return thread
@@ -77,12 +77,12 @@ def _read_ahead(spec: ModelSpec) -> None:
             with path.open("rb") as file:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
         except OSError as error:
-            # It is read all the same, later.
+            # The file is read later anyway.
             logger.debug("%s cannot be read ahead: %s", path, error)
 
 
 def weight_files(spec: ModelSpec) -> list[Path]:
-    """The weights as they lie on this machine: in the model's folder, or in the hub's cache. None when they do not."""
+    """The weight files on this machine, in the model's folder or the hub's cache; empty when there are none."""
     try:
         location = spec.location()
     except ConfigurationError:
@@ -97,7 +97,7 @@ def weight_files(spec: ModelSpec) -> list[Path]:
 
 
 def _hub_snapshot(name: str, revision: str) -> Path:
-    """Where the hub's library keeps a model; it would take too long to be asked itself."""
+    """The hub cache's folder of a model. Importing the hub's library to ask for it would take too long."""
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
     cache = os.environ.get("HF_HUB_CACHE") or Path(home, "hub")
     model = Path(cache).expanduser() / f"models--{name.replace('/', '--')}"

@@ -14,13 +14,13 @@
 --   N:finishes_accepted  how many finishes were accepted: 1 at the end
 --   N:pairs, N:tokens    its size: documents, and estimated tokens
 --
--- The pool's load is counted as it changes, so that the autoscaler reads a few numbers and no jobs. The load hash has for
--- each class of work:
+-- The pool's load is counted as it changes, so that the autoscaler reads a few numbers and no jobs. The load hash has
+-- for each class of work:
 --   CLASS:pairs, CLASS:tokens                   of shards that are not done
 --   CLASS:running_pairs, CLASS:running_tokens   of leased shards
 --   CLASS:running_jobs                          jobs that have started
--- and ended_ms, when a job last ended. A sorted set for each class holds the jobs by time of acceptance. All of this covers
--- unfinished jobs only; a job without shards needs no worker and is not counted.
+-- and ended_ms, when a job last ended. A sorted set for each class holds the jobs by time of acceptance. All of this
+-- covers unfinished jobs only; a job without shards needs no worker and is not counted.
 
 -- Shards that are not enqueued yet are never due.
 local FAR_FUTURE_MS = 9e15
@@ -71,7 +71,8 @@ local function clear_load(keys, ended_ms)
   if ended_ms then redis.call('HSET', keys.load, 'ended_ms', ended_ms) end
 end
 
--- Subtracts what is left of a job that has ended; `status` is the one it had before, `shards` how many are unfinished at most.
+-- Subtracts what is left of a job that has ended; `status` is the one it had before, `shards` how many are unfinished
+-- at most.
 local function remove_job_load(keys, job_id, class, status, shards, now)
   redis.call('ZREM', jobs_key(keys, class), job_id)
   if redis.call('ZCARD', keys.outstanding) == 0 then return clear_load(keys, now) end
@@ -90,8 +91,8 @@ local function remove_job_load(keys, job_id, class, status, shards, now)
   redis.call('HSET', keys.load, 'ended_ms', now)
 end
 
--- Ends a job with a final status: removes its shards from the pool, sets the lifetime of its keys, and publishes the end.
--- A small `result` is published with it, which saves the waiting API a read.
+-- Ends a job with a final status: removes its shards from the pool, sets the lifetime of its keys, and publishes the
+-- end. A small `result` is published with it, which saves the waiting API a read.
 local function end_job(keys, job_id, status, channel, result)
   local job = redis.call('HMGET', keys.job, 'shards', 'result_ttl_ms', 'idempotency', 'class', 'status')
   local now, shards = now_ms(), tonumber(job[1])

@@ -1,6 +1,7 @@
 -- Writes scores to the cache, and evicts expired ones and the oldest ones over the limit.
 -- writes  KEYS[1] cached scores (zset), the key of each score written or evicted
--- args    1 prefix of the keys of scores, 2 lifetime in ms, 3 maximum number of scores, then digest, value, digest, value ...
+-- args    1 prefix of the keys of scores, 2 lifetime in ms, 3 maximum number of scores, then digest, value, digest,
+--         value ...
 -- returns nothing
 local PAIRS = 4
 local now = now_ms()

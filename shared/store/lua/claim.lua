@@ -1,11 +1,11 @@
 -- Claims one shard for one worker, or returns why not.
 -- reads   the job's request and documents
--- writes  KEYS[1] job, its shards and lease; KEYS[2] outstanding, load; after a passed deadline, and when a part of the job is
---         missing, everything that ends a job
+-- writes  KEYS[1] job, its shards and lease; KEYS[2] outstanding, load; after a passed deadline, and when a part of the
+--         job is missing, everything that ends a job
 -- args    1 job id, 2 shard, 3 lease token, 4 lease in ms, 5 channel, 6 1: the worker holds no other shard
--- returns {verdict, request JSON, documents JSON, ms since the job was accepted, the shard's tokens}; verdict is
---         run | gone (no such job) | ended (the job has a final status) | done (the shard is finished) |
---         held (another worker has it) | alone (it must run alone: claim it again when no other shard is held)
+-- returns {verdict, request JSON, documents JSON, ms since the job was accepted, the shard's tokens}; verdict is run |
+--         gone (no such job) | ended (the job has a final status) | done (the shard is finished) | held (another worker
+--         has it) | alone (it must run alone: claim it again when no other shard is held)
 local keys = job_keys(KEYS[1])
 local job = redis.call('HMGET', keys.job, 'status', 'deadline_ms', 'created_ms', 'started_ms', 'class', 'shards')
 if not job[1] then return {'gone'} end

@@ -1,9 +1,10 @@
 -- Accepts a shard's scores once: the first finish with the live token counts, every other one is ignored.
--- writes  KEYS[1] job, its shards, results and lease; KEYS[2] outstanding, load; with the last shard everything that ends a job
--- args    1 job id, 2 shard, 3 lease token, 4 scores JSON, 5 channel, 6 maximum lifetime of the results in ms,
---         7 ms until an unclaimed message is sent again, 8 maximum bytes of a result that is published with the notification
--- returns {verdict, the job's next shard to enqueue or -1}; verdict is
---         accepted | stale (the token is not the live one) | ended (the job has a final status or does not exist)
+-- writes  KEYS[1] job, its shards, results and lease; KEYS[2] outstanding, load; with the last shard everything that
+--         ends a job
+-- args    1 job id, 2 shard, 3 lease token, 4 scores JSON, 5 channel, 6 maximum lifetime of the results in ms, 7 ms
+--         until an unclaimed message is sent again, 8 maximum bytes of a result that is published with the notification
+-- returns {verdict, the job's next shard to enqueue or -1}; verdict is accepted | stale (the token is not the live one)
+--         | ended (the job has a final status or does not exist)
 local keys = job_keys(KEYS[1])
 local job = redis.call('HMGET', keys.job, 'status', 'next_shard', 'shards', 'class')
 if not job[1] or is_final(job[1]) then return {'ended', -1} end

@@ -1,10 +1,10 @@
--- Checks the shards that are due: a message that no worker claimed is sent again, an expired lease counts as a crash. Safe
--- to run twice: an extra message costs one claim.
+-- Checks the shards that are due: a message that no worker claimed is sent again, an expired lease counts as a crash.
+-- Safe to run twice: an extra message costs one claim.
 -- reads   KEYS[4..5] the pool's queues (lists)
 -- writes  KEYS[2] outstanding, load, KEYS[6] dead letters, the jobs whose shards are due
 -- args    1 prefix of the keys of jobs, 2 maximum number of shards, 3 ms until the first resend, 4 maximum ms between
---         resends, 5 crashes allowed, 6 failure JSON for more, 7 channel, 8 length of the dead-letter list,
---         9 crashes after which a shard runs alone, 10 as 3, for a shard that lost its worker
+--         resends, 5 crashes allowed, 6 failure JSON for more, 7 channel, 8 length of the dead-letter list, 9 crashes
+--         after which a shard runs alone, 10 as 3, for a shard that lost its worker
 -- returns {{job id, shard, class, job id, shard, class, ...} to enqueue, {job id, ...} discarded}
 local now = now_ms()
 local queued = redis.call('LLEN', KEYS[4]) + redis.call('LLEN', KEYS[5])

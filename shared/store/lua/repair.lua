@@ -1,10 +1,10 @@
 -- Repairs a pool's keys after foreign writes: deletes keys of the wrong type, and restores shards that only their job
 -- still knows to the outstanding ones.
 -- reads   the unfinished jobs, oldest first, and their shards
--- writes  KEYS[2] outstanding; deletes any of KEYS[2] outstanding, KEYS[3] deadlines, KEYS[4..5] queues, KEYS[6] dead letters,
---         load, jobs, workers, measurements, the keys in the args
--- args    1 prefix of the keys of jobs, 2 maximum number of shards, 3 minimum age of a job in ms,
---         then a key and its type, a key and its type ...
+-- writes  KEYS[2] outstanding; deletes any of KEYS[2] outstanding, KEYS[3] deadlines, KEYS[4..5] queues, KEYS[6] dead
+--         letters, load, jobs, workers, measurements, the keys in the args
+-- args    1 prefix of the keys of jobs, 2 maximum number of shards, 3 minimum age of a job in ms, then a key and its
+--         type, a key and its type ...
 -- returns {the deleted keys}
 local pool = job_keys('')
 local deleted = {}

@@ -1,8 +1,8 @@
 -- Requeues a shard: its worker stops (drain, not charged) or its engine reported a transient error (charged).
--- writes  KEYS[1] job, its shards and lease; KEYS[2] outstanding, load; KEYS[4] dead letters, and everything that ends a
---         job when the retry budget is exceeded
--- args    1 job id, 2 shard, 3 lease token, 4 drain | transient, 5 ms until the reconciler checks it,
---         6 transient errors allowed, 7 failure JSON, 8 channel, 9 length of the dead-letter list
+-- writes  KEYS[1] job, its shards and lease; KEYS[2] outstanding, load; KEYS[4] dead letters, and everything that ends
+--         a job when the retry budget is exceeded
+-- args    1 job id, 2 shard, 3 lease token, 4 drain | transient, 5 ms until the reconciler checks it, 6 transient
+--         errors allowed, 7 failure JSON, 8 channel, 9 length of the dead-letter list
 -- returns accepted | failed (the budget is exceeded, the job has failed) | stale | ended, as finish does
 local keys = job_keys(KEYS[1])
 local job = redis.call('HMGET', keys.job, 'status', 'class')

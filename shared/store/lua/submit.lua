@@ -1,13 +1,13 @@
 -- Accepts a job: its record, its request and its wake-up messages are written together or not at all.
 -- writes  KEYS[1] job and its request, documents, shards; KEYS[2] outstanding, KEYS[3] deadlines, load, jobs, KEYS[4]
 --         queue (list), KEYS[5] idempotency (string) when a key was sent; without shards everything that ends a job
--- args    1 job id, 2 request JSON, 3 lifetime of the result in ms, 4 maximum lifetime of an unfinished job in ms,
---         5 ms until the deadline, 6 model, 7 dialect, 8 owner, 9 class, 10 pairs, 11 number of shards,
---         12 fingerprint of the request (with KEYS[5]), 13 ms until an unclaimed message is sent again,
---         14 JSON of the known scores, empty when there are none, 15 channel,
---         then each shard's documents JSON, pairs and tokens, then one Celery message for each shard enqueued at once
--- returns {accepted | existing | conflict, the job's id, time of acceptance in ms}: existing and conflict, without a time,
---         when KEYS[5] refers to a job of the same or of another request
+-- args    1 job id, 2 request JSON, 3 lifetime of the result in ms, 4 maximum lifetime of an unfinished job in ms, 5 ms
+--         until the deadline, 6 model, 7 dialect, 8 owner, 9 class, 10 pairs, 11 number of shards, 12 fingerprint of
+--         the request (with KEYS[5]), 13 ms until an unclaimed message is sent again, 14 JSON of the known scores,
+--         empty when there are none, 15 channel, then each shard's documents JSON, pairs and tokens, then one Celery
+--         message for each shard enqueued at once
+-- returns {accepted | existing | conflict, the job's id, time of acceptance in ms}: existing and conflict, without a
+--         time, when KEYS[5] refers to a job of the same or of another request
 local FIXED_ARGS = 15
 local ARGS_PER_SHARD = 3
 local keys = job_keys(KEYS[1])

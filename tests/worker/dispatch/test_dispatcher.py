@@ -147,13 +147,13 @@ class NotedPace(ThroughputMeter):
         super().__init__()
         self.told: list[tuple[str, int]] = []
 
-    def take(self, tokens: int) -> None:
+    def shard_started(self, tokens: int) -> None:
         self.told.append(("taken", tokens))
-        super().take(tokens)
+        super().shard_started(tokens)
 
-    def drop(self, tokens: int, *, scored: bool) -> None:
+    def shard_ended(self, tokens: int, *, scored: bool) -> None:
         self.told.append(("scored" if scored else "dropped", tokens))
-        super().drop(tokens, scored=scored)
+        super().shard_ended(tokens, scored=scored)
 
 
 class TestPace:
@@ -165,11 +165,11 @@ class TestPace:
     ) -> None:
         engine = ScriptedEngine(failure("it cannot") if failure else None)
         await pool.submit("a", "b")
-        pace = NotedPace()
-        make_dispatcher(pool.worker_ledger, engine, pace=pace).run(JOB, 1, INTERACTIVE)
+        throughput = NotedPace()
+        make_dispatcher(pool.worker_ledger, engine, throughput=throughput).run(JOB, 1, INTERACTIVE)
         tokens = make_size(1, 1).tokens
-        assert pace.told == [("taken", tokens), (end, tokens)]
-        assert pace.held == 0
+        assert throughput.told == [("taken", tokens), (end, tokens)]
+        assert throughput.held == 0
 
 
 class TestNothingToDo:
@@ -291,7 +291,7 @@ class TestStopping:
         dispatcher = make_dispatcher(pool.worker_ledger, engine, leases)
         with in_thread(lambda: dispatcher.run(JOB, 0, INTERACTIVE)):
             assert engine.begun.wait(10)
-            dispatcher.leave()
+            dispatcher.stop_waiting()
             assert leases.release_all() == 1
         assert (store.shard()["status"], store.lease()) == ("queued", None)
         assert [read_message(message) for message in store.messages()] == [(JOB, 0)]
@@ -304,7 +304,7 @@ class TestStopping:
         class LeavesMeanwhile(WorkerLedger):
             def claim_all(self, *arguments: Any, **options: Any) -> Any:
                 claims = super().claim_all(*arguments, **options)
-                dispatcher.leave()
+                dispatcher.stop_waiting()
                 return claims
 
         await pool.submit("zero")

@@ -43,7 +43,7 @@ INTERACTIVE = WorkClass.INTERACTIVE
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Redis is asked again soon."""
     monkeypatch.setattr(worker.dispatch.result_reporter, "_STORE_RETRY_SECONDS", (0.005, 0.01))
-    monkeypatch.setattr(worker.dispatch.result_reporter, "LAST_TRIES_SECONDS", 0.3)
+    monkeypatch.setattr(worker.dispatch.result_reporter, "FINAL_RETRY_SECONDS", 0.3)
 
 
 class OddEngine(GuardedEngine):
@@ -120,7 +120,7 @@ class TestClaims:
             engine.let_all_go()
             a_while()
             assert not running.done()
-            dispatcher.leave()
+            dispatcher.stop_waiting()
         assert [names[-1] for names in engine.entered] == ["zero"]
 
 
@@ -184,7 +184,7 @@ class TestHandingIn:
             a_while()
             assert not running.done()
             left_at = time.monotonic()
-            dispatcher.leave()
+            dispatcher.stop_waiting()
         assert time.monotonic() - left_at < 3
         assert leases.release_all() == 0
         assert (await read_record(ledger)).status is JobStatus.RUNNING

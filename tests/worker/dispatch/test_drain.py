@@ -43,7 +43,7 @@ class Ends:
 def told(monkeypatch: pytest.MonkeyPatch) -> Any:
     """What Celery is told; put back afterwards. The last word of a drain comes soon."""
     monkeypatch.setattr(celery.worker.state, "should_stop", None)
-    monkeypatch.setattr(worker.dispatch.drain, "_LAST_WORD_SECONDS", 0.2)
+    monkeypatch.setattr(worker.dispatch.drain, "_EXIT_SECONDS", 0.2)
     return celery.worker.state
 
 
@@ -82,7 +82,7 @@ def test_it_begins_once(dispatcher: Dispatcher, leases: LeaseKeeper, ends: Ends,
 
 def test_it_is_told_once_that_it_begins(dispatcher: Dispatcher, leases: LeaseKeeper, ends: Ends) -> None:
     told: list[bool] = []
-    drain = Drain(dispatcher, leases, A_LONG_TIME, ends, tell=lambda: told.append(True))
+    drain = Drain(dispatcher, leases, A_LONG_TIME, ends, on_begin=lambda: told.append(True))
     drain.begin()
     drain.begin()
     assert told == [True]

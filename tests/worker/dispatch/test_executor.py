@@ -161,7 +161,7 @@ class TestFailing:
         with caplog.at_level(logging.ERROR):
             report = attempt(ScriptedEngine(answer))
         assert report.outcome is ShardOutcome.FAILED
-        assert report.failure == JobFailure("scoring_failed", "the worker failed on this job; its log says why")
+        assert report.failure == JobFailure("scoring_failed", "the worker failed on this job; its log has the reason")
         (logged,) = caplog.records
         assert JOB in logged.getMessage()
         assert logged.exc_info
@@ -177,11 +177,11 @@ class TestFailing:
         executor.on_engine_death = lambda: told.append("the engine died")
         report = begin(executor).result(20)()
         assert told == ["the engine died"]
-        assert (report.outcome, report.failure) == (ShardOutcome.GIVEN_BACK, None)
+        assert (report.outcome, report.failure) == (ShardOutcome.RELEASED, None)
 
 
 class TestStopping:
-    @pytest.mark.parametrize(("released", "outcome"), [(True, ShardOutcome.GIVEN_BACK), (False, ShardOutcome.DROPPED)])
+    @pytest.mark.parametrize(("released", "outcome"), [(True, ShardOutcome.RELEASED), (False, ShardOutcome.DISCARDED)])
     def test_what_is_cancelled_in_the_engine_is_given_back_or_dropped(
         self, released: bool, outcome: ShardOutcome
     ) -> None:
@@ -198,11 +198,11 @@ class TestStopping:
     def test_what_was_cancelled_before_its_turn_never_reaches_the_engine(self) -> None:
         engine, held = ScriptedEngine(), HeldShard(make_lease())
         held.release()
-        assert attempt(engine, held=held).outcome is ShardOutcome.GIVEN_BACK
+        assert attempt(engine, held=held).outcome is ShardOutcome.RELEASED
         assert engine.batches == []
 
     def test_an_engine_may_stop_a_shard_by_itself(self) -> None:
-        assert attempt(ScriptedEngine(ScoringAborted())).outcome is ShardOutcome.DROPPED
+        assert attempt(ScriptedEngine(ScoringAborted())).outcome is ShardOutcome.DISCARDED
 
 
 def test_many_shards_may_be_in_a_blocking_engine_at_once() -> None:

@@ -73,8 +73,8 @@ def test_many_shards_are_in_it_at_once_and_each_ends_when_it_does() -> None:
     [
         (EngineError("never"), ShardOutcome.FAILED),
         (TransientEngineError("not now"), ShardOutcome.RETRY),
-        (EngineDied("gone"), ShardOutcome.GIVEN_BACK),
-        (ScoringAborted(), ShardOutcome.DROPPED),
+        (EngineDied("gone"), ShardOutcome.RELEASED),
+        (ScoringAborted(), ShardOutcome.DISCARDED),
         (ZeroDivisionError(), ShardOutcome.FAILED),
     ],
 )
@@ -93,7 +93,7 @@ def test_whatever_goes_wrong_in_it_or_before_it_is_the_report(error: Exception, 
 def test_what_has_no_text_or_is_not_wanted_never_reaches_it() -> None:
     engine, held = FeedingEngine(), HeldShard(make_lease())
     held.release()
-    assert begin(Executor(engine), "one", held=held).result(5)().outcome is ShardOutcome.GIVEN_BACK
+    assert begin(Executor(engine), "one", held=held).result(5)().outcome is ShardOutcome.RELEASED
     report = begin(Executor(engine), "", " ").result(5)()
     assert (report.outcome, engine.batches) == (ShardOutcome.SCORED, [])
 

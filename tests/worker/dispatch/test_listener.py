@@ -22,10 +22,10 @@ def told() -> list[str]:
 
 
 @pytest.fixture
-def ear(enqueueing_worker: WorkerLedger, told: list[str]) -> Iterator[QueueListener]:
-    ear = QueueListener(enqueueing_worker, lambda: told.append("something was heard"))
-    yield ear
-    ear.stop()
+def listener(enqueueing_worker: WorkerLedger, told: list[str]) -> Iterator[QueueListener]:
+    listener = QueueListener(enqueueing_worker, lambda: told.append("something was heard"))
+    yield listener
+    listener.stop()
 
 
 def bell(shard: int, work_class: WorkClass = INTERACTIVE) -> WakeUp:
@@ -33,72 +33,72 @@ def bell(shard: int, work_class: WorkClass = INTERACTIVE) -> WakeUp:
 
 
 def test_every_doorbell_is_told_of_and_can_be_taken_once(
-    ear: QueueListener, wake_ups: WakeUpSender, told: list[str]
+    listener: QueueListener, wake_ups: WakeUpSender, told: list[str]
 ) -> None:
-    ear.listen(batch=True)
+    listener.start(batch=True)
     wake_ups.send(0)
     wait_until(lambda: len(told) == 1)
     wake_ups.send(1, work_class=BATCH)
     wait_until(lambda: len(told) == 2)
-    assert ear.take(AMPLE) == [bell(0), bell(1, BATCH)]
-    assert ear.take(AMPLE) == []
+    assert listener.take(AMPLE) == [bell(0), bell(1, BATCH)]
+    assert listener.take(AMPLE) == []
 
 
 def test_only_what_there_is_room_for_can_be_taken_and_the_rest_refused(
-    ear: QueueListener, wake_ups: WakeUpSender, told: list[str]
+    listener: QueueListener, wake_ups: WakeUpSender, told: list[str]
 ) -> None:
     wake_ups.send(0, 1, 2)
     wake_ups.send(3, 4, work_class=BATCH)
-    ear.listen(batch=True)
+    listener.start(batch=True)
     wait_until(lambda: len(told) == 5)
-    assert not ear.has_heard(NO_FREE_SLOTS)
-    assert ear.take(NO_FREE_SLOTS) == []
-    assert ear.take(FreeSlots(2, 1)) == [bell(0), bell(1)]
-    assert ear.take(FreeSlots(2, 1)) == [bell(2), bell(3, BATCH)]
-    assert not ear.has_heard(FreeSlots(5, 0))
-    assert ear.refuse(AMPLE) == []
-    assert ear.refuse(FreeSlots(5, 0)) == [bell(4, BATCH)]
-    assert not ear.has_heard(AMPLE)
+    assert not listener.has_wake_ups(NO_FREE_SLOTS)
+    assert listener.take(NO_FREE_SLOTS) == []
+    assert listener.take(FreeSlots(2, 1)) == [bell(0), bell(1)]
+    assert listener.take(FreeSlots(2, 1)) == [bell(2), bell(3, BATCH)]
+    assert not listener.has_wake_ups(FreeSlots(5, 0))
+    assert listener.reject(AMPLE) == []
+    assert listener.reject(FreeSlots(5, 0)) == [bell(4, BATCH)]
+    assert not listener.has_wake_ups(AMPLE)
 
 
-def test_batch_work_is_left_where_it_is_not_wanted(ear: QueueListener, wake_ups: WakeUpSender) -> None:
-    ear.listen(batch=False)
+def test_batch_work_is_left_where_it_is_not_wanted(listener: QueueListener, wake_ups: WakeUpSender) -> None:
+    listener.start(batch=False)
     wake_ups.send(0, work_class=BATCH)
     a_while(0.3)
-    assert not ear.has_heard(AMPLE)
-    ear.listen(batch=True)
-    wait_until(lambda: ear.has_heard(AMPLE))
+    assert not listener.has_wake_ups(AMPLE)
+    listener.start(batch=True)
+    wait_until(lambda: listener.has_wake_ups(AMPLE))
 
 
 def test_hushed_it_leaves_everything_to_others_and_it_can_listen_again(
-    ear: QueueListener, wake_ups: WakeUpSender
+    listener: QueueListener, wake_ups: WakeUpSender
 ) -> None:
-    ear.listen(batch=True)
+    listener.start(batch=True)
     a_while()
-    ear.hush(wait=True)
+    listener.pause(wait=True)
     wake_ups.send(0)
     a_while(0.3)
     assert wake_ups.waiting() == 1
-    ear.listen(batch=True)
-    wait_until(lambda: ear.has_heard(AMPLE))
+    listener.start(batch=True)
+    wait_until(lambda: listener.has_wake_ups(AMPLE))
 
 
-def test_stopped_it_has_no_thread_and_gives_back_what_it_heard(ear: QueueListener, wake_ups: WakeUpSender) -> None:
+def test_stopped_it_has_no_thread_and_gives_back_what_it_heard(listener: QueueListener, wake_ups: WakeUpSender) -> None:
     for shard in (0, 1):
-        ear.listen(batch=True)
+        listener.start(batch=True)
         wake_ups.send(shard)
-        wait_until(lambda: ear.has_heard(AMPLE))
-        assert ear.stop() == [bell(shard)]
-        assert "ear" not in {thread.name for thread in threading.enumerate()}
-    assert ear.stop() == []
+        wait_until(lambda: listener.has_wake_ups(AMPLE))
+        assert listener.stop() == [bell(shard)]
+        assert "listener" not in {thread.name for thread in threading.enumerate()}
+    assert listener.stop() == []
 
 
 def test_a_redis_that_is_away_for_a_while_is_listened_to_again(shaky: ShakyLedger, wake_ups: WakeUpSender) -> None:
-    ear = QueueListener(shaky, lambda: None)
+    listener = QueueListener(shaky, lambda: None)
     shaky.away = True
-    ear.listen(batch=True)
+    listener.start(batch=True)
     wait_until(lambda: shaky.failed["wait_for_wake_up"] > 0)
     shaky.away = False
     wake_ups.send(0)
-    wait_until(lambda: ear.has_heard(AMPLE))
-    assert ear.stop() == [bell(0)]
+    wait_until(lambda: listener.has_wake_ups(AMPLE))
+    assert listener.stop() == [bell(0)]

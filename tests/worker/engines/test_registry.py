@@ -31,6 +31,6 @@ def test_a_delay_that_is_none_is_refused_at_the_start(seconds: object) -> None:
 
 
 def test_an_unknown_engine_is_named_with_those_there_are() -> None:
-    with pytest.raises(EngineStartError, match="model 'm': no engine 'steam'; there are vllm, lexical"):
+    with pytest.raises(EngineStartError, match="model 'm': no engine 'steam'; available: vllm, lexical"):
         build_engine(ModelSpec(name="m", engine="steam"))
     assert set(ENGINES) == {"vllm", "lexical"}

@@ -84,10 +84,10 @@ class TestHeart:
         self, writer: HeartbeatWriter, redis_client: Any
     ) -> None:
         heart = HeartbeatThread(writer)
-        heart.pace = ThroughputMeter(iter([0.0, 0.0, 2.0, 2.0, 2.0]).__next__)
-        heart.pace.take(1000)
-        heart.pace.drop(1000, scored=True)
-        heart.pace.take(10)
+        heart.throughput = ThroughputMeter(iter([0.0, 0.0, 2.0, 2.0, 2.0]).__next__)
+        heart.throughput.shard_started(1000)
+        heart.throughput.shard_ended(1000, scored=True)
+        heart.throughput.shard_started(10)
         heart.ready()
         (beat,) = read_heartbeats(redis_client.hgetall(pool_keys.workers(MODEL)))
         assert (beat.held, beat.tokens_per_second) == (1, 500.0)
@@ -115,7 +115,7 @@ class TestHeart:
             heart.ready()
             time.sleep(0.3)
             heart.leave()
-        assert len([record for record in caplog.records if "heartbeats fail" in record.message]) == 1
+        assert len([record for record in caplog.records if "heartbeats cannot be written" in record.message]) == 1
 
     def test_a_failure_is_told_although_nobody_hears_it(self) -> None:
         with connect(dead_redis_url()) as client:

@@ -1,6 +1,6 @@
-"""What all kinds of scoring share: how a batch goes into the engine, and how its scores come back.
+"""What all kinds of scoring share: turning a batch into prompts, and outputs into scores.
 
-Names no library. `ModelView` is what a kind needs to know of the loaded model, and `Prompts` what it hands over.
+Imports no engine library: `ModelView` is the interface to the loaded model.
 """
 
 import math
@@ -21,7 +21,7 @@ Window = tuple[int, int]
 
 
 class ModelView(Protocol):
-    """The loaded model, as its library shows it."""
+    """The loaded model, as the kinds of scoring see it."""
 
     tokens: TextTokens
     max_tokens: int
@@ -40,21 +40,21 @@ class ModelView(Protocol):
         """The library's own prompt for all documents at once."""
 
     def post_process(self, outputs: list[Any]) -> list[Any]:
-        """Outputs of embeddings (the query's first), or of a list, to one output a document, each with a score."""
+        """Convert outputs of embeddings (the query's first) or of a list to one scored output per document."""
 
 
 class Prepared(Protocol):
-    """A batch on its way through the engine."""
+    """A batch rendered to prompts."""
 
     inputs: list[Any]
-    """What the engine has to compute; may be empty."""
+    """The engine's inputs; may be empty."""
 
     def scores(self, outputs: list[Any]) -> BatchScores:
         """The batch's scores, given one output for each input. Raises EngineError."""
 
 
 class Scoring(Protocol):
-    """One kind of model. `prepare` is called from many threads at once."""
+    """Scoring for one kind of model. `prepare` is called from many threads concurrently."""
 
     scale: ScoreScale
 
@@ -63,7 +63,7 @@ class Scoring(Protocol):
 
 
 class PromptCollector:
-    """The prompts of a batch, each a document's or a window's; the best of a document's scores becomes its own."""
+    """Collects the prompts of a batch, one per document or window; a document's score is the best of its prompts."""
 
     def __init__(self, documents: int) -> None:
         self.inputs: list[Any] = []
@@ -74,18 +74,18 @@ class PromptCollector:
         self._places: list[tuple[int, Window | None]] = []
 
     def add(self, position: int, engine_input: Any, tokens: int, window: Window | None = None) -> None:
-        """One more prompt, of `tokens` tokens; `window` is its characters where the document was cut."""
+        """Add a prompt of `tokens` tokens; `window` is its character range when the document was divided."""
         self.inputs.append(engine_input)
         self.prompt_tokens += tokens
         self._places.append((position, window))
 
     def fail(self, position: int, error: str) -> None:
-        """The document gets no score, whatever comes back for prompts of it that were added before."""
+        """Give the document an error instead of a score, even if prompts of it were added before."""
         self.errors[position] = error
         self.truncated.discard(position)
 
     def best(self, scores: Sequence[float]) -> BatchScores:
-        """The batch's scores; `scores` has one for each prompt, in order, NaN where there is none."""
+        """The batch's scores; `scores` has one per prompt, in order, NaN for failed ones."""
         best: list[float | None] = [None] * self._documents
         windows: dict[int, Window] = {}
         for (position, window), score in zip(self._places, scores, strict=True):
@@ -109,10 +109,10 @@ def read_query(batch: ScoringBatch, ids: list[int] | None) -> list[int]:
 
 
 def parts_of(tokens: int, room: int, batch: ScoringBatch) -> list[tuple[int, int]]:
-    """What is read of a document of `tokens` tokens, when the model has room for `room` of them: (first, last + 1).
+    """The windows of a document of `tokens` tokens, at most `room` tokens each, as (first, last + 1).
 
-    One part, or as many windows as it takes and as the caller allows; when the last one ends before `tokens`,
-    something is not read. Raises EngineError naming overlap_tokens.
+    One window, or as many as the document needs and the caller allows; the document is truncated when the last one ends
+    before `tokens`. Raises EngineError naming overlap_tokens.
     """
     size = room if batch.max_tokens_per_doc is None else min(room, batch.max_tokens_per_doc)
     if batch.max_chunks_per_doc == 1:
@@ -121,18 +121,21 @@ def parts_of(tokens: int, room: int, batch: ScoringBatch) -> list[tuple[int, int
 
 
 class PreparedPrompts:
-    """A batch whose every prompt is scored by itself."""
+    """A batch whose prompts are scored independently."""
 
-    def __init__(self, gathering: PromptCollector) -> None:
-        self.inputs = gathering.inputs
-        self._gathering = gathering
+    def __init__(self, collector: PromptCollector) -> None:
+        self.inputs = collector.inputs
+        self._collector = collector
 
     def scores(self, outputs: list[Any]) -> BatchScores:
-        return self._gathering.best([scalar(output) for output in outputs])
+        return self._collector.best([scalar(output) for output in outputs])
 
 
 def scalar(output: Any) -> float:
-    """The one number in a scored output: in a pooled tensor for a cross-encoder, bare otherwise. NaN if it failed."""
+    """The number in a scored output: a pooled tensor for a cross-encoder, a plain number otherwise.
+
+    NaN if it failed.
+    """
     if output.error is not None:
         return math.nan
     return float(getattr(output.outputs, "data", output.outputs))

@@ -1,7 +1,7 @@
-"""Bi-encoders: query and documents are embedded each by itself, and a score is the cosine between them.
+"""Bi-encoders: query and documents are embedded separately, and a score is the cosine between them.
 
-What was embedded lately is kept, so that a document asked for again costs neither tokenizing nor computing. Equal
-texts of one batch are embedded once.
+Recent embeddings are cached, so that a repeated document is neither tokenized nor computed again. Equal texts of a
+batch are embedded once.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from worker.engines.scoring.windows import characters
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
-    """A text that is being embedded: its prompts are inputs `first` to `end` - 1."""
+    """A text that is being embedded by inputs `first` to `end` - 1."""
 
     first: int
     end: int
@@ -33,14 +33,14 @@ class EmbeddingScoring:
 
     scale = ScoreScale.SIMILARITY
 
-    def __init__(self, side: ModelView, layout: Layout, cache: EmbeddingCache) -> None:
-        self._side = side
+    def __init__(self, model: ModelView, layout: Layout, cache: EmbeddingCache) -> None:
+        self._model = model
         self._layout = layout
         self._cache = cache
 
     def prepare(self, batch: ScoringBatch) -> "_PreparedTexts":
         check_instruction(batch.instruction, None)
-        # All that decides where a text is cut belongs to its key.
+        # The key includes everything that decides where a text is divided.
         asked = text_key(batch.query, batch.max_tokens_per_query, 1, None)
         overlap = batch.overlap_tokens if batch.max_chunks_per_doc > 1 else None
         cuts = (batch.max_tokens_per_doc, batch.max_chunks_per_doc, overlap)
@@ -49,10 +49,10 @@ class EmbeddingScoring:
         prepared = _PreparedTexts(self._cache, asked, keys, found)
         missing = {key: text for key, text in zip(keys, batch.documents, strict=True) if key not in found}
         if asked not in found:
-            (ids,) = self._side.tokens.ids([batch.query])
+            (ids,) = self._model.tokens.ids([batch.query])
             self._add_query(prepared, batch, read_query(batch, ids))
             missing.pop(asked, None)
-        for (key, text), document in zip(missing.items(), self._side.tokens.ids(list(missing.values())), strict=True):
+        for (key, text), document in zip(missing.items(), self._model.tokens.ids(list(missing.values())), strict=True):
             if document is None:
                 prepared.errors[key] = UNREADABLE
             else:
@@ -61,13 +61,13 @@ class EmbeddingScoring:
 
     @property
     def _room(self) -> int:
-        return self._side.max_tokens - self._layout.special_tokens
+        return self._model.max_tokens - self._layout.special_tokens
 
     def _add_query(self, prepared: "_PreparedTexts", batch: ScoringBatch, ids: list[int]) -> None:
         kept = self._layout.single(ids[: self._room])
         if not kept:
             raise EngineError("nothing of the query is left for the model to read")
-        prepared.add(prepared.query, [self._side.engine_input(kept)], len(kept), None, len(ids) > self._room)
+        prepared.add(prepared.query, [self._model.engine_input(kept)], len(kept), None, len(ids) > self._room)
 
     def _add_document(
         self, prepared: "_PreparedTexts", batch: ScoringBatch, key: bytes, text: str, document: list[int]
@@ -79,14 +79,14 @@ class EmbeddingScoring:
             return
         windows = None
         if len(parts) > 1:
-            offsets = self._side.tokens.offsets(text)
+            offsets = self._model.tokens.offsets(text)
             windows = [characters(offsets, start, end) for start, end in parts]
-        inputs = [self._side.engine_input(prompt) for prompt in prompts]
+        inputs = [self._model.engine_input(prompt) for prompt in prompts]
         prepared.add(key, inputs, sum(map(len, prompts)), windows, parts[-1][1] < len(document))
 
 
 class _PreparedTexts:
-    """The texts of a batch, by key: those known, those on their way, those that failed."""
+    """The texts of a batch, by key: cached, being embedded, or failed."""
 
     def __init__(
         self, cache: EmbeddingCache, query: bytes, documents: list[bytes], known: dict[bytes, Embedded]
@@ -128,7 +128,7 @@ class _PreparedTexts:
         )
 
     def _learn(self, rows: list[Any]) -> None:
-        """Turn what the engine computed into entries; a text of which nothing finite came back gets none."""
+        """Convert the engine's outputs to entries; texts with non-finite outputs get none."""
         for key, pending in self._pending.items():
             vectors = [row for row in rows[pending.first : pending.end] if row is not None]
             if len(vectors) != pending.end - pending.first:
@@ -139,7 +139,7 @@ class _PreparedTexts:
 
 
 def _numbers(output: Any) -> Any | None:
-    """An output's embedding as numpy's float32, None where it failed."""
+    """An output's embedding as a float32 array; None when it failed."""
     if output.error is not None:
         return None
     numbers = output.outputs.data.float().cpu().numpy()

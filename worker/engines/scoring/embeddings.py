@@ -1,4 +1,4 @@
-"""Embeddings that were computed before, and the cosines between them. Knows texts by a digest, never by their words."""
+"""A cache of embeddings and the cosines between them. Stores digests of texts, never the texts."""
 
 import hashlib
 import threading
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 _ENTRY_OVERHEAD = 400
-"""Bytes that an entry costs beside its numbers: the objects around them, and its place in the cache."""
+"""The size of an entry in bytes beside its numbers: Python objects and the cache's slot."""
 _SMALLEST_NORM = 1e-8
 
 Vectors = Any
@@ -18,7 +18,7 @@ Vectors = Any
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """A text's unit vectors, [windows, dimensions]. `windows` are its characters where it was cut, else None."""
+    """A text's unit vectors, [windows, dimensions]. `windows` are character ranges when it was divided, else None."""
 
     vectors: Vectors
     windows: list[tuple[int, int]] | None = None
@@ -26,12 +26,12 @@ class Embedded:
 
     @property
     def size(self) -> int:
-        """Bytes in memory, about."""
+        """Approximate size in bytes."""
         return int(self.vectors.nbytes) + _ENTRY_OVERHEAD + 120 * len(self.windows or ())
 
 
 class EmbeddingCache:
-    """Keeps what was used last, at most `limit` bytes of it (0 keeps nothing). Safe from many threads."""
+    """An LRU cache of at most `limit` bytes (0 disables it). Safe to share between threads."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -41,11 +41,11 @@ class EmbeddingCache:
 
     @property
     def size(self) -> int:
-        """Bytes kept, about."""
+        """Approximate size of all entries in bytes."""
         return self._size
 
     def find(self, keys: list[bytes]) -> dict[bytes, Embedded]:
-        """Those that are kept."""
+        """The cached entries of these keys."""
         found: dict[bytes, Embedded] = {}
         with self._lock:
             for key in keys:
@@ -55,7 +55,7 @@ class EmbeddingCache:
         return found
 
     def keep(self, key: bytes, entry: Embedded) -> None:
-        """Keep an entry, and forget those that were not used for the longest time."""
+        """Add an entry, and evict the least recently used ones."""
         if entry.size > self._limit:
             return
         with self._lock:
@@ -69,19 +69,19 @@ class EmbeddingCache:
 
 
 def text_key(text: str, *cuts: int | None) -> bytes:
-    """A digest of a text and of all that decides where it is cut."""
+    """A digest of a text and of everything that decides where it is divided."""
     return hashlib.blake2b(f"{cuts}{text}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def unit_vectors(rows: list[Any]) -> Vectors:
-    """Numbers to unit vectors: a list of [dimensions] to [rows, dimensions]. A vector of zeros stays one."""
+    """Normalize rows: a list of [dimensions] to [rows, dimensions]. Zero vectors stay zero."""
     matrix = np.asarray(rows, dtype=np.float32)
     norms = np.linalg.norm(matrix, axis=1, keepdims=True)
     return matrix / np.maximum(norms, _SMALLEST_NORM)
 
 
 def cosines(query: Vectors, documents: list[Embedded]) -> list[tuple[float, int]]:
-    """Each document's best cosine with the query ([1, dimensions]), and in which of its windows it is."""
+    """Each document's best cosine with the query ([1, dimensions]), and the index of its window."""
     if not documents:
         return []
     every = np.concatenate([document.vectors for document in documents]) @ query[0]

@@ -1,4 +1,4 @@
-"""Which kind of scoring a loaded model gets. Decides; scores nothing."""
+"""Selects the kind of scoring for a loaded model."""
 
 from typing import Any, Protocol
 
@@ -14,12 +14,12 @@ from worker.engines.scoring.pair_scoring import PairScoring
 from worker.engines.scoring.prompt_scoring import PromptScoring
 
 EMBEDDING_CACHE_BYTES = "embedding_cache_bytes"
-"""The one engine argument that is ours and not the library's."""
+"""An engine argument of rerankq's own; the library does not know it."""
 _DEFAULT_CACHE_BYTES = 256 * 1024 * 1024
 
 
 class LoadedModel(ModelView, Protocol):
-    """A loaded model, and what it is."""
+    """A loaded model and its properties."""
 
     kind: str
     """cross-encoder, bi-encoder or late-interaction."""
@@ -30,7 +30,10 @@ class LoadedModel(ModelView, Protocol):
 
 
 def pop_cache_bytes(spec: ModelSpec) -> tuple[ModelSpec, int]:
-    """The spec as the library may see it, and how many bytes of embeddings to keep. Raises EngineStartError."""
+    """The spec without rerankq's own argument, and the size of the embedding cache in bytes.
+
+    Raises EngineStartError.
+    """
     arguments: dict[str, Any] = dict(spec.engine_args)
     size = arguments.pop(EMBEDDING_CACHE_BYTES, _DEFAULT_CACHE_BYTES)
     if not isinstance(size, int) or isinstance(size, bool) or size < 0:
@@ -39,7 +42,7 @@ def pop_cache_bytes(spec: ModelSpec) -> tuple[ModelSpec, int]:
 
 
 def choose_scoring(spec: ModelSpec, model: LoadedModel, cache_bytes: int) -> Scoring:
-    """The scoring for a model. Raises EngineStartError when its entry does not suit it."""
+    """The scoring for a model. Raises EngineStartError when its entry does not fit the model."""
     if model.kind == "cross-encoder":
         layout = learn_pair(model.build_pair, _ids_of(model)) if model.reads_pairs else None
         return PromptScoring(model, model.template) if layout is None else PairScoring(model, layout)

@@ -1,7 +1,7 @@
-"""Late interaction: every token is embedded, and a score is the sum, over the query's tokens, of the best match.
+"""Late interaction: every token is embedded, and a score is the sum of each query token's best match.
 
-The library compares the embeddings. A score grows with the query's length: it ranks within one request, and compares
-with nothing outside of it.
+The library compares the embeddings. A score grows with the length of the query, so scores of different requests cannot
+be compared.
 """
 
 from typing import Any
@@ -27,50 +27,50 @@ class LateScoring:
 
     scale = ScoreScale.SIMILARITY
 
-    def __init__(self, side: ModelView, layout: Layout) -> None:
-        self._side = side
+    def __init__(self, model: ModelView, layout: Layout) -> None:
+        self._model = model
         self._layout = layout
-        self._room = side.max_tokens - layout.special_tokens
+        self._room = model.max_tokens - layout.special_tokens
 
     def prepare(self, batch: ScoringBatch) -> "_PreparedLate":
         check_instruction(batch.instruction, None)
-        ids, *documents = self._side.tokens.ids([batch.query, *batch.documents])
+        ids, *documents = self._model.tokens.ids([batch.query, *batch.documents])
         asked = read_query(batch, ids)
         query = self._layout.single(asked[: self._room])
         if not query:
             raise EngineError("nothing of the query is left for the model to read")
-        gathering = PromptCollector(len(documents))
+        collector = PromptCollector(len(documents))
         for position, document in enumerate(documents):
             if document is None:
-                gathering.fail(position, UNREADABLE)
+                collector.fail(position, UNREADABLE)
                 continue
             if len(asked) > self._room:
-                gathering.truncated.add(position)
-            self._add(gathering, batch, position, document)
-        return _PreparedLate(self._side, query, gathering)
+                collector.truncated.add(position)
+            self._add(collector, batch, position, document)
+        return _PreparedLate(self._model, query, collector)
 
-    def _add(self, gathering: PromptCollector, batch: ScoringBatch, position: int, document: list[int]) -> None:
+    def _add(self, collector: PromptCollector, batch: ScoringBatch, position: int, document: list[int]) -> None:
         parts = parts_of(len(document), self._room, batch)
         if parts[-1][1] < len(document):
-            gathering.truncated.add(position)
-        offsets = self._side.tokens.offsets(batch.documents[position]) if len(parts) > 1 else None
+            collector.truncated.add(position)
+        offsets = self._model.tokens.offsets(batch.documents[position]) if len(parts) > 1 else None
         for start, end in parts:
             if not (ids := self._layout.single(document[start:end])):
-                gathering.fail(position, NOTHING_TO_READ)
+                collector.fail(position, NOTHING_TO_READ)
                 return
             window = None if offsets is None else characters(offsets, start, end)
-            gathering.add(position, self._side.engine_input(ids), len(ids), window)
+            collector.add(position, self._model.engine_input(ids), len(ids), window)
 
 
 class _PreparedLate:
-    def __init__(self, side: ModelView, query: list[int], gathering: PromptCollector) -> None:
-        self._side = side
-        self._gathering = gathering
+    def __init__(self, model: ModelView, query: list[int], collector: PromptCollector) -> None:
+        self._model = model
+        self._collector = collector
         self.inputs: list[Any] = []
-        if gathering.inputs:
-            self.inputs = [side.engine_input(query), *gathering.inputs]
-            gathering.prompt_tokens += len(query)
+        if collector.inputs:
+            self.inputs = [model.engine_input(query), *collector.inputs]
+            collector.prompt_tokens += len(query)
 
     def scores(self, outputs: list[Any]) -> BatchScores:
-        matches = self._side.post_process(outputs) if outputs else []
-        return self._gathering.best([scalar(match) for match in matches])
+        matches = self._model.post_process(outputs) if outputs else []
+        return self._collector.best([scalar(match) for match in matches])

@@ -1,8 +1,8 @@
-"""What stands before, between and after the texts of a prompt, learnt from prompts that vLLM has built.
+"""Learns the special tokens before, between and after the texts of a prompt from sample prompts that vLLM renders.
 
-vLLM's processors decide how a model reads its texts: this room looks at what they make of samples, so that the prompts
-that follow are put together from tokens in a microsecond, without tokenizing or decoding anything twice. It refuses to
-guess: a model whose samples do not all agree has no layout, and vLLM builds every one of its prompts.
+vLLM's processors define how a model reads its texts. With the learned layout later prompts are assembled from tokens in
+a microsecond, without tokenizing texts twice. Does not guess: if the samples of a model disagree it has no layout, and
+vLLM renders every prompt.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ _SAMPLES = (
 
 
 class _Types(Enum):
-    """Where the tokens of type 1 begin: nowhere, since the model has no types; at the second text; at the end."""
+    """Where the tokens of type 1 begin: nowhere (no token types), at the second text, or at the end."""
 
     NONE = "none"
     SECOND = "second"
@@ -29,7 +29,7 @@ class _Types(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The special tokens around one text (`between` is empty then), or around a pair."""
+    """The special tokens around one text (`between` is empty) or around a pair."""
 
     before: list[int]
     between: list[int]
@@ -55,7 +55,7 @@ class Layout:
 
 
 def learn_pair(build: Callable[[str, str], Built], ids_of: Callable[[str], list[int]]) -> Layout | None:
-    """The layout of pairs. `build` is vLLM's way to a prompt, `ids_of` a bare text's tokens."""
+    """The layout of pairs. `build` renders vLLM's prompt; `ids_of` returns the tokens of a bare text."""
     samples = [(ids_of(first), ids_of(second), build(first, second)) for first, second in _SAMPLES]
     first, second, (ids, _) = samples[0]
     if (head := _split(ids, first)) is None or (tail := _split(head[1], second)) is None:
@@ -68,7 +68,7 @@ def learn_pair(build: Callable[[str, str], Built], ids_of: Callable[[str], list[
 
 
 def learn_single(build: Callable[[str], list[int]], ids_of: Callable[[str], list[int]]) -> Layout | None:
-    """The layout of one text by itself."""
+    """The layout of a single text."""
     samples = [(ids_of(text), build(text)) for pair in _SAMPLES for text in pair]
     text, ids = samples[0]
     if (parts := _split(ids, text)) is None:
@@ -78,7 +78,7 @@ def learn_single(build: Callable[[str], list[int]], ids_of: Callable[[str], list
 
 
 def _split(ids: list[int], part: list[int]) -> tuple[list[int], list[int]] | None:
-    """What stands before and after `part` in `ids`."""
+    """The tokens before and after `part` in `ids`."""
     for start in range(len(ids) - len(part) + 1):
         if ids[start : start + len(part)] == part:
             return ids[:start], ids[start + len(part) :]

@@ -1,7 +1,7 @@
 """Cross-encoders that read query and document as a pair with special tokens around them.
 
-The plain path, and the one that has to be fast: a pair is two lists of tokens put into a learnt layout. Everything is
-cut in tokens, so that no prompt is ever longer than the model's limit and nothing is tokenized twice.
+The common and performance-critical case: a prompt is two token lists in a learned layout. Texts are truncated as
+tokens, so that no prompt exceeds the model's limit and nothing is tokenized twice.
 """
 
 from shared.contracts import ScoreScale
@@ -17,46 +17,46 @@ class PairScoring:
 
     scale = ScoreScale.LOGIT
 
-    def __init__(self, side: ModelView, layout: Layout) -> None:
-        self._side = side
+    def __init__(self, model: ModelView, layout: Layout) -> None:
+        self._model = model
         self._layout = layout
-        self._room = side.max_tokens - layout.special_tokens
+        self._room = model.max_tokens - layout.special_tokens
 
     def prepare(self, batch: ScoringBatch) -> PreparedPrompts:
         check_instruction(batch.instruction, None)
-        ids, *documents = self._side.tokens.ids([batch.query, *batch.documents])
+        ids, *documents = self._model.tokens.ids([batch.query, *batch.documents])
         query = read_query(batch, ids)
-        gathering = PromptCollector(len(documents))
+        collector = PromptCollector(len(documents))
         add = self._add_whole if batch.max_chunks_per_doc == 1 else self._add_windows
         for position, document in enumerate(documents):
             if document is None:
-                gathering.fail(position, UNREADABLE)
+                collector.fail(position, UNREADABLE)
             else:
-                add(gathering, batch, query, position, document)
-        return PreparedPrompts(gathering)
+                add(collector, batch, query, position, document)
+        return PreparedPrompts(collector)
 
     def _add_whole(
-        self, gathering: PromptCollector, batch: ScoringBatch, query: list[int], position: int, document: list[int]
+        self, collector: PromptCollector, batch: ScoringBatch, query: list[int], position: int, document: list[int]
     ) -> None:
-        """One prompt; when the pair is too long for the model, the longer text of the two is cut first."""
+        """Add one prompt. When the pair is too long for the model, the longer text is truncated first."""
         kept = document[: batch.max_tokens_per_doc]
         first, second = longest_first(len(query), len(kept), self._room)
         if second < len(document) or first < len(query):
-            gathering.truncated.add(position)
+            collector.truncated.add(position)
         ids, first_typed = self._layout.pair(query[:first], kept[:second])
-        gathering.add(position, self._side.engine_input(ids, first_typed), len(ids))
+        collector.add(position, self._model.engine_input(ids, first_typed), len(ids))
 
     def _add_windows(
-        self, gathering: PromptCollector, batch: ScoringBatch, query: list[int], position: int, document: list[int]
+        self, collector: PromptCollector, batch: ScoringBatch, query: list[int], position: int, document: list[int]
     ) -> None:
-        """As many prompts as the document needs and may have; a query never takes more than half of the room then."""
+        """Add one prompt per window, up to the limit; the query takes at most half of the available tokens."""
         fits = len(query) + len(document) <= self._room
         asked = query if fits else query[: self._room // 2]
         parts = parts_of(len(document), self._room - len(asked), batch)
         if parts[-1][1] < len(document) or len(asked) < len(query):
-            gathering.truncated.add(position)
-        offsets = self._side.tokens.offsets(batch.documents[position]) if len(parts) > 1 else None
+            collector.truncated.add(position)
+        offsets = self._model.tokens.offsets(batch.documents[position]) if len(parts) > 1 else None
         for start, end in parts:
             ids, first_typed = self._layout.pair(asked, document[start:end])
             window = None if offsets is None else characters(offsets, start, end)
-            gathering.add(position, self._side.engine_input(ids, first_typed), len(ids), window)
+            collector.add(position, self._model.engine_input(ids, first_typed), len(ids), window)

@@ -1,4 +1,4 @@
-"""Score templates: how a language model that reranks wants its query and document put. Finds them; renders nothing."""
+"""Finds score templates: the prompts of language models that rerank. Does not render them."""
 
 import re
 from pathlib import Path
@@ -10,15 +10,15 @@ _INSTRUCTION = re.compile(r"\binstruction\b")
 
 
 def shipped_templates() -> list[str]:
-    """The names that `score_template` knows, sorted."""
+    """The shipped template names, sorted."""
     return sorted(path.stem for path in _SHIPPED.glob("*.jinja"))
 
 
 def load_template(name: str | None) -> str | None:
     """The Jinja text of a shipped template, or of a file; None for None. Raises EngineStartError.
 
-    The template sees `messages`, one of the role `query` and one of the role `document`, each with its `content`, and
-    `instruction`, which may be undefined.
+    The template receives `messages`, one with the role `query` and one with the role `document`, each with its
+    `content`, and `instruction`, which may be undefined.
     """
     if name is None:
         return None
@@ -26,13 +26,13 @@ def load_template(name: str | None) -> str | None:
     try:
         return path.read_text()
     except (OSError, ValueError) as error:
-        # ValueError: what is in the file is no text, or the name could never be one of a file.
+        # ValueError: the file is not text, or the name cannot be a file name.
         known = ", ".join(shipped_templates())
         raise EngineStartError(f"score_template {name!r} is neither a file nor one of {known}") from error
 
 
 def check_instruction(instruction: str | None, template: str | None) -> None:
-    """Raises EngineError when there is an instruction that the model would never get to read."""
+    """Raise EngineError when there is an instruction but the template does not use it."""
     if instruction is None:
         return
     if template is None:

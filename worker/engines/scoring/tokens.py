@@ -1,8 +1,7 @@
-"""Texts to token ids, with a tokenizer of our own that never changes. Knows no model and adds no special tokens.
+"""Converts texts to token ids with an immutable copy of the model's tokenizer. Adds no special tokens.
 
-A copy of the model's, because vLLM's and transformers' keep the truncation and padding they were last asked for, so
-that a lock would be needed around them. This one keeps none: any number of threads may use it at once, and the work
-is done outside of Python's global lock.
+vLLM's and transformers' tokenizers store the truncation and padding of the last call, and would need a lock. This copy
+stores none: threads use it concurrently, and the work is done outside of Python's global lock.
 """
 
 import copy
@@ -13,12 +12,12 @@ from worker.engines.base import EngineStartError
 
 
 class TextTokens:
-    """Token ids of bare texts. A text that has none for this model gets None, and harms no other."""
+    """Token ids of bare texts. A text that the model cannot read gets None; other texts are unaffected."""
 
     def __init__(self, tokenizer: Any, *, vocabulary: int, lower_case: bool = False) -> None:
-        """`tokenizer` is one of transformers'; a token from `vocabulary` on is one that the model does not know.
+        """`tokenizer` is a transformers tokenizer; ids from `vocabulary` on are unknown to the model.
 
-        Raises EngineStartError when it cannot tell which characters a token came from.
+        Raises EngineStartError when it does not report the characters of its tokens.
         """
         backend = getattr(tokenizer, "_tokenizer", None)
         if backend is None or not hasattr(backend, "encode_batch_fast"):
@@ -27,7 +26,7 @@ class TextTokens:
         self._backend.no_truncation()
         self._backend.no_padding()
         self._vocabulary = vocabulary
-        # Asked once: a tokenizer within the vocabulary needs no look at every token.
+        # Checked once: if the tokenizer stays within the vocabulary, tokens need no check.
         self._may_exceed = self._backend.get_vocab_size(with_added_tokens=True) > vocabulary
         self._lower_case = lower_case
 
@@ -37,12 +36,12 @@ class TextTokens:
         try:
             encodings = self._backend.encode_batch_fast(prepared, add_special_tokens=False)
         except Exception:
-            # One of them is no Unicode (a lone surrogate): find out which.
+            # One text contains an unpaired surrogate: find it.
             return [self._alone(text) for text in prepared]
         return [self._known(encoding.ids) for encoding in encodings]
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
-        """Each token's characters in `text`, as (first, last + 1). For texts that `ids` has read."""
+        """The character range of each token in `text`, as (first, last + 1). For texts accepted by `ids`."""
         offsets: list[tuple[int, int]] = self._backend.encode(self._prepared(text), add_special_tokens=False).offsets
         return offsets
 
@@ -61,5 +60,5 @@ class TextTokens:
         lowered = text.lower()
         if len(lowered) == len(text):
             return lowered
-        # A few letters become two: they are left as they are, or every offset behind them would be wrong.
+        # Letters whose lower case has two characters are kept, otherwise all later offsets would be wrong.
         return "".join(low if len(low := letter.lower()) == 1 else letter for letter in text)

@@ -1,19 +1,19 @@
-"""Where a text is cut, told in tokens. Pure arithmetic: knows neither texts, tokenizers nor models."""
+"""Divides texts into windows, and truncates them, counted in tokens. Pure arithmetic."""
 
 from collections.abc import Sequence
 
 from worker.engines.base import EngineError
 
 _OVERLAP_SHARE = 8
-"""A window shares an eighth with the one before, unless told otherwise: about a sentence of a usual window."""
+"""By default a window shares an eighth with the previous one: about a sentence of a usual window."""
 
 Offsets = Sequence[tuple[int, int]]
 
 
 def token_windows(tokens: int, size: int, overlap: int, at_most: int) -> list[tuple[int, int]]:
-    """Cut `tokens` tokens into windows, each (first token, last + 1).
+    """Divide `tokens` tokens into windows, each (first token, last + 1).
 
-    No window is longer than `size`, and each shares exactly `overlap` tokens (below `size`) with the one before.
+    No window is longer than `size`, and each shares exactly `overlap` tokens (below `size`) with the previous one.
     There are at most `at_most` of them: when the last one ends before `tokens`, more would have been needed.
     """
     windows: list[tuple[int, int]] = []
@@ -27,7 +27,7 @@ def token_windows(tokens: int, size: int, overlap: int, at_most: int) -> list[tu
 
 
 def window_overlap(asked: int | None, size: int) -> int:
-    """How many tokens neighbours share, the caller's wish or the default. Raises EngineError naming the field."""
+    """How many tokens neighbouring windows share: the requested number or the default. Raises EngineError."""
     if asked is None:
         return size // _OVERLAP_SHARE
     if asked >= size:
@@ -38,15 +38,15 @@ def window_overlap(asked: int | None, size: int) -> int:
 def characters(offsets: Offsets, first: int, end: int) -> tuple[int, int]:
     """The characters of tokens `first` to `end` - 1, as (first character, last + 1).
 
-    `offsets` has a token's characters in the same form. They need not be in order: one character may be several
-    tokens, and normalizing may turn marks around.
+    `offsets` has the characters of each token in the same form, not necessarily in order: a character may be several
+    tokens, and normalization may reorder marks.
     """
     parts = offsets[first:end]
     return min(start for start, _ in parts), max(stop for _, stop in parts)
 
 
 def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
-    """How many tokens each of two texts keeps, when together they get `room`: the longer one gives way first."""
+    """How many tokens each of two texts keeps of `room` in total: the longer one is truncated first."""
     if first + second <= room:
         return first, second
     shorter = min(first, second, room // 2)
@@ -54,9 +54,9 @@ def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
 
 
 def fair_share(lengths: Sequence[int], room: int) -> int:
-    """The longest length at which texts, cut to it, take no more than `room` together; 0 when there is none.
+    """The largest length such that texts truncated to it take at most `room` tokens in total; 0 when impossible.
 
-    No text needs to be cut when it answers the longest one's length.
+    No text is truncated when the result is the length of the longest one.
     """
     left = room
     waiting = len(lengths)

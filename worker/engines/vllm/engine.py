@@ -1,8 +1,8 @@
-"""vLLM in this process, in score mode. The only file that may import vLLM.
+"""Runs vLLM in this process, in score mode. The only module that imports vLLM.
 
-One thread builds the engine and steps it for as long as the worker lives: OpenMP's threads belong to the thread
-that first used them, so an engine that is built here and stepped there would compute on one core. Many worker
-threads prepare their prompts and hand them over; vLLM batches continuously across all of them.
+One thread builds the engine and steps it for the worker's lifetime: OpenMP's threads belong to the thread that first
+used them, and an engine that is stepped on another thread would compute on one core. Many worker threads render prompts
+and pass them to that thread; vLLM batches continuously across all of them.
 """
 
 import logging
@@ -46,18 +46,18 @@ class VllmEngine:
     """A `ScoringEngine` on vLLM's `LLMEngine`."""
 
     def __init__(self, spec: ModelSpec, mark: Callable[[str], None] = lambda _: None) -> None:
-        """Load the model and score once, telling `mark` of both. Raises EngineStartError with one clear sentence."""
+        """Load the model and score once; `mark` is called after each. Raises EngineStartError with one sentence."""
         self._inbox: Inbox = queue.SimpleQueue()
         self._closed = False
-        self._over: Callable[[], None] | None = None
+        self._fail_waiting: Callable[[], None] | None = None
         spec, cache_bytes = pop_cache_bytes(spec)
         template = load_template(spec.score_template)
         started: Future[LLMEngine] = Future()
         self._thread = threading.Thread(target=self._run, args=(spec, started), name="engine", daemon=True)
         self._thread.start()
         try:
-            side = VllmModel(spec, started.result(), template)
-            self._scoring = choose_scoring(spec, side, cache_bytes)
+            model = VllmModel(spec, started.result(), template)
+            self._scoring = choose_scoring(spec, model, cache_bytes)
             self.scale = self._scoring.scale
             mark("load")
             self.score(_WARM_UP, Cancellation())
@@ -73,7 +73,7 @@ class VllmEngine:
         return self.begin(batch, cancellation).result()
 
     def begin(self, batch: ScoringBatch, cancellation: Cancellation) -> "PendingScores":
-        """Turn the batch into prompts, and leave them with the engine. Raises EngineError."""
+        """Render the batch's prompts and pass them to the engine. Raises EngineError."""
         prepared = self._scoring.prepare(batch)
         if self._closed:
             raise EngineDied("the engine is closed")
@@ -83,9 +83,9 @@ class VllmEngine:
             cancellation.on_cancel(lambda: self._inbox.put(AbortBatch(work)))
         else:
             work.done.set_result([])
-        if self._over is not None:
-            # It came after everybody else had been told.
-            self._over()
+        if self._fail_waiting is not None:
+            # It arrived after the waiting batches had been failed.
+            self._fail_waiting()
         return PendingScores(work, prepared)
 
     def close(self) -> None:
@@ -95,7 +95,7 @@ class VllmEngine:
             self._thread.join(timeout=30)
 
     def _run(self, spec: ModelSpec, started: Future[LLMEngine]) -> None:
-        """The engine's thread: build, then add and step until closed or broken."""
+        """The engine's thread: build the engine, then step it until it is closed or breaks."""
         try:
             _inspect_models_here()
             engine = LLMEngine.from_engine_args(_engine_args(spec), _usage_context())
@@ -112,14 +112,14 @@ class VllmEngine:
             reason = EngineDied(f"the engine broke: {_one_line(error)}")
         self._closed = True
         loop.fail_all(reason)
-        self._over = partial(loop.fail_all, reason)
-        self._over()
+        self._fail_waiting = partial(loop.fail_all, reason)
+        self._fail_waiting()
         engine.renderer.shutdown()
         engine.engine_core.shutdown()
 
 
 class PendingScores:
-    """A batch in the engine; its scores are made from vLLM's outputs by whoever asks for them."""
+    """A batch in the engine. `result` converts vLLM's outputs to scores, on the caller's thread."""
 
     def __init__(self, work: EngineBatch, prepared: Prepared) -> None:
         self._work = work
@@ -133,7 +133,7 @@ class PendingScores:
 
 
 class VllmModel:
-    """The loaded model as the kinds of scoring see it; a `ModelView`. Everything asked of vLLM's processors is here."""
+    """The loaded model as a `ModelView`: all access to vLLM's prompt processors."""
 
     def __init__(self, spec: ModelSpec, engine: LLMEngine, template: str | None) -> None:
         """Raises EngineStartError when vLLM cannot score with this model."""
@@ -147,7 +147,7 @@ class VllmModel:
                 f"model {spec.name!r} has {labels} labels; a reranker must have exactly one (num_labels: 1)"
             )
         if template is None and getattr(self._config.hf_config, "is_original_qwen3_reranker", False):
-            # Without its prompt this model ranks at random, and there is no other prompt that it could want.
+            # Without its prompt this model ranks at random.
             template = load_template("qwen3-reranker")
         processors = init_pooling_io_processors(
             supported_tasks=tasks,
@@ -159,7 +159,7 @@ class VllmModel:
             raise EngineStartError(f"model {spec.name!r} cannot score pairs (vLLM offers: {', '.join(tasks)})")
         self._processor: Any = processors[kind]
         self._tokenize = engine.renderer.default_cmpl_tok_params.with_kwargs(truncate_prompt_tokens=-1)
-        # vLLM makes a whole new copy of its tokenizer for every caller that comes while another one is served.
+        # Serialized: vLLM copies its whole tokenizer for every concurrent caller.
         self._building = threading.Lock()
         self._params: dict[int | None, PoolingParams] = {}
         self.kind = kind
@@ -177,7 +177,7 @@ class VllmModel:
         if (params := self._params.get(first_typed)) is None:
             params = self._params[first_typed] = PoolingParams(
                 task=self._processor.pooling_task,
-                # Logits out, the sigmoid ours: raw and normalized callers share one batch.
+                # Logits, so that raw and normalized callers share one batch; the API applies the sigmoid.
                 use_activation=False if self.kind == "cross-encoder" else None,
                 extra_kwargs=None if first_typed is None else {"compressed_token_type_ids": first_typed},
             )
@@ -211,23 +211,23 @@ class VllmModel:
         return scored
 
     def _builds_pairs(self) -> bool:
-        """Whether the tokenizer joins two texts, rather than the model's own template or plain concatenation."""
+        """Whether the tokenizer joins the two texts, not the model's template or plain concatenation."""
         return self._processor.use_sep_token and not self._processor.supports_score_template
 
 
 def holds_device() -> bool:
-    """Whether this process has a context on a GPU."""
-    # vLLM wants to be imported before it.
+    """Whether this process has a GPU context."""
+    # Imported late: vLLM must be imported before torch.
     import torch
 
     return bool(torch.cuda.is_initialized())
 
 
 def _inspect_models_here() -> None:
-    """Have vLLM look at a model's class in this process rather than in another one, which has to import all of vLLM.
+    """Make vLLM inspect a model's class in this process instead of another one, which would import all of vLLM.
 
-    That takes eight seconds, wherever vLLM's cache has no note of the class yet: in every new container. vLLM does it
-    lest CUDA is initialized before it forks, and it forks nothing while the engine is in this process.
+    The other process takes eight seconds where vLLM's cache is empty, as in every new container. vLLM uses it so that
+    CUDA is not initialized before a fork, but nothing is forked while the engine is in this process.
     """
     if not envs.VLLM_ENABLE_V1_MULTIPROCESSING and hasattr(registry, "_run_in_subprocess"):
         registry._run_in_subprocess = lambda inspect: inspect()

@@ -1,8 +1,8 @@
-"""Which OpenMP runtime the CPU computes with: Intel's, where its package is installed (the CPU worker's lock has it).
+"""Selects Intel's OpenMP runtime for the CPU, if its package is installed (the CPU worker's lock contains it).
 
-PyTorch brings GNU's. On a machine whose cores are all in use, GNU's threads spin at every barrier while the core that
-they wait for is lent to somebody else; Intel's go to sleep after a moment. Measured in bench/README.md. Must run
-before anything imports torch: the first runtime whose names are in the process is the one that everybody gets.
+PyTorch ships GNU's runtime, whose threads spin at every barrier even when the core that they wait for runs another
+process; Intel's threads go to sleep after a moment. bench/README.md has measurements. Must run before torch is imported:
+the first runtime loaded into the process is used.
 """
 
 import ctypes
@@ -27,9 +27,9 @@ _SETTINGS = {
 
 
 def use_intel_runtime(environment: MutableMapping[str, str], prefix: str = sys.prefix) -> bool:
-    """Load Intel's runtime for the whole process; False where there is none, or torch is here already.
+    """Load Intel's runtime for the whole process. Returns False without it, or when torch is already imported.
 
-    Settings that the operator has made himself are kept.
+    Settings of the operator are kept.
     """
     library = Path(prefix, "lib", LIBRARY)
     if "torch" in sys.modules or not library.exists():

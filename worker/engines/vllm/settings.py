@@ -1,6 +1,6 @@
-"""How vLLM is set up on this device. Values only: nothing of vLLM is imported here.
+"""vLLM's settings for this device: environment variables and engine arguments. Imports nothing of vLLM.
 
-The CPU's values were measured, see docs/operations.md; a model's own `engine_args` win over all of them.
+The values for CPUs were measured, see docs/operations.md. A model's own `engine_args` override all of them.
 """
 
 import os
@@ -14,16 +14,16 @@ from shared.models import ModelSpec
 
 
 def prepare_environment(environment: MutableMapping[str, str]) -> None:
-    """Set what vLLM reads when it is imported."""
-    # The engine core lives in this process, unless the operator says 1: a pair costs no hop between processes, and the
-    # model is loaded without importing vLLM three times.
+    """Set the variables that vLLM reads when it is imported."""
+    # The engine core runs in this process unless the operator sets 1: no hop between processes for each pair, and vLLM
+    # is imported once instead of three times.
     environment.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     environment.setdefault("VLLM_NO_USAGE_STATS", "1")
     environment.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    # "auto" leaves half of a small machine idle: it takes hyper-threads for granted.
+    # "auto" assumes hyper-threads and leaves half of a small machine idle.
     environment.setdefault("VLLM_CPU_OMP_THREADS_BIND", ",".join(map(str, sorted(os.sched_getaffinity(0)))))
     environment.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # numpy multiplies small things here, and whoever forks (worker.process.standby) must have one thread.
+    # numpy only multiplies small matrices here, and a process that forks (worker.process.standby) must have one thread.
     environment.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
@@ -31,7 +31,7 @@ def engine_settings(spec: ModelSpec, *, on_cpu: bool) -> dict[str, Any]:
     """The engine's arguments for this model. Raises ConfigurationError when its source cannot be found."""
     location = spec.location()
     if Path(location).is_dir():
-        # A folder needs no hub, and no attempts to reach one.
+        # A folder needs no hub: prevent attempts to reach one.
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     settings: dict[str, Any] = {
         "model": location,
@@ -48,9 +48,9 @@ def _cpu_settings() -> dict[str, Any]:
     memory = psutil.virtual_memory()
     return {
         "dtype": "float32",
-        # Compiling needs a C++ compiler on the machine, and half a minute at the first start.
+        # Compiling needs a C++ compiler, and half a minute at the first start.
         "enforce_eager": True,
         "max_num_seqs": 64,
-        # vLLM refuses to start when less than this share of all memory is free; it means CPU memory here.
+        # The share of CPU memory here: vLLM refuses to start when less than this is free.
         "gpu_memory_utilization": round(min(0.3, 0.5 * memory.available / memory.total), 3),
     }

@@ -1,11 +1,11 @@
-"""The stepping of a continuous-batching engine: add what arrives, step, resolve what is done.
+"""Steps a continuous-batching engine: adds arriving batches, steps, and resolves finished ones.
 
-Names no library: anything that can add a request and step will do. Lives on one thread; `EngineBatch` is how other threads
-reach it.
+Imports no engine library: any engine that can add a request and step works. Runs on one thread; other threads send
+`EngineBatch` objects.
 
-A step cannot be interrupted, and one that is filled up takes long. So background work never rides along with work that
-somebody waits for, and stands in the engine with no more than one step can take: what is urgent waits for the step in
-progress and for nothing else. Background work that was kept out for a second gets a step all the same.
+A step cannot be interrupted, and a full step takes long. Therefore background work shares no step with interactive
+work, and is admitted one step at a time: interactive work waits for the current step only. Background work that was
+deferred for a second is admitted for one step anyway (ADR 14).
 """
 
 import heapq
@@ -19,25 +19,25 @@ from typing import Any, Protocol
 
 from worker.engines.base import BACKGROUND, EngineError, ScoringAborted
 
-KEPT_OUT_SECONDS = 1.0
+MAX_DEFERRAL_SECONDS = 1.0
 
 
 class SteppingEngine(Protocol):
     """The part of vLLM's LLMEngine that the loop needs."""
 
     def add_request(self, request_id: str, prompt: Any, params: Any, *, priority: int) -> Any:
-        """Take one prompt in."""
+        """Add one prompt."""
 
     def abort_request(self, request_ids: list[str]) -> None:
-        """Forget prompts that were taken in."""
+        """Remove prompts that were added."""
 
     def step(self) -> Sequence[Any]:
-        """Compute a little; answers the outputs that are done, each with its `request_id`."""
+        """Compute one step. Returns the finished outputs, each with its `request_id`."""
 
 
 @dataclass(slots=True)
 class EngineBatch:
-    """One batch on its way through the engine: rendered inputs in, one output a prompt back, in order.
+    """One batch in the engine: rendered prompts in, one output per prompt, in order.
 
     Each input has `prompts` and `params`, as vLLM's processors render them, and `tokens`, the number of them.
     """
@@ -55,7 +55,7 @@ class EngineBatch:
 
 @dataclass(frozen=True, slots=True)
 class AbortBatch:
-    """Nobody wants this batch any more."""
+    """Asks the loop to drop a batch that was cancelled."""
 
     work: EngineBatch
 
@@ -64,7 +64,7 @@ Inbox = queue.SimpleQueue[EngineBatch | AbortBatch | None]
 
 
 class EngineLoop:
-    """Runs one engine until a None arrives in the inbox. `step_tokens` is what one step of it takes."""
+    """Runs one engine until None arrives in the inbox. `step_tokens` is the token limit of one step."""
 
     def __init__(
         self,
@@ -81,13 +81,13 @@ class EngineLoop:
         self._running: dict[str, tuple[EngineBatch, int]] = {}
         self._running_tokens = 0
         self._urgent = 0
-        """So many of the running prompts are somebody's who waits."""
+        """How many running prompts are interactive."""
         self._background: list[tuple[int, int, EngineBatch, int]] = []
-        """A heap of what is kept out: priority, age, batch, position."""
-        self._let_in_at = clock()
+        """A heap of deferred prompts: priority, age, batch, position."""
+        self._admitted_at = clock()
 
     def run(self) -> None:
-        """Raises whatever breaks the engine."""
+        """Run until closed. Raises what breaks the engine."""
         while True:
             for arrival in self._arrivals():
                 match arrival:
@@ -98,15 +98,15 @@ class EngineLoop:
                     case work if work.priority < BACKGROUND:
                         self._add_all(work)
                     case work:
-                        self._keep_out(work)
-            self._let_in()
+                        self._defer(work)
+            self._admit()
             if self._running:
-                # Not for nothing: an engine in a process of its own would wait for an output that never comes.
+                # Only with running prompts: an engine in its own process would wait for an output that never comes.
                 for output in self._engine.step():
                     self._resolve(output)
 
     def fail_all(self, reason: EngineError) -> None:
-        """Tell everybody who still waits why there will be no score. For when `run` has ended; from any thread then."""
+        """Fail every waiting batch. Call it after `run` has ended, from any thread."""
         waiting = {id(work): work for work, _ in self._running.values()}
         waiting |= {id(work): work for _, _, work, _ in self._background}
         while not self._inbox.empty():
@@ -118,7 +118,7 @@ class EngineLoop:
             work.done.set_exception(reason)
 
     def _arrivals(self) -> Iterator[EngineBatch | AbortBatch | None]:
-        """All that waits; when the engine has nothing to do, at least one."""
+        """Yield all waiting arrivals; block for one when the engine is idle."""
         if not self._running and not self._background:
             yield self._inbox.get()
         while True:
@@ -132,29 +132,29 @@ class EngineLoop:
             if not self._add(work, position):
                 return
 
-    def _keep_out(self, work: EngineBatch) -> None:
+    def _defer(self, work: EngineBatch) -> None:
         if not self._background and not self._running:
-            self._let_in_at = self._clock()
+            self._admitted_at = self._clock()
         for position in range(len(work.inputs)):
             heapq.heappush(self._background, (work.priority, next(self._ids), work, position))
 
-    def _let_in(self) -> None:
-        """A step's worth of background work, unless something urgent is in the engine."""
-        if not self._background or (self._urgent and self._clock() - self._let_in_at < KEPT_OUT_SECONDS):
+    def _admit(self) -> None:
+        """Admit background work for one step, unless interactive work is in the engine."""
+        if not self._background or (self._urgent and self._clock() - self._admitted_at < MAX_DEFERRAL_SECONDS):
             return
         while self._background and self._running_tokens < self._step_tokens:
             *_, work, position = heapq.heappop(self._background)
             self._add(work, position)
-        self._let_in_at = self._clock()
+        self._admitted_at = self._clock()
 
     def _add(self, work: EngineBatch, position: int) -> bool:
-        """False when the engine refuses the prompt, and so its batch."""
-        given = work.inputs[position]
+        """Add a prompt. Returns False when the engine refuses it, which fails its batch."""
+        prompt = work.inputs[position]
         request_id = str(next(self._ids))
         try:
-            self._engine.add_request(request_id, given["prompts"], given["params"], priority=work.priority)
+            self._engine.add_request(request_id, prompt["prompts"], prompt["params"], priority=work.priority)
         except Exception as error:
-            # It refuses this prompt, and works on: nobody else's batch may suffer.
+            # The engine refuses this prompt only: other batches continue.
             self._drop(work)
             work.done.set_exception(EngineError(f"the engine refuses this batch: {' '.join(str(error).split())}"))
             return False
@@ -168,7 +168,7 @@ class EngineLoop:
             self._urgent += sign
 
     def _abort(self, work: EngineBatch) -> None:
-        """Free the engine of what is left of a batch; one that is done already stays done."""
+        """Remove the rest of a batch from the engine; a finished batch stays finished."""
         if work.done.done():
             return
         self._drop(work)
