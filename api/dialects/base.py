@@ -1,6 +1,6 @@
-"""What a dialect is: how one kind of client asks, and what it wants to hear, errors included.
+"""The interface of a dialect: the request, response and error format of one kind of client.
 
-One file a dialect: what it reads, what it answers, and the models that say both in the OpenAPI document.
+Each dialect is one file: parsing, rendering, and the models that describe both in the OpenAPI document.
 """
 
 from abc import ABC, abstractmethod
@@ -16,40 +16,40 @@ from shared.errors import RerankqError
 
 
 class Dialect(ABC):
-    """One way of speaking."""
+    """The format of one kind of client."""
 
     name: ClassVar[str]
-    """What a job's record remembers: never to be changed."""
+    """The name stored in a job's record: it must never change."""
     paths: ClassVar[Sequence[str]]
-    """Where it is spoken, below the prefix of its family."""
+    """Its paths, below the prefix of its family."""
     aliases: ClassVar[Sequence[str]] = ()
-    """Paths where some clients look for those: served, not shown."""
+    """Other paths that clients use for these: served, but not documented."""
 
     summary: ClassVar[str] = "Rank documents by their relevance to a query"
     request_model: ClassVar[type[BaseModel]]
-    """What is documented of the body. What is read of it is up to `parse`, which takes more."""
+    """The documented body. `parse` also accepts other forms."""
     answer_models: ClassVar[Sequence[type[BaseModel]]]
-    """Each shape that `render` has, exactly."""
+    """The exact shapes that `render` returns."""
     error_model: ClassVar[type[BaseModel]]
-    """The shape that `render_error` has, exactly."""
+    """The exact shape that `render_error` returns."""
     examples: ClassVar[Mapping[str, JsonObject]]
-    """Bodies to try, by a short name. Tests send each and compare with what the OpenAPI document says."""
+    """Example bodies by short name. Tests send each and compare the answer with the OpenAPI document."""
 
     def readers(self, path: str) -> Sequence["Dialect"]:
-        """Who may read a body that is sent to this path, the likeliest first; see `dialect_for_body`."""
+        """The dialects that may parse a body sent to this path, most likely first; see `dialect_for_body`."""
         return (self,)
 
     def dialect_for_body(self, body: JsonObject) -> "Dialect":
-        """Who reads and answers this body; another one than itself where the body decides."""
+        """The dialect that parses and answers this body: another one when the body selects it."""
         return self
 
     @abstractmethod
     def parse(self, body: JsonObject) -> RerankRequest:
-        """Read a decoded JSON object. Raises InvalidRequest naming the field."""
+        """Parse a decoded JSON object. Raises InvalidRequest naming the field."""
 
     @abstractmethod
     def render(self, result: RerankResult) -> Any:
-        """The answer's body, ready for JSON. The same for the same result, whenever it is asked."""
+        """The answer's body, ready for JSON. The same result always renders to the same body."""
 
     @abstractmethod
     def render_error(self, error: RerankqError, request_id: str = "") -> Any:

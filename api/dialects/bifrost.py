@@ -1,6 +1,6 @@
-"""Bifrost's gateway API: models are `provider/model`, `fallbacks` are tried in order, and no document is blank.
+"""Bifrost's gateway API: models are `provider/model`, `fallbacks` are tried in order, blank documents are refused.
 
-The provider is told back, and means nothing here.
+The provider is returned and otherwise ignored.
 """
 
 from typing import Annotated, Any, ClassVar, Literal
@@ -19,9 +19,9 @@ from api.dialects.request_fields import (
 )
 from api.dialects.rows import echo_parts, rows_of
 from api.dialects.schemas import (
-    Absent,
     AtLeastOne,
     Model,
+    Omitted,
     Priority,
     Query,
     RequestSchema,
@@ -36,12 +36,12 @@ from shared.contracts import RerankRequest, RerankResult
 from shared.errors import InternalError, InvalidRequest, RerankqError
 
 _PROVIDER = "rerankq"
-"""Of a model that was named without one."""
+"""The provider of a model that was named without one."""
 _NotBlank = Annotated[str, Field(pattern=r"\S")]
 
 
 class BifrostDocument(RequestSchema):
-    """A document as an object; `id` and `meta` are yours and come back."""
+    """A document as an object; `id` and `meta` are the caller's and are returned."""
 
     text: _NotBlank
     id: str | None = None
@@ -49,7 +49,7 @@ class BifrostDocument(RequestSchema):
 
 
 class BifrostRequest(RequestSchema):
-    """What to rank."""
+    """A query and the documents to rank."""
 
     model: Model = None
     query: Query
@@ -64,21 +64,21 @@ class BifrostRequest(RequestSchema):
 
 
 class BifrostEcho(ResponseSchema):
-    """A document as it comes back."""
+    """A returned document."""
 
     text: str
-    id: str | int | Absent = None
-    meta: Any | Absent = None
+    id: str | int | Omitted = None
+    meta: Any | Omitted = None
 
 
 class BifrostRow(Row):
-    """A document's place, and the document when it is wanted."""
+    """A ranked document, with its content when requested."""
 
-    document: BifrostEcho | Absent = None
+    document: BifrostEcho | Omitted = None
 
 
 class BifrostUsage(ResponseSchema):
-    """What the request cost."""
+    """The tokens that the request used."""
 
     prompt_tokens: Tokens
     completion_tokens: int
@@ -86,7 +86,7 @@ class BifrostUsage(ResponseSchema):
 
 
 class BifrostExtra(ResponseSchema):
-    """How it was answered; `latency` is in milliseconds."""
+    """How the request was answered; `latency` is in milliseconds."""
 
     request_type: Literal["rerank"]
     provider: str
@@ -95,7 +95,7 @@ class BifrostExtra(ResponseSchema):
 
 
 class BifrostAnswer(ResponseSchema):
-    """The documents, best first."""
+    """The ranked documents, best first."""
 
     id: str
     results: list[BifrostRow]
@@ -109,17 +109,17 @@ class BifrostErrorObject(ResponseSchema):
 
     type: str
     message: str
-    param: str | Absent = None
+    param: str | Omitted = None
 
 
 class BifrostErrorExtra(ResponseSchema):
-    """What was asked."""
+    """The type of the request."""
 
     request_type: Literal["rerank"]
 
 
 class BifrostError(ResponseSchema):
-    """What went wrong; a Bifrost error is a fault of the gateway."""
+    """An error; a Bifrost error is a fault of the gateway."""
 
     is_bifrost_error: bool
     status_code: int
@@ -128,7 +128,7 @@ class BifrostError(ResponseSchema):
 
 
 class BifrostDialect(Dialect):
-    """Speaks under /bifrost."""
+    """The dialect under /bifrost."""
 
     name = "bifrost"
     paths = ("/v1/rerank", "/rerank")

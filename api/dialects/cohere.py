@@ -6,13 +6,20 @@ from pydantic import BaseModel, Field
 
 from api.dialects import examples
 from api.dialects.base import Dialect
-from api.dialects.request_fields import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
+from api.dialects.request_fields import (
+    JsonObject,
+    ObjectHandling,
+    read_documents,
+    read_query,
+    read_request,
+    without_nulls,
+)
 from api.dialects.rows import echo, rows_of
 from api.dialects.schemas import (
-    Absent,
     AtLeastOne,
     Model,
     ObjectEcho,
+    Omitted,
     Priority,
     Query,
     RankFieldNames,
@@ -32,7 +39,7 @@ _V2_TOKENS_PER_DOC = 4096
 
 
 class CohereV1Request(RequestSchema):
-    """What to rank."""
+    """A query and the documents to rank."""
 
     query: Query
     documents: Annotated[
@@ -43,12 +50,12 @@ class CohereV1Request(RequestSchema):
     rank_fields: RankFieldNames = None
     return_documents: Annotated[bool | None, Field(description="Default: false.")] = None
     max_chunks_per_doc: Annotated[
-        AtLeastOne, Field(description="A long document is scored in up to so many windows. Default: 10.")
+        AtLeastOne, Field(description="The maximum number of windows of a long document that are scored. Default: 10.")
     ] = None
 
 
 class CohereV2Request(RequestSchema):
-    """What to rank."""
+    """A query and the documents to rank."""
 
     model: Model = None
     query: Query
@@ -59,7 +66,7 @@ class CohereV2Request(RequestSchema):
 
 
 class CohereV1Meta(ResponseSchema):
-    """Of the call."""
+    """Metadata of the call."""
 
     api_version: ApiVersion
     billed_units: BilledUnits
@@ -67,20 +74,20 @@ class CohereV1Meta(ResponseSchema):
 
 
 class CohereV2Meta(ResponseSchema):
-    """Of the call."""
+    """Metadata of the call."""
 
     api_version: ApiVersion
     billed_units: BilledUnits
 
 
 class CohereV1Row(Row):
-    """A document's place, and the document when it is wanted."""
+    """A ranked document, with its content when requested."""
 
-    document: ObjectEcho | Absent = None
+    document: ObjectEcho | Omitted = None
 
 
 class CohereV1Answer(ResponseSchema):
-    """The documents, best first."""
+    """The ranked documents, best first."""
 
     id: str
     results: list[CohereV1Row]
@@ -88,7 +95,7 @@ class CohereV1Answer(ResponseSchema):
 
 
 class CohereV2Answer(ResponseSchema):
-    """The documents, best first."""
+    """The ranked documents, best first."""
 
     id: str
     results: list[Row]
@@ -96,7 +103,7 @@ class CohereV2Answer(ResponseSchema):
 
 
 class CohereError(ResponseSchema):
-    """What went wrong; `id` is the request's."""
+    """An error; `id` is the request's."""
 
     id: str
     message: str
@@ -112,7 +119,7 @@ class _CohereDialect(Dialect):
 
 
 class CohereV1Dialect(_CohereDialect):
-    """Speaks under /cohere/v1."""
+    """The dialect under /cohere/v1."""
 
     name = "cohere-v1"
     paths = ("/v1/rerank",)
@@ -128,7 +135,7 @@ class CohereV1Dialect(_CohereDialect):
         if "max_chunk_per_doc" not in body:
             body.setdefault("max_chunks_per_doc", _V1_CHUNKS)
         query = read_query(body)
-        return read_request(body, read_documents(body, Objects.WHOLE), query)
+        return read_request(body, read_documents(body, ObjectHandling.WHOLE), query)
 
     def render(self, result: RerankResult) -> dict[str, Any]:
         tokens = {"input_tokens": result.prompt_tokens, "output_tokens": 0}
@@ -140,7 +147,7 @@ class CohereV1Dialect(_CohereDialect):
 
 
 class CohereV2Dialect(_CohereDialect):
-    """Speaks under /cohere/v2."""
+    """The dialect under /cohere/v2."""
 
     name = "cohere-v2"
     paths = ("/v2/rerank",)
@@ -155,7 +162,7 @@ class CohereV2Dialect(_CohereDialect):
     def parse(self, body: JsonObject) -> RerankRequest:
         body = {"max_tokens_per_doc": _V2_TOKENS_PER_DOC} | without_nulls(body)
         query = read_query(body)
-        documents = read_documents(body, Objects.REFUSED)
+        documents = read_documents(body, ObjectHandling.REFUSED)
         if len(documents) > V2_MAX_DOCUMENTS:
             raise InvalidRequest(
                 f"documents: at most {V2_MAX_DOCUMENTS} in one request, got {len(documents)}", param="documents"

@@ -1,4 +1,4 @@
-"""DashScope's native API (Alibaba's Model Studio): the question is in `input`, how to answer it in `parameters`."""
+"""DashScope's native API (Alibaba's Model Studio): query and documents are in `input`, options in `parameters`."""
 
 from typing import Annotated, Any, ClassVar
 
@@ -36,14 +36,14 @@ _CODES = {
 
 
 class DashscopeInput(RequestSchema):
-    """What to rank."""
+    """A query and the documents to rank."""
 
     query: Query
     documents: Annotated[list[str | TextDocument], Field(min_length=1)]
 
 
 class DashscopeParameters(RequestSchema):
-    """How to answer."""
+    """The options."""
 
     top_n: TopN = None
     return_documents: Annotated[bool | None, Field(description="Default: false.")] = None
@@ -51,7 +51,7 @@ class DashscopeParameters(RequestSchema):
 
 
 class DashscopeRequest(RequestSchema):
-    """What to rank, and how to answer."""
+    """The input and the options."""
 
     model: Model = None
     input: DashscopeInput
@@ -59,7 +59,7 @@ class DashscopeRequest(RequestSchema):
 
 
 class DashscopeOutput(ResponseSchema):
-    """The documents, best first."""
+    """The ranked documents, best first."""
 
     results: list[RowWithText]
 
@@ -73,7 +73,7 @@ class DashscopeAnswer(ResponseSchema):
 
 
 class DashscopeError(ResponseSchema):
-    """What went wrong; `code` is one of DashScope's."""
+    """An error; `code` is one of DashScope's."""
 
     code: str
     message: str
@@ -81,7 +81,7 @@ class DashscopeError(ResponseSchema):
 
 
 class DashscopeDialect(Dialect):
-    """Speaks under /dashscope, and at the root to whoever sends an object as `input`."""
+    """The dialect under /dashscope, and at the root for bodies with an object as `input`."""
 
     name = "dashscope"
     paths = ("/api/v1/services/rerank/text-rerank/text-rerank",)
@@ -111,7 +111,7 @@ class DashscopeDialect(Dialect):
 
 
 def _object(body: JsonObject, name: str) -> dict[str, Any]:
-    """The fields of the object in that field, none when there is none. Raises InvalidRequest."""
+    """The fields of the object in that field; empty when it is absent. Raises InvalidRequest."""
     value = body.get(name)
     if value is None:
         return {}

@@ -6,12 +6,19 @@ from pydantic import BaseModel, Field
 
 from api.dialects import examples
 from api.dialects.base import Dialect
-from api.dialects.request_fields import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
+from api.dialects.request_fields import (
+    JsonObject,
+    ObjectHandling,
+    read_documents,
+    read_query,
+    read_request,
+    without_nulls,
+)
 from api.dialects.rows import rows_of, text_object
 from api.dialects.schemas import (
-    Absent,
     Index,
     Model,
+    Omitted,
     PromptUsage,
     Query,
     RawScore,
@@ -41,7 +48,7 @@ _REASONS = {
 
 
 class GpustackRequest(RequestSchema):
-    """What to rank."""
+    """A query and the documents to rank."""
 
     model: Model = None
     query: Query
@@ -51,15 +58,15 @@ class GpustackRequest(RequestSchema):
 
 
 class GpustackRow(ResponseSchema):
-    """A document's place, and the document unless it is not wanted."""
+    """A ranked document, with its content unless declined."""
 
-    document: TextEcho | Absent = None
+    document: TextEcho | Omitted = None
     index: Index
     relevance_score: RawScore
 
 
 class GpustackAnswer(ResponseSchema):
-    """The documents, best first."""
+    """The ranked documents, best first."""
 
     model: str
     object: Literal["list"]
@@ -68,7 +75,7 @@ class GpustackAnswer(ResponseSchema):
 
 
 class GpustackErrorObject(ResponseSchema):
-    """`code` is the status."""
+    """`code` is the HTTP status."""
 
     message: str
     code: int
@@ -76,13 +83,13 @@ class GpustackErrorObject(ResponseSchema):
 
 
 class GpustackError(ResponseSchema):
-    """What went wrong."""
+    """An error."""
 
     error: GpustackErrorObject
 
 
 class GpustackDialect(Dialect):
-    """Speaks under /gpustack."""
+    """The dialect under /gpustack."""
 
     name = "gpustack"
     paths = ("/v1/rerank",)
@@ -98,7 +105,7 @@ class GpustackDialect(Dialect):
     def parse(self, body: JsonObject) -> RerankRequest:
         body = {"raw_scores": True} | without_nulls(body)
         query = read_query(body)
-        return read_request(body, read_documents(body, Objects.REFUSED), query)
+        return read_request(body, read_documents(body, ObjectHandling.REFUSED), query)
 
     def render(self, result: RerankResult) -> dict[str, Any]:
         tokens = result.prompt_tokens

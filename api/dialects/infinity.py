@@ -1,4 +1,4 @@
-"""Infinity's schema: documents are strings, and come back as strings. Nebul speaks it field for field.
+"""Infinity's schema: documents are strings, and are returned as strings. Nebul uses the same schema.
 
 What Infinity says of its validation is FastAPI's list, and a model it does not know is a wrong request to it. Nebul's
 errors are not documented: there they read like the root's.
@@ -10,12 +10,19 @@ from pydantic import BaseModel, Field, RootModel
 
 from api.dialects import examples
 from api.dialects.base import Dialect
-from api.dialects.request_fields import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
+from api.dialects.request_fields import (
+    JsonObject,
+    ObjectHandling,
+    read_documents,
+    read_query,
+    read_request,
+    without_nulls,
+)
 from api.dialects.rows import rows_of, text_of
 from api.dialects.schemas import (
-    Absent,
     DetailError,
     Model,
+    Omitted,
     PromptUsage,
     Query,
     RequestSchema,
@@ -38,7 +45,7 @@ from shared.errors import (
 
 
 class InfinityRequest(RequestSchema):
-    """What to rank."""
+    """A query and the documents to rank."""
 
     model: Model = None
     query: Query
@@ -49,13 +56,13 @@ class InfinityRequest(RequestSchema):
 
 
 class InfinityRow(Row):
-    """A document's place, and the document when it is wanted."""
+    """A ranked document, with its content when requested."""
 
-    document: str | Absent = None
+    document: str | Omitted = None
 
 
 class InfinityAnswer(ResponseSchema):
-    """The documents, best first."""
+    """The ranked documents, best first."""
 
     object: Literal["rerank"]
     results: list[InfinityRow]
@@ -66,7 +73,7 @@ class InfinityAnswer(ResponseSchema):
 
 
 class InfinityErrorObject(ResponseSchema):
-    """`code` is the status."""
+    """`code` is the HTTP status."""
 
     message: str
     type: None
@@ -75,13 +82,13 @@ class InfinityErrorObject(ResponseSchema):
 
 
 class InfinityFault(ResponseSchema):
-    """What went wrong."""
+    """An error."""
 
     error: InfinityErrorObject
 
 
 class InfinityInvalidField(ResponseSchema):
-    """What is wrong with the body, and where."""
+    """One validation error and its location."""
 
     type: str
     loc: list[str | int]
@@ -89,17 +96,17 @@ class InfinityInvalidField(ResponseSchema):
 
 
 class InfinityInvalid(ResponseSchema):
-    """What is wrong with the body."""
+    """The validation errors of the body."""
 
     detail: list[InfinityInvalidField]
 
 
 class InfinityError(RootModel[InfinityFault | InfinityInvalid | DetailError]):
-    """What went wrong."""
+    """An error."""
 
 
 class InfinityDialect(Dialect):
-    """Speaks under /infinity."""
+    """The dialect under /infinity."""
 
     name = "infinity"
     paths: ClassVar[tuple[str, ...]] = ("/rerank", "/v1/rerank")
@@ -115,7 +122,7 @@ class InfinityDialect(Dialect):
     def parse(self, body: JsonObject) -> RerankRequest:
         body = {"return_documents": False} | without_nulls(body)
         query = read_query(body)
-        return read_request(body, read_documents(body, Objects.REFUSED), query)
+        return read_request(body, read_documents(body, ObjectHandling.REFUSED), query)
 
     def render(self, result: RerankResult) -> dict[str, Any]:
         tokens = result.prompt_tokens
@@ -150,7 +157,7 @@ class InfinityDialect(Dialect):
 
 
 class NebulDialect(InfinityDialect):
-    """Speaks under /nebul."""
+    """The dialect under /nebul."""
 
     name = "nebul"
     paths = ("/v1/rerank", "/rerank")

@@ -1,4 +1,4 @@
-"""Jina's API, as LangChain's, LlamaIndex's and Haystack's Jina clients speak it."""
+"""Jina's API, as the Jina clients of LangChain, LlamaIndex and Haystack use it."""
 
 from typing import Annotated, Any, ClassVar
 
@@ -25,7 +25,7 @@ from shared.errors import InvalidRequest, RerankqError
 
 
 class JinaRequest(RequestSchema):
-    """What to rank."""
+    """A query and the documents to rank."""
 
     model: Model = None
     query: Query
@@ -35,7 +35,7 @@ class JinaRequest(RequestSchema):
 
 
 class JinaAnswer(ResponseSchema):
-    """The documents, best first."""
+    """The ranked documents, best first."""
 
     model: str
     usage: TotalUsage
@@ -43,7 +43,7 @@ class JinaAnswer(ResponseSchema):
 
 
 class JinaDialect(Dialect):
-    """Speaks under /jina."""
+    """The dialect under /jina."""
 
     name = "jina"
     paths = ("/v1/rerank",)

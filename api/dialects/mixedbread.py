@@ -1,4 +1,4 @@
-"""Mixedbread's API: documents are `input`, rows are in `data`, and what was asked for is told back.
+"""Mixedbread's API: documents are `input`, rows are in `data`, and the options are returned.
 
 `rewrite_query` is ignored. Mixedbread's errors are not documented: here they read like the root's.
 """
@@ -9,12 +9,19 @@ from pydantic import BaseModel, Field
 
 from api.dialects import examples
 from api.dialects.base import Dialect
-from api.dialects.request_fields import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
+from api.dialects.request_fields import (
+    JsonObject,
+    ObjectHandling,
+    read_documents,
+    read_query,
+    read_request,
+    without_nulls,
+)
 from api.dialects.rows import as_sent, rows_of
 from api.dialects.schemas import (
-    Absent,
     Index,
     Model,
+    Omitted,
     Query,
     RankFieldNames,
     RequestSchema,
@@ -32,7 +39,7 @@ _INPUT_REQUIRED = "input is required for rerank"
 
 
 class MixedbreadRequest(RequestSchema):
-    """What to rank."""
+    """A query and the documents to rank."""
 
     model: Model = None
     query: Query
@@ -46,16 +53,16 @@ class MixedbreadRequest(RequestSchema):
 
 
 class MixedbreadRow(ResponseSchema):
-    """A document's place, and the document when it is wanted."""
+    """A ranked document, with its content when requested."""
 
     index: Index
     score: Score
-    input: str | dict[str, Any] | Absent = None
+    input: str | dict[str, Any] | Omitted = None
     object: Literal["rank_result"]
 
 
 class MixedbreadUsage(ResponseSchema):
-    """What the request cost."""
+    """The tokens that the request used."""
 
     prompt_tokens: Tokens
     total_tokens: Tokens
@@ -63,7 +70,7 @@ class MixedbreadUsage(ResponseSchema):
 
 
 class MixedbreadAnswer(ResponseSchema):
-    """The documents, best first; `top_k` is how many there are."""
+    """The documents, best first; `top_k` is their number."""
 
     usage: MixedbreadUsage
     model: str
@@ -74,7 +81,7 @@ class MixedbreadAnswer(ResponseSchema):
 
 
 class MixedbreadDialect(Dialect):
-    """Speaks under /mixedbread, and at the root to whoever sends a list as `input`."""
+    """The dialect under /mixedbread, and at the root for bodies with a list as `input`."""
 
     name = "mixedbread"
     paths = ("/v1/reranking",)
@@ -90,7 +97,7 @@ class MixedbreadDialect(Dialect):
     def parse(self, body: JsonObject) -> RerankRequest:
         body = {"return_documents": False} | without_nulls(body)
         query = read_query(body)
-        documents = read_documents(body, Objects.WHOLE, field="input", required=_INPUT_REQUIRED)
+        documents = read_documents(body, ObjectHandling.WHOLE, field="input", required=_INPUT_REQUIRED)
         return read_request(body, documents, query, own_names={"return_documents": "return_input"})
 
     def render(self, result: RerankResult) -> dict[str, Any]:

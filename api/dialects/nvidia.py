@@ -27,13 +27,13 @@ _NO_PASSAGES = "passages are required for ranking"
 
 
 class NvidiaQuery(RequestSchema):
-    """What to rank by."""
+    """The query."""
 
     text: Query
 
 
 class NvidiaRequest(RequestSchema):
-    """What to rank."""
+    """A query and the documents to rank."""
 
     model: Model = None
     query: NvidiaQuery
@@ -42,7 +42,7 @@ class NvidiaRequest(RequestSchema):
 
 
 class NvidiaRanking(ResponseSchema):
-    """A passage's place."""
+    """A ranked passage."""
 
     index: Index
     logit: RawScore
@@ -55,7 +55,7 @@ class NvidiaAnswer(ResponseSchema):
 
 
 class NvidiaError(ResponseSchema):
-    """What went wrong."""
+    """An error."""
 
     object: Literal["error"]
     message: str
@@ -64,11 +64,11 @@ class NvidiaError(ResponseSchema):
 
 
 class NvidiaDialect(Dialect):
-    """Speaks under /nvidia, and at the root to whoever sends passages."""
+    """The dialect under /nvidia, and at the root for bodies with passages."""
 
     name = "nvidia"
     paths = ("/v1/ranking",)
-    # The second one is where the models are that NVIDIA hosts; the body names the model, too.
+    # The second one is the path of models that NVIDIA hosts; the body names the model as well.
     aliases = ("/ranking", "/v1/retrieval/{model:path}/reranking")
     request_model = NvidiaRequest
     answer_models: ClassVar[tuple[type[BaseModel], ...]] = (NvidiaAnswer,)

@@ -1,4 +1,4 @@
-"""Pinecone's inference API: documents are objects that come back whole, and the key comes as `Api-Key`."""
+"""Pinecone's inference API: documents are objects that are returned whole, and the API key is sent as `Api-Key`."""
 
 from typing import Annotated, Any, ClassVar
 
@@ -6,14 +6,21 @@ from pydantic import BaseModel, Field
 
 from api.dialects import examples
 from api.dialects.base import Dialect
-from api.dialects.request_fields import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
+from api.dialects.request_fields import (
+    JsonObject,
+    ObjectHandling,
+    read_documents,
+    read_query,
+    read_request,
+    without_nulls,
+)
 from api.dialects.rows import echo, rows_of
 from api.dialects.schemas import (
-    Absent,
     Ignored,
     Index,
     Model,
     ObjectEcho,
+    Omitted,
     Query,
     RankFieldNames,
     RequestSchema,
@@ -40,7 +47,7 @@ _CODES = {
 
 
 class PineconeRequest(RequestSchema):
-    """What to rank."""
+    """A query and the documents to rank."""
 
     model: Model = None
     query: Query
@@ -52,21 +59,21 @@ class PineconeRequest(RequestSchema):
 
 
 class PineconeRow(ResponseSchema):
-    """A document's place, and the document unless it is not wanted."""
+    """A ranked document, with its content unless declined."""
 
     index: Index
     score: Score
-    document: ObjectEcho | Absent = None
+    document: ObjectEcho | Omitted = None
 
 
 class PineconeUsage(ResponseSchema):
-    """What the request cost."""
+    """The tokens that the request used."""
 
     rerank_units: int
 
 
 class PineconeAnswer(ResponseSchema):
-    """The documents, best first."""
+    """The ranked documents, best first."""
 
     model: str
     data: list[PineconeRow]
@@ -74,21 +81,21 @@ class PineconeAnswer(ResponseSchema):
 
 
 class PineconeErrorObject(ResponseSchema):
-    """One of gRPC's codes, and a sentence."""
+    """A gRPC code, and a sentence."""
 
     code: str
     message: str
 
 
 class PineconeError(ResponseSchema):
-    """What went wrong."""
+    """An error."""
 
     error: PineconeErrorObject
     status: int
 
 
 class PineconeDialect(Dialect):
-    """Speaks under /pinecone."""
+    """The dialect under /pinecone."""
 
     name = "pinecone"
     paths = ("/rerank",)
@@ -108,7 +115,7 @@ class PineconeDialect(Dialect):
     def parse(self, body: JsonObject) -> RerankRequest:
         body = without_nulls(body)
         query = read_query(body)
-        return read_request(body, read_documents(body, Objects.WHOLE), query)
+        return read_request(body, read_documents(body, ObjectHandling.WHOLE), query)
 
     def render(self, result: RerankResult) -> dict[str, Any]:
         return {"model": result.model, "data": rows_of(result, echo, score="score"), "usage": {"rerank_units": 1}}

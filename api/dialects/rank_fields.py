@@ -1,8 +1,7 @@
-"""Objects as documents: which of an object's fields are scored, and how they become one text.
+"""Renders the selected fields of object documents to the text that is scored.
 
-The text is YAML, as Cohere renders it: block style, one field after the other in the order of `rank_fields`. A field
-that is absent or null is skipped. `text` alone is no YAML but the text. A document that is a string has no fields and
-is scored as it is.
+The text is YAML, as in Cohere's API: block style, the fields in the order of `rank_fields`, absent and null fields
+skipped. `text` alone is rendered as plain text. String documents have no fields and are scored as they are.
 """
 
 import json
@@ -15,7 +14,7 @@ import yaml
 
 from shared.errors import InvalidRequest
 
-# The one in C is ten times as fast; it is missing where PyYAML was built without libyaml.
+# The dumper in C is ten times as fast; PyYAML built without libyaml lacks it.
 _Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _NO_WRAPPING = 2**31 - 1
 _BEYOND_16_BITS = re.compile("[\U00010000-\U0010ffff]")
@@ -25,7 +24,7 @@ _PRIVATE_USE = range(0xE000, 0xF900)
 
 @dataclass(frozen=True, slots=True)
 class RankFields:
-    """The fields to score, each with its place."""
+    """The fields to score, with their order."""
 
     places: Mapping[str, int]
 
@@ -48,17 +47,20 @@ class RankFields:
         return cls({name: place for place, name in enumerate(dict.fromkeys(names))}) if objects else None
 
     def render(self, param: str, document: Mapping[str, Any]) -> str:
-        """The text to score of one object. Raises InvalidRequest, naming `param`, when it has none of the fields."""
-        # Neither many rank_fields nor many fields make this slow: no text is looked for in a list.
+        """The text of an object that is scored.
+
+        Raises InvalidRequest, naming `param`, when it has none of the fields.
+        """
+        # Fast for many rank_fields and many fields: no list is searched.
         found = [name for name, value in document.items() if value is not None and name in self.places]
         picked = {name: document[name] for name in sorted(found, key=self.places.__getitem__)}
         if not picked:
             raise InvalidRequest(f"{param} has none of the rank_fields", param=param)
         if self.places == _TEXT_ALONE and isinstance(picked["text"], str):
-            # What is the default may as well be said.
+            # The default, given explicitly.
             return str(picked["text"])
         text = _dump(picked)
-        # What libyaml cannot print, it escapes: letters beyond 16 bits above all. Such text is dumped with stand-ins.
+        # libyaml escapes letters beyond 16 bits. They are dumped as private-use letters instead, and replaced back.
         return _dump_with_stand_ins(picked) if "\\U" in text else text
 
 
@@ -70,7 +72,7 @@ def _dump(fields: Mapping[str, Any]) -> str:
 
 
 def _dump_with_stand_ins(fields: Mapping[str, Any]) -> str:
-    """Each letter beyond 16 bits is dumped as a private one that the fields do not have, and put back afterwards."""
+    """Dump each letter beyond 16 bits as an unused private-use letter, and replace it back in the result."""
     source = json.dumps(fields, ensure_ascii=False)
     letters = sorted(set(_BEYOND_16_BITS.findall(source)))
     free = (code for code in _PRIVATE_USE if chr(code) not in source)

@@ -1,4 +1,4 @@
-"""Who speaks where: every family of dialects under its own prefix, and one of them at the root as well."""
+"""Maps paths to dialects: every family under its own prefix, and one of them at the root as well."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from api.dialects.weaviate import WeaviateDialect
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """The dialects of one system; `name` is their prefix, and the first of them words the errors of other paths.
+    """The dialects of one system; `name` is their prefix, and the first one renders the errors of other paths.
 
     `about` is for whoever comes with a client of that system. `models`, `health` and `info` are paths where its clients
     look for what is served, and for a sign of life.
@@ -37,7 +37,7 @@ class Family:
     info: tuple[str, ...] = ()
 
     def dialect_at(self, path: str) -> Dialect:
-        """Who words the errors of a path, given without the prefix."""
+        """The dialect that renders the errors of a path, given without the prefix."""
         for dialect in self.dialects:
             if path in (*dialect.paths, *dialect.aliases):
                 return dialect
@@ -140,7 +140,7 @@ def dialect_by_name(name: str) -> Dialect:
 
 
 def dialect_for_path(path: str, root: Family = SUPERSET) -> Dialect:
-    """Who words the errors of a path: a dialect of the family whose prefix it has, of the root's otherwise."""
+    """The dialect that renders the errors of a path: from the family with its prefix, otherwise from the root's."""
     prefix, slash, rest = path.lstrip("/").partition("/")
     if prefix in _BY_PREFIX:
         return _BY_PREFIX[prefix].dialect_at(slash + rest)
@@ -148,7 +148,7 @@ def dialect_for_path(path: str, root: Family = SUPERSET) -> Dialect:
 
 
 def mounted_families(root: Family = SUPERSET) -> Iterator[tuple[str, Family]]:
-    """Each prefix with who speaks there; the root's is empty, and comes first."""
+    """Each prefix with its family; the root's prefix is empty and comes first."""
     yield "", root
     for each in FAMILIES:
         yield f"/{each.name}", each

@@ -1,6 +1,6 @@
-"""The reading of a body that all dialects share.
+"""Parses the request fields that all dialects share.
 
-The rules that real clients force on every dialect: an explicit null is an absent field, an unknown field is ignored,
+Real clients require these rules for every dialect: an explicit null is an absent field, an unknown field is ignored,
 `"true"` is a bool and `"3"` a number, and the model is optional.
 """
 
@@ -24,10 +24,10 @@ AT_LEAST_ONE = "{} must be at least 1"
 JsonObject = Mapping[str, Any]
 
 
-class Objects(Enum):
-    """What becomes of a document that is an object: refused; its `text`, `id` and `meta` taken; or it comes back whole.
+class ObjectHandling(Enum):
+    """How object documents are handled: refused; only `text`, `id` and `meta` used; or returned whole.
 
-    Where they are taken, `rank_fields` may pick other fields to score; the object then comes back whole, too.
+    In the second case `rank_fields` may select other fields to score; the object is then returned whole, too.
     """
 
     REFUSED = "refused"
@@ -36,14 +36,14 @@ class Objects(Enum):
 
 
 def _no_bool(value: Any) -> Any:
-    """Pydantic would take true for 1."""
+    """Refuse bools, which Pydantic would accept as 0 or 1."""
     if isinstance(value, bool):
         raise PydanticCustomError("number", "input should be a number, not a bool")
     return value
 
 
 def _named(value: Any) -> Any:
-    """Forms that were left empty send an empty name."""
+    """Treat an empty name, as sent by empty form fields, as absent."""
     return None if isinstance(value, str) and not value.strip() else value
 
 
@@ -51,7 +51,7 @@ Number = Annotated[int, BeforeValidator(_no_bool)]
 
 
 class CommonFields(BaseModel):
-    """The fields, other than the query and the documents, that every dialect takes; see RerankRequest."""
+    """The fields, except query and documents, that every dialect accepts; see RerankRequest."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -74,7 +74,7 @@ def without_nulls(body: JsonObject) -> dict[str, Any]:
 
 
 def read_query(body: JsonObject) -> str:
-    """The query. Raises InvalidRequest when it is absent, blank or no string."""
+    """The query. Raises InvalidRequest when it is absent, blank or not a string."""
     query = body.get("query")
     if query is None or (isinstance(query, str) and not query.strip()):
         raise InvalidRequest(QUERY_REQUIRED, param="query")
@@ -85,21 +85,21 @@ def read_query(body: JsonObject) -> str:
 
 def read_documents(
     body: JsonObject,
-    objects: Objects = Objects.TAKEN,
+    objects: ObjectHandling = ObjectHandling.TAKEN,
     *,
     field: str = "documents",
     required: str = DOCUMENTS_REQUIRED,
 ) -> list[Document]:
-    """The documents in `field`, strings or objects. Raises InvalidRequest, saying `required` when there is none.
+    """The documents in `field`, strings or objects. Raises InvalidRequest; without documents its message is `required`.
 
-    An object has `text`, or fields that the body's `rank_fields` picks.
+    An object has `text`, or fields that the body's `rank_fields` selects.
     """
     documents = body.get(field)
     if documents is None or documents == []:
         raise InvalidRequest(required, param=field)
     if not isinstance(documents, list):
         raise InvalidRequest(f"{field} must be a list", param=field)
-    rank_fields = None if objects is Objects.REFUSED else RankFields.read(body, documents)
+    rank_fields = None if objects is ObjectHandling.REFUSED else RankFields.read(body, documents)
     return [
         Document.plain(document)
         if isinstance(document, str)
@@ -108,17 +108,19 @@ def read_documents(
     ]
 
 
-def _read_object(document: Any, index: int, objects: Objects, rank_fields: RankFields | None, field: str) -> Document:
+def _read_object(
+    document: Any, index: int, objects: ObjectHandling, rank_fields: RankFields | None, field: str
+) -> Document:
     param = f"{field}[{index}]"
-    if objects is Objects.REFUSED or not isinstance(document, dict):
-        allowed = "a string" if objects is Objects.REFUSED else "a string or an object with text"
+    if objects is ObjectHandling.REFUSED or not isinstance(document, dict):
+        allowed = "a string" if objects is ObjectHandling.REFUSED else "a string or an object with text"
         raise InvalidRequest(f"{param} must be {allowed}", param=param)
     own = {name: document[name] for name in ("id", "meta") if name in document}
     if rank_fields is not None:
         own |= {"text": rank_fields.render(param, document), "fields": document}
     elif document.get("text") is None:
         raise InvalidRequest(TEXT_REQUIRED.format(index), param=f"{param}.text")
-    elif objects is Objects.WHOLE:
+    elif objects is ObjectHandling.WHOLE:
         own = {"text": document["text"], "fields": document}
     else:
         own["text"] = document["text"]
@@ -151,7 +153,7 @@ def read_request(
 
 
 def invalid(error: ValidationError, within: str = "", own_names: JsonObject = MappingProxyType({})) -> InvalidRequest:
-    """The first thing wrong, in one sentence that names the field."""
+    """The first validation error as one sentence that names the field."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     # A union reports each of its members ("id.str", "id.int"): the field is the first part.
     name = str(first["loc"][0])

@@ -1,4 +1,4 @@
-"""The superset as it is spoken at the root: where the body is another system's own, so is the answer."""
+"""The dialect at the root: the superset, or another dialect when the body is specific to it."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -26,7 +26,7 @@ _OTHER_ALIASES = {path for dialect in _OTHERS for path in dialect.aliases}.diffe
 
 
 class RootDialect(SupersetDialect):
-    """The superset, and who else may be meant by a body."""
+    """The superset, and the selection of other dialects by the body."""
 
     paths = (*SupersetDialect.paths, *_OTHER_PATHS)
     aliases = (*SupersetDialect.aliases, *sorted(_OTHER_ALIASES))
@@ -42,8 +42,8 @@ class RootDialect(SupersetDialect):
         return sorted((self, *_OTHERS), key=is_elsewhere)
 
     def dialect_for_body(self, body: JsonObject) -> Dialect:
-        # Fields that the superset does not know are ignored: what it can read, it answers. But for Voyage's own field,
-        # for its clients want an `object` that Infinity's refuse.
+        # A body that the superset can parse gets the superset's answer. Voyage's own field is an exception: its clients
+        # require an `object` that Infinity's clients refuse.
         if body.get("documents") is not None and body.get("query") is not None:
             return self if body.get("truncation") is None else _VOYAGE
         if body.get("texts") is not None:

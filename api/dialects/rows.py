@@ -1,4 +1,4 @@
-"""What nearly every answer is made of: a row for each document, with its place, its score and perhaps the document."""
+"""Renders the rows that most answers contain: position, score, and optionally the document."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ def rows_of(
     score: str = "relevance_score",
     name: str = "document",
 ) -> list[dict[str, Any]]:
-    """The rows, best first. `document` says how a document comes back, None that it never does; `name` is its field."""
+    """The rows, best first. `document` renders a document, None omits it; `name` is the field of the score."""
     rows: list[dict[str, Any]] = [{"index": row.index, score: row.score} for row in result.rows]
     if document is not None and result.return_documents:
         for rendered, row in zip(rows, result.rows, strict=True):
@@ -22,22 +22,22 @@ def rows_of(
 
 
 def text_of(row: RankedRow) -> str:
-    """The text alone."""
+    """The text of the document."""
     return row.document.text
 
 
 def text_object(row: RankedRow) -> dict[str, Any]:
-    """An object with the text, whatever was sent."""
+    """An object with the text, for strings and objects."""
     return {"text": row.document.text}
 
 
 def echo(row: RankedRow) -> dict[str, Any]:
-    """What the caller gave: an object as it came, otherwise never a null, which some clients reject."""
+    """The caller's object unchanged, otherwise an object without nulls, which some clients reject."""
     return echo_parts(row) if row.document.fields is None else row.document.fields
 
 
 def echo_parts(row: RankedRow) -> dict[str, Any]:
-    """The text, and the caller's own `id` and `meta` where there are any."""
+    """The text, with the caller's `id` and `meta` if present."""
     document = row.document
     echoed: dict[str, Any] = {"text": document.text}
     if document.id is not None:
@@ -48,5 +48,5 @@ def echo_parts(row: RankedRow) -> dict[str, Any]:
 
 
 def as_sent(row: RankedRow) -> Any:
-    """An object as it came, and a string as a string."""
+    """The document as it was sent, an object or a string."""
     return row.document.text if row.document.fields is None else row.document.fields

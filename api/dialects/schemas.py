@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of fields and bodies that several dialects have. Validates nothing at run time."""
+"""Schemas of fields and bodies that several dialects share, for the OpenAPI document. Not used for validation."""
 
 from typing import Annotated, Any
 
@@ -7,8 +7,8 @@ from pydantic.json_schema import SkipJsonSchema
 
 from shared.contracts import MAX_PRIORITY
 
-Absent = SkipJsonSchema[None]
-"""`X | Absent = None`: the field is an X, or it is not there; it is never null."""
+Omitted = SkipJsonSchema[None]
+"""`X | Omitted = None`: the field is an X or missing, never null."""
 
 
 def _without_null_defaults(schema: dict[str, Any]) -> None:
@@ -18,13 +18,13 @@ def _without_null_defaults(schema: dict[str, Any]) -> None:
 
 
 class RequestSchema(BaseModel):
-    """A request's body. Fields that are not named are ignored."""
+    """A request's body. Other fields are ignored."""
 
     model_config = ConfigDict(json_schema_extra=_without_null_defaults)
 
 
 class ResponseSchema(BaseModel):
-    """An answer's body, exactly: no field but those named."""
+    """An answer's body, with exactly these fields."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra=_without_null_defaults)
 
@@ -33,11 +33,13 @@ Query = Annotated[str, Field(pattern=r"\S", description="Not blank.")]
 Texts = Annotated[list[str], Field(min_length=1, description="Strings.")]
 Model = Annotated[
     Annotated[str, Field(min_length=1)] | None,
-    Field(description="A name or alias of `GET /v1/models`. Default: the first one there."),
+    Field(description="A name or alias from `GET /v1/models`. Default: the first one."),
 ]
-TopN = Annotated[Annotated[int, Field(ge=1)] | None, Field(description="So many of the best. Default: all.")]
+TopN = Annotated[
+    Annotated[int, Field(ge=1)] | None, Field(description="Return only this many documents. Default: all.")
+]
 Priority = Annotated[
-    Annotated[int, Field(ge=0, le=MAX_PRIORITY)] | None, Field(description="0 is the most urgent, and the default.")
+    Annotated[int, Field(ge=0, le=MAX_PRIORITY)] | None, Field(description="0 is the most urgent and the default.")
 ]
 RankFieldNames = Annotated[
     list[Annotated[str, Field(min_length=1)]] | None,
@@ -46,11 +48,11 @@ RankFieldNames = Annotated[
 Instruction = Annotated[
     Annotated[str, Field(min_length=1)] | None, Field(description="For models with a score template; 400 for others.")
 ]
-Ignored = Annotated[Any, Field(description="Ignored: what is too long is cut at its end.")]
+Ignored = Annotated[Any, Field(description="Ignored: too long texts are truncated at their end.")]
 AtLeastOne = Annotated[int, Field(ge=1)] | None
-Index = Annotated[int, Field(ge=0, description="The document's place in the request.")]
+Index = Annotated[int, Field(ge=0, description="The document's position in the request.")]
 Score = Annotated[float, Field(description="0..1 for a cross-encoder, the cosine for a bi-encoder.")]
-RawScore = Annotated[float, Field(description="The model's own: a cross-encoder's logit, a bi-encoder's cosine.")]
+RawScore = Annotated[float, Field(description="The model's own score: a cross-encoder's logit, a bi-encoder's cosine.")]
 Tokens = Annotated[int, Field(ge=0, description="Tokens that went into the model.")]
 
 
@@ -61,44 +63,44 @@ class TextDocument(RequestSchema):
 
 
 class TextEcho(ResponseSchema):
-    """A document as it comes back."""
+    """A returned document."""
 
     text: str
 
 
 class ObjectEcho(BaseModel):
-    """A document as it comes back: the object that was sent, or `text` where a string was."""
+    """A returned document: the object that was sent, or `text` for a string."""
 
     model_config = ConfigDict(extra="allow")
 
 
 class Row(ResponseSchema):
-    """A document's place: rows are sorted, best first."""
+    """A ranked document; rows are sorted best first."""
 
     index: Index
     relevance_score: Score
 
 
 class RowWithText(Row):
-    """A document's place, and the document when it is wanted."""
+    """A ranked document, with its content when requested."""
 
-    document: TextEcho | Absent = None
+    document: TextEcho | Omitted = None
 
 
 class PromptUsage(ResponseSchema):
-    """What the request cost."""
+    """The tokens that the request used."""
 
     prompt_tokens: Tokens
     total_tokens: Tokens
 
 
 class TotalUsage(ResponseSchema):
-    """What the request cost."""
+    """The tokens that the request used."""
 
     total_tokens: Tokens
 
 
 class DetailError(ResponseSchema):
-    """What went wrong."""
+    """An error."""
 
     detail: str

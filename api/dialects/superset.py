@@ -1,7 +1,7 @@
-"""The root's dialect: one answer that Jina's, Cohere's, vLLM's, GPUStack's, Bifrost's and Voyage's clients all read.
+"""The superset: one answer that clients of Jina, Cohere, vLLM, GPUStack, Bifrost and Voyage can read.
 
-Takes documents as strings, as objects with `text`, `id` and `meta`, or as objects among whose fields `rank_fields`
-picks; echoes them as objects. `root.py` adds whose bodies are answered in another way.
+Accepts documents as strings, as objects with `text`, `id` and `meta`, or as objects of which `rank_fields` selects
+fields; echoes them as objects. `root.py` adds whose bodies are answered in another way.
 """
 
 from typing import Annotated, Any, ClassVar, Literal
@@ -20,11 +20,11 @@ from api.dialects.request_fields import (
 )
 from api.dialects.rows import echo
 from api.dialects.schemas import (
-    Absent,
     AtLeastOne,
     Instruction,
     Model,
     ObjectEcho,
+    Omitted,
     Priority,
     Query,
     RankFieldNames,
@@ -43,7 +43,7 @@ MAX_FALLBACKS = 16
 
 
 def _names(value: Any) -> Any:
-    """Gateways write a model as `provider/model`, or as an object with both."""
+    """Accept models as gateways send them: `provider/model`, or an object with both."""
     if not isinstance(value, list):
         return value
     return [
@@ -62,18 +62,18 @@ class RoutedFields(CommonFields):
 
 
 class SupersetDocument(TextDocument):
-    """A document as an object; `id` and `meta` are yours and come back."""
+    """A document as an object; `id` and `meta` are the caller's and are returned."""
 
     id: str | int | None = None
     meta: Any = None
 
 
 class SupersetRequest(RequestSchema):
-    """What to rank. `"true"` is taken for a bool, `"3"` for a number, and null for an absent field."""
+    """A query and the documents to rank. `"true"` is read as a bool, `"3"` as a number, and null as an absent field."""
 
     query: Query
     documents: Annotated[list[str | SupersetDocument | dict[str, Any]], Field(min_length=1)]
-    """Strings, objects with a text, or, with `rank_fields`, any objects."""
+    """Strings, objects with a `text`, or any objects with `rank_fields`."""
     model: Model = None
     top_n: TopN = None
     return_documents: Annotated[bool | None, Field(description="Default: true.")] = None
@@ -94,56 +94,56 @@ class SupersetRequest(RequestSchema):
 
 
 class Window(ResponseSchema):
-    """The characters of the document's text that scored best."""
+    """The character range of the document's text that scored best."""
 
     start: int
     end: int
 
 
 class SupersetRow(Row):
-    """A document's place; `error` says why it could not be scored, and leaves it last."""
+    """A ranked document. `error` tells why it could not be scored; it then sorts last."""
 
-    truncated: Annotated[bool, Field(description="Something of it was never read.")] | Absent = None
-    window: Window | Absent = None
-    error: str | Absent = None
+    truncated: Annotated[bool, Field(description="Something of it was never read.")] | Omitted = None
+    window: Window | Omitted = None
+    error: str | Omitted = None
 
 
 class SupersetResult(SupersetRow):
-    """A document's place, and the document when it is wanted."""
+    """A ranked document, with its content when requested."""
 
-    document: ObjectEcho | Absent = None
+    document: ObjectEcho | Omitted = None
 
 
 class SupersetUsage(ResponseSchema):
-    """What the request cost; `cached_pairs` were known before, and cost nothing."""
+    """The tokens that the request used; `cached_pairs` were answered from the cache."""
 
     prompt_tokens: Tokens
     completion_tokens: int
     total_tokens: Tokens
-    cached_pairs: int | Absent = None
+    cached_pairs: int | Omitted = None
 
 
 class ApiVersion(ResponseSchema):
-    """As Cohere tells it."""
+    """As in Cohere's API."""
 
     version: str
 
 
 class BilledUnits(ResponseSchema):
-    """As Cohere tells it."""
+    """As in Cohere's API."""
 
     search_units: int
 
 
 class MetaTokens(ResponseSchema):
-    """As Cohere tells it."""
+    """As in Cohere's API."""
 
     input_tokens: Tokens
     output_tokens: int
 
 
 class Meta(ResponseSchema):
-    """As Cohere tells it."""
+    """As in Cohere's API."""
 
     api_version: ApiVersion
     billed_units: BilledUnits
@@ -164,7 +164,7 @@ class SupersetAnswer(ResponseSchema):
 
 
 class ErrorObject(ResponseSchema):
-    """`type` is stable, `param` names the field, `code` is the status."""
+    """`type` is stable, `param` names the field, `code` is the HTTP status."""
 
     message: str
     type: str
@@ -173,7 +173,7 @@ class ErrorObject(ResponseSchema):
 
 
 class SupersetError(ResponseSchema):
-    """What went wrong, thrice, for every client finds it elsewhere."""
+    """An error, in three places, because clients read different ones."""
 
     error: ErrorObject
     message: str
@@ -181,7 +181,7 @@ class SupersetError(ResponseSchema):
 
 
 class SupersetDialect(Dialect):
-    """Speaks at the root, unless the operator has chosen another one for it."""
+    """The dialect at the root, unless the operator selects another one."""
 
     name = "superset"
     paths: ClassVar[tuple[str, ...]] = ("/v1/rerank", "/rerank", "/v2/rerank")
@@ -233,7 +233,7 @@ class SupersetDialect(Dialect):
 
 
 def _all_fields(body: dict[str, Any]) -> dict[str, Any]:
-    """The body with all fields as `rank_fields`, as Together has it, where its documents are objects without a text."""
+    """The body with all fields as `rank_fields` if its documents are objects without a text, as in Together's API."""
     documents = body.get("documents")
     if body.get("rank_fields", []) != [] or not isinstance(documents, list) or not documents:
         return body

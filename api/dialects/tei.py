@@ -9,9 +9,16 @@ from pydantic import BaseModel, Field, RootModel
 
 from api.dialects import examples
 from api.dialects.base import Dialect
-from api.dialects.request_fields import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
+from api.dialects.request_fields import (
+    JsonObject,
+    ObjectHandling,
+    read_documents,
+    read_query,
+    read_request,
+    without_nulls,
+)
 from api.dialects.rows import rows_of, text_of
-from api.dialects.schemas import Absent, Ignored, Index, Query, RequestSchema, ResponseSchema, Score, Texts
+from api.dialects.schemas import Ignored, Index, Omitted, Query, RequestSchema, ResponseSchema, Score, Texts
 from api.http.error_responses import status_of
 from shared.contracts import RerankRequest, RerankResult
 from shared.errors import InternalError, InvalidRequest, Overloaded, RerankqError, ScoringFailed, ServiceError
@@ -19,15 +26,15 @@ from shared.models import ModelSpec
 
 _NO_TEXTS = "`texts` cannot be empty"
 _MAX_INPUT_LENGTH = 512
-"""What TEI's clients suppose where nothing is said."""
+"""What TEI's clients assume when the value is absent."""
 _MAX_CONCURRENT_REQUESTS = 512
-"""TEI's own default. Here whoever comes is queued."""
+"""TEI's default. Requests are queued here, so the value is not a limit."""
 
 ErrorType = Literal["Unhealthy", "Backend", "Overloaded", "Validation", "Tokenizer", "Empty"]
 
 
 class TeiRequest(RequestSchema):
-    """What to rank."""
+    """A query and the documents to rank."""
 
     query: Query
     texts: Texts
@@ -38,11 +45,11 @@ class TeiRequest(RequestSchema):
 
 
 class TeiRank(ResponseSchema):
-    """A text's place, and the text when it is wanted."""
+    """A ranked text, with its content when requested."""
 
     index: Index
     score: Score
-    text: str | Absent = None
+    text: str | Omitted = None
 
 
 class TeiAnswer(RootModel[list[TeiRank]]):
@@ -50,14 +57,14 @@ class TeiAnswer(RootModel[list[TeiRank]]):
 
 
 class TeiError(ResponseSchema):
-    """What went wrong."""
+    """An error."""
 
     error: str
     error_type: ErrorType
 
 
 class TeiDialect(Dialect):
-    """Speaks under /tei, and at the root to whoever sends `texts`."""
+    """The dialect under /tei, and at the root for bodies with `texts`."""
 
     name = "tei"
     paths = ("/rerank",)
@@ -73,7 +80,7 @@ class TeiDialect(Dialect):
     def parse(self, body: JsonObject) -> RerankRequest:
         body = {"return_documents": False} | without_nulls(body)
         query = read_query(body)
-        documents = read_documents(body, Objects.REFUSED, field="texts", required=_NO_TEXTS)
+        documents = read_documents(body, ObjectHandling.REFUSED, field="texts", required=_NO_TEXTS)
         return read_request(body, documents, query, own_names={"return_documents": "return_text"})
 
     def render(self, result: RerankResult) -> list[dict[str, Any]]:
@@ -110,13 +117,13 @@ class Labels(ResponseSchema):
 
 
 class ModelType(ResponseSchema):
-    """What the model does."""
+    """The type of the model."""
 
     reranker: Labels
 
 
 class TeiInfo(ResponseSchema):
-    """What is served, as TEI's clients ask for it."""
+    """The served model, in TEI's format."""
 
     model_id: str
     model_sha: str | None

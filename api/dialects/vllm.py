@@ -1,4 +1,4 @@
-"""vLLM's rerank API, and what its rerank and score APIs share: their fields, their texts and their errors.
+"""vLLM's rerank API, and the fields, texts and errors that its rerank and score APIs share.
 
 A limit of 0 is none, and so is a `top_n` of 0. `truncate_prompt_tokens` bounds each document where
 `max_tokens_per_doc` does not. Content parts other than text are refused.
@@ -44,19 +44,19 @@ class TextContent(RequestSchema):
 
 
 class VllmFields(RequestSchema):
-    """What a rerank and a score request share."""
+    """The common fields of rerank and score requests."""
 
     model: Model = None
-    use_activation: Annotated[bool | None, Field(description="False gives the model's own scores.")] = None
+    use_activation: Annotated[bool | None, Field(description="False returns the model's own scores.")] = None
     truncate_prompt_tokens: Annotated[int, Field(ge=-1)] | None = None
     max_tokens_per_query: _Limit = None
     max_tokens_per_doc: _Limit = None
     instruction: Instruction = None
-    priority: Annotated[int | None, Field(description="Lower is sooner; 0 to 999 are told apart.")] = None
+    priority: Annotated[int | None, Field(description="Lower is more urgent; clamped to 0..999.")] = None
 
 
 class VllmRerankRequest(VllmFields):
-    """What to rank."""
+    """A query and the documents to rank."""
 
     query: Query
     documents: Annotated[list[str | TextContent], Field(min_length=1)] | TextContent | str
@@ -64,14 +64,14 @@ class VllmRerankRequest(VllmFields):
 
 
 class VllmDocument(ResponseSchema):
-    """A document as vLLM gives it back."""
+    """A document as vLLM returns it."""
 
     text: str
     multi_modal: None
 
 
 class VllmRow(ResponseSchema):
-    """A document's place."""
+    """A ranked document."""
 
     index: Index
     document: VllmDocument
@@ -79,7 +79,7 @@ class VllmRow(ResponseSchema):
 
 
 class VllmRerankAnswer(ResponseSchema):
-    """The documents, best first."""
+    """The ranked documents, best first."""
 
     id: str
     model: str
@@ -88,7 +88,7 @@ class VllmRerankAnswer(ResponseSchema):
 
 
 class VllmErrorObject(ResponseSchema):
-    """`code` is the status."""
+    """`code` is the HTTP status."""
 
     message: str
     type: str
@@ -97,13 +97,13 @@ class VllmErrorObject(ResponseSchema):
 
 
 class VllmError(ResponseSchema):
-    """What went wrong."""
+    """An error."""
 
     error: VllmErrorObject
 
 
 class VllmDialect(Dialect):
-    """What both of vLLM's APIs share."""
+    """The common behaviour of vLLM's APIs."""
 
     error_model = VllmError
 
@@ -114,7 +114,7 @@ class VllmDialect(Dialect):
 
 
 class VllmRerankDialect(VllmDialect):
-    """Speaks under /vllm."""
+    """The dialect under /vllm."""
 
     name = "vllm"
     paths = ("/rerank", "/v1/rerank", "/v2/rerank")
@@ -152,7 +152,7 @@ class VllmRerankDialect(VllmDialect):
 
 
 def read_fields(body: JsonObject) -> dict[str, Any]:
-    """The body with vLLM's own fields as the shared ones. Raises InvalidRequest."""
+    """Convert vLLM's own fields of the body to the shared ones. Raises InvalidRequest."""
     body = without_nulls(body)
     for name in _ZERO_IS_NONE:
         if body.get(name) in (0, "0") and body[name] is not False:

@@ -29,7 +29,7 @@ def _one_pair_of_sides(schema: dict[str, Any]) -> None:
 
 
 class VllmScoreRequest(VllmFields):
-    """Two sides of texts: 1 and 1, 1 and N, or N and N of them. Several names for a side are one too many."""
+    """Two sides of texts: 1 and 1, 1 and N, or N and N of them. Only one name may be used for each side."""
 
     model_config = ConfigDict(json_schema_extra=_one_pair_of_sides)
 
@@ -43,7 +43,7 @@ class VllmScoreRequest(VllmFields):
 
 
 class VllmScore(ResponseSchema):
-    """A pair's score; `index` is its place in the request."""
+    """A pair's score; `index` is its position in the request."""
 
     index: Index
     object: Literal["score"]
@@ -51,7 +51,7 @@ class VllmScore(ResponseSchema):
 
 
 class VllmScoreUsage(ResponseSchema):
-    """What the request cost."""
+    """The tokens that the request used."""
 
     prompt_tokens: Tokens
     total_tokens: Tokens
@@ -71,7 +71,7 @@ class VllmScoreAnswer(ResponseSchema):
 
 
 class VllmScoreDialect(VllmDialect):
-    """Speaks under /vllm, and at the root to whoever sends two sides."""
+    """The dialect under /vllm, and at the root for bodies with two sides."""
 
     name = "vllm-score"
     paths = ("/score", "/v1/score")

@@ -1,4 +1,4 @@
-"""Voyage's API: `top_k`, and the rows in `data`. `truncation` is ignored: what is too long is always cut."""
+"""Voyage's API: `top_k`, and the rows in `data`. `truncation` is ignored: too long texts are always truncated."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -6,13 +6,20 @@ from pydantic import BaseModel, Field
 
 from api.dialects import examples
 from api.dialects.base import Dialect
-from api.dialects.request_fields import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
+from api.dialects.request_fields import (
+    JsonObject,
+    ObjectHandling,
+    read_documents,
+    read_query,
+    read_request,
+    without_nulls,
+)
 from api.dialects.rows import rows_of, text_of
 from api.dialects.schemas import (
-    Absent,
     DetailError,
     Ignored,
     Model,
+    Omitted,
     Query,
     RequestSchema,
     ResponseSchema,
@@ -26,7 +33,7 @@ from shared.errors import RerankqError
 
 
 class VoyageRequest(RequestSchema):
-    """What to rank."""
+    """A query and the documents to rank."""
 
     query: Query
     documents: Texts
@@ -37,13 +44,13 @@ class VoyageRequest(RequestSchema):
 
 
 class VoyageRow(Row):
-    """A document's place, and the document when it is wanted."""
+    """A ranked document, with its content when requested."""
 
-    document: str | Absent = None
+    document: str | Omitted = None
 
 
 class VoyageAnswer(ResponseSchema):
-    """The documents, best first."""
+    """The ranked documents, best first."""
 
     object: Literal["list"]
     data: list[VoyageRow]
@@ -52,7 +59,7 @@ class VoyageAnswer(ResponseSchema):
 
 
 class VoyageDialect(Dialect):
-    """Speaks under /voyage, and at the root to whoever sends `truncation`."""
+    """The dialect under /voyage, and at the root for bodies with `truncation`."""
 
     name = "voyage"
     paths = ("/v1/rerank",)
@@ -74,7 +81,7 @@ class VoyageDialect(Dialect):
     def parse(self, body: JsonObject) -> RerankRequest:
         body = {"return_documents": False} | without_nulls(body)
         query = read_query(body)
-        return read_request(body, read_documents(body, Objects.REFUSED), query)
+        return read_request(body, read_documents(body, ObjectHandling.REFUSED), query)
 
     def render(self, result: RerankResult) -> dict[str, Any]:
         return {

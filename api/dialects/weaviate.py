@@ -1,6 +1,6 @@
-"""What Weaviate's module reranker-transformers asks of its inference container: a score a document, in their order.
+"""The inference API of Weaviate's reranker-transformers module: one score per document, in the order of the request.
 
-It matches scores and documents by their places, so that every document is scored and none is left out.
+Weaviate matches scores and documents by position, so every document is scored and none is left out.
 """
 
 from typing import Any, ClassVar
@@ -9,14 +9,21 @@ from pydantic import BaseModel
 
 from api.dialects import examples
 from api.dialects.base import Dialect
-from api.dialects.request_fields import JsonObject, Objects, read_documents, read_query, read_request, without_nulls
+from api.dialects.request_fields import (
+    JsonObject,
+    ObjectHandling,
+    read_documents,
+    read_query,
+    read_request,
+    without_nulls,
+)
 from api.dialects.schemas import Query, RequestSchema, ResponseSchema, Score, Texts
 from shared.contracts import RerankRequest, RerankResult
 from shared.errors import RerankqError
 
 
 class WeaviateRequest(RequestSchema):
-    """What to score."""
+    """A query and the documents to score."""
 
     query: Query
     documents: Texts
@@ -36,13 +43,13 @@ class WeaviateAnswer(ResponseSchema):
 
 
 class WeaviateError(ResponseSchema):
-    """What went wrong."""
+    """An error."""
 
     error: str
 
 
 class WeaviateDialect(Dialect):
-    """Speaks under /weaviate."""
+    """The dialect under /weaviate."""
 
     name = "weaviate"
     paths = ("/rerank",)
@@ -60,7 +67,7 @@ class WeaviateDialect(Dialect):
         body.pop("top_n", None)
         body.pop("top_k", None)
         query = read_query(body)
-        return read_request(body, read_documents(body, Objects.REFUSED), query)
+        return read_request(body, read_documents(body, ObjectHandling.REFUSED), query)
 
     def render(self, result: RerankResult) -> dict[str, Any]:
         in_order = sorted(result.rows, key=lambda row: row.index)

@@ -1,7 +1,7 @@
-"""The OpenAPI document: what FastAPI knows of the routes, and what the dialects know of their bodies.
+"""Completes FastAPI's OpenAPI document with the bodies of the dialects.
 
-A rerank route reads its body itself, so FastAPI knows nothing of it. Here every such route gets its request, each
-status that it may answer with, the exact shape of each answer, and examples that tests run as they stand.
+Rerank routes parse their bodies themselves, so FastAPI cannot document them. Here each of them gets its request, its
+possible statuses, the exact shape of each answer, and examples that tests execute.
 """
 
 from collections import defaultdict
@@ -24,13 +24,13 @@ from shared.errors import InternalError, RerankqError, StoreUnavailable, Unautho
 INTRODUCTION = """
 Rank documents by their relevance to a query. Open **superset**, `POST /v1/rerank`, then **Try it out**.
 
-**You have a client already?** Each section below is one system's API under a prefix of its own, errors included: change
-the client's base URL as its section says. Most clients work at the root, too, where one answer has what nearly all of
-them read.
+**Existing clients.** Each section below is one system's API under its own prefix, errors included: change the client's
+base URL as its section describes. Most clients also work at the root, whose answers have the fields that nearly all
+clients read.
 
-**Waiting or not.** A call waits for its result. `Prefer: respond-async` answers 202 with a job at once, `Prefer:
-wait=5` after five seconds without a result; `/v1/jobs/{id}/results` then has, byte for byte, what the waiting call
-would have got. With an `Idempotency-Key` the same request is the same job, and you may come back for it.
+**Waiting.** A call waits for its result. `Prefer: respond-async` returns 202 with a job at once, `Prefer: wait=5` after
+five seconds without a result; `/v1/jobs/{id}/results` then has exactly what the waiting call would have returned.
+Requests with the same `Idempotency-Key` share one job, which can be read again.
 
 **Keys.** Where keys are configured, send `Authorization: Bearer KEY` or `Api-Key: KEY`.
 
@@ -44,27 +44,27 @@ _PARAMETERS: list[dict[str, Any]] = [
     {
         "name": "Prefer",
         "in": "header",
-        "description": "`respond-async` for a job at once, `wait=N` for one after N seconds.",
+        "description": "`respond-async` returns a job at once, `wait=N` after N seconds.",
         "schema": {"type": "string"},
     },
     {
         "name": "Idempotency-Key",
         "in": "header",
-        "description": "The same key with the same body is the same job.",
+        "description": "Requests with the same key and body share one job.",
         "schema": {"type": "string", "minLength": 1, "maxLength": 255},
     },
 ]
 _HEADERS: dict[str, dict[str, Any]] = {
-    "Connection": {"description": "close: what is sent after this is not read.", "schema": {"type": "string"}},
-    "Location": {"description": "Where the job is.", "schema": {"type": "string"}},
+    "Connection": {"description": "close: later data is not read.", "schema": {"type": "string"}},
+    "Location": {"description": "The path of the job.", "schema": {"type": "string"}},
     "Retry-After": {"description": "Whole seconds.", "schema": {"type": "string", "pattern": "^[0-9]+$"}},
-    "Preference-Applied": {"description": "Which preference held.", "schema": {"type": "string"}},
+    "Preference-Applied": {"description": "The applied preference.", "schema": {"type": "string"}},
     "WWW-Authenticate": {"description": "How to send a key.", "schema": {"type": "string"}},
 }
 
 
 def describe_api(app: FastAPI, root: Family) -> dict[str, Any]:
-    """The document, made when it is first asked for."""
+    """Install the document on the app; it is generated on the first request."""
     if not app.openapi_schema:
         document = get_openapi(
             title=app.title,
@@ -95,7 +95,7 @@ def describe_api(app: FastAPI, root: Family) -> dict[str, Any]:
 
 
 class _Shapes:
-    """The schemas of all that dialects read and answer, by their names in the document."""
+    """The schemas of all requests and answers of the dialects, by their names in the document."""
 
     def __init__(self, root: Family) -> None:
         dialects = [dialect for _, family in mounted_families(root) for dialect in family.dialects]
@@ -129,12 +129,12 @@ def _name(model: type[BaseModel]) -> str:
 
 
 def _tags(root: Family) -> Iterator[dict[str, str]]:
-    yield {"name": root.name, "description": f"Spoken at the root. {root.about}"}
-    yield {"name": "jobs", "description": "What a call that does not wait is answered with."}
-    yield {"name": "models", "description": "What is served."}
-    yield {"name": "pools", "description": "What waits, who works, and how many workers that asks for."}
+    yield {"name": root.name, "description": f"The dialect at the root. {root.about}"}
+    yield {"name": "jobs", "description": "The jobs of calls that do not wait."}
+    yield {"name": "models", "description": "The served models."}
+    yield {"name": "pools", "description": "Load, workers, and how many workers there should be."}
     yield {"name": "operations", "description": "For operators and load balancers. No key is needed."}
-    yield {"name": "clients", "description": "What clients of other systems ask beside rerank."}
+    yield {"name": "clients", "description": "Routes that clients of other systems call beside rerank."}
     yield from (
         {"name": family.name, "description": family.about}
         for prefix, family in mounted_families(root)
@@ -143,7 +143,7 @@ def _tags(root: Family) -> Iterator[dict[str, str]]:
 
 
 def _reranker(path: str, root: Family) -> Dialect | None:
-    """Who reranks at a path, None where nobody does."""
+    """The dialect that reranks at a path, None for other paths."""
     for prefix, family in mounted_families(root):
         for dialect in family.dialects:
             if path.startswith(prefix) and path.removeprefix(prefix) in dialect.paths:
@@ -152,7 +152,7 @@ def _reranker(path: str, root: Family) -> Dialect | None:
 
 
 def _describe(dialect: Dialect, path: str, shapes: _Shapes) -> dict[str, Any]:
-    """The request, the answers and the examples of a rerank route."""
+    """Describe the request, the answers and the examples of a rerank route."""
     readers = dialect.readers(path)
     asked: dict[str, Any] = {}
     answered: defaultdict[int, dict[str, Any]] = defaultdict(dict)
@@ -186,9 +186,9 @@ def _describe(dialect: Dialect, path: str, shapes: _Shapes) -> dict[str, Any]:
 
 
 def _complete(operation: dict[str, Any], path: str, dialect: Dialect, shapes: _Shapes) -> None:
-    """Give an operation the errors that every route may answer with, and its errors their shape."""
+    """Add the errors that every route may return, and the shape of the operation's own errors."""
     responses = operation["responses"]
-    # FastAPI supposes that it validates the path's parameters in its own words.
+    # FastAPI documents its own validation errors for path parameters, which are not used.
     responses.pop("422", None)
     common: list[RerankqError] = [error for error in ERRORS if isinstance(error, InternalError)]
     if path not in _PUBLIC and not path.endswith(("/health", "/ready", "/live")):
@@ -205,7 +205,7 @@ def _complete(operation: dict[str, Any], path: str, dialect: Dialect, shapes: _S
             plain = _response("", shapes.answered([dialect.error_model]), {})
             response["content"] = of_route.get(status, plain)["content"]
     if path.endswith("/info"):
-        # FastAPI leaves out what is null.
+        # FastAPI omits null values.
         responses["200"]["content"][_JSON]["example"] = INFO_EXAMPLE
     if path == _RESULTS:
         answer = {"superset": {"value": answer_to(SUPERSET.dialects[0], SUPERSET.dialects[0].examples["strings"])[1]}}
@@ -213,7 +213,7 @@ def _complete(operation: dict[str, Any], path: str, dialect: Dialect, shapes: _S
 
 
 def _subject(path: str) -> str:
-    """What a path names, as errors do."""
+    """The kind of object that a path names, as errors call it."""
     return "id" if path.startswith("/v1/jobs") else "model"
 
 

@@ -1,6 +1,6 @@
-"""What a body of the examples is answered with: made by the dialect that answers it, so that neither can be wrong.
+"""The answers to the dialects' example bodies, rendered by the dialects themselves.
 
-The scores are those of the engine that compares words. Tests send each example to a running service and compare.
+The scores are those of the lexical engine. Tests send each example to a running service and compare the answers.
 """
 
 from collections.abc import Mapping
@@ -63,7 +63,7 @@ _SCORES: Mapping[tuple[str, str], tuple[float, int]] = {
     (examples.QUERY, _LONG): (0.69375, 24),
     (_BEAR, _LONG): (0.69375, 24),
 }
-"""The score of each pair, and the tokens that it takes."""
+"""The score of each pair, and its tokens."""
 
 ERRORS: tuple[RerankqError, ...] = (
     InvalidRequest("top_n must be at least 1", param="top_n"),
@@ -84,12 +84,12 @@ ERRORS: tuple[RerankqError, ...] = (
         f"no result within 60 s; the job continues at /v1/jobs/{EXAMPLE_JOB_ID}", job_id=EXAMPLE_JOB_ID, retry_after=1
     ),
 )
-"""One of each that a rerank request may be answered with."""
+"""One of each error that a rerank request may return."""
 NOT_FINISHED = JobNotFinished(f"the job {EXAMPLE_JOB_ID} is running; its result is not available yet")
 
 
 def answer_to(dialect: Dialect, body: JsonObject) -> tuple[int, Any]:
-    """Status and body of the answer to an example of that dialect."""
+    """Status and body of the answer to an example of a dialect."""
     spoken = dialect.dialect_for_body(body)
     try:
         return 200, spoken.render(_result(spoken.parse(body)))

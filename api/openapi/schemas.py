@@ -1,8 +1,8 @@
-"""The bodies of the routes that no dialect has a say in, as the OpenAPI document shows them, and an example of each."""
+"""Schemas and examples of the bodies that do not depend on a dialect, for the OpenAPI document."""
 
 from typing import Any, Literal
 
-from api.dialects.schemas import Absent, ResponseSchema
+from api.dialects.schemas import Omitted, ResponseSchema
 from shared.ledger.job_record import JobStatus
 
 EXAMPLE_JOB_ID = "job-5f1d8c0b6f3e4a7d9c2b1a0987654321"
@@ -11,7 +11,7 @@ EXAMPLE_MODEL = "all-MiniLM-L6-v2"
 
 
 class Progress(ResponseSchema):
-    """How far a job is: (query, document) pairs, and the shards that they are divided into.
+    """The progress of a job: (query, document) pairs, and the shards that they are divided into.
 
     `pairs_per_second` and `estimated_finish` (Unix seconds) are present once workers have scored a part of it.
     """
@@ -20,8 +20,8 @@ class Progress(ResponseSchema):
     pairs_done: int
     shards_total: int
     shards_done: int
-    pairs_per_second: float | Absent = None
-    estimated_finish: float | Absent = None
+    pairs_per_second: float | Omitted = None
+    estimated_finish: float | Omitted = None
 
 
 class JobError(ResponseSchema):
@@ -32,7 +32,7 @@ class JobError(ResponseSchema):
 
 
 class Job(ResponseSchema):
-    """A job. Times are Unix seconds; `results` is where the result is, once it is there."""
+    """A job. Times are Unix seconds; `results` is the path of the result, once it exists."""
 
     id: str
     object: Literal["job"]
@@ -40,10 +40,10 @@ class Job(ResponseSchema):
     model: str
     created: float
     progress: Progress
-    results: str | Absent = None
-    started: float | Absent = None
-    finished: float | Absent = None
-    error: JobError | Absent = None
+    results: str | Omitted = None
+    started: float | Omitted = None
+    finished: float | Omitted = None
+    error: JobError | Omitted = None
 
 
 class Workers(ResponseSchema):
@@ -54,7 +54,7 @@ class Workers(ResponseSchema):
 
 
 class ServedModel(ResponseSchema):
-    """A model that is served."""
+    """A served model."""
 
     id: str
     object: Literal["model"]
@@ -66,7 +66,7 @@ class ServedModel(ResponseSchema):
 
 
 class ServedModels(ResponseSchema):
-    """The models that are served, the default one first."""
+    """The served models, the default one first."""
 
     object: Literal["list"]
     data: list[ServedModel]
@@ -79,10 +79,10 @@ class Health(ResponseSchema):
 
 
 class ModelWorkers(Workers):
-    """A model's workers, and why the last one failed to start where none is up."""
+    """A model's workers, and why the last one failed to start when none runs."""
 
     draining: int
-    failure: str | Absent = None
+    failure: str | Omitted = None
 
 
 class Load(ResponseSchema):
@@ -94,7 +94,7 @@ class Load(ResponseSchema):
 
 
 class Loads(Load):
-    """Work of all classes, and of each."""
+    """The total work, and that of each class."""
 
     interactive: Load
     batch: Load
@@ -107,7 +107,7 @@ class PoolWorkers(ModelWorkers):
 
 
 class Pool(ResponseSchema):
-    """What a model's workers have to do, and how many of them that asks for. Null is what was never measured."""
+    """The load of a model's pool, and how many workers it should have. Null means never measured."""
 
     id: str
     object: Literal["pool"]
@@ -135,7 +135,7 @@ class Pools(ResponseSchema):
 
 
 class Readiness(ResponseSchema):
-    """Whether a request that is sent now is accepted."""
+    """Whether requests are accepted now."""
 
     status: Literal["ready", "not ready"]
     store: Literal["reachable", "unreachable"]
@@ -143,7 +143,7 @@ class Readiness(ResponseSchema):
 
 
 class ClusterAuth(ResponseSchema):
-    """Whether a key is required, to clients of Xinference."""
+    """Whether a key is required, for Xinference's clients."""
 
     auth: bool
 
@@ -201,5 +201,5 @@ EXAMPLE_JOB_DONE: dict[str, Any] = EXAMPLE_JOB | {
 
 
 def response_doc(model: type[ResponseSchema], example: Any, description: str) -> dict[str, Any]:
-    """What a route's `responses` say of one status."""
+    """The entry of one status in a route's `responses`."""
     return {"model": model, "description": description, "content": {"application/json": {"example": example}}}

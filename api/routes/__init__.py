@@ -1,1 +1,1 @@
-"""The HTTP routes. Each reads a request, calls the service, and renders: no decision is made here."""
+"""The HTTP routes. Each handler reads a request, calls the service, and renders the answer. Contains no logic."""

@@ -1,4 +1,4 @@
-"""What clients of other systems ask beside rerank: what is served, whether a key is needed, a sign of life."""
+"""Routes that clients of other systems call beside rerank: served models, whether a key is needed, health."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -26,7 +26,7 @@ _MODELS: dict[str, Any] = {"summary": "What is served", "responses": LIST_RESPON
 
 
 def make_router(root: Family) -> APIRouter:
-    """The paths at the root, and those that a family has under its prefix."""
+    """The paths at the root, and those of each family under its prefix."""
     router = APIRouter()
     router.add_api_route(
         "/v1/cluster/auth",
@@ -48,17 +48,17 @@ def make_router(root: Family) -> APIRouter:
 
 
 def _elsewhere(prefix: str, paths: Iterable[str]) -> Iterator[str]:
-    """A family's paths below its prefix; of those at the root only what is not there for everybody."""
+    """A family's paths below its prefix; for the root's family only paths that the root does not already have."""
     return (prefix + path for path in paths if prefix or path not in _EVERYBODYS)
 
 
 async def read_cluster_auth(state: AppStateDep) -> Response:
-    """Asked without a key, by clients that want to know whether to send one."""
+    """Whether a key is required. Needs no key itself."""
     return json_response({"auth": await state.authenticator.required()})
 
 
 async def read_info(state: AppStateDep, _: OwnerDep) -> Response:
-    """What clients of Text Embeddings Inference ask first."""
+    """The served model, in the format of Text Embeddings Inference."""
     settings = state.settings
     described = describe_model(
         state.service.models.default,

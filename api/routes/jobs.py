@@ -1,4 +1,4 @@
-"""Jobs: look at one, wait for it, read its result, cancel it, delete it."""
+"""Job routes: read, wait, result, cancel, delete."""
 
 import time
 from typing import Any
@@ -18,13 +18,13 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 _Responses = dict[int | str, dict[str, Any]]
 _NOT_FOUND = {"description": "There is no such job, or it belongs to another key."}
 _NOT_THERE = {"description": "The job has not ended, or was canceled."}
-_FAILED = {"description": "The job failed; the message says why."}
+_FAILED = {"description": "The job failed; the message has the reason."}
 _EXPIRED = {"description": "The job's deadline passed before it was scored."}
 _READ: _Responses = {200: response_doc(Job, EXAMPLE_JOB_DONE, "The job."), 404: _NOT_FOUND}
 _CANCELED = EXAMPLE_JOB | {"status": "canceled", "finished": EXAMPLE_JOB_DONE["finished"]}
 _CANCEL: _Responses = {200: response_doc(Job, _CANCELED, "The job as it is now."), 404: _NOT_FOUND}
 _RESULTS: _Responses = {
-    200: {"description": "The answer, in the dialect that asked."},
+    200: {"description": "The answer, in the dialect of the request."},
     404: _NOT_FOUND,
     409: _NOT_THERE,
     500: _FAILED,
@@ -34,7 +34,7 @@ _RESULTS: _Responses = {
 
 @router.get("/{job_id}", responses=_READ)
 async def read_job(job_id: str, request: Request, state: AppStateDep, owner: OwnerDep) -> Response:
-    """A job's state and progress. `Prefer: wait=N` answers when it has ended, after N seconds at the latest."""
+    """A job's status and progress. `Prefer: wait=N` waits up to N seconds for the end of the job."""
     preference = read_prefer_header(request)
     seconds = preference.wait_seconds or 0.0
     record = await cancel_on_disconnect(request, state.service.job(job_id, owner, wait_seconds=seconds))
@@ -44,7 +44,7 @@ async def read_job(job_id: str, request: Request, state: AppStateDep, owner: Own
 
 @router.get("/{job_id}/results", responses=_RESULTS)
 async def read_results(job_id: str, state: AppStateDep, owner: OwnerDep) -> Response:
-    """A finished job's result, byte for byte what the waiting call would have got, in the dialect that asked."""
+    """A finished job's result, byte for byte as a waiting call would have returned it."""
     record = await state.service.job(job_id, owner)
     result = await state.service.result(record)
     return json_response(dialect_by_name(record.dialect).render(result))
@@ -52,19 +52,19 @@ async def read_results(job_id: str, state: AppStateDep, owner: OwnerDep) -> Resp
 
 @router.post("/{job_id}/cancel", responses=_CANCEL)
 async def cancel_job(job_id: str, state: AppStateDep, owner: OwnerDep) -> Response:
-    """Cancel a job. One that has ended stays as it is."""
+    """Cancel a job. One that has ended is unchanged."""
     return json_response(describe(await state.service.cancel(job_id, owner)))
 
 
 @router.delete("/{job_id}", status_code=204, responses={404: _NOT_FOUND})
 async def delete_job(job_id: str, state: AppStateDep, owner: OwnerDep) -> Response:
-    """Remove a job and its result; one that has not ended is canceled first."""
+    """Delete a job and its result, canceling it first."""
     await state.service.delete(job_id, owner)
     return Response(status_code=204)
 
 
 def describe_progress(record: JobRecord, now: float) -> dict[str, Any]:
-    """How far a job is at `now` (Unix seconds), with its rate and estimated end once some of it was scored.
+    """A job's progress at `now` (Unix seconds), with rate and estimated end once workers have scored a part.
 
     The rate counts the pairs that workers scored since the job started: known pairs cost no time.
     """

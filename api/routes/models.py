@@ -1,4 +1,4 @@
-"""What is served."""
+"""Routes of the served models."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ LIST_RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 _MODEL_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: response_doc(ServedModel, EXAMPLE_MODEL_BODY, "The model."),
-    404: {"description": "It is not served."},
+    404: {"description": "The model is not served."},
 }
 
 

@@ -1,4 +1,4 @@
-"""For operators, load balancers and Prometheus: who answers, alive, ready, in numbers. Only the last needs a key."""
+"""Routes for operators, load balancers and Prometheus: name, health, readiness, metrics. Only metrics need a key."""
 
 from typing import Any
 
@@ -29,19 +29,19 @@ _READY_RESPONSES: dict[int | str, dict[str, Any]] = {
 
 @router.get("/", include_in_schema=False)
 async def welcome() -> Response:
-    """Who answers here, to whoever opens the address in a browser."""
+    """The name of the service and the address of its documentation."""
     return json_response({"name": "rerankq", "version": VERSION, "docs": "/docs", "models": "/v1/models"})
 
 
 @router.get("/health", responses=HEALTH_RESPONSES)
 async def health() -> Response:
-    """200 as long as the process answers."""
+    """200 while the process answers."""
     return json_response({"status": "ok"})
 
 
 @router.get("/ready", responses=_READY_RESPONSES)
 async def ready(state: AppStateDep) -> Response:
-    """200 when Redis answers: a request that comes now is accepted, and wakes a pool that sleeps. 503 otherwise."""
+    """200 when Redis answers: requests are accepted, and start a worker where none runs. 503 otherwise."""
     store = state.pools.store_reachable
     body = {
         "status": "ready" if store else "not ready",
@@ -53,7 +53,7 @@ async def ready(state: AppStateDep) -> Response:
 
 @router.get("/metrics", include_in_schema=False)
 async def metrics(state: AppStateDep, _: OwnerDep) -> Response:
-    """Everything for Prometheus, in its text format; 503 without Redis."""
+    """All metrics in Prometheus's text format; 503 without Redis."""
     return Response(state.metrics.render(await state.pools.fetch()), media_type=CONTENT_TYPE)
 
 
@@ -63,7 +63,7 @@ def _describe(state: AppState, name: str, signals: PoolSignals) -> dict[str, Any
         "starting": signals.starting,
         "draining": signals.draining,
     }
-    # Others' mishaps are nobody's business once the model is served.
+    # Failures of single workers do not matter while another one is ready.
     if (failed := state.pools.start_failure(name)) is not None:
         described["failure"] = failed.reason
     return described

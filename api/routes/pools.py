@@ -1,4 +1,4 @@
-"""The signal that pools are scaled by: what waits, what is in work, who works, and how many workers that asks for."""
+"""Routes of the pools: backlog, work in progress, workers, and how many workers there should be."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ _POOL_RESPONSES: dict[int | str, dict[str, Any]] = {
 
 @router.get("", responses=_LIST_RESPONSES)
 async def list_pools(state: AppStateDep, _: OwnerDep) -> Response:
-    """Every model's pool, as it is now."""
+    """The current state of every model's pool."""
     pools = await state.pools.fetch()
     return json_response({"object": "list", "data": [describe(pool) for pool in pools.values()]})
 
@@ -38,7 +38,7 @@ async def read_pool(name: str, state: AppStateDep, _: OwnerDep) -> Response:
 
 
 def describe(pool: PoolSnapshot) -> dict[str, Any]:
-    """One pool. Null is what was never measured, or never happened. `desired` is a plain number, for autoscalers."""
+    """One pool. Null means never measured or never happened. `desired` is a plain number, for autoscalers."""
     signals, decision = pool.signals, pool.decision
     return {
         "id": signals.model,
@@ -66,7 +66,7 @@ def describe(pool: PoolSnapshot) -> dict[str, Any]:
 
 
 def _by_class(signals: PoolSignals, state: str) -> dict[str, Any]:
-    """The load in that state: the sums, and each class of work for itself."""
+    """The queued or running load: the sums, and each class of work."""
     loads = {WorkClass.INTERACTIVE: signals.interactive, WorkClass.BATCH: signals.batch}
     parts = {
         str(work_class): {what: getattr(load, f"{state}_{what}") for what in ("jobs", "pairs", "tokens")}

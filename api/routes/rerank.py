@@ -1,4 +1,4 @@
-"""The rerank paths: the root's and every dialect's, all through one handler."""
+"""The rerank paths of the root and of every dialect, all with one handler."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -20,10 +20,10 @@ from shared.ledger.job_record import JobRecord
 
 
 def make_router(root: Family) -> APIRouter:
-    """Every dialect's paths, those of `root` also without a prefix. See api/openapi/document.py."""
+    """Every dialect's paths; those of `root` also without a prefix. api/openapi/document.py documents them."""
     router = APIRouter()
     for prefix, family in mounted_families(root):
-        # Shown once, without the prefix.
+        # Documented once, without the prefix.
         is_twin = family is root and prefix != ""
         for dialect in family.dialects:
             for path in (*dialect.paths, *dialect.aliases):
@@ -41,7 +41,7 @@ def make_router(root: Family) -> APIRouter:
 
 def _handler(dialect: Dialect) -> Callable[..., Awaitable[Response]]:
     async def rerank(request: Request) -> Response:
-        # Asked for here, and not as dependencies: FastAPI takes longer over those than both of them need.
+        # Called directly: as FastAPI dependencies they would take longer than both need.
         state = await get_app_state(request)
         owner = await get_owner(request, state)
         body = await read_json_object(request, state.settings.max_body_bytes)
@@ -96,14 +96,14 @@ async def _wait(
 
 
 def ranked(dialect: Dialect, result: RerankResult, preference: WaitPreference | None = None) -> Response:
-    """The result in its dialect, with the times it took."""
+    """The result in its dialect, with a Server-Timing header."""
     start = f"start;dur={result.start_ms:g}, " if result.start_ms else ""
     timing = f"queue;dur={result.queue_ms:g}, {start}inference;dur={result.inference_ms:g}"
     return json_response(dialect.render(result), headers={"Server-Timing": timing} | _applied(preference))
 
 
 def accepted(record: JobRecord, preference: WaitPreference) -> Response:
-    """202 with the job, for a caller that asked for it."""
+    """202 with the job."""
     headers: dict[str, str] = {"Location": f"/v1/jobs/{record.id}"} | _applied(preference)
     return json_response(describe(record), 202, headers)
 

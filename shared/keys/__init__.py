@@ -12,7 +12,7 @@
 | rerankq:pool:MODEL:outstanding | zset | ID/N -> when to check it, ms; every unfinished shard | until it is done |
 | rerankq:pool:MODEL:deadlines | zset | ID -> the job's deadline, ms | until the job ends |
 | rerankq:pool:MODEL:jobs:CLASS | zset | ID -> when it was accepted, ms; every unfinished job | until the job ends |
-| rerankq:pool:MODEL:load | hash | CLASS:pairs ... (lua/_common.lua), ended_ms | permanent, small |
+| rerankq:pool:MODEL:load | hash | CLASS:pairs ... (lua/_common.lua), ended_ms | permanent |
 | rerankq:pool:MODEL:workers | hash | worker -> its last heartbeat, JSON | an hour after the last heartbeat |
 | rerankq:pool:MODEL:measurements | hash | a worker's start_seconds, tokens_per_second | 30 days after the last of either |
 | rerankq:score:DIGEST | string | a pair's raw score | RERANKQ_SCORE_CACHE_SECONDS, see below |
