@@ -10,7 +10,7 @@ VENV := .venv/bin
 unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-clients test-clients-js test-long test-fuzz check fix lock clean chaos
+.PHONY: help run demo test test-redis test-clients test-clients-js test-long test-fuzz check fix lock clean chaos
 .PHONY: bench bench-quick bench-interactive bench-cold bench-store simulate
 
 help: ## Lists the targets
@@ -28,6 +28,10 @@ test: ## Runs the tests (options for pytest: ARGS="...")
 
 test-long: ## Runs the tests that take too long for make test: twenty starts and stops with each engine, 10 minutes
 	@$(INSTALL) --with test && exec $(VENV)/python -m pytest -m long -s $(ARGS)
+
+test-redis: ## Repeats the tests of the store and of the whole stack with the machine's own redis-server, 5 minutes
+	@$(INSTALL) --with test && exec $(VENV)/python -m pytest --store redis tests/shared tests/worker/dispatch \
+		tests/worker/consumer tests/integration tests/chaos $(ARGS)
 
 # One environment for each set of libraries whose pins agree.
 test-clients: ## Runs real client libraries against the service (options: ARGS="--only cohere --engine vllm")

@@ -1,6 +1,7 @@
 """Fixtures for all tests: a real Redis on a free port, which ends with the test run."""
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from infra.local import redis_server as local_redis
 from infra.local.redis_server import start_redis
 from shared.processes import stop_all
 
@@ -18,6 +20,23 @@ for variable in [name for name in os.environ if name.startswith("RERANKQ_") or n
 # Under nohup or as a background job, pytest starts with these signals ignored, and its child processes inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--store",
+        choices=("valkey", "redis"),
+        default="valkey",
+        help="the server that tests start: the embedded Valkey (default), or the redis-server on the PATH",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--store") == "redis":
+        binary = shutil.which("redis-server")
+        if binary is None:
+            pytest.exit("--store redis needs a redis-server on the PATH (Debian: apt-get install redis-server)", 4)
+        local_redis.find_binary = lambda: binary
 
 
 @pytest.fixture(scope="session")
