@@ -11,10 +11,10 @@
 | rerankq:idempotency:OWNER:HASH | string | the job of an Idempotency-Key, and a fingerprint of its body | as its job |
 | rerankq:pool:MODEL:outstanding | zset | ID/N -> when to check it, ms; every unfinished shard | until it is done |
 | rerankq:pool:MODEL:deadlines | zset | ID -> the job's deadline, ms | until the job ends |
-| rerankq:pool:MODEL:jobs:CLASS | zset | ID -> when it was accepted, ms; every unfinished job | until the job ends |
+| rerankq:pool:MODEL:jobs:CLASS | zset | ID -> when it was accepted, ms; every unfinished one | until it ends |
 | rerankq:pool:MODEL:load | hash | CLASS:pairs ... (lua/_common.lua), ended_ms | permanent |
 | rerankq:pool:MODEL:workers | hash | worker -> its last heartbeat, JSON | an hour after the last heartbeat |
-| rerankq:pool:MODEL:measurements | hash | a worker's start_seconds, tokens_per_second | 30 days after the last of either |
+| rerankq:pool:MODEL:measurements | hash | start_seconds, tokens_per_second of a worker | 30 days after the last one |
 | rerankq:score:DIGEST | string | a pair's raw score | RERANKQ_SCORE_CACHE_SECONDS, see below |
 | rerankq:scores | zset | DIGEST -> when its score was written, ms | as long after the last score was written |
 | rerankq:dead_letters | list | shards that exceeded their retry budget, newest first, JSON | the newest 1,000 |

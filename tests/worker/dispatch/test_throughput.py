@@ -1,6 +1,6 @@
 import pytest
 
-from worker.dispatch.throughput import MIN_BUSY_SECONDS, DECAY_SECONDS, ThroughputMeter
+from worker.dispatch.throughput import DECAY_SECONDS, MIN_BUSY_SECONDS, ThroughputMeter
 
 
 class Clock:
