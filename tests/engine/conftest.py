@@ -1,4 +1,4 @@
-"""The bundled model in a real worker, loaded once for all tests that need nothing else; and models made for tests."""
+"""A stack with the bundled model, shared by all tests; small models of every kind; and an engine to score with them."""
 
 import json
 import os
@@ -33,7 +33,7 @@ ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "VLLM_L
 
 
 def run_program(*arguments: str, stdin: object) -> str:
-    """Run a program of this folder, by module name; answers what it printed."""
+    """Run a module as a program, with JSON on its standard input. Returns its output."""
     outcome = subprocess.run(
         [sys.executable, "-m", *arguments],
         input=json.dumps(stdin),
@@ -49,7 +49,7 @@ def run_program(*arguments: str, stdin: object) -> str:
 
 
 def start_program(module: str, *, log: Path) -> "subprocess.Popen[str]":
-    """Start one that reads orders until its standard input is closed."""
+    """Start a module as a program that reads requests until its standard input is closed."""
     with log.open("w") as file:
         return subprocess.Popen(
             [sys.executable, "-m", module],
@@ -63,8 +63,8 @@ def start_program(module: str, *, log: Path) -> "subprocess.Popen[str]":
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """Small models by kind: {"spec": a model's entry, "expected": the scores of the examples}."""
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """Small models by kind: {"spec": the model's entry, "expected": the scores of the examples}."""
     folder = tmp_path_factory.mktemp("models")
     examples = {"query": QUERY, "documents": DOCUMENTS, "instruction": INSTRUCTION}
     models: dict[str, dict[str, Any]] = json.loads(run_program("tests.engine.tiny", str(folder), stdin=examples))
@@ -73,23 +73,23 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def drive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Drive]:
-    """Load models into the real engine and score batches with them, see drive.py."""
+    """Load models into the real engine and score batches with them; drive.py describes cases and outcomes."""
     folder = tmp_path_factory.mktemp("outcomes")
-    numbers = count()
+    run_ids = count()
     child = start_program("tests.engine.drive", log=folder / "log")
     assert child.stdin is not None
 
     def run(cases: list[dict[str, Any]]) -> list[Outcome]:
         assert child.stdin is not None
-        into = folder / f"{next(numbers)}.json"
-        child.stdin.write(json.dumps({"cases": cases, "into": str(into)}) + "\n")
+        result_file = folder / f"{next(run_ids)}.json"
+        child.stdin.write(json.dumps({"cases": cases, "result_file": str(result_file)}) + "\n")
         child.stdin.flush()
         deadline = time.monotonic() + 280
-        while not into.exists():
+        while not result_file.exists():
             assert child.poll() is None, (folder / "log").read_text()[-3000:]
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        outcomes: list[Outcome] = json.loads(into.read_text())
+        outcomes: list[Outcome] = json.loads(result_file.read_text())
         return outcomes
 
     yield run

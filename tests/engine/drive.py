@@ -1,9 +1,10 @@
-"""Loads one model after another into the real engine, and scores batches with each. Run as a program of its own.
+"""Program that loads models into the real engine one after another, and scores batches with each.
 
-A process of its own, so that torch stays out of the test runner. vLLM is imported once, and then a child is forked for
-each model: two engines in one process break it. Reads orders from standard input, a line each:
-{"cases": [{"spec": a model's entry, "batches": [a ScoringBatch's fields, ...]}, ...], "into": a file}, and writes a
-list into that file: {"scale", "results": [a BatchScores' fields, or {"error"}]} for each case, or {"start_error"}.
+A separate process keeps torch out of the test runner. It imports vLLM once and forks a child for each model, because
+vLLM does not support two engines in one process. Reads one JSON request per line from standard input:
+{"cases": [{"spec": a model's entry, "batches": [a ScoringBatch's fields, ...]}, ...], "result_file": a path}
+and writes a list to that file, with {"scale", "results": [a BatchScores' fields or {"error"}, ...]} or {"start_error"}
+for each case.
 """
 
 import dataclasses
@@ -31,7 +32,7 @@ def score(engine: ScoringEngine, batch: dict[str, Any]) -> dict[str, Any]:
     return dataclasses.asdict(scores)
 
 
-def drive(spec: dict[str, Any], batches: list[dict[str, Any]]) -> dict[str, Any]:
+def score_batches(spec: dict[str, Any], batches: list[dict[str, Any]]) -> dict[str, Any]:
     try:
         with deferred_gc():
             engine = build_engine(ModelSpec.model_validate(spec))
@@ -40,19 +41,19 @@ def drive(spec: dict[str, Any], batches: list[dict[str, Any]]) -> dict[str, Any]
     return {"scale": engine.scale, "results": [score(engine, batch) for batch in batches]}
 
 
-def drive_and_end(case: dict[str, Any], sender: Connection) -> NoReturn:
-    """The engine is not closed: that takes longer than all the rest, and this process ends anyway."""
-    sender.send(drive(**case))
+def run_case_and_exit(case: dict[str, Any], sender: Connection) -> NoReturn:
+    """Exit without closing the engine, which would take longer than everything else."""
+    sender.send(score_batches(**case))
     os._exit(0)
 
 
-def drive_all(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One child after another, so that each has the machine to itself."""
+def run_cases(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Run one child process after another, so that each can use the whole machine."""
     context = multiprocessing.get_context("fork")
     outcomes = []
     for case in cases:
         receiver, sender = context.Pipe(duplex=False)
-        child = context.Process(target=drive_and_end, args=(case, sender))
+        child = context.Process(target=run_case_and_exit, args=(case, sender))
         child.start()
         sender.close()
         try:
@@ -68,11 +69,11 @@ def main() -> None:
     with deferred_gc():
         importlib.import_module("worker.engines.vllm.engine")
     for line in sys.stdin:
-        order = json.loads(line)
-        # Not to standard output, where vLLM logs; and there at once, for somebody waits for the file.
-        unfinished = Path(order["into"] + ".part")
-        unfinished.write_text(json.dumps(drive_all(order["cases"])))
-        unfinished.rename(order["into"])
+        request = json.loads(line)
+        # Not to standard output, because vLLM logs there. Renamed when complete, because the reader polls for the file.
+        unfinished = Path(request["result_file"] + ".part")
+        unfinished.write_text(json.dumps(run_cases(request["cases"])))
+        unfinished.rename(request["result_file"])
 
 
 if __name__ == "__main__":

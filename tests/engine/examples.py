@@ -1,4 +1,4 @@
-"""The pairs that every kind of model scores."""
+"""The query and documents that every kind of model scores."""
 
 QUERY = "What is a panda?"
 DOCUMENTS = [

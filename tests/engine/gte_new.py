@@ -1,6 +1,6 @@
-"""The encoder of the GTE multilingual rerankers, which transformers has no class for: a BERT with rotary positions.
+"""Reference implementation of the GTE multilingual rerankers' encoder: a BERT with rotary positions.
 
-Written from its shape: the weights' names are the published checkpoints', the arithmetic is what they need.
+transformers has no class for it. The weights have the names of the published checkpoints.
 """
 
 import json
@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
-# vLLM knows the configuration by this class's name, which comes with the checkpoint.
+# vLLM recognizes the configuration by the name of this class, which is part of the checkpoint.
 CONFIGURATION = """from transformers import PretrainedConfig
 
 
@@ -63,7 +63,7 @@ class Block(nn.Module):  # type: ignore[misc]
 
 
 class GteNew(nn.Module):  # type: ignore[misc]
-    """A classifier with one label. Called with one sequence of token ids; answers its logit."""
+    """A classifier with one label. Takes one sequence of token ids and returns its logit."""
 
     def __init__(self, vocabulary: int, *, size: int = 64, inner: int = 96, heads: int = 2, blocks: int = 2) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class GteNew(nn.Module):  # type: ignore[misc]
 
 
 def rotated(heads: Any) -> Any:
-    """Turn each pair of numbers of [heads, positions, numbers] by its position's angle."""
+    """Apply rotary position embedding to a tensor of [heads, positions, numbers]."""
     _, positions, numbers = heads.shape
     frequencies = BASE ** (-torch.arange(0, numbers, 2) / numbers)
     angles = torch.outer(torch.arange(positions), frequencies)

@@ -1,9 +1,11 @@
-"""The prompts that language models which rerank were trained on, as their cards document them; written out here a
-second time, so that the shipped templates have something to agree with."""
+"""The prompts that reranking language models were trained on, as their model cards document them.
+
+Written independently of the shipped templates, as a reference for them.
+"""
 
 
 def chat(user: str) -> str:
-    """Qwen's chat, without what a system says."""
+    """Qwen's chat format, without a system message."""
     return f"<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n"
 
 

@@ -1,7 +1,7 @@
-"""The same scores computed without vLLM, and made models to compute them on. Run as a program of its own.
+"""Program that computes reference scores with transformers, and creates classifiers to compute them with.
 
-A process of its own keeps torch out of the test runner: `reference.py make OUT LABELS`, and
-`reference.py cross|bi MODEL`, which reads [[query, document], ...] from standard input and prints the scores.
+A separate process keeps torch out of the test runner. `reference.py make OUT LABELS` creates a classifier.
+`reference.py cross|bi MODEL` reads [[query, document], ...] from standard input and prints the scores.
 """
 
 import importlib.util
@@ -21,13 +21,13 @@ def bundled() -> Path:
 
 
 def make_classifier(out: str, labels: int) -> None:
-    """A BERT with the bundled model's backbone under a seeded head: no good at ranking, exact in its arithmetic."""
+    """Save a BERT with the bundled model's backbone and a random head. It ranks badly, but its scores are exact."""
     torch.manual_seed(7)
     config = AutoConfig.from_pretrained(bundled(), num_labels=labels)
     model = AutoModelForSequenceClassification.from_config(config)
     backbone = AutoModel.from_pretrained(bundled(), add_pooling_layer=False)
     model.bert.load_state_dict(backbone.state_dict(), strict=False)
-    # A head of usual size keeps all logits near zero, where every wrong score looks right.
+    # The default weights keep all logits near zero, where wrong scores would pass the tolerance.
     torch.nn.init.normal_(model.classifier.weight, std=1.0)
     model.save_pretrained(out)
     AutoTokenizer.from_pretrained(bundled(), model_max_length=config.max_position_embeddings).save_pretrained(out)

@@ -1,4 +1,4 @@
-"""Work that nobody wants any more leaves vLLM at once."""
+"""A canceled job frees vLLM at once."""
 
 import time
 
@@ -18,6 +18,6 @@ def test_a_canceled_job_frees_the_engine(bi_encoder: Stack) -> None:
         assert job.status_code == 202
         started = time.monotonic()
         assert client.post(f"/v1/jobs/{job.json()['id']}/cancel").json()["status"] == "canceled"
-        # Of the same priority, so it would wait for all of the other job's pairs: most of a minute's work.
+        # It has the same priority, so it would wait for all pairs of the other job: most of a minute.
         assert client.post("/v1/rerank", json=PANDA).status_code == 200
         assert time.monotonic() - started < 6

@@ -1,4 +1,4 @@
-"""The long form of scaling to zero and back: `make test-long`."""
+"""Many cycles of scaling to zero and back: `make test-long`."""
 
 import pytest
 
@@ -14,7 +14,7 @@ IDLE_SECONDS = 0.5
 
 @pytest.mark.parametrize("standby", [False, True], ids=["plain", "standby"])
 @pytest.mark.parametrize("engine", ["lexical", pytest.param("vllm", marks=pytest.mark.engine)])
-def test_twenty_cycles_lose_nothing_and_nobody_waits_longer_than_for_a_start(engine: str, standby: bool) -> None:
+def test_twenty_cycles_lose_no_request_and_wait_no_longer_than_a_start(engine: str, standby: bool) -> None:
     with running(engine=engine, pool={"idle_seconds": IDLE_SECONDS, "standby": standby}) as stack:
         if standby:
             wait_until(lambda: "a standby is ready" in "".join(autoscaler_messages(stack)), seconds=120)

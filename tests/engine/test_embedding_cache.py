@@ -1,4 +1,4 @@
-"""Documents embedded before cost nothing under a new query, and score the same."""
+"""Documents with cached embeddings are not computed again, and get the same scores."""
 
 import random
 from typing import Any
@@ -17,7 +17,7 @@ WORDS = ["the", "giant", "panda", "is", "a", "bear", "species", "endemic", "to",
 MANY = [" ".join(SHUFFLE.choice(WORDS) for _ in range(100)) for _ in range(40)]
 LONG = " ".join(SHUFFLE.choice(WORDS) for _ in range(700))
 SPECIAL = 2
-"""[CLS] text [SEP]"""
+"""The special tokens of [CLS] text [SEP]."""
 
 BATCHES: dict[str, dict[str, Any]] = {
     "new": {"query": QUERY, "documents": MANY},
@@ -29,13 +29,13 @@ BATCHES: dict[str, dict[str, Any]] = {
     "windows again": {"query": QUERY, "documents": ["bear", LONG], "max_chunks_per_doc": 20},
     "truncated": {"query": QUERY, "documents": [LONG]},
     "truncated again": {"query": QUERY, "documents": [LONG]},
-    "strange": {"query": QUERY, "documents": ["bear \ud800", "bear"]},
+    "surrogate": {"query": QUERY, "documents": ["bear \ud800", "bear"]},
 }
 
 
 @pytest.fixture(scope="module")
 def outcomes(drive: Drive) -> list[Outcome]:
-    """With the cache, and with none."""
+    """The outcomes with the cache, and without it."""
     spec = {"name": "minilm", "source": load_models(MODELS_FILE).default.location()}
     without = spec | {"engine_args": {"embedding_cache_bytes": 0}}
     return drive([{"spec": entry, "batches": list(BATCHES.values())} for entry in (spec, without)])
@@ -52,7 +52,7 @@ def cold(outcomes: list[Outcome]) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", BATCHES)
-def test_a_score_is_the_same_whether_it_was_kept_or_computed(
+def test_scores_are_the_same_with_and_without_the_cache(
     name: str, warm: dict[str, dict[str, Any]], cold: dict[str, dict[str, Any]]
 ) -> None:
     assert warm[name]["scores"] == pytest.approx(cold[name]["scores"], abs=TOLERANCE)
@@ -60,18 +60,18 @@ def test_a_score_is_the_same_whether_it_was_kept_or_computed(
         assert warm[name][field] == cold[name][field]
 
 
-def test_known_documents_under_a_new_query_cost_the_query_alone(
+def test_cached_documents_with_a_new_query_compute_only_the_query(
     warm: dict[str, dict[str, Any]], cold: dict[str, dict[str, Any]]
 ) -> None:
     assert warm["another query"]["prompt_tokens"] < 10
     assert cold["another query"]["prompt_tokens"] > 4000
 
 
-def test_a_batch_that_is_known_whole_computes_nothing(warm: dict[str, dict[str, Any]]) -> None:
+def test_a_fully_cached_batch_computes_nothing(warm: dict[str, dict[str, Any]]) -> None:
     assert warm["the same again"]["prompt_tokens"] == 0
 
 
-def test_other_limits_are_other_embeddings(warm: dict[str, dict[str, Any]]) -> None:
+def test_other_limits_need_other_embeddings(warm: dict[str, dict[str, Any]]) -> None:
     result = warm["other limits"]
     assert result["prompt_tokens"] == 3 * (10 + SPECIAL)
     assert result["truncated"] == [0, 1, 2]
@@ -85,7 +85,7 @@ def test_equal_texts_of_a_batch_are_computed_once(cold: dict[str, dict[str, Any]
     assert result["scores"][2] == pytest.approx(1, abs=1e-5)
 
 
-def test_windows_and_truncation_are_remembered_with_the_embedding(warm: dict[str, dict[str, Any]]) -> None:
+def test_windows_and_truncation_are_cached_with_the_embedding(warm: dict[str, dict[str, Any]]) -> None:
     first, last = warm["windows"]["windows"]["0"]
     assert 0 <= first < last <= len(LONG)
     assert warm["windows again"]["prompt_tokens"] == 0
@@ -95,5 +95,5 @@ def test_windows_and_truncation_are_remembered_with_the_embedding(warm: dict[str
 
 
 def test_a_document_that_cannot_be_tokenized_fails_alone(cold: dict[str, dict[str, Any]]) -> None:
-    assert cold["strange"]["errors"] == {"0": "this document cannot be turned into tokens that the model knows"}
-    assert cold["strange"]["scores"][1] is not None
+    assert cold["surrogate"]["errors"] == {"0": "this document cannot be tokenized for this model"}
+    assert cold["surrogate"]["scores"][1] is not None

@@ -1,4 +1,4 @@
-"""The first start on a machine, or in a container, where vLLM's cache is empty."""
+"""The first start on a machine or in a container, with an empty vLLM cache."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
 
 def commands_until_ready(stack: Stack) -> set[str]:
-    """The command lines of all that the worker has started by then."""
+    """The command lines of all processes that the worker starts before it is ready."""
     worker = psutil.Process(stack.child("worker-1").pid)
     found: set[str] = set()
     with ThreadPoolExecutor(1) as threads:
@@ -29,11 +29,11 @@ def commands_until_ready(stack: Stack) -> set[str]:
     return found
 
 
-def test_no_other_process_imports_vllm_to_look_at_the_model(tmp_path: Path) -> None:
+def test_no_other_process_imports_vllm_to_inspect_the_model(tmp_path: Path) -> None:
     with running(engine="vllm", ready=False, environment={"VLLM_CACHE_ROOT": str(tmp_path)}) as stack:
         commands = commands_until_ready(stack)
         with client_of(stack) as client:
             assert client.post("/v1/rerank", json=PANDA).status_code == 200
-    # It was looked at: there is a note of it now.
+    # vLLM has inspected the model, and has cached the result.
     assert list(tmp_path.rglob("*.json"))
     assert not [command for command in commands if "vllm" in command]

@@ -1,4 +1,4 @@
-"""vLLM, hosted in the real worker behind the real queue, gives the scores that transformers gives."""
+"""A real worker with vLLM, behind the real queue, returns the scores that transformers computes."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ REFERENCE = Path(__file__).with_name("reference.py")
 
 
 def reference(*arguments: str, stdin: str = "") -> str:
-    """Run the reference program; answers what it printed."""
+    """Run the reference program. Returns its output."""
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     outcome = subprocess.run(
         [sys.executable, str(REFERENCE), *arguments],
@@ -54,16 +54,16 @@ def expected_scores(kind: str, *model: str) -> list[float]:
 def scores_of(client: httpx.Client, *, raw: bool) -> list[float]:
     """The scores in the order of DOCUMENTS."""
     body = {"query": QUERY, "documents": DOCUMENTS, "raw_scores": raw, "return_documents": False}
-    answer = client.post("/v1/rerank", json=body)
-    assert answer.status_code == 200, answer.text
-    rows = sorted(answer.json()["results"], key=lambda row: row["index"])
+    response = client.post("/v1/rerank", json=body)
+    assert response.status_code == 200, response.text
+    rows = sorted(response.json()["results"], key=lambda row: row["index"])
     assert [row["index"] for row in rows if row.get("truncated")] == [4]
     return [row["relevance_score"] for row in rows]
 
 
 @pytest.fixture(scope="module")
 def classifiers(tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
-    """Made sequence classifiers, by their number of labels."""
+    """Sequence classifiers by their number of labels."""
     folder = tmp_path_factory.mktemp("classifiers")
     paths = {labels: str(folder / f"labels-{labels}") for labels in (1, 3)}
     for labels, path in paths.items():
@@ -93,7 +93,7 @@ def test_a_bi_encoder_agrees_with_a_mean_pooled_cosine(bi_encoder: Stack) -> Non
         assert scores_of(client, raw=True) == pytest.approx(cosines, abs=TOLERANCE)
 
 
-def test_max_tokens_per_doc_is_the_same_as_a_shorter_document(bi_encoder: Stack) -> None:
+def test_max_tokens_per_doc_scores_like_a_shorter_document(bi_encoder: Stack) -> None:
     with client_of(bi_encoder) as client:
 
         def score(document: str, limit: int | None) -> dict[str, object]:
@@ -101,14 +101,14 @@ def test_max_tokens_per_doc_is_the_same_as_a_shorter_document(bi_encoder: Stack)
             row: dict[str, object] = client.post("/v1/rerank", json=body).json()["results"][0]
             return row
 
-        cut = score("a panda is a bear from China", 4)
+        truncated = score("a panda is a bear from China", 4)
         short = score("a panda is a", None)
-    assert cut["truncated"] is True
+    assert truncated["truncated"] is True
     assert "truncated" not in short
-    assert cut["relevance_score"] == pytest.approx(short["relevance_score"], abs=1e-6)
+    assert truncated["relevance_score"] == pytest.approx(short["relevance_score"], abs=1e-6)
 
 
-def test_usage_counts_the_tokens_that_the_model_read(bi_encoder: Stack) -> None:
+def test_usage_counts_the_tokens_of_the_prompts(bi_encoder: Stack) -> None:
     with client_of(bi_encoder) as client:
         usage = client.post("/v1/rerank", json={"query": "panda", "documents": ["bear", "panda bear"]}).json()["usage"]
     # [CLS] and [SEP] around the query and each document.
@@ -116,7 +116,7 @@ def test_usage_counts_the_tokens_that_the_model_read(bi_encoder: Stack) -> None:
 
 
 @pytest.mark.long
-def test_a_classifier_with_several_labels_is_refused_with_one_clear_sentence(
+def test_a_classifier_with_several_labels_is_rejected(
     classifiers: dict[int, str],
 ) -> None:
     refused = pytest.raises(StackError, match="has 3 labels; a reranker must have exactly one")

@@ -1,4 +1,4 @@
-"""With real vLLM: no process, a request, its ranking, some quiet, and no process again; plain and from a standby."""
+"""Scaling from zero workers to one and back with real vLLM, with and without a standby."""
 
 import time
 from collections.abc import Iterator
@@ -29,35 +29,35 @@ def stack(standby: bool) -> Iterator[Stack]:
 
 
 def rank(client: httpx.Client) -> tuple[float, list[float]]:
-    """Seconds and scores of the example."""
+    """Rerank the example. Returns the seconds that it took and the scores."""
     began = time.monotonic()
-    answer = client.post("/v1/rerank", json=PANDA)
+    response = client.post("/v1/rerank", json=PANDA)
     seconds = time.monotonic() - began
-    assert answer.status_code == 200, answer.text
-    rows = answer.json()["results"]
+    assert response.status_code == 200, response.text
+    rows = response.json()["results"]
     assert [row["index"] for row in rows] == [2, 1, 0]
     return seconds, [row["relevance_score"] for row in rows]
 
 
-def test_zero_one_zero(stack: Stack, standby: bool) -> None:
+def test_a_request_starts_a_worker_that_stops_when_idle(stack: Stack, standby: bool) -> None:
     with client_of(stack) as client:
         wait_until(lambda: len(workers_of(stack)) == standby, seconds=20)
         cold, scores = rank(client)
         assert len(workers_of(stack)) == 1 + standby
-        # It has scored before it was ready: the second call finds nothing left to be warmed up.
-        warm, again = rank(client)
+        # The second call does not include a start, and the worker needs no further warm-up.
+        warm, repeated = rank(client)
         assert warm < cold / 5
-        assert again == pytest.approx(scores, abs=1e-6)
-        # The model's own for these texts, wherever the worker came from.
+        assert repeated == pytest.approx(scores, abs=1e-6)
+        # The known scores of the bundled model, with and without a standby.
         assert scores == pytest.approx([0.752, 0.426, 0.091], abs=0.005)
         wait_until(lambda: len(workers_of(stack)) == standby, seconds=30)
-        # It is said a moment after the process has ended.
+        # The message follows shortly after the end of the process.
         wait_until(lambda: autoscaler_messages(stack)[-1] == "the worker has stopped")
 
 
 def test_a_standby_holds_no_model_and_has_one_thread(stack: Stack, standby: bool) -> None:
     if not standby:
-        pytest.skip("there is none")
+        pytest.skip("this stack has no standby")
     wait_until(lambda: len(workers_of(stack)) == 1, seconds=30)
     (process,) = workers_of(stack)
     assert process.num_threads() == 1

@@ -1,4 +1,4 @@
-"""The engine in a process of its own: an operator's choice, which must change no score and leave nothing behind."""
+"""The engine in a separate process, which an operator can choose."""
 
 import psutil
 import pytest
@@ -15,15 +15,15 @@ def scores(stack: Stack) -> list[float]:
         return [row["relevance_score"] for row in client.post("/v1/rerank", json=PANDA).json()["results"]]
 
 
-def test_it_scores_the_same_drops_what_nobody_wants_and_ends_with_its_worker(bi_encoder: Stack) -> None:
+def test_a_separate_engine_scores_the_same_aborts_canceled_work_and_ends_with_its_worker(bi_encoder: Stack) -> None:
     with running(engine="vllm", environment={"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}) as stack:
         processes = psutil.Process(stack.child("worker-1").pid).children(recursive=True)
-        assert processes, "the engine is in no process of its own"
+        assert processes, "the engine has no separate process"
         assert scores(stack) == pytest.approx(scores(bi_encoder), abs=1e-5)
         with client_of(stack) as client:
             job = client.post("/v1/rerank", json=MANY, headers={"Prefer": "wait=1"}).json()
             assert client.post(f"/v1/jobs/{job['id']}/cancel").json()["status"] == "canceled"
-            # Nothing is left in the engine by then: it must not wait for an output that never comes.
+            # The engine is idle by then, and the worker must not wait for its next output.
             assert client.post("/v1/rerank", json=PANDA | {"query": "bears"}).status_code == 200
     _, alive = psutil.wait_procs(processes, timeout=10)
     assert not alive

@@ -1,8 +1,8 @@
-"""Small models of every kind with seeded weights, and their scores computed without vLLM. Run as a program of its own.
+"""Program that creates a small model of every kind with random weights, and computes its scores without vLLM.
 
-A process of its own keeps torch out of the test runner. `tiny.py OUT` reads {"query", "documents", "instruction"} from
-standard input, saves a model a kind under OUT, and prints {kind: {"spec": a model's entry, "expected": its scores}}.
-The weights mean nothing; the arithmetic and the way of putting a pair are what is compared.
+A separate process keeps torch out of the test runner. `tiny.py OUT` reads {"query", "documents", "instruction"} from
+standard input, saves one model per kind under OUT, and prints {kind: {"spec": the model's entry, "expected": its
+scores}}. The rankings are meaningless; tests compare the arithmetic and the prompts.
 """
 
 import json
@@ -40,7 +40,7 @@ SMALL: dict[str, Any] = {
     "hidden_size": 64,
     "intermediate_size": 96,
     "num_hidden_layers": 2,
-    "num_attention_heads": 2,  # of 32 numbers each, the least that vLLM computes on a CPU
+    "num_attention_heads": 2,  # with a head size of 32, the smallest that vLLM supports on a CPU
     "max_position_embeddings": 256,
 }
 CAUSAL: dict[str, Any] = SMALL | {"num_key_value_heads": 1, "head_dim": 32, "max_position_embeddings": 512}
@@ -70,15 +70,15 @@ OVERRIDES: dict[str, tuple[dict[str, Any], list[str]]] = {
         ["Yes"],
     ),
 }
-"""How a published checkpoint becomes a reranker of one label, and the answers whose logits make its score."""
+"""Per model: the overrides that turn a published checkpoint into a reranker, and the answers whose logits it scores."""
 JINA_EMBED_TOKEN = 151670
-"""Where vLLM looks for the mark behind each passage; the mark behind the query follows it."""
+"""The token id that vLLM expects after each passage. The id of the token after the query is one higher."""
 JINA_DIMENSIONS = 512
-"""What vLLM takes for granted of this model."""
+"""The embedding size that vLLM assumes for this model."""
 
 
-def spread(model: Any, *, head: str | None = None) -> Any:
-    """Weights large enough that scores differ: near zero, every wrong score looks right."""
+def randomize(model: Any, *, head: str | None = None) -> Any:
+    """Set weights so large that scores differ: near zero, wrong scores would pass the tolerance."""
     for name, parameter in model.named_parameters():
         if parameter.dim() == 2:
             torch.nn.init.normal_(parameter, std=1.0 if head is not None and head in name else 0.15)
@@ -86,24 +86,24 @@ def spread(model: Any, *, head: str | None = None) -> Any:
 
 
 def logits(model: Any, tokenizer: Any, query: str, documents: list[str]) -> list[float]:
-    """A sequence classifier's own scores for pairs."""
+    """The logits of a sequence classifier for pairs."""
     return [model(**tokenizer(query, document, return_tensors="pt")).logits.item() for document in documents]
 
 
 def last_logits(model: Any, tokenizer: Any, prompts: list[str]) -> list[torch.Tensor]:
-    """What a language model says next, after each prompt."""
+    """The logits of a language model for the token after each prompt."""
     return [model(**tokenizer(prompt, return_tensors="pt")).logits[0, -1] for prompt in prompts]
 
 
-class Maker:
-    """Makes one kind after another in a folder."""
+class ModelBuilder:
+    """Creates models in a folder, and collects their entries and expected scores."""
 
     def __init__(self, folder: Path, query: str, documents: list[str], instruction: str) -> None:
         self.folder = folder
         self.query = query
         self.documents = documents
         self.instruction = instruction
-        self.made: dict[str, dict[str, Any]] = {}
+        self.entries: dict[str, dict[str, Any]] = {}
 
     def save(
         self,
@@ -117,8 +117,10 @@ class Maker:
         head: str = "",
         **entry: Any,
     ) -> None:
-        """Save a model as its published checkpoints are: with the config's words, and the backbone's weights renamed
-        to begin with `backbone`, all but those that begin with `head`."""
+        """Save a model in the format of its published checkpoints.
+
+        `config` is merged into config.json. All weights except those that begin with `head` get the prefix `backbone`.
+        """
         path = self.folder / kind
         model.save_pretrained(path)
         tokenizer.save_pretrained(path)
@@ -128,7 +130,7 @@ class Maker:
             weights = load_file(path / "model.safetensors")
             renamed = {name if name.startswith(head) else backbone + name: value for name, value in weights.items()}
             save_file(renamed, path / "model.safetensors", metadata={"format": "pt"})
-        self.made[kind] = {"spec": {"name": kind, "source": str(path)} | entry, "expected": expected}
+        self.entries[kind] = {"spec": {"name": kind, "source": str(path)} | entry, "expected": expected}
 
     def classifiers(self) -> None:
         words, pieces = word_pieces(), sentence_pieces()
@@ -150,7 +152,7 @@ class Maker:
             ("xlm-roberta", XLMRobertaForSequenceClassification(xlm_config), pieces),
             ("modernbert", ModernBertForSequenceClassification(modern_config), pairs),
         ):
-            spread(model, head="classifier")
+            randomize(model, head="classifier")
             self.save(kind, model, tokenizer, logits(model, tokenizer, self.query, self.documents))
         activations = {
             "st-identity": {"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}},
@@ -159,17 +161,17 @@ class Maker:
             "sbert-sigmoid": {"sbert_ce_default_activation_function": "torch.nn.modules.activation.Sigmoid"},
         }
         for kind, config in activations.items():
-            self.save(kind, bert, words, self.made["bert"]["expected"], config=config)
+            self.save(kind, bert, words, self.entries["bert"]["expected"], config=config)
         bert.bert.embeddings.word_embeddings.weight[words.convert_tokens_to_ids("bamboo")] = float("nan")
         self.save("bert-without-bamboo", bert, words, None)
-        three = BertForSequenceClassification(BertConfig(vocab_size=len(words), num_labels=3, **SMALL))
-        self.save("three-labels", three, words, None)
-        labels = BertForTokenClassification(BertConfig(vocab_size=len(words), num_labels=2, **SMALL))
-        self.save("token-labels", labels, words, None)
+        three_labels = BertForSequenceClassification(BertConfig(vocab_size=len(words), num_labels=3, **SMALL))
+        self.save("three-labels", three_labels, words, None)
+        token_labels = BertForTokenClassification(BertConfig(vocab_size=len(words), num_labels=2, **SMALL))
+        self.save("token-labels", token_labels, words, None)
 
     def rotary(self) -> None:
         tokenizer = sentence_pieces()
-        model = spread(GteNew(len(tokenizer)), head="classifier")
+        model = randomize(GteNew(len(tokenizer)), head="classifier")
         encoded = [tokenizer(self.query, document, return_tensors="pt") for document in self.documents]
         expected = [model(inputs["input_ids"][0]).item() for inputs in encoded]
         self.save("gte-new", model, tokenizer, expected, engine_args={"trust_remote_code": True})
@@ -177,7 +179,7 @@ class Maker:
     def late_interaction(self) -> None:
         tokenizer = word_pieces()
         model = BertModel(BertConfig(vocab_size=len(tokenizer), **SMALL), add_pooling_layer=False)
-        spread(model)
+        randomize(model)
         projection = torch.randn(32, SMALL["hidden_size"])
 
         def embed(text: str) -> torch.Tensor:
@@ -202,7 +204,7 @@ class Maker:
         qwen = byte_pairs(["<|endoftext|>", "<|im_start|>", "<|im_end|>", "yes", "no", "0", "1"])
         gemma = byte_pairs(["<pad>", "<bos>", "Yes"], first="<bos>")
         vocabulary = {"vocab_size": len(qwen), "tie_word_embeddings": True}
-        made: dict[str, tuple[Any, Any, Callable[[str, str, str], str]]] = {
+        models: dict[str, tuple[Any, Any, Callable[[str, str, str], str]]] = {
             "qwen3-reranker": (Qwen3ForCausalLM(Qwen3Config(**CAUSAL, **vocabulary)), qwen, prompts.qwen3),
             "mxbai-rerank-v2": (Qwen2ForCausalLM(Qwen2Config(**CAUSAL, **vocabulary)), qwen, prompts.mxbai),
             "bge-reranker-v2-gemma": (
@@ -211,9 +213,9 @@ class Maker:
                 prompts.gemma,
             ),
         }
-        for kind, (model, tokenizer, prompt) in made.items():
+        for kind, (model, tokenizer, prompt) in models.items():
             overrides, answers = OVERRIDES[kind]
-            spread(model)
+            randomize(model)
             ids = tokenizer.convert_tokens_to_ids(answers)
             expected = {}
             for name, instruction in (("default", ""), ("instructed", self.instruction)):
@@ -229,7 +231,7 @@ class Maker:
         marks = ["<|embed_token|>", "<|rerank_token|>"]
         tokenizer = byte_pairs(marks, fill_to=JINA_EMBED_TOKEN)
         size = CAUSAL | {"hidden_size": 32, "max_position_embeddings": 1024}
-        model = spread(Qwen3Model(Qwen3Config(**size, vocab_size=len(tokenizer), tie_word_embeddings=False)))
+        model = randomize(Qwen3Model(Qwen3Config(**size, vocab_size=len(tokenizer), tie_word_embeddings=False)))
         model.projector = torch.nn.Sequential(
             torch.nn.Linear(32, 16, bias=False), torch.nn.ReLU(), torch.nn.Linear(16, JINA_DIMENSIONS, bias=False)
         )
@@ -252,10 +254,10 @@ class Maker:
 if __name__ == "__main__":
     torch.manual_seed(7)
     torch.set_grad_enabled(False)
-    maker = Maker(Path(sys.argv[1]), **json.load(sys.stdin))
-    maker.classifiers()
-    maker.rotary()
-    maker.late_interaction()
-    maker.language_models()
-    maker.listwise()
-    print(json.dumps(maker.made))
+    builder = ModelBuilder(Path(sys.argv[1]), **json.load(sys.stdin))
+    builder.classifiers()
+    builder.rotary()
+    builder.late_interaction()
+    builder.language_models()
+    builder.listwise()
+    print(json.dumps(builder.entries))

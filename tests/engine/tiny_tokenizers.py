@@ -49,7 +49,7 @@ def sentence_pieces() -> PreTrainedTokenizerFast:
 
 
 def byte_pairs(special: list[str], *, first: str | None = None, fill_to: int = 0) -> PreTrainedTokenizerFast:
-    """A language model's tokenizer; `first` opens every prompt, `fill_to` is where the `special` ones get their ids."""
+    """A language model's tokenizer. `first` begins every prompt; `fill_to` is the first id of the `special` tokens."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()

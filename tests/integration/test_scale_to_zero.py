@@ -99,7 +99,7 @@ def test_worker_stopped_during_a_batch_job_requeues_its_shards_without_counting_
         results = httpx.get(f"{stack.url}/v1/jobs/{job['id']}/results").json()["results"]
         assert len(results) == len(texts)
         assert [row["index"] for row in results] == list(range(24))
-        assert "slow: another model needs the place: stopping the worker" in autoscaler_messages(stack)
+        assert "slow: another model needs the slot: stopping the worker" in autoscaler_messages(stack)
 
 
 def shard_states(client: Any, job_id: str) -> set[str]:

@@ -1,6 +1,6 @@
-"""`python -m worker.autoscaler`: as many workers on this machine as there is work for, none where there is none.
+"""`python -m worker.autoscaler`: starts workers on this machine when work arrives, and stops them when they are idle.
 
-SIGTERM or SIGINT stops every worker, each finishing what it has; a second one ends them at once.
+The first SIGTERM or SIGINT stops every worker after its current work; the second one kills them.
 """
 
 import argparse
@@ -16,14 +16,14 @@ from pathlib import Path
 from shared.errors import RerankqError
 from shared.models import MAX_WORKERS, ModelSpec, load_models
 from shared.store.client import connect
-from worker.autoscaler.launchers import Launcher, LaunchOptions, LocalLauncher, ObserveOnlyLauncher, devices_of
+from worker.autoscaler.launchers import Launcher, LaunchOptions, LocalLauncher, ObserveOnlyLauncher, gpus_per_worker
 from worker.autoscaler.loop import Autoscaler
 from worker.autoscaler.settings import AutoscalerSettings
 
-LOOK_SECONDS = 0.1
-"""From one round to the next; a request that finds no worker waits for half of it. A round costs half a millisecond."""
+ROUND_SECONDS = 0.1
+"""Pause between rounds. A request that needs a new worker waits half of it on average; a round costs 0.5 ms of CPU."""
 LOGGER = "autoscaler"
-"""Under this name the log has what happens, in sentences for people."""
+"""The name of the logger for messages that operators read, for example "1 request waits: starting a worker"."""
 logger = logging.getLogger(LOGGER)
 
 
@@ -31,15 +31,15 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m worker.autoscaler",
         description="Start workers when there is work, and stop them when there is none.",
-        epilog="How many, and when, is said by each model's `pool` in the models file.",
+        epilog="Each model's `pool` in the models file sets how many workers run, and when.",
     )
-    parser.add_argument("--model", help="a name from the models file; default: all that are in it")
+    parser.add_argument("--model", help="serve only this model of the models file; default: all models")
     parser.add_argument("--redis-url", help="default: REDIS_URL, or redis://127.0.0.1:6379/0")
     parser.add_argument("--models-file", help="default: infra/models.yaml")
-    parser.add_argument("--capacity", type=int, help="workers there is room for; default: one for each GPU, if any")
     parser.add_argument(
-        "--launcher", choices=("processes", "none"), help="none: say what would be done, and do nothing"
+        "--capacity", type=int, help="maximum number of workers on this machine; default: as many as its GPUs allow"
     )
+    parser.add_argument("--launcher", choices=("processes", "none"), help="none: only log what would be done")
     parser.add_argument(
         "--standby", action="store_true", default=None, help="keep a process ready that has imported the engine"
     )
@@ -61,10 +61,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run(settings: AutoscalerSettings, specs: Sequence[ModelSpec]) -> int:
-    """Scale until told to stop; then stop every worker."""
-    asked: list[int] = []
+    """Scale the pools until a signal arrives, then stop every worker. Returns the exit status."""
+    received: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: asked.append(number))
+        signal.signal(number, lambda number, _: received.append(number))
     devices = visible_devices(os.environ)
     client = connect(settings.redis_url)
     autoscaler = Autoscaler(
@@ -72,36 +72,35 @@ def run(settings: AutoscalerSettings, specs: Sequence[ModelSpec]) -> int:
         specs,
         make_launcher(settings, specs, devices),
         logger.info,
-        capacity=settings.capacity or len(devices) // max(map(devices_of, specs)) or MAX_WORKERS,
+        capacity=settings.capacity or len(devices) // max(map(gpus_per_worker, specs)) or MAX_WORKERS,
         start_seconds=settings.start_seconds,
         drain_seconds=settings.drain_seconds,
     )
     logging.getLogger(__name__).info("watching %s", ", ".join(spec.name for spec in specs))
-    while not asked:
+    while not received:
         autoscaler.round()
-        time.sleep(LOOK_SECONDS)
-    autoscaler.close(hurry=lambda: len(asked) > 1)
+        time.sleep(ROUND_SECONDS)
+    autoscaler.close(forced=lambda: len(received) > 1)
     client.close()
     return 0
 
 
 def make_launcher(settings: AutoscalerSettings, specs: Sequence[ModelSpec], devices: Sequence[str]) -> Launcher:
-    """What acts here, by the settings."""
     if settings.launcher == "none":
         return ObserveOnlyLauncher()
     from_standby = [spec for spec in specs if settings.standby or spec.pool.standby]
-    ways = LaunchOptions(
+    options = LaunchOptions(
         environment=os.environ
         | {"REDIS_URL": settings.redis_url, "RERANKQ_MODELS_FILE": str(settings.models_file.resolve())},
         devices=devices,
         standby_models=frozenset(spec.name for spec in from_standby),
         standby_engines=sorted({settings.engine or spec.engine for spec in from_standby}),
     )
-    return LocalLauncher(ways, logger.info)
+    return LocalLauncher(options, logger.info)
 
 
 def visible_devices(environment: Mapping[str, str], folder: Path = Path("/dev")) -> list[str]:
-    """The GPUs that workers may use, each as CUDA_VISIBLE_DEVICES would name it."""
+    """The GPUs that workers may use, each in the notation of CUDA_VISIBLE_DEVICES."""
     if (chosen := environment.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1")]
     found = [match[1] for path in folder.glob("nvidia*") if (match := re.fullmatch(r"nvidia(\d+)", path.name))]

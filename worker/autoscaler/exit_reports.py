@@ -1,7 +1,7 @@
-"""What is written in the name of workers that cannot speak any more, so that nobody counts on them.
+"""Writes the final heartbeat of a worker process that exited or was killed, so that its pool stops counting it.
 
-A worker says itself how it stands, also why it could not start. What it does not get to say is said here, beside the
-words of the others: see shared.pools.heartbeats. Raises redis.RedisError.
+A worker writes its own heartbeats (shared.pools.heartbeats), including the reason why it could not start. This module
+writes only what a dead worker could not. Raises redis.RedisError.
 """
 
 import socket
@@ -19,39 +19,41 @@ _REASON_CHARACTERS = 300
 
 
 class ExitReporter:
-    """Those of one launcher's workers."""
+    """Reports the exits of one launcher's workers."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
 
-    def note(self, end: WorkerExit) -> str:
-        """Write down the end of a worker; answers it in words."""
+    def report_exit(self, end: WorkerExit) -> str:
+        """Record that a worker has ended. Returns a message for the operator."""
         worker, name = end.worker, end.worker.name or ""
         began = time.time() - (time.monotonic() - worker.started_at)
         writer = HeartbeatWriter(self._client, worker.model, name, started_at=began)
-        last = self._last_word(worker.model, name)
+        last = self._last_heartbeat(worker.model, name)
         how = describe_exit(end.status)
         if last is not None and last.state is WorkerState.FAILED:
             return f"the worker could not start: {last.reason}"
         was_ready = worker.was_ready or (last is not None and last.ready_at > 0)
-        if worker.gave_up or not (was_ready or worker.stopping_since is not None):
-            reason = worker.gave_up or f"the worker {how} before it was ready: {worker.output.last_line}"
+        if worker.start_failure or not (was_ready or worker.stopping_since is not None):
+            reason = worker.start_failure or f"the worker {how} before it was ready: {worker.output.last_line}"
             writer.fail(reason[:_REASON_CHARACTERS])
             return f"the worker could not start: {reason}"
-        # One that was killed could not say goodbye.
+        # A worker that was killed could not remove its heartbeat.
         writer.leave()
         return "the worker has stopped" if end.status == 0 else f"the worker {how}"
 
-    def no_process(self, model: str, error: OSError) -> str:
-        """Write down that a worker could not even be started; answers it in words."""
+    def report_failed_start(self, model: str, error: OSError) -> str:
+        """Record that the process of a worker could not be started. Returns a message for the operator."""
         reason = f"the worker's process could not be started: {error}"
-        # In our own name, for it has none.
+        # Under the name of this process, because there is no worker process to name.
         HeartbeatWriter(self._client, model, worker_name()).fail(reason)
         return reason
 
-    def forget_predecessors(self, models: Iterable[str]) -> None:
-        """Remove what workers of this host have said before there was any of ours: who did not live to take it back
-        is dead, and who lives says it again within seconds."""
+    def remove_previous_heartbeats(self, models: Iterable[str]) -> None:
+        """Remove the heartbeats that workers of this host wrote before this autoscaler started, except failures.
+
+        A worker that is still alive writes its next heartbeat within seconds.
+        """
         host = socket.gethostname()
         for model in models:
             beats = read_heartbeats(self._client.hgetall(pool_keys.workers(model)))  # type: ignore[arg-type]
@@ -59,6 +61,6 @@ class ExitReporter:
                 if beat.worker.rpartition("-")[0] == host and beat.state is not WorkerState.FAILED:
                     self._client.hdel(pool_keys.workers(model), beat.worker)
 
-    def _last_word(self, model: str, name: str) -> Heartbeat | None:
+    def _last_heartbeat(self, model: str, name: str) -> Heartbeat | None:
         payload: bytes | None = self._client.hget(pool_keys.workers(model), name)  # type: ignore[assignment]
         return next(iter(read_heartbeats({} if payload is None else {b"": payload})), None)

@@ -1,7 +1,7 @@
-"""Who acts on the autoscaler's decisions: processes of this machine, or nobody, because somebody else does.
+"""Launchers carry out the autoscaler's decisions: as local processes, or not at all where another system scales.
 
-Owns how workers are started, watched, reaped and ended; refuses to decide when. Everything here is called on one
-thread, which lives as long as the process: see shared.processes.spawn.
+Owns how workers are started, watched, reaped and killed. Refuses to decide when. All methods must be called on one
+thread that lives as long as the process: see shared.processes.spawn.
 """
 
 import math
@@ -19,37 +19,37 @@ from shared.processes import adopt_orphans, spawn
 from worker.autoscaler.standby_client import ForkedProcess, StandbyManager
 from worker.autoscaler.worker_process import ProcessHandle, WorkerOutput, WorkerProcess
 
-_LOOK_SECONDS = 0.05
+_POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerExit:
-    """A worker that is no more; `status` as subprocess has it."""
+    """The end of a worker process; `status` as in subprocess.Popen.returncode."""
 
     worker: WorkerProcess
     status: int
 
 
 class Launcher(Protocol):
-    """Starts and stops workers, or leaves it to others: `acts` is false then."""
+    """Starts and stops workers. `acts` is false when it only observes, because another system starts and stops them."""
 
     acts: bool
 
     def workers(self, model: str) -> list[WorkerProcess]:
-        """Its own that have not ended, those told to stop among them."""
+        """This launcher's workers of the model that have not ended, including those that are stopping."""
 
     def start(self, spec: ModelSpec) -> None:
         """Start a worker of the model. Raises OSError."""
 
     def reap(self) -> list[WorkerExit]:
-        """Look after the processes; answers those that have ended since. Never waits."""
+        """Check all processes, and return those that have ended since the last call. Never blocks."""
 
-    def close(self, hurry: Callable[[], bool]) -> list[WorkerExit]:
-        """Stop every worker, by force once `hurry` says so; answers them."""
+    def close(self, forced: Callable[[], bool]) -> list[WorkerExit]:
+        """Stop every worker and return their exits. Kills the remaining ones once `forced` returns true."""
 
 
 class ObserveOnlyLauncher:
-    """Acts on nothing: whoever runs the workers (KEDA, say) decides for itself, and the log says what we would do."""
+    """Starts and stops nothing, for pools that another system scales (for example KEDA)."""
 
     acts = False
 
@@ -57,12 +57,12 @@ class ObserveOnlyLauncher:
         return []
 
     def start(self, spec: ModelSpec) -> None:
-        """Leave it to others."""
+        """Does nothing."""
 
     def reap(self) -> list[WorkerExit]:
         return []
 
-    def close(self, hurry: Callable[[], bool]) -> list[WorkerExit]:
+    def close(self, forced: Callable[[], bool]) -> list[WorkerExit]:
         return []
 
 
@@ -70,8 +70,8 @@ class ObserveOnlyLauncher:
 class LaunchOptions:
     """How workers are started.
 
-    `devices`: what there is for the workers, each as CUDA_VISIBLE_DEVICES names it; none: they take what they find.
-    Workers of `standby_models` come from a standby that has imported `standby_engines`.
+    `devices` are the GPUs for workers, each in the notation of CUDA_VISIBLE_DEVICES. When it is empty, workers inherit
+    the environment unchanged. Workers of `standby_models` come from a standby that has imported `standby_engines`.
     """
 
     environment: Mapping[str, str]
@@ -80,131 +80,131 @@ class LaunchOptions:
     standby_engines: Sequence[str] = ()
 
 
-def devices_of(spec: ModelSpec) -> int:
-    """How many GPUs one worker of the model takes."""
+def gpus_per_worker(spec: ModelSpec) -> int:
+    """How many GPUs one worker of the model spans."""
     sizes = (spec.engine_args.get(name, 1) for name in ("tensor_parallel_size", "pipeline_parallel_size"))
     return math.prod(size for size in sizes if isinstance(size, int))
 
 
 class LocalLauncher:
-    """Workers as processes of this machine, which end with this one."""
+    """Runs workers as child processes on this machine. They end when this process ends."""
 
     acts = True
 
-    def __init__(self, ways: LaunchOptions, say: Callable[[str], None]) -> None:
-        """`say` is told what becomes of the standby."""
-        self._ways = ways
-        self._say = say
+    def __init__(self, options: LaunchOptions, announce: Callable[[str], None]) -> None:
+        """`announce` receives messages for the operator, mostly about the standby."""
+        self._options = options
+        self._announce = announce
         self._workers: list[WorkerProcess] = []
-        # What a standby forks, and what an ended worker leaves behind, is ours to wait for.
+        # So that this process can wait for workers that a standby forks, and for children of dead workers.
         adopt_orphans()
-        self._standby = StandbyManager(ways.standby_engines, ways.environment, say)
-        self._standby.tend()
+        self._standby = StandbyManager(options.standby_engines, options.environment, announce)
+        self._standby.check()
 
     def workers(self, model: str) -> list[WorkerProcess]:
         return [worker for worker in self._workers if worker.model == model]
 
     def start(self, spec: ModelSpec) -> None:
-        devices = self._free_devices(devices_of(spec))
+        devices = self._allocate_devices(gpus_per_worker(spec))
         output = WorkerOutput()
         try:
-            process = self._process_of(spec.name, devices, output)
+            process = self._start_process(spec.name, devices, output)
         except OSError:
             output.close()
             raise
-        output.hand_over()
+        output.close_write_end()
         self._workers.append(WorkerProcess(spec.name, process, output, devices))
 
     def reap(self) -> list[WorkerExit]:
-        self._standby.tend()
+        self._standby.check()
         for worker in list(self._workers):
-            worker.pass_on_output()
-            if isinstance(worker.process, ForkedProcess) and worker.process.lost:
-                self._start_instead(worker)
+            worker.forward_output()
+            if isinstance(worker.process, ForkedProcess) and worker.process.failed:
+                self._restart_without_standby(worker)
             elif worker.stopping_since is not None:
-                # A worker that had no process yet has not heard it.
+                # The first request had no effect if the worker had no process then.
                 worker.request_stop()
-        ended = [
+        exits = [
             WorkerExit(worker, status) for worker in self._workers if (status := worker.process.poll()) is not None
         ]
-        for end in ended:
-            self._bury(end.worker)
-        self._bury_strangers()
-        return ended
+        for end in exits:
+            self._forget(end.worker)
+        self._reap_orphans()
+        return exits
 
-    def close(self, hurry: Callable[[], bool]) -> list[WorkerExit]:
+    def close(self, forced: Callable[[], bool]) -> list[WorkerExit]:
         self._standby.close()
         for worker in self._workers:
             worker.request_stop()
-        ended = self.reap()
+        exits = self.reap()
         while self._workers:
-            if hurry():
+            if forced():
                 for worker in self._workers:
                     worker.kill()
-            time.sleep(_LOOK_SECONDS)
-            ended += self.reap()
-        return ended
+            time.sleep(_POLL_SECONDS)
+            exits += self.reap()
+        return exits
 
-    def _process_of(
-        self, model: str, devices: Sequence[str], output: WorkerOutput, *, plain: bool = False
+    def _start_process(
+        self, model: str, devices: Sequence[str], output: WorkerOutput, *, use_standby: bool = True
     ) -> ProcessHandle:
         """Raises OSError."""
         arguments = ["--model", model]
-        differences = {"CUDA_VISIBLE_DEVICES": ",".join(devices)} if devices else {}
+        changes = {"CUDA_VISIBLE_DEVICES": ",".join(devices)} if devices else {}
         standby = self._standby.current
-        if standby is not None and not plain and model in self._ways.standby_models:
-            # Its socket is full when it has stopped reading: a start of our own is sooner then.
+        if standby is not None and use_standby and model in self._options.standby_models:
+            # Sending fails when a hanging standby has let its socket fill up. A start without it is faster then.
             with suppress(OSError):
-                return standby.fork(arguments, output, differences)
+                return standby.fork(arguments, output, changes)
         command = [sys.executable, "-m", "worker", *arguments]
-        return spawn(command, output.write_end, {**self._ways.environment, **differences})
+        return spawn(command, output.write_end, {**self._options.environment, **changes})
 
-    def _start_instead(self, worker: WorkerProcess) -> None:
-        """The standby has not forked this one, and will not."""
+    def _restart_without_standby(self, worker: WorkerProcess) -> None:
+        """Start a worker that the standby could not fork; drop it if it is stopping or cannot be started."""
         if worker.stopping_since is None:
             output = WorkerOutput()
             try:
-                worker.process = self._process_of(worker.model, worker.devices, output, plain=True)
+                worker.process = self._start_process(worker.model, worker.devices, output, use_standby=False)
             except OSError as error:
                 output.close()
-                self._say(f"a worker could not be started: {error}")
+                self._announce(f"a worker could not be started: {error}")
             else:
-                output.hand_over()
+                output.close_write_end()
                 worker.output.close()
                 worker.output = output
                 return
         self._workers.remove(worker)
         worker.output.close()
 
-    def _free_devices(self, count: int) -> tuple[str, ...]:
-        """Raises OSError when there are too few."""
-        if not self._ways.devices:
+    def _allocate_devices(self, count: int) -> tuple[str, ...]:
+        """`count` free devices; none when no devices are configured. Raises OSError when too few are free."""
+        if not self._options.devices:
             return ()
-        taken = {device for worker in self._workers for device in worker.devices}
-        free = [device for device in self._ways.devices if device not in taken]
+        used = {device for worker in self._workers for device in worker.devices}
+        free = [device for device in self._options.devices if device not in used]
         if len(free) < count:
-            raise OSError(f"it needs {count} GPUs, and {len(free)} of {len(self._ways.devices)} are free")
+            raise OSError(f"it needs {count} GPUs, and {len(free)} of {len(self._options.devices)} are free")
         return tuple(free[:count])
 
-    def _bury(self, worker: WorkerProcess) -> None:
-        """Forget a worker that has ended, after its last words."""
+    def _forget(self, worker: WorkerProcess) -> None:
+        """Remove a worker that has ended, with its remaining children and its output."""
         self._workers.remove(worker)
         if worker.process.pid is not None:
-            # What it had started itself must not live on.
+            # Processes that the worker started must not outlive it.
             with suppress(ProcessLookupError):
                 os.killpg(worker.process.pid, signal.SIGKILL)
-        worker.pass_on_output()
+        worker.forward_output()
         worker.output.close()
 
-    def _bury_strangers(self) -> None:
-        """Reap the orphans that became ours: what ended workers had started."""
+    def _reap_orphans(self) -> None:
+        """Wait for adopted processes that have ended: those that ended workers had started."""
         standby = self._standby.current
-        if standby is not None and standby.waited_for:
-            # It might be a worker of which nobody has told us yet.
+        if standby is not None and standby.has_pending_forks:
+            # An ended child may be a worker whose pid the standby has not reported yet.
             return
-        ours = {worker.process.pid for worker in self._workers} | ({standby.pid} if standby is not None else set())
+        known = {worker.process.pid for worker in self._workers} | ({standby.pid} if standby is not None else set())
         with suppress(ChildProcessError):
             while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
-                if ended.si_pid in ours:
+                if ended.si_pid in known:
                     return
                 os.waitpid(ended.si_pid, os.WNOHANG)

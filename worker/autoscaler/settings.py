@@ -6,23 +6,25 @@ from pydantic import Field
 
 from shared.settings import Seconds, Settings
 
-Launching = Literal["processes", "none"]
+LauncherKind = Literal["processes", "none"]
 
 
 class AutoscalerSettings(Settings):
-    """`model`: the one that is served here, by default all of the models file; `engine` overrides the file's.
+    """Settings from the environment (RERANKQ_*) and the command line.
 
-    `launcher`: `processes` starts workers on this machine; `none` only says what it would do, and others act.
-
-    `capacity`: how many workers this machine has room for, of all models together; by default one for each GPU, and
-    without a GPU as many as the models' own limits allow. `standby`: keep a process ready to become a worker also for
-    models whose entry does not ask for one. `start_seconds`: a worker that is not ready by then counts as failed.
-    `drain_seconds` is the workers' own: some time after it one that was told to stop is killed.
+    - `model`: the one model to serve; by default all models of the models file.
+    - `engine`: overrides the engine that the models file names.
+    - `launcher`: `processes` starts workers on this machine; `none` only logs what it would do.
+    - `capacity`: the maximum number of workers on this machine, of all models together. By default the number of GPUs
+      divided by those that the largest model spans; without a GPU only the models' own limits apply.
+    - `standby`: start workers of every model from a standby, also of models whose entry does not ask for one.
+    - `start_seconds`: a worker that is not ready by then counts as failed.
+    - `drain_seconds`: the drain time of the workers. A worker that exceeds it is killed after a grace period.
     """
 
     model: str | None = None
     engine: str | None = None
-    launcher: Launching = "processes"
+    launcher: LauncherKind = "processes"
     capacity: Annotated[int, Field(ge=1, le=1024)] | None = None
     standby: bool = False
     start_seconds: Seconds = 1800.0

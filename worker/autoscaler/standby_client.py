@@ -1,7 +1,8 @@
-"""The launcher's end of a standby: asks it for workers, and notices when it is no more. See worker.process.standby.
+"""The launcher's side of the standby: starts it, requests workers from it, and notices its end.
 
-A worker that was asked for is there at once, without a process: the standby may still be importing, and waiting for it
-is sooner than a start of one's own. Should it end before it has answered, the worker is `lost`: nothing runs.
+A requested worker has no process until the standby replies: the standby may still be importing the engine, and waiting
+for that takes less time than a start without it. If the standby ends before it replies, `ForkedProcess.failed` is set.
+worker.process.standby is the other side, and documents the messages.
 """
 
 import json
@@ -16,21 +17,23 @@ from itertools import count
 from shared.processes import describe_exit, spawn
 from worker.autoscaler.worker_process import WorkerOutput
 
-AGAIN_SECONDS = 60.0
-"""How long after a standby's end another one is tried."""
+RESTART_SECONDS = 60.0
+"""Pause before another standby is started after one has ended."""
 IMPORT_SECONDS = 120.0
-ANSWER_SECONDS = 5.0
-"""A standby that has imported everything forks in milliseconds; one that has not by then hangs, and is ended."""
-_ANSWER_BYTES = 4096
+"""How long the imports of a standby may take before the fork timeout begins."""
+FORK_TIMEOUT_SECONDS = 5.0
+"""A standby that has imported its engines forks in milliseconds. One that exceeds this timeout hangs and is killed."""
+_MESSAGE_BYTES = 4096
 
 
 class ForkedProcess:
-    """A worker's process from a standby. The standby's orphan, and so a child of ours."""
+    """A worker process that a standby forks. The kernel makes it a child of this process."""
 
     def __init__(self) -> None:
         self.pid: int | None = None
-        self.lost = False
-        self.asked_at = time.monotonic()
+        self.failed = False
+        """Whether the standby could not fork it, so that there never will be a process."""
+        self.requested_at = time.monotonic()
         self._status: int | None = None
 
     def poll(self) -> int | None:
@@ -38,7 +41,7 @@ class ForkedProcess:
             try:
                 pid, status = os.waitpid(self.pid, os.WNOHANG)
             except ChildProcessError:
-                # It was never adopted, and has ended itself.
+                # It never became a child of this process, and has exited with status 1.
                 pid, status = self.pid, 1 << 8
             if pid:
                 self._status = os.waitstatus_to_exitcode(status)
@@ -49,132 +52,135 @@ class StandbyProcess:
     """One standby process."""
 
     def __init__(self, engines: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Start it; it imports the engines by itself. Raises OSError."""
+        """Start the process, which then imports the engines. Raises OSError."""
         self.alive = True
-        self._ready_at = time.monotonic() + IMPORT_SECONDS
-        """At the latest, until it says so."""
         self.refused = False
-        """It cannot be forked, and another one could not either."""
+        """Whether it cannot be forked. Another standby could not be forked either."""
+        self._ready_at = time.monotonic() + IMPORT_SECONDS
+        """The latest time at which it should be ready, then the time at which it became ready."""
         self._output = WorkerOutput()
         self._ids = count(1)
-        self._asked: dict[int, ForkedProcess] = {}
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._pending: dict[int, ForkedProcess] = {}
+        self._socket, standby_socket = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setblocking(False)
         flags = [part for engine in engines for part in ("--engine", engine)]
-        command = [sys.executable, "-m", "worker.process.standby", "--socket", str(theirs.fileno()), *flags]
+        command = [sys.executable, "-m", "worker.process.standby", "--socket", str(standby_socket.fileno()), *flags]
         try:
-            with theirs:
-                self._process = spawn(command, self._output.write_end, environment, pass_fds=[theirs.fileno()])
+            with standby_socket:
+                self._process = spawn(command, self._output.write_end, environment, pass_fds=[standby_socket.fileno()])
         except OSError:
             self._socket.close()
             self._output.close()
             raise
-        self._output.hand_over()
+        self._output.close_write_end()
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
     @property
-    def waited_for(self) -> bool:
-        """Whether it was asked for a worker that is not there yet."""
-        return bool(self._asked)
+    def has_pending_forks(self) -> bool:
+        """Whether the standby has not replied to a request yet."""
+        return bool(self._pending)
 
     def fork(self, arguments: Sequence[str], output: WorkerOutput, environment: Mapping[str, str]) -> ForkedProcess:
-        """Ask for a worker; `environment` is what differs from the standby's own. Raises OSError."""
+        """Request a worker. `environment` holds only variables that differ from the standby's. Raises OSError."""
         number, process = next(self._ids), ForkedProcess()
-        order = {"id": number, "arguments": list(arguments), "environment": dict(environment)}
-        socket.send_fds(self._socket, [json.dumps(order).encode()], [output.write_end])
-        self._asked[number] = process
+        request = {"id": number, "arguments": list(arguments), "environment": dict(environment)}
+        socket.send_fds(self._socket, [json.dumps(request).encode()], [output.write_end])
+        self._pending[number] = process
         return process
 
-    def listen(self) -> list[str]:
-        """Hear what it has said; answers what of it is worth telling people."""
-        self._output.pass_on("standby")
-        said: list[str] = []
+    def read_messages(self) -> list[str]:
+        """Process new messages, and kill a standby that hangs. Returns messages for the operator. Never blocks."""
+        self._output.forward("standby")
+        announcements: list[str] = []
         while self.alive:
             try:
-                message = self._socket.recv(_ANSWER_BYTES)
+                message = self._socket.recv(_MESSAGE_BYTES)
             except BlockingIOError:
                 break
             except OSError:
                 message = b""
-            said += self._hear(json.loads(message)) if message else self._over()
+            announcements += self._handle(json.loads(message)) if message else self._on_disconnect()
         if self.alive and self._hangs():
-            # Its end of the socket is closed then, which is heard in the next round.
+            # This closes its end of the socket, which the next call notices.
             self._process.kill()
-        return said
-
-    def _hangs(self) -> bool:
-        latest = time.monotonic() - ANSWER_SECONDS
-        return any(max(process.asked_at, self._ready_at) < latest for process in self._asked.values())
+        return announcements
 
     def close(self) -> None:
-        """End it. Workers that it has forked go on."""
+        """Kill the standby. Workers that it has forked continue."""
         self._process.kill()
         self._process.wait()
-        # It may have answered in its last moment.
-        self.listen()
+        # Its last replies may not have been read yet.
+        self.read_messages()
         self._socket.close()
         self._output.close()
 
-    def _hear(self, message: dict[str, object]) -> list[str]:
+    def _hangs(self) -> bool:
+        deadline = time.monotonic() - FORK_TIMEOUT_SECONDS
+        return any(max(process.requested_at, self._ready_at) < deadline for process in self._pending.values())
+
+    def _handle(self, message: dict[str, object]) -> list[str]:
         match message:
             case {"ready": float(seconds), "bytes": int(size)}:
                 self._ready_at = time.monotonic()
-                return [f"a standby is ready after {seconds:.1f} s, it takes {size / 2**20:.0f} MiB"]
+                return [f"a standby is ready after {seconds:.1f} s and uses {size / 2**20:.0f} MiB"]
             case {"refused": str(reason)}:
                 self.refused = True
-                return [f"there is no standby: {reason}"]
+                return [f"no standby is available: {reason}"]
             case {"id": int(number), "pid": int(pid)}:
-                self._asked.pop(number).pid = pid
+                self._pending.pop(number).pid = pid
             case {"id": int(number), "failed": str(reason)}:
-                self._asked.pop(number).lost = True
+                self._pending.pop(number).failed = True
                 return [f"the standby could not fork a worker: {reason}"]
         return []
 
-    def _over(self) -> list[str]:
-        """It has closed its end of the socket."""
+    def _on_disconnect(self) -> list[str]:
+        """The standby has closed its end of the socket."""
         self.alive = False
-        for process in self._asked.values():
-            process.lost = True
-        self._asked.clear()
+        for process in self._pending.values():
+            process.failed = True
+        self._pending.clear()
         self._process.kill()
         status = self._process.wait()
-        self._output.pass_on("standby")
+        self._output.forward("standby")
         return [] if self.refused else [f"the standby {describe_exit(status)}; workers start without it"]
 
 
 class StandbyManager:
-    """Has a standby running, and another one some time after it has ended. Without engines there is none."""
+    """Keeps one standby running, and starts another one some time after it has ended. Without engines it does nothing.
 
-    def __init__(self, engines: Sequence[str], environment: Mapping[str, str], say: Callable[[str], None]) -> None:
+    `announce` receives messages for the operator.
+    """
+
+    def __init__(self, engines: Sequence[str], environment: Mapping[str, str], announce: Callable[[str], None]) -> None:
         self._engines = engines
         self._environment = environment
-        self._say = say
-        self._again_at = -math.inf if engines else math.inf
+        self._announce = announce
+        self._next_start_at = -math.inf if engines else math.inf
         self.current: StandbyProcess | None = None
 
-    def tend(self) -> None:
-        """Hear what the standby has said, and see to it that there is one. Never waits."""
-        if self.current is None and time.monotonic() >= self._again_at:
-            self._again_at = time.monotonic() + AGAIN_SECONDS
+    def check(self) -> None:
+        """Read the standby's messages, and start a standby when one is due. Never blocks."""
+        if self.current is None and time.monotonic() >= self._next_start_at:
+            self._next_start_at = time.monotonic() + RESTART_SECONDS
             try:
                 self.current = StandbyProcess(self._engines, self._environment)
             except OSError as error:
-                self._say(f"a standby could not be started: {error}")
+                self._announce(f"a standby could not be started: {error}")
         if self.current is None:
             return
-        for sentence in self.current.listen():
-            self._say(sentence)
+        for message in self.current.read_messages():
+            self._announce(message)
         if not self.current.alive:
-            self._again_at = math.inf if self.current.refused else time.monotonic() + AGAIN_SECONDS
+            self._next_start_at = math.inf if self.current.refused else time.monotonic() + RESTART_SECONDS
             self.current.close()
             self.current = None
 
     def close(self) -> None:
-        """End the standby, for good."""
-        self._again_at = math.inf
+        """Kill the standby, and start no other one."""
+        self._next_start_at = math.inf
         if self.current is not None:
             self.current.close()
             self.current = None

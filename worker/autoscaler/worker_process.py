@@ -1,6 +1,6 @@
-"""One worker process of this machine, as whoever started it sees it: how it runs, how it ends, what it last said.
+"""One worker process of this machine, as its launcher sees it: its state, its exit status and its output.
 
-Owns the process and the pipe that it writes to; refuses to know why it runs.
+Owns the process and the pipe that it writes to. Refuses to decide when the worker starts or stops.
 """
 
 import fcntl
@@ -19,24 +19,25 @@ from shared.pools.heartbeats import worker_name
 _KEPT_LINES = 15
 _READ_BYTES = 1 << 16
 _PIPE_BYTES = 1 << 20
-"""What a worker can write while nobody reads: the launcher may be waiting for Redis."""
+"""How much a worker can write before it blocks: the launcher does not read while it waits for Redis."""
 
 
 class ProcessHandle(Protocol):
-    """What runs. `pid` is None until it does."""
+    """A running or requested process. `pid` is None until the process exists."""
 
     @property
     def pid(self) -> int | None: ...
 
     def poll(self) -> int | None:
-        """The exit status as subprocess has it; None while it runs, or is yet to run."""
+        """The exit status as in subprocess.Popen; None while the process runs or does not exist yet."""
 
 
 @dataclass(slots=True)
 class WorkerProcess:
-    """A worker of one model, from the moment in which it is wanted until it has ended.
+    """A worker of one model, from the request to start it until its process has ended.
 
-    `devices` are its own. `gave_up` says why its start was broken off. `heard_at`: its last heartbeat was then.
+    `devices` are the GPUs that it uses. `start_failure` is the reason why its start was aborted. `last_heartbeat_at`,
+    `started_at` and `stopping_since` are times of `time.monotonic`.
     """
 
     model: str
@@ -44,44 +45,47 @@ class WorkerProcess:
     output: "WorkerOutput"
     devices: tuple[str, ...] = ()
     started_at: float = field(default_factory=time.monotonic)
-    heard_at: float = field(default_factory=time.monotonic)
+    last_heartbeat_at: float = field(default_factory=time.monotonic)
     was_ready: bool = False
     stopping_since: float | None = None
-    gave_up: str = ""
-    _told: bool = False
+    start_failure: str = ""
+    _stop_signal_sent: bool = False
 
     @property
     def name(self) -> str | None:
-        """What it calls itself in its heartbeats; None while it has no process."""
+        """Its name in heartbeats; None while it has no process."""
         return None if self.process.pid is None else worker_name(self.process.pid)
 
     def request_stop(self) -> None:
-        """Have it finish what it has, and go. Safe to call twice: a worker takes a second signal for an order."""
+        """Let the worker drain and exit. Sends SIGTERM only once, because a second one makes the worker exit at once.
+
+        Call this again once the process exists, if there was none yet.
+        """
         if self.stopping_since is None:
             self.stopping_since = time.monotonic()
-        if not self._told and self.process.pid is not None:
-            self._told = True
+        if not self._stop_signal_sent and self.process.pid is not None:
+            self._stop_signal_sent = True
             self._signal(os.kill, signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it at once, with everything it started."""
+        """Kill the worker and every process that it started."""
         if self.stopping_since is None:
             self.stopping_since = time.monotonic()
         self._signal(os.killpg, signal.SIGKILL)
 
-    def pass_on_output(self) -> None:
-        """Print what it has written since."""
-        self.output.pass_on(f"worker[{self.process.pid}]")
+    def forward_output(self) -> None:
+        """Print the lines that the worker has written since the last call."""
+        self.output.forward(f"worker[{self.process.pid}]")
 
     def _signal(self, send: Callable[[int, int], None], number: int) -> None:
-        # As long as it has not been waited for, the pid is its own.
+        # The kernel cannot reuse the pid before `poll` has returned a status.
         if self.process.pid is not None and self.process.poll() is None:
             with suppress(ProcessLookupError):
                 send(self.process.pid, number)
 
 
 class WorkerOutput:
-    """A pipe that one process writes to: passed on line by line, the last lines kept."""
+    """A pipe for the output of one process. Prints complete lines to stderr and keeps the last ones."""
 
     def __init__(self) -> None:
         """Raises OSError."""
@@ -90,32 +94,32 @@ class WorkerOutput:
         with suppress(OSError):
             fcntl.fcntl(self.write_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
-        self._rest = b""
+        self._incomplete = b""
 
-    def hand_over(self) -> None:
-        """The process has its end; ours is closed."""
+    def close_write_end(self) -> None:
+        """Close this process's copy of the write end, after the worker has inherited it."""
         if self.write_end >= 0:
             os.close(self.write_end)
             self.write_end = -1
 
-    def pass_on(self, prefix: str) -> None:
-        """Print what came since, never waiting for more."""
+    def forward(self, prefix: str) -> None:
+        """Print the complete lines that have arrived. Never blocks."""
         with suppress(BlockingIOError):
             while chunk := os.read(self.read_end, _READ_BYTES):
-                *lines, self._rest = (self._rest + chunk).split(b"\n")
-                if len(self._rest) > _READ_BYTES:
-                    lines, self._rest = [*lines, self._rest], b""
+                *lines, self._incomplete = (self._incomplete + chunk).split(b"\n")
+                if len(self._incomplete) > _READ_BYTES:
+                    lines, self._incomplete = [*lines, self._incomplete], b""
                 for line in lines:
                     self._print(prefix, line)
 
     @property
     def last_line(self) -> str:
-        """The last line that says anything."""
-        lines = [*self._lines, self._rest.decode(errors="replace")]
+        """The last line that is not blank."""
+        lines = [*self._lines, self._incomplete.decode(errors="replace")]
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
     def close(self) -> None:
-        self.hand_over()
+        self.close_write_end()
         os.close(self.read_end)
 
     def _print(self, prefix: str, line: bytes) -> None:

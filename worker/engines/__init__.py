@@ -1,1 +1,4 @@
-"""What scores pairs: the protocol, and the engines behind it."""
+"""Engines score batches of pairs: their interface, the lexical engine, and the vLLM engine.
+
+Refuses to know queues, jobs and Redis.
+"""

@@ -45,7 +45,7 @@ class Cancellation:
             callback()
 
     def on_cancel(self, callback: Callable[[], None]) -> None:
-        """Call back once on cancellation; at once when already cancelled."""
+        """Register the one callback for cancellation. Calls it at once when already cancelled."""
         with self._lock:
             if not self._cancelled.is_set():
                 self._callback = callback
@@ -53,7 +53,7 @@ class Cancellation:
         callback()
 
     def wait(self, seconds: float) -> bool:
-        """Wait up to the timeout. Returns whether it is cancelled."""
+        """Wait up to `seconds` for cancellation. Returns whether it is cancelled."""
         return self._cancelled.wait(seconds)
 
 
@@ -86,7 +86,8 @@ class ScoringBatch:
 class BatchScores:
     """The raw score of each document, in order; None for a failed document, with the reason in `errors`.
 
-    `prompt_tokens` counts the tokens that went into the model. `truncated` and `windows` as in ShardScores.
+    `prompt_tokens` counts the tokens that went into the model. `truncated` and `windows` are those of
+    shared.contracts.ShardScores.
     """
 
     scores: list[float | None]
@@ -100,7 +101,7 @@ class Pending(Protocol):
     """A batch that an engine has accepted."""
 
     def add_done_callback(self, callback: Callable[[Any], object]) -> None:
-        """Call back once, from any thread, when `result` returns without waiting."""
+        """Call back once, from any thread, when `result` no longer blocks."""
 
     def result(self) -> BatchScores:
         """The scores. Raises what `score` raises."""
@@ -109,8 +110,8 @@ class Pending(Protocol):
 class ScoringEngine(Protocol):
     """Scores batches. `score` blocks, and is called from many threads at once.
 
-    An engine that batches continuously also has `begin(batch, cancellation) -> Pending`, which takes a batch in and
-    waits for nothing.
+    An engine that batches continuously also has `begin(batch, cancellation) -> Pending`, which accepts a batch without
+    blocking.
     """
 
     @property

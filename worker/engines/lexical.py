@@ -14,7 +14,7 @@ _WORD = re.compile(r"\w+")
 class LexicalEngine:
     """The share of the query's words that a document contains, 0..1, with a small bonus for shorter documents.
 
-    `delay_seconds` is slept for each batch, to stand in for a model's time.
+    Each batch takes `delay_seconds`, to simulate the time that a model needs.
     """
 
     scale = ScoreScale.SIMILARITY

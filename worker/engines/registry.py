@@ -17,10 +17,7 @@ ENGINES = ("vllm", "lexical")
 
 
 def build_engine(spec: ModelSpec, mark: Callable[[str], None] = lambda _: None) -> ScoringEngine:
-    """Load the model and warm it up; `mark` is called after each stage. Raises EngineStartError.
-
-    Its message is one clear sentence.
-    """
+    """Load the model and warm it up; `mark` is called with the name of each finished stage. Raises EngineStartError."""
     if spec.engine == "lexical":
         return LexicalEngine(delay_seconds=_seconds(spec.engine_args))
     import_engine(spec.engine)

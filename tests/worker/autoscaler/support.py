@@ -1,4 +1,4 @@
-"""Workers that are processes in name only, and a launcher that starts them."""
+"""A launcher of fake workers, and access to heartbeats."""
 
 import itertools
 import json
@@ -12,7 +12,7 @@ from worker.autoscaler.launchers import WorkerExit
 from worker.autoscaler.worker_process import WorkerOutput, WorkerProcess
 
 _PIDS = itertools.count(10_000_000)
-"""Above what the kernel gives out: a signal to one of them reaches nobody."""
+"""Above the largest pid of the kernel, so that signals to fake workers reach no process."""
 
 
 class FakeProcess:
@@ -25,7 +25,7 @@ class FakeProcess:
 
 
 class FakeLauncher:
-    """Starts workers that do nothing; `error` is what it raises instead."""
+    """Starts workers without a process. Raises `error` instead when it is set."""
 
     acts = True
 
@@ -44,41 +44,41 @@ class FakeLauncher:
         self.started += 1
 
     def reap(self) -> list[WorkerExit]:
-        ended = [WorkerExit(worker, status) for worker in self.running if (status := worker.process.poll()) is not None]
-        for end in ended:
+        exits = [WorkerExit(worker, status) for worker in self.running if (status := worker.process.poll()) is not None]
+        for end in exits:
             self.running.remove(end.worker)
-        return ended
+        return exits
 
-    def close(self, hurry: Callable[[], bool]) -> list[WorkerExit]:
+    def close(self, forced: Callable[[], bool]) -> list[WorkerExit]:
         for worker in self.running:
             worker.request_stop()
             self.end(worker, 0)
         return self.reap()
 
-    def end(self, worker: WorkerProcess, status: int, *last_words: str) -> None:
-        """The process of this worker ends."""
+    def end(self, worker: WorkerProcess, status: int, *output: str) -> None:
+        """End the process of this worker, after it has written these lines."""
         assert isinstance(worker.process, FakeProcess)
-        worker.output._lines.extend(last_words)
+        worker.output._lines.extend(output)
         worker.process.status = status
 
 
-class Beats:
-    """The heartbeats, as workers write them."""
+class Heartbeats:
+    """Writes and reads heartbeats in Redis."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
 
-    def say(self, worker: WorkerProcess | str, state: WorkerState, reason: str = "", *, held: int = 0) -> None:
+    def write(self, worker: WorkerProcess | str, state: WorkerState, reason: str = "", *, held: int = 0) -> None:
         name = worker if isinstance(worker, str) else worker.name or ""
         model = "test-model" if isinstance(worker, str) else worker.model
         HeartbeatWriter(self._client, model, name).beat(state, reason, held=held)
 
-    def said(self, model: str = "test-model") -> dict[str, dict[str, Any]]:
-        """The last words, by worker."""
+    def read(self, model: str = "test-model") -> dict[str, dict[str, Any]]:
+        """The last heartbeat of each worker."""
         beats = self._client.hgetall(pool_keys.workers(model))
         return {name.decode(): json.loads(payload) for name, payload in beats.items()}
 
     def age(self, seconds: float, model: str = "test-model") -> None:
-        """They were all said so much earlier."""
-        for name, beat in self.said(model).items():
+        """Move the time of every heartbeat into the past."""
+        for name, beat in self.read(model).items():
             self._client.hset(pool_keys.workers(model), name, json.dumps(beat | {"at": beat["at"] - seconds}))

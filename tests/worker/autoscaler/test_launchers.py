@@ -1,4 +1,4 @@
-"""Real processes, with the lexical engine; a standby is one of them."""
+"""LocalLauncher with real processes: workers with the lexical engine, and a standby."""
 
 import os
 import signal
@@ -35,7 +35,7 @@ def environment(tmp_path: Path, redis_url: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def said() -> list[str]:
+def announced() -> list[str]:
     return []
 
 
@@ -43,15 +43,15 @@ Launch = Callable[..., LocalLauncher]
 
 
 @pytest.fixture
-def launch(environment: dict[str, str], said: list[str]) -> Iterator[Launch]:
-    made: list[LocalLauncher] = []
+def launch(environment: dict[str, str], announced: list[str]) -> Iterator[Launch]:
+    launchers: list[LocalLauncher] = []
 
     def launch(**changes: Any) -> LocalLauncher:
-        made.append(LocalLauncher(LaunchOptions(**({"environment": environment} | changes)), said.append))
-        return made[-1]
+        launchers.append(LocalLauncher(LaunchOptions(**({"environment": environment} | changes)), announced.append))
+        return launchers[-1]
 
     yield launch
-    for launcher in made:
+    for launcher in launchers:
         launcher.close(lambda: False)
 
 
@@ -64,7 +64,7 @@ States = Callable[[], dict[str, WorkerState]]
 
 
 def start(launcher: LocalLauncher, states: States) -> WorkerProcess:
-    """A worker that takes work."""
+    """Start a worker and wait until it is ready."""
     launcher.start(SPEC)
     worker = launcher.workers(MODEL)[-1]
 
@@ -76,16 +76,15 @@ def start(launcher: LocalLauncher, states: States) -> WorkerProcess:
     return worker
 
 
-def ended(launcher: LocalLauncher) -> WorkerExit:
-    """The next one that ends."""
-    ends: list[WorkerExit] = []
+def wait_for_exit(launcher: LocalLauncher) -> WorkerExit:
+    exits: list[WorkerExit] = []
 
     def has_ended() -> bool:
-        ends.extend(launcher.reap())
-        return bool(ends)
+        exits.extend(launcher.reap())
+        return bool(exits)
 
     wait_until(has_ended, seconds=20)
-    (end,) = ends
+    (end,) = exits
     return end
 
 
@@ -94,37 +93,37 @@ def pid_of(worker: WorkerProcess) -> int:
     return worker.process.pid
 
 
-def with_standby() -> dict[str, Any]:
+def standby_options() -> dict[str, Any]:
     return {"standby_models": frozenset({MODEL}), "standby_engines": ["lexical"]}
 
 
 @pytest.fixture(params=["plain", "standby"])
 def launcher(request: pytest.FixtureRequest, launch: Launch) -> LocalLauncher:
-    return launch(**(with_standby() if request.param == "standby" else {}))
+    return launch(**(standby_options() if request.param == "standby" else {}))
 
 
-def test_a_worker_starts_and_stops_and_its_status_comes_back(launcher: LocalLauncher, states: States) -> None:
+def test_a_worker_starts_and_stops_and_its_status_is_returned(launcher: LocalLauncher, states: States) -> None:
     worker = start(launcher, states)
     worker.request_stop()
-    end = ended(launcher)
+    end = wait_for_exit(launcher)
     assert (end.worker, end.status) == (worker, 0)
     assert launcher.workers(MODEL) == []
     assert states() == {}
 
 
-def test_how_one_was_killed_comes_back_too(launcher: LocalLauncher, states: States) -> None:
+def test_the_signal_that_killed_a_worker_is_returned(launcher: LocalLauncher, states: States) -> None:
     worker = start(launcher, states)
     os.kill(pid_of(worker), signal.SIGKILL)
-    assert ended(launcher).status == -signal.SIGKILL
+    assert wait_for_exit(launcher).status == -signal.SIGKILL
 
 
-def test_it_is_a_child_of_ours_in_a_session_of_its_own(launcher: LocalLauncher, states: States) -> None:
+def test_a_worker_is_a_child_of_the_launcher_in_a_separate_session(launcher: LocalLauncher, states: States) -> None:
     pid = pid_of(start(launcher, states))
     assert psutil.Process(pid).ppid() == os.getpid()
     assert os.getsid(pid) == pid
 
 
-def test_what_it_writes_is_passed_on(
+def test_the_output_of_a_worker_is_forwarded(
     launcher: LocalLauncher, states: States, capfd: pytest.CaptureFixture[str]
 ) -> None:
     worker = start(launcher, states)
@@ -132,46 +131,46 @@ def test_what_it_writes_is_passed_on(
     assert f"worker[{worker.process.pid}] " in capfd.readouterr().err
 
 
-def test_closing_stops_all_of_them(launch: Launch, states: States) -> None:
-    launcher = launch(**with_standby())
+def test_close_stops_all_workers(launch: Launch, states: States) -> None:
+    launcher = launch(**standby_options())
     pids = [pid_of(start(launcher, states)) for _ in range(2)]
-    ends = launcher.close(lambda: False)
-    assert sorted(pid_of(end.worker) for end in ends) == sorted(pids)
-    assert {end.status for end in ends} == {0}
+    exits = launcher.close(lambda: False)
+    assert sorted(pid_of(end.worker) for end in exits) == sorted(pids)
+    assert {end.status for end in exits} == {0}
     assert not any(psutil.pid_exists(pid) for pid in pids)
 
 
-def test_whoever_hurries_kills_them(launch: Launch, states: States) -> None:
+def test_a_forced_close_kills_the_workers(launch: Launch, states: States) -> None:
     launcher = launch()
     start(launcher, states)
     (end,) = launcher.close(lambda: True)
     assert end.status in (0, -signal.SIGKILL)
 
 
-def test_one_that_is_stopped_before_it_has_a_process_never_gets_to_work(launch: Launch, states: States) -> None:
-    launcher = launch(**with_standby())
+def test_a_worker_that_is_stopped_before_it_has_a_process_never_becomes_ready(launch: Launch, states: States) -> None:
+    launcher = launch(**standby_options())
     launcher.start(SPEC)
     (worker,) = launcher.workers(MODEL)
     worker.request_stop()
     assert worker.process.pid is None
-    assert ended(launcher).status in (0, -signal.SIGTERM)
+    assert wait_for_exit(launcher).status in (0, -signal.SIGTERM)
     assert states() == {}
 
 
-def test_each_worker_has_a_device_of_its_own(launch: Launch) -> None:
+def test_each_worker_has_a_separate_device(launch: Launch) -> None:
     launcher = launch(devices=["2", "5"])
     for _ in range(2):
         launcher.start(SPEC)
-    # Before it has a title of its own, which takes the environment's place in memory.
+    # Read at once: setting the process title overwrites the environment in memory.
     seen = [psutil.Process(pid_of(worker)).environ()["CUDA_VISIBLE_DEVICES"] for worker in launcher.workers(MODEL)]
     assert seen == ["2", "5"]
     launcher.workers(MODEL)[0].kill()
-    ended(launcher)
+    wait_for_exit(launcher)
     launcher.start(SPEC)
     assert [worker.devices for worker in launcher.workers(MODEL)] == [("5",), ("2",)]
 
 
-def test_or_as_many_as_its_model_is_spread_over(launch: Launch) -> None:
+def test_a_worker_gets_as_many_devices_as_its_model_spans(launch: Launch) -> None:
     launcher = launch(devices=["0", "1", "2"])
     spread = SPEC.model_copy(update={"engine_args": {"tensor_parallel_size": 2}})
     launcher.start(spread)
@@ -185,30 +184,30 @@ def standby_pid(launcher: LocalLauncher) -> int:
     return launcher._standby.current.pid
 
 
-def test_a_standby_says_when_it_is_ready(launch: Launch, states: States, said: list[str]) -> None:
-    start(launch(**with_standby()), states)
-    (sentence,) = said
+def test_a_ready_standby_is_announced(launch: Launch, states: States, announced: list[str]) -> None:
+    start(launch(**standby_options()), states)
+    (sentence,) = announced
     assert sentence.startswith("a standby is ready after ")
 
 
-def test_workers_outlive_their_standby(launch: Launch, states: States, said: list[str]) -> None:
-    launcher = launch(**with_standby())
+def test_workers_outlive_their_standby(launch: Launch, states: States, announced: list[str]) -> None:
+    launcher = launch(**standby_options())
     worker = start(launcher, states)
     os.kill(standby_pid(launcher), signal.SIGKILL)
-    wait_until(lambda: launcher.reap() == [] and len(said) == 2)
-    assert said[1] == "the standby was terminated by SIGKILL; workers start without it"
+    wait_until(lambda: launcher.reap() == [] and len(announced) == 2)
+    assert announced[1] == "the standby was terminated by SIGKILL; workers start without it"
     assert worker.process.poll() is None
-    # The next one comes from nothing.
+    # Started without a standby: a forked worker would have no command line of its own.
     other = start(launcher, states)
     assert psutil.Process(pid_of(other)).cmdline() != []
     worker.request_stop()
-    assert ended(launcher).status == 0
+    assert wait_for_exit(launcher).status == 0
 
 
-def test_one_that_the_standby_did_not_get_to_fork_is_started_without_it(
-    launch: Launch, states: States, said: list[str]
+def test_a_worker_that_the_standby_did_not_fork_is_started_without_it(
+    launch: Launch, states: States, announced: list[str]
 ) -> None:
-    launcher = launch(**with_standby())
+    launcher = launch(**standby_options())
     os.kill(standby_pid(launcher), signal.SIGSTOP)
     launcher.start(SPEC)
     os.kill(standby_pid(launcher), signal.SIGKILL)
@@ -219,37 +218,40 @@ def test_one_that_the_standby_did_not_get_to_fork_is_started_without_it(
         return worker.name is not None and states().get(worker.name) is WorkerState.READY
 
     wait_until(is_ready, seconds=30)
-    assert said == ["the standby was terminated by SIGKILL; workers start without it"]
+    assert announced == ["the standby was terminated by SIGKILL; workers start without it"]
 
 
-def test_a_standby_that_hangs_is_ended_and_keeps_no_worker_from_starting(
-    launch: Launch, states: States, said: list[str], monkeypatch: pytest.MonkeyPatch
+def test_a_hanging_standby_is_killed_and_the_worker_starts_without_it(
+    launch: Launch, states: States, announced: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(standby_client, "ANSWER_SECONDS", 0.3)
-    launcher = launch(**with_standby())
-    wait_until(lambda: launcher.reap() == [] and len(said) == 1)
+    monkeypatch.setattr(standby_client, "FORK_TIMEOUT_SECONDS", 0.3)
+    launcher = launch(**standby_options())
+    wait_until(lambda: launcher.reap() == [] and len(announced) == 1)
     os.kill(standby_pid(launcher), signal.SIGSTOP)
     start(launcher, states)
-    assert said[1] == "the standby was terminated by SIGKILL; workers start without it"
+    assert announced[1] == "the standby was terminated by SIGKILL; workers start without it"
 
 
-def test_another_standby_is_started_after_a_while(
-    launch: Launch, said: list[str], monkeypatch: pytest.MonkeyPatch
+def test_another_standby_is_started_after_a_pause(
+    launch: Launch, announced: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(standby_client, "AGAIN_SECONDS", 0.2)
-    launcher = launch(**with_standby())
+    monkeypatch.setattr(standby_client, "RESTART_SECONDS", 0.2)
+    launcher = launch(**standby_options())
     os.kill(standby_pid(launcher), signal.SIGKILL)
-    wait_until(lambda: launcher.reap() == [] and len(said) == 2)
-    assert said[1].startswith("a standby is ready after ")
+    wait_until(lambda: launcher.reap() == [] and len(announced) == 2)
+    assert announced[1].startswith("a standby is ready after ")
 
 
 PROGRAM = """
 import os, sys, time
+
 from shared.models import ModelSpec
 from worker.autoscaler.launchers import LaunchOptions, LocalLauncher
-options = LaunchOptions(os.environ, standby_models=frozenset(sys.argv[2:]), standby_engines=["lexical"] * len(sys.argv[2:]))
+model, *standby = sys.argv[1:]
+engines = ["lexical"] * len(standby)
+options = LaunchOptions(os.environ, standby_models=frozenset(standby), standby_engines=engines)
 launcher = LocalLauncher(options, print)
-launcher.start(ModelSpec(name=sys.argv[1], engine="lexical"))
+launcher.start(ModelSpec(name=model, engine="lexical"))
 while True:
     launcher.reap()
     time.sleep(0.05)
@@ -257,7 +259,7 @@ while True:
 
 
 @pytest.mark.parametrize("standby", [[], [MODEL]], ids=["plain", "standby"])
-def test_whoever_kills_the_launcher_ends_its_workers_and_its_standby(
+def test_killing_the_launcher_ends_its_workers_and_its_standby(
     environment: dict[str, str], states: States, tmp_path: Path, standby: list[str]
 ) -> None:
     with (tmp_path / "launcher.log").open("wb") as log:

@@ -14,19 +14,17 @@ def write(output: WorkerOutput, text: bytes) -> None:
     os.write(output.write_end, text)
 
 
-def test_what_a_worker_writes_is_passed_on_line_by_line(
-    output: WorkerOutput, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_output_is_forwarded_line_by_line(output: WorkerOutput, capfd: pytest.CaptureFixture[str]) -> None:
     write(output, b"one\ntw")
-    output.pass_on("worker[1]")
+    output.forward("worker[1]")
     write(output, b"o\nthree")
-    output.pass_on("worker[1]")
+    output.forward("worker[1]")
     assert capfd.readouterr().err == "worker[1] one\nworker[1] two\n"
     output.close()
 
 
-def test_nobody_waits_for_what_is_not_written_yet(output: WorkerOutput, capfd: pytest.CaptureFixture[str]) -> None:
-    output.pass_on("worker[1]")
+def test_forwarding_does_not_wait_for_output(output: WorkerOutput, capfd: pytest.CaptureFixture[str]) -> None:
+    output.forward("worker[1]")
     assert capfd.readouterr().err == ""
     output.close()
 
@@ -40,15 +38,15 @@ def test_nobody_waits_for_what_is_not_written_yet(output: WorkerOutput, capfd: p
         (b"\xff\n", "\N{REPLACEMENT CHARACTER}"),
     ],
 )
-def test_its_last_line_that_says_anything_is_kept(output: WorkerOutput, written: bytes, last: str) -> None:
+def test_the_last_line_that_is_not_blank_is_kept(output: WorkerOutput, written: bytes, last: str) -> None:
     write(output, written)
-    output.pass_on("worker[1]")
+    output.forward("worker[1]")
     assert output.last_line == last
     output.close()
 
 
-def test_a_worker_may_write_a_lot_before_anybody_reads(output: WorkerOutput) -> None:
+def test_a_worker_can_write_half_a_megabyte_before_its_output_is_read(output: WorkerOutput) -> None:
     os.set_blocking(output.write_end, False)
     assert os.write(output.write_end, b"x" * 500_000) == 500_000
-    output.pass_on("worker[1]")
+    output.forward("worker[1]")
     output.close()

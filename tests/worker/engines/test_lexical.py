@@ -18,7 +18,7 @@ def score(query: str, *documents: str, max_tokens_per_doc: int | None = None) ->
     return LexicalEngine().score(batch, Cancellation())
 
 
-def test_more_of_the_querys_words_score_higher() -> None:
+def test_a_document_with_more_query_words_scores_higher() -> None:
     none, one, both = score("giant panda", "a bear", "a panda", "a giant panda").scores
     assert none == 0.0
     assert one is not None
@@ -26,11 +26,11 @@ def test_more_of_the_querys_words_score_higher() -> None:
     assert 0 < one < both < 1
 
 
-def test_exactly_the_querys_words_score_one_whatever_their_case_and_order() -> None:
+def test_exactly_the_query_words_score_one_in_any_case_and_order() -> None:
     assert score("giant Panda", "PANDA, giant!").scores == [1.0]
 
 
-def test_a_shorter_document_with_the_same_words_is_a_little_better() -> None:
+def test_a_shorter_document_with_the_same_words_scores_slightly_higher() -> None:
     short, long = score("panda", "a panda", "a panda in a very long text").scores
     assert short is not None
     assert long is not None
@@ -38,28 +38,28 @@ def test_a_shorter_document_with_the_same_words_is_a_little_better() -> None:
 
 
 @pytest.mark.parametrize("query", ["", "?!"])
-def test_a_query_without_words_finds_nothing(query: str) -> None:
+def test_a_query_without_words_scores_zero(query: str) -> None:
     assert score(query, "a panda", "").scores == [0.0, 0.0]
 
 
-def test_a_long_document_is_cut_and_said_to_be() -> None:
+def test_a_long_document_is_truncated_and_marked() -> None:
     result = score("panda", "a panda", "one two panda", max_tokens_per_doc=2)
     assert result.truncated == [1]
     assert result.scores[1] == 0.0
 
 
-def test_tokens_are_the_words_of_every_pair() -> None:
+def test_prompt_tokens_count_the_words_of_every_pair() -> None:
     assert score("giant panda", "a bear", "hi").prompt_tokens == (2 + 2) + (2 + 1)
     assert score("panda", "one two three", max_tokens_per_doc=2).prompt_tokens == 1 + 2
 
 
-def test_the_delay_stands_in_for_a_models_time() -> None:
+def test_a_batch_takes_the_delay() -> None:
     started = time.monotonic()
     LexicalEngine(delay_seconds=0.05).score(ScoringBatch("q", ["d"]), Cancellation())
     assert time.monotonic() - started >= 0.05
 
 
-def test_a_batch_that_nobody_wants_any_more_ends_the_delay() -> None:
+def test_cancellation_ends_the_delay() -> None:
     cancellation = Cancellation()
     threading.Timer(0.05, cancellation.cancel).start()
     started = time.monotonic()
@@ -68,11 +68,11 @@ def test_a_batch_that_nobody_wants_any_more_ends_the_delay() -> None:
     assert time.monotonic() - started < 5
 
 
-def test_its_scores_are_similarities() -> None:
+def test_scores_are_similarities() -> None:
     assert LexicalEngine().scale is ScoreScale.SIMILARITY
 
 
-def test_it_may_be_closed_twice() -> None:
+def test_close_can_be_called_twice() -> None:
     engine = LexicalEngine()
     engine.close()
     engine.close()
@@ -80,7 +80,7 @@ def test_it_may_be_closed_twice() -> None:
 
 @properties
 @given(words, st.lists(words, max_size=5))
-def test_every_document_has_a_score_from_0_to_1_and_always_the_same(query: str, documents: list[str]) -> None:
+def test_scores_are_deterministic_and_from_0_to_1(query: str, documents: list[str]) -> None:
     result = score(query, *documents)
     assert len(result.scores) == len(documents)
     assert all(value is not None and 0 <= value <= 1 for value in result.scores)

@@ -13,7 +13,7 @@ def lexical(**engine_args: Any) -> ModelSpec:
     return ModelSpec(name="m", engine="lexical", engine_args=engine_args)
 
 
-def test_a_model_gets_the_engine_that_its_entry_names() -> None:
+def test_a_model_gets_the_engine_of_its_entry() -> None:
     assert isinstance(build_engine(lexical()), LexicalEngine)
 
 
@@ -25,12 +25,12 @@ def test_the_lexical_engine_takes_a_delay(seconds: object) -> None:
 
 
 @pytest.mark.parametrize("seconds", ["soon", None, [], -1])
-def test_a_delay_that_is_none_is_refused_at_the_start(seconds: object) -> None:
+def test_an_invalid_delay_is_rejected_at_the_start(seconds: object) -> None:
     with pytest.raises(EngineStartError, match=r"engine_args\.delay_seconds must be a number of seconds"):
         build_engine(lexical(delay_seconds=seconds))
 
 
-def test_an_unknown_engine_is_named_with_those_there_are() -> None:
+def test_an_unknown_engine_is_rejected_with_the_available_ones() -> None:
     with pytest.raises(EngineStartError, match="model 'm': no engine 'steam'; available: vllm, lexical"):
         build_engine(ModelSpec(name="m", engine="steam"))
     assert set(ENGINES) == {"vllm", "lexical"}

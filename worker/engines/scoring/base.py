@@ -9,12 +9,12 @@ from typing import Any, Protocol
 
 from shared.contracts import ScoreScale
 from worker.engines.base import BatchScores, EngineError, ScoringBatch
-from worker.engines.scoring.layouts import Built
+from worker.engines.scoring.layouts import PromptTokens
 from worker.engines.scoring.tokens import TextTokens
-from worker.engines.scoring.windows import characters, token_windows, window_overlap
+from worker.engines.scoring.windows import character_range, token_windows, window_overlap
 
-UNREADABLE = "this document cannot be turned into tokens that the model knows"
-NOTHING_TO_READ = "nothing of this document is left for the model to read"
+NOT_TOKENIZABLE = "this document cannot be tokenized for this model"
+NO_TOKENS = "this document has no tokens for the model to read"
 NO_SCORE = "the model gave no finite score for this document"
 
 Window = tuple[int, int]
@@ -33,7 +33,7 @@ class ModelView(Protocol):
     def build_single(self, text: str) -> list[int]:
         """The library's own prompt for one text."""
 
-    def build_pair(self, query: str, document: str, instruction: str | None = None) -> Built:
+    def build_pair(self, query: str, document: str, instruction: str | None = None) -> PromptTokens:
         """The library's own prompt for a pair, never truncated. Raises what the library raises."""
 
     def build_list(self, query: str, documents: list[str], instruction: str | None) -> list[int]:
@@ -71,13 +71,13 @@ class PromptCollector:
         self.errors: dict[int, str] = {}
         self.prompt_tokens = 0
         self._documents = documents
-        self._places: list[tuple[int, Window | None]] = []
+        self._origins: list[tuple[int, Window | None]] = []
 
     def add(self, position: int, engine_input: Any, tokens: int, window: Window | None = None) -> None:
         """Add a prompt of `tokens` tokens; `window` is its character range when the document was divided."""
         self.inputs.append(engine_input)
         self.prompt_tokens += tokens
-        self._places.append((position, window))
+        self._origins.append((position, window))
 
     def fail(self, position: int, error: str) -> None:
         """Give the document an error instead of a score, even if prompts of it were added before."""
@@ -88,7 +88,7 @@ class PromptCollector:
         """The batch's scores; `scores` has one per prompt, in order, NaN for failed ones."""
         best: list[float | None] = [None] * self._documents
         windows: dict[int, Window] = {}
-        for (position, window), score in zip(self._places, scores, strict=True):
+        for (position, window), score in zip(self._origins, scores, strict=True):
             kept = best[position]
             if position in self.errors or not math.isfinite(score) or (kept is not None and score <= kept):
                 continue
@@ -104,17 +104,17 @@ class PromptCollector:
 def read_query(batch: ScoringBatch, ids: list[int] | None) -> list[int]:
     """The query's tokens, within the caller's own limit. Raises EngineError."""
     if ids is None:
-        raise EngineError("the query cannot be turned into tokens that the model knows")
+        raise EngineError("the query cannot be tokenized for this model")
     return ids[: batch.max_tokens_per_query]
 
 
-def parts_of(tokens: int, room: int, batch: ScoringBatch) -> list[tuple[int, int]]:
-    """The windows of a document of `tokens` tokens, at most `room` tokens each, as (first, last + 1).
+def split_document(tokens: int, max_tokens: int, batch: ScoringBatch) -> list[tuple[int, int]]:
+    """The windows of a document of `tokens` tokens, at most `max_tokens` tokens each, as (first, last + 1).
 
     One window, or as many as the document needs and the caller allows; the document is truncated when the last one ends
     before `tokens`. Raises EngineError naming overlap_tokens.
     """
-    size = room if batch.max_tokens_per_doc is None else min(room, batch.max_tokens_per_doc)
+    size = max_tokens if batch.max_tokens_per_doc is None else min(max_tokens, batch.max_tokens_per_doc)
     if batch.max_chunks_per_doc == 1:
         return [(0, min(tokens, size))]
     return token_windows(tokens, size, window_overlap(batch.overlap_tokens, size), batch.max_chunks_per_doc)
@@ -141,8 +141,8 @@ def scalar(output: Any) -> float:
     return float(getattr(output.outputs, "data", output.outputs))
 
 
-def cut_text(tokens: TextTokens, text: str, length: int, keep: int) -> str:
+def truncate_text(tokens: TextTokens, text: str, length: int, keep: int) -> str:
     """The beginning of a text of `length` tokens that holds its first `keep` tokens."""
     if keep >= length:
         return text
-    return text[: characters(tokens.offsets(text), 0, keep)[1]] if keep else ""
+    return text[: character_range(tokens.offsets(text), 0, keep)[1]] if keep else ""

@@ -11,11 +11,19 @@ import numpy as np
 
 from shared.contracts import ScoreScale
 from worker.engines.base import BatchScores, EngineError, ScoringBatch
-from worker.engines.scoring.base import NO_SCORE, NOTHING_TO_READ, UNREADABLE, ModelView, Window, parts_of, read_query
+from worker.engines.scoring.base import (
+    NO_SCORE,
+    NO_TOKENS,
+    NOT_TOKENIZABLE,
+    ModelView,
+    Window,
+    read_query,
+    split_document,
+)
 from worker.engines.scoring.embeddings import Embedded, EmbeddingCache, cosines, text_key, unit_vectors
 from worker.engines.scoring.layouts import Layout
 from worker.engines.scoring.templates import check_instruction
-from worker.engines.scoring.windows import characters
+from worker.engines.scoring.windows import character_range
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,46 +49,46 @@ class EmbeddingScoring:
     def prepare(self, batch: ScoringBatch) -> "_PreparedTexts":
         check_instruction(batch.instruction, None)
         # The key includes everything that decides where a text is divided.
-        asked = text_key(batch.query, batch.max_tokens_per_query, 1, None)
+        query_key = text_key(batch.query, batch.max_tokens_per_query, 1, None)
         overlap = batch.overlap_tokens if batch.max_chunks_per_doc > 1 else None
         cuts = (batch.max_tokens_per_doc, batch.max_chunks_per_doc, overlap)
         keys = [text_key(text, *cuts) for text in batch.documents]
-        found = self._cache.find([asked, *keys])
-        prepared = _PreparedTexts(self._cache, asked, keys, found)
+        found = self._cache.find([query_key, *keys])
+        prepared = _PreparedTexts(self._cache, query_key, keys, found)
         missing = {key: text for key, text in zip(keys, batch.documents, strict=True) if key not in found}
-        if asked not in found:
+        if query_key not in found:
             (ids,) = self._model.tokens.ids([batch.query])
             self._add_query(prepared, batch, read_query(batch, ids))
-            missing.pop(asked, None)
+            missing.pop(query_key, None)
         for (key, text), document in zip(missing.items(), self._model.tokens.ids(list(missing.values())), strict=True):
             if document is None:
-                prepared.errors[key] = UNREADABLE
+                prepared.errors[key] = NOT_TOKENIZABLE
             else:
                 self._add_document(prepared, batch, key, text, document)
         return prepared
 
     @property
-    def _room(self) -> int:
+    def _budget(self) -> int:
         return self._model.max_tokens - self._layout.special_tokens
 
     def _add_query(self, prepared: "_PreparedTexts", batch: ScoringBatch, ids: list[int]) -> None:
-        kept = self._layout.single(ids[: self._room])
+        kept = self._layout.single(ids[: self._budget])
         if not kept:
-            raise EngineError("nothing of the query is left for the model to read")
-        prepared.add(prepared.query, [self._model.engine_input(kept)], len(kept), None, len(ids) > self._room)
+            raise EngineError("the query has no tokens for the model to read")
+        prepared.add(prepared.query, [self._model.engine_input(kept)], len(kept), None, len(ids) > self._budget)
 
     def _add_document(
         self, prepared: "_PreparedTexts", batch: ScoringBatch, key: bytes, text: str, document: list[int]
     ) -> None:
-        parts = parts_of(len(document), self._room, batch)
+        parts = split_document(len(document), self._budget, batch)
         prompts = [self._layout.single(document[start:end]) for start, end in parts]
         if not prompts[0]:
-            prepared.errors[key] = NOTHING_TO_READ
+            prepared.errors[key] = NO_TOKENS
             return
         windows = None
         if len(parts) > 1:
             offsets = self._model.tokens.offsets(text)
-            windows = [characters(offsets, start, end) for start, end in parts]
+            windows = [character_range(offsets, start, end) for start, end in parts]
         inputs = [self._model.engine_input(prompt) for prompt in prompts]
         prepared.add(key, inputs, sum(map(len, prompts)), windows, parts[-1][1] < len(document))
 
@@ -108,17 +116,17 @@ class _PreparedTexts:
 
     def scores(self, outputs: list[Any]) -> BatchScores:
         if outputs:
-            self._learn([_numbers(output) for output in outputs])
+            self._store([_numbers(output) for output in outputs])
         if (query := self._known.get(self.query)) is None:
             raise EngineError("the model gave no finite embedding for the query")
         scored = [position for position, key in enumerate(self._documents) if key in self._known]
         entries = [self._known[self._documents[position]] for position in scored]
         scores: list[float | None] = [None] * len(self._documents)
         windows: dict[int, Window] = {}
-        for position, entry, (score, place) in zip(scored, entries, cosines(query.vectors, entries), strict=True):
+        for position, entry, (score, window) in zip(scored, entries, cosines(query.vectors, entries), strict=True):
             scores[position] = score
             if entry.windows is not None:
-                windows[position] = entry.windows[place]
+                windows[position] = entry.windows[window]
         return BatchScores(
             scores,
             self._prompt_tokens,
@@ -127,15 +135,15 @@ class _PreparedTexts:
             {p: self.errors.get(key, NO_SCORE) for p, key in enumerate(self._documents) if key not in self._known},
         )
 
-    def _learn(self, rows: list[Any]) -> None:
-        """Convert the engine's outputs to entries; texts with non-finite outputs get none."""
+    def _store(self, rows: list[Any]) -> None:
+        """Convert the engine's outputs to cache entries; texts with non-finite outputs get none."""
         for key, pending in self._pending.items():
             vectors = [row for row in rows[pending.first : pending.end] if row is not None]
             if len(vectors) != pending.end - pending.first:
                 continue
             entry = Embedded(unit_vectors(vectors), pending.windows, pending.truncated)
             self._known[key] = entry
-            self._cache.keep(key, entry)
+            self._cache.put(key, entry)
 
 
 def _numbers(output: Any) -> Any | None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 _ENTRY_OVERHEAD = 400
-"""The size of an entry in bytes beside its numbers: Python objects and the cache's slot."""
+"""The size of an entry in bytes in addition to its numbers, for Python objects."""
 _SMALLEST_NORM = 1e-8
 
 Vectors = Any
@@ -54,7 +54,7 @@ class EmbeddingCache:
                     found[key] = entry
         return found
 
-    def keep(self, key: bytes, entry: Embedded) -> None:
+    def put(self, key: bytes, entry: Embedded) -> None:
         """Add an entry, and evict the least recently used ones."""
         if entry.size > self._limit:
             return
@@ -91,7 +91,7 @@ def cosines(query: Vectors, documents: list[Embedded]) -> list[tuple[float, int]
     start = 0
     for document in documents:
         scores = every[start : start + len(document.vectors)]
-        place = int(scores.argmax())
-        best.append((float(scores[place]), place))
+        window = int(scores.argmax())
+        best.append((float(scores[window]), window))
         start += len(scores)
     return best

@@ -44,27 +44,27 @@ def pop_cache_bytes(spec: ModelSpec) -> tuple[ModelSpec, int]:
 def choose_scoring(spec: ModelSpec, model: LoadedModel, cache_bytes: int) -> Scoring:
     """The scoring for a model. Raises EngineStartError when its entry does not fit the model."""
     if model.kind == "cross-encoder":
-        layout = learn_pair(model.build_pair, _ids_of(model)) if model.reads_pairs else None
+        layout = learn_pair(model.build_pair, _tokenizer_of(model)) if model.reads_pairs else None
         return PromptScoring(model, model.template) if layout is None else PairScoring(model, layout)
     if model.template is not None:
         raise EngineStartError(f"model {spec.name!r} has a score_template, but a {model.kind} model builds no pairs")
     if model.listwise:
         if not spec.listwise:
-            raise EngineStartError(f"model {spec.name!r} compares documents with each other; say `listwise: true`")
+            raise EngineStartError(f"model {spec.name!r} compares documents with each other; set `listwise: true`")
         return ListScoring(model)
     if model.kind == "late-interaction":
-        return LateScoring(model, _single(spec, model))
-    return EmbeddingScoring(model, _single(spec, model), EmbeddingCache(cache_bytes))
+        return LateScoring(model, _learn_layout(spec, model))
+    return EmbeddingScoring(model, _learn_layout(spec, model), EmbeddingCache(cache_bytes))
 
 
-def _single(spec: ModelSpec, model: LoadedModel) -> Layout:
-    layout = learn_single(model.build_single, _ids_of(model))
+def _learn_layout(spec: ModelSpec, model: LoadedModel) -> Layout:
+    layout = learn_single(model.build_single, _tokenizer_of(model))
     if layout is None:
-        raise EngineStartError(f"model {spec.name!r} reads its texts in a way that is not understood here")
+        raise EngineStartError(f"model {spec.name!r} has a prompt format that rerankq does not support")
     return layout
 
 
-def _ids_of(model: LoadedModel) -> Any:
+def _tokenizer_of(model: LoadedModel) -> Any:
     def ids_of(text: str) -> list[int]:
         (ids,) = model.tokens.ids([text])
         return ids or []

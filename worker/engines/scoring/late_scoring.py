@@ -9,17 +9,17 @@ from typing import Any
 from shared.contracts import ScoreScale
 from worker.engines.base import BatchScores, EngineError, ScoringBatch
 from worker.engines.scoring.base import (
-    NOTHING_TO_READ,
-    UNREADABLE,
+    NO_TOKENS,
+    NOT_TOKENIZABLE,
     ModelView,
     PromptCollector,
-    parts_of,
     read_query,
     scalar,
+    split_document,
 )
 from worker.engines.scoring.layouts import Layout
 from worker.engines.scoring.templates import check_instruction
-from worker.engines.scoring.windows import characters
+from worker.engines.scoring.windows import character_range
 
 
 class LateScoring:
@@ -30,35 +30,35 @@ class LateScoring:
     def __init__(self, model: ModelView, layout: Layout) -> None:
         self._model = model
         self._layout = layout
-        self._room = model.max_tokens - layout.special_tokens
+        self._budget = model.max_tokens - layout.special_tokens
 
     def prepare(self, batch: ScoringBatch) -> "_PreparedLate":
         check_instruction(batch.instruction, None)
         ids, *documents = self._model.tokens.ids([batch.query, *batch.documents])
-        asked = read_query(batch, ids)
-        query = self._layout.single(asked[: self._room])
+        query_ids = read_query(batch, ids)
+        query = self._layout.single(query_ids[: self._budget])
         if not query:
-            raise EngineError("nothing of the query is left for the model to read")
+            raise EngineError("the query has no tokens for the model to read")
         collector = PromptCollector(len(documents))
         for position, document in enumerate(documents):
             if document is None:
-                collector.fail(position, UNREADABLE)
+                collector.fail(position, NOT_TOKENIZABLE)
                 continue
-            if len(asked) > self._room:
+            if len(query_ids) > self._budget:
                 collector.truncated.add(position)
             self._add(collector, batch, position, document)
         return _PreparedLate(self._model, query, collector)
 
     def _add(self, collector: PromptCollector, batch: ScoringBatch, position: int, document: list[int]) -> None:
-        parts = parts_of(len(document), self._room, batch)
+        parts = split_document(len(document), self._budget, batch)
         if parts[-1][1] < len(document):
             collector.truncated.add(position)
         offsets = self._model.tokens.offsets(batch.documents[position]) if len(parts) > 1 else None
         for start, end in parts:
             if not (ids := self._layout.single(document[start:end])):
-                collector.fail(position, NOTHING_TO_READ)
+                collector.fail(position, NO_TOKENS)
                 return
-            window = None if offsets is None else characters(offsets, start, end)
+            window = None if offsets is None else character_range(offsets, start, end)
             collector.add(position, self._model.engine_input(ids), len(ids), window)
 
 

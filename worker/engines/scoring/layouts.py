@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-Built = tuple[list[int], int | None]
+PromptTokens = tuple[list[int], int | None]
 """A prompt's token ids, and the position of its first token of type 1 (None: the model has no token types)."""
 
 _SAMPLES = (
@@ -43,7 +43,7 @@ class Layout:
     def single(self, text: Sequence[int]) -> list[int]:
         return [*self.before, *text, *self.after]
 
-    def pair(self, first: Sequence[int], second: Sequence[int]) -> Built:
+    def pair(self, first: Sequence[int], second: Sequence[int]) -> PromptTokens:
         ids = [*self.before, *first, *self.between, *second, *self.after]
         match self.types:
             case _Types.NONE:
@@ -54,7 +54,7 @@ class Layout:
                 return ids, len(ids)
 
 
-def learn_pair(build: Callable[[str, str], Built], ids_of: Callable[[str], list[int]]) -> Layout | None:
+def learn_pair(build: Callable[[str, str], PromptTokens], ids_of: Callable[[str], list[int]]) -> Layout | None:
     """The layout of pairs. `build` renders vLLM's prompt; `ids_of` returns the tokens of a bare text."""
     samples = [(ids_of(first), ids_of(second), build(first, second)) for first, second in _SAMPLES]
     first, second, (ids, _) = samples[0]

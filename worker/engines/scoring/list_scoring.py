@@ -10,12 +10,12 @@ from typing import Any
 
 from shared.contracts import ScoreScale
 from worker.engines.base import BatchScores, EngineError, ScoringBatch
-from worker.engines.scoring.base import UNREADABLE, ModelView, PromptCollector, cut_text, read_query, scalar
+from worker.engines.scoring.base import NOT_TOKENIZABLE, ModelView, PromptCollector, read_query, scalar, truncate_text
 from worker.engines.scoring.windows import fair_share
 
 _QUERY_SHARE = 4
 """The query may take a quarter of the prompt, which contains it twice."""
-_TRIES = 4
+_ATTEMPTS = 4
 
 
 class ListScoring:
@@ -28,17 +28,17 @@ class ListScoring:
 
     def prepare(self, batch: ScoringBatch) -> "_PreparedList":
         ids, *documents = self._model.tokens.ids([batch.query, *batch.documents])
-        asked = read_query(batch, ids)
-        kept = len(asked[: self._model.max_tokens // _QUERY_SHARE])
-        query = cut_text(self._model.tokens, batch.query, len(ids or ()), kept)
+        query_ids = read_query(batch, ids)
+        kept = len(query_ids[: self._model.max_tokens // _QUERY_SHARE])
+        query = truncate_text(self._model.tokens, batch.query, len(ids or ()), kept)
         collector = PromptCollector(len(documents))
         lengths: dict[int, int] = {}
         for position, document in enumerate(documents):
             if document is None:
-                collector.fail(position, UNREADABLE)
+                collector.fail(position, NOT_TOKENIZABLE)
             else:
                 lengths[position] = len(document)
-        if kept < len(asked):
+        if kept < len(query_ids):
             collector.truncated.update(lengths)
         prompt = self._prompt(collector, batch, query, lengths) if lengths else []
         return _PreparedList(self._model, prompt, collector, list(lengths))
@@ -49,15 +49,15 @@ class ListScoring:
         """One prompt with every readable document, truncated as little as possible. Raises EngineError."""
         limit = batch.max_tokens_per_doc
         wanted = [length if limit is None else min(length, limit) for length in lengths.values()]
-        around = self._model.build_list(query, [""] * len(wanted), batch.instruction)
-        room = self._model.max_tokens - len(around)
-        for _ in range(_TRIES):
-            share = fair_share(wanted, room)
+        empty_prompt = self._model.build_list(query, [""] * len(wanted), batch.instruction)
+        budget = self._model.max_tokens - len(empty_prompt)
+        for _ in range(_ATTEMPTS):
+            share = fair_share(wanted, budget)
             if share < min(1, max(wanted)):
                 break
-            cuts = {position: min(wish, share) for position, wish in zip(lengths, wanted, strict=True)}
+            cuts = {position: min(length, share) for position, length in zip(lengths, wanted, strict=True)}
             texts = [
-                cut_text(self._model.tokens, batch.documents[position], lengths[position], cut)
+                truncate_text(self._model.tokens, batch.documents[position], lengths[position], cut)
                 for position, cut in cuts.items()
             ]
             ids = self._model.build_list(query, texts, batch.instruction)
@@ -65,7 +65,7 @@ class ListScoring:
                 collector.truncated.update(position for position, cut in cuts.items() if cut < lengths[position])
                 return ids
             # Joined texts may become a few more tokens than the texts alone.
-            room = min(room, sum(cuts.values())) - excess - len(wanted)
+            budget = min(budget, sum(cuts.values())) - excess - len(wanted)
         raise EngineError(
             f"{len(wanted)} documents do not fit into one prompt of {self._model.max_tokens} tokens, "
             "and this model reads all documents at once"

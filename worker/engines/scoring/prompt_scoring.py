@@ -7,21 +7,21 @@ the model for the answer.
 from shared.contracts import ScoreScale
 from worker.engines.base import EngineError, ScoringBatch
 from worker.engines.scoring.base import (
-    UNREADABLE,
+    NOT_TOKENIZABLE,
     ModelView,
     PreparedPrompts,
     PromptCollector,
-    cut_text,
-    parts_of,
     read_query,
+    split_document,
+    truncate_text,
 )
-from worker.engines.scoring.layouts import Built
+from worker.engines.scoring.layouts import PromptTokens
 from worker.engines.scoring.templates import check_instruction
-from worker.engines.scoring.windows import characters
+from worker.engines.scoring.windows import character_range
 
-JOINTS = 8
-"""Reserved tokens: where texts join the prompt or were truncated, they may become a few more tokens."""
-_TRIES = 4
+RESERVED_TOKENS = 8
+"""Tokens that stay unused: truncating a text or joining it with the prompt may add a few tokens."""
+_ATTEMPTS = 4
 
 
 class PromptScoring:
@@ -36,61 +36,61 @@ class PromptScoring:
     def prepare(self, batch: ScoringBatch) -> PreparedPrompts:
         check_instruction(batch.instruction, self._template)
         ids, *documents = self._model.tokens.ids([batch.query, *batch.documents])
-        asked = read_query(batch, ids)
-        room = self._room(batch)
-        query = asked[: room // 2]
-        text = cut_text(self._model.tokens, batch.query, len(ids or ()), len(query))
+        query_ids = read_query(batch, ids)
+        budget = self._budget(batch)
+        query = query_ids[: budget // 2]
+        text = truncate_text(self._model.tokens, batch.query, len(ids or ()), len(query))
         collector = PromptCollector(len(documents))
         for position, document in enumerate(documents):
             if document is None:
-                collector.fail(position, UNREADABLE)
+                collector.fail(position, NOT_TOKENIZABLE)
                 continue
-            if len(query) < len(asked):
+            if len(query) < len(query_ids):
                 collector.truncated.add(position)
-            self._add(collector, batch, text, position, len(document), room - len(query))
+            self._add(collector, batch, text, position, len(document), budget - len(query))
         return PreparedPrompts(collector)
 
-    def _room(self, batch: ScoringBatch) -> int:
+    def _budget(self, batch: ScoringBatch) -> int:
         """How many tokens query and document may have together. Raises EngineError."""
-        around, _ = self._model.build_pair("", "", batch.instruction)
-        room = self._model.max_tokens - len(around) - JOINTS
-        if room < 2:
+        empty_prompt, _ = self._model.build_pair("", "", batch.instruction)
+        budget = self._model.max_tokens - len(empty_prompt) - RESERVED_TOKENS
+        if budget < 2:
             raise EngineError(
-                f"the instruction leaves no room for query and document in the model's {self._model.max_tokens} tokens"
+                f"the instruction leaves no space for query and document in the model's {self._model.max_tokens} tokens"
             )
-        return room
+        return budget
 
     def _add(
-        self, collector: PromptCollector, batch: ScoringBatch, query: str, position: int, tokens: int, room: int
+        self, collector: PromptCollector, batch: ScoringBatch, query: str, position: int, tokens: int, budget: int
     ) -> None:
         document = batch.documents[position]
-        parts = parts_of(tokens, room, batch)
+        parts = split_document(tokens, budget, batch)
         whole = parts == [(0, tokens)]
         offsets = [] if whole else self._model.tokens.offsets(document)
         for start, end in parts:
             try:
-                (ids, first_typed), read = self._fitting(batch, query, document, offsets, start, end)
+                (ids, first_typed), read = self._render_within_limit(batch, query, document, offsets, start, end)
             except Exception:
                 # The library fails on this text: only this document fails.
-                collector.fail(position, UNREADABLE)
+                collector.fail(position, NOT_TOKENIZABLE)
                 return
             if read < end:
                 collector.truncated.add(position)
-            window = characters(offsets, start, read) if len(parts) > 1 else None
+            window = character_range(offsets, start, read) if len(parts) > 1 else None
             collector.add(position, self._model.engine_input(ids, first_typed), len(ids), window)
         if parts[-1][1] < tokens:
             collector.truncated.add(position)
 
-    def _fitting(
+    def _render_within_limit(
         self, batch: ScoringBatch, query: str, document: str, offsets: list[tuple[int, int]], start: int, end: int
-    ) -> tuple[Built, int]:
+    ) -> tuple[PromptTokens, int]:
         """The prompt of a part of the document, and the end of that part, which may have been shortened."""
-        for _ in range(_TRIES):
-            first, last = characters(offsets, start, end) if offsets else (0, len(document))
+        for _ in range(_ATTEMPTS):
+            first, last = character_range(offsets, start, end) if offsets else (0, len(document))
             built = self._model.build_pair(query, document[first:last], batch.instruction)
             excess = len(built[0]) - self._model.max_tokens
             if excess <= 0:
                 return built, end
             offsets = offsets or self._model.tokens.offsets(document)
-            end = max(start + 1, end - excess - JOINTS)
+            end = max(start + 1, end - excess - RESERVED_TOKENS)
         raise ValueError("the prompt stays too long")

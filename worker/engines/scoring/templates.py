@@ -38,4 +38,4 @@ def check_instruction(instruction: str | None, template: str | None) -> None:
     if template is None:
         raise EngineError("this model takes no instruction: it has no score template")
     if not _INSTRUCTION.search(re.sub(r"\{#.*?#\}", "", template, flags=re.DOTALL)):
-        raise EngineError("this model takes no instruction: its score template has no place for one")
+        raise EngineError("this model takes no instruction: its score template does not use one")

@@ -21,7 +21,9 @@ class TextTokens:
         """
         backend = getattr(tokenizer, "_tokenizer", None)
         if backend is None or not hasattr(backend, "encode_batch_fast"):
-            raise EngineStartError("the model has no fast tokenizer (tokenizer.json), which is needed to cut texts")
+            raise EngineStartError(
+                "the model has no fast tokenizer (tokenizer.json), which is needed to truncate texts"
+            )
         self._backend = copy.deepcopy(backend)
         self._backend.no_truncation()
         self._backend.no_padding()
@@ -32,29 +34,29 @@ class TextTokens:
 
     def ids(self, texts: Sequence[str]) -> list[list[int] | None]:
         """The ids of each text."""
-        prepared = [self._prepared(text) for text in texts]
+        normalized = [self._normalize(text) for text in texts]
         try:
-            encodings = self._backend.encode_batch_fast(prepared, add_special_tokens=False)
+            encodings = self._backend.encode_batch_fast(normalized, add_special_tokens=False)
         except Exception:
             # One text contains an unpaired surrogate: find it.
-            return [self._alone(text) for text in prepared]
-        return [self._known(encoding.ids) for encoding in encodings]
+            return [self._ids_or_none(text) for text in normalized]
+        return [self._none_if_unknown(encoding.ids) for encoding in encodings]
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """The character range of each token in `text`, as (first, last + 1). For texts accepted by `ids`."""
-        offsets: list[tuple[int, int]] = self._backend.encode(self._prepared(text), add_special_tokens=False).offsets
+        offsets: list[tuple[int, int]] = self._backend.encode(self._normalize(text), add_special_tokens=False).offsets
         return offsets
 
-    def _alone(self, text: str) -> list[int] | None:
+    def _ids_or_none(self, text: str) -> list[int] | None:
         try:
-            return self._known(self._backend.encode(text, add_special_tokens=False).ids)
+            return self._none_if_unknown(self._backend.encode(text, add_special_tokens=False).ids)
         except Exception:
             return None
 
-    def _known(self, ids: list[int]) -> list[int] | None:
+    def _none_if_unknown(self, ids: list[int]) -> list[int] | None:
         return None if self._may_exceed and ids and max(ids) >= self._vocabulary else ids
 
-    def _prepared(self, text: str) -> str:
+    def _normalize(self, text: str) -> str:
         if not self._lower_case:
             return text
         lowered = text.lower()

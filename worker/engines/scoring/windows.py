@@ -26,16 +26,16 @@ def token_windows(tokens: int, size: int, overlap: int, at_most: int) -> list[tu
         first += size - overlap
 
 
-def window_overlap(asked: int | None, size: int) -> int:
+def window_overlap(requested: int | None, size: int) -> int:
     """How many tokens neighbouring windows share: the requested number or the default. Raises EngineError."""
-    if asked is None:
+    if requested is None:
         return size // _OVERLAP_SHARE
-    if asked >= size:
-        raise EngineError(f"overlap_tokens is {asked}, but must be less than the {size} tokens of a window")
-    return asked
+    if requested >= size:
+        raise EngineError(f"overlap_tokens is {requested}, but must be less than the {size} tokens of a window")
+    return requested
 
 
-def characters(offsets: Offsets, first: int, end: int) -> tuple[int, int]:
+def character_range(offsets: Offsets, first: int, end: int) -> tuple[int, int]:
     """The characters of tokens `first` to `end` - 1, as (first character, last + 1).
 
     `offsets` has the characters of each token in the same form, not necessarily in order: a character may be several
@@ -45,20 +45,20 @@ def characters(offsets: Offsets, first: int, end: int) -> tuple[int, int]:
     return min(start for start, _ in parts), max(stop for _, stop in parts)
 
 
-def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
-    """How many tokens each of two texts keeps of `room` in total: the longer one is truncated first."""
-    if first + second <= room:
+def longest_first(first: int, second: int, budget: int) -> tuple[int, int]:
+    """How many tokens each of two texts keeps of `budget` in total: the longer one is truncated first."""
+    if first + second <= budget:
         return first, second
-    shorter = min(first, second, room // 2)
-    return (shorter, room - shorter) if first <= second else (room - shorter, shorter)
+    shorter = min(first, second, budget // 2)
+    return (shorter, budget - shorter) if first <= second else (budget - shorter, shorter)
 
 
-def fair_share(lengths: Sequence[int], room: int) -> int:
-    """The largest length such that texts truncated to it take at most `room` tokens in total; 0 when impossible.
+def fair_share(lengths: Sequence[int], budget: int) -> int:
+    """The largest length such that texts truncated to it take at most `budget` tokens in total; 0 when impossible.
 
     No text is truncated when the result is the length of the longest one.
     """
-    left = room
+    left = budget
     waiting = len(lengths)
     for length in sorted(lengths):
         if length * waiting > left:

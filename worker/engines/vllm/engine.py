@@ -31,7 +31,7 @@ from shared.models import ModelSpec
 from worker.engines.base import BatchScores, Cancellation, EngineDied, EngineStartError, ScoringBatch
 from worker.engines.scoring.base import Prepared
 from worker.engines.scoring.kinds import choose_scoring, pop_cache_bytes
-from worker.engines.scoring.layouts import Built
+from worker.engines.scoring.layouts import PromptTokens
 from worker.engines.scoring.templates import load_template
 from worker.engines.scoring.tokens import TextTokens
 from worker.engines.vllm.settings import engine_settings
@@ -188,7 +188,7 @@ class VllmModel:
             (prompt,) = self._processor.renderer.render_cmpl([parse_model_prompt(self._config, text)], self._tokenize)
         return list(prompt["prompt_token_ids"])
 
-    def build_pair(self, query: str, document: str, instruction: str | None = None) -> Built:
+    def build_pair(self, query: str, document: str, instruction: str | None = None) -> PromptTokens:
         with self._building:
             _, prompt = self._processor.get_score_prompt(
                 query,

@@ -1,8 +1,8 @@
 """Selects Intel's OpenMP runtime for the CPU, if its package is installed (the CPU worker's lock contains it).
 
 PyTorch ships GNU's runtime, whose threads spin at every barrier even when the core that they wait for runs another
-process; Intel's threads go to sleep after a moment. bench/README.md has measurements. Must run before torch is imported:
-the first runtime loaded into the process is used.
+process; Intel's threads sleep after a moment (measurements: bench/README.md). Must run before torch is imported: the
+process uses the first runtime that it loads.
 """
 
 import ctypes
@@ -15,8 +15,8 @@ logger = logging.getLogger(__name__)
 
 LIBRARY = "libiomp5.so"
 _SETTINGS = {
-    # Milliseconds of spinning after a parallel region: longer than the pause between two of a step, shorter than one
-    # between two steps.
+    # Milliseconds of spinning after a parallel region: longer than the pause between two regions of a step,
+    # shorter than the pause between two steps.
     "KMP_BLOCKTIME": "1",
     # As vLLM sets them itself for an Intel runtime that it finds in LD_PRELOAD.
     "KMP_TPAUSE": "0",

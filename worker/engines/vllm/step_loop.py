@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from worker.engines.base import BACKGROUND, EngineError, ScoringAborted
 
 MAX_DEFERRAL_SECONDS = 1.0
+"""Background work that was deferred for this long is admitted for one step even while interactive work runs."""
 
 
 class SteppingEngine(Protocol):
@@ -45,12 +46,12 @@ class EngineBatch:
     inputs: list[Any]
     priority: int
     outputs: list[Any] = field(init=False)
-    left: int = field(init=False)
+    unfinished: int = field(init=False)
     done: "Future[list[Any]]" = field(default_factory=Future)
 
     def __post_init__(self) -> None:
-        self.left = len(self.inputs)
-        self.outputs = [None] * self.left
+        self.unfinished = len(self.inputs)
+        self.outputs = [None] * self.unfinished
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +189,6 @@ class EngineLoop:
         work, position = self._running.pop(output.request_id)
         self._count(work, position, -1)
         work.outputs[position] = output
-        work.left -= 1
-        if work.left == 0:
+        work.unfinished -= 1
+        if work.unfinished == 0:
             work.done.set_result(work.outputs)

@@ -1,4 +1,4 @@
-"""Embeddings kept by bytes, and the cosines between them."""
+"""The embedding cache and the cosines."""
 
 import threading
 
@@ -14,54 +14,54 @@ def embedded(*rows: list[float]) -> Embedded:
     return Embedded(unit_vectors([np.array(row) for row in rows]))
 
 
-def test_what_was_kept_is_found_and_nothing_else() -> None:
+def test_only_cached_entries_are_found() -> None:
     cache = EmbeddingCache(100_000)
     entry = embedded([1.0, 2.0])
-    cache.keep(KEYS[0], entry)
+    cache.put(KEYS[0], entry)
     assert cache.find(KEYS[:2]) == {KEYS[0]: entry}
 
 
-def test_what_was_not_used_for_the_longest_time_is_forgotten_first() -> None:
+def test_the_least_recently_used_entry_is_evicted_first() -> None:
     entry = embedded([1.0, 2.0])
     cache = EmbeddingCache(3 * entry.size)
     for key in KEYS[:3]:
-        cache.keep(key, entry)
+        cache.put(key, entry)
     cache.find([KEYS[0]])
-    cache.keep(KEYS[3], entry)
+    cache.put(KEYS[3], entry)
     assert set(cache.find(KEYS[:4])) == {KEYS[0], KEYS[2], KEYS[3]}
 
 
-def test_the_bytes_kept_never_exceed_the_limit() -> None:
+def test_the_size_never_exceeds_the_limit() -> None:
     cache = EmbeddingCache(5000)
     for number, key in enumerate(KEYS):
-        cache.keep(key, embedded([1.0] * (1 + number)))
+        cache.put(key, embedded([1.0] * (1 + number)))
         assert cache.size <= 5000
     assert cache.size == sum(entry.size for entry in cache.find(KEYS).values())
 
 
-def test_keeping_a_text_again_counts_it_once() -> None:
+def test_caching_a_text_again_counts_it_once() -> None:
     cache = EmbeddingCache(100_000)
     entry = embedded([1.0, 2.0])
-    cache.keep(KEYS[0], entry)
-    cache.keep(KEYS[0], entry)
+    cache.put(KEYS[0], entry)
+    cache.put(KEYS[0], entry)
     assert cache.size == entry.size
 
 
-def test_an_entry_larger_than_the_cache_pushes_nothing_out() -> None:
+def test_an_entry_larger_than_the_cache_evicts_nothing() -> None:
     small = embedded([1.0, 2.0])
     cache = EmbeddingCache(small.size)
-    cache.keep(KEYS[0], small)
-    cache.keep(KEYS[1], embedded([1.0] * 1000))
+    cache.put(KEYS[0], small)
+    cache.put(KEYS[1], embedded([1.0] * 1000))
     assert set(cache.find(KEYS)) == {KEYS[0]}
 
 
-def test_a_cache_of_no_bytes_keeps_nothing() -> None:
+def test_a_limit_of_zero_disables_the_cache() -> None:
     cache = EmbeddingCache(0)
-    cache.keep(KEYS[0], embedded([1.0]))
+    cache.put(KEYS[0], embedded([1.0]))
     assert cache.find(KEYS) == {}
 
 
-def test_many_threads_leave_the_count_of_bytes_right() -> None:
+def test_the_size_is_correct_after_concurrent_use() -> None:
     cache = EmbeddingCache(20_000)
     entry = embedded([1.0] * 8)
 
@@ -69,7 +69,7 @@ def test_many_threads_leave_the_count_of_bytes_right() -> None:
         for _ in range(50):
             for key in KEYS:
                 cache.find([key])
-                cache.keep(key, entry)
+                cache.put(key, entry)
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -79,7 +79,7 @@ def test_many_threads_leave_the_count_of_bytes_right() -> None:
     assert cache.size == len(cache.find(KEYS)) * entry.size <= 20_000
 
 
-def test_a_key_tells_texts_and_their_cuts_apart() -> None:
+def test_keys_differ_by_text_and_limits() -> None:
     keys = {
         text_key("panda", None, 1),
         text_key("panda", 5, 1),
@@ -91,22 +91,22 @@ def test_a_key_tells_texts_and_their_cuts_apart() -> None:
     assert text_key("panda", 5, 1) == text_key("panda", 5, 1)
 
 
-def test_a_cosine_does_not_depend_on_lengths() -> None:
+def test_a_cosine_does_not_depend_on_vector_lengths() -> None:
     query = unit_vectors([[3.0, 0.0]])
     scores = [score for score, _ in cosines(query, [embedded([9.0, 0.0]), embedded([0.0, 2.0]), embedded([-1.0, 0.0])])]
     assert scores == pytest.approx([1, 0, -1])
 
 
-def test_a_vector_of_zeros_is_like_nothing() -> None:
+def test_a_zero_vector_has_cosine_zero() -> None:
     assert cosines(unit_vectors([[1.0, 0.0]]), [embedded([0.0, 0.0])]) == [(0.0, 0)]
 
 
-def test_a_documents_best_window_is_its_score() -> None:
+def test_a_document_gets_the_score_of_its_best_window() -> None:
     query = unit_vectors([[1.0, 0.0]])
     documents = [embedded([0.0, 1.0], [1.0, 1.0], [1.0, 0.1]), embedded([0.0, 1.0])]
-    (best, place), (other, only) = cosines(query, documents)
+    (best, window), (other, only) = cosines(query, documents)
     assert best == pytest.approx(0.995, abs=1e-3)
-    assert (place, other, only) == (2, 0.0, 0)
+    assert (window, other, only) == (2, 0.0, 0)
 
 
 def test_no_documents_have_no_cosines() -> None:

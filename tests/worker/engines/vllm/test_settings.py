@@ -13,35 +13,35 @@ def settings(*, on_cpu: bool, **engine_args: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("on_cpu", [True, False])
-def test_the_engine_serves_the_models_own_revision_and_puts_what_is_urgent_first(on_cpu: bool) -> None:
+def test_the_engine_pools_the_models_revision_and_schedules_by_priority(on_cpu: bool) -> None:
     chosen = settings(on_cpu=on_cpu)
     assert (chosen["model"], chosen["revision"], chosen["runner"]) == ("hub/model", "r1", "pooling")
     assert chosen["scheduling_policy"] == "priority"
 
 
-def test_on_the_cpu_it_computes_in_float32_uncompiled_and_leaves_memory_to_others() -> None:
+def test_on_a_cpu_the_engine_uses_float32_without_compiling_and_little_memory() -> None:
     chosen = settings(on_cpu=True)
     assert (chosen["dtype"], chosen["enforce_eager"]) == ("float32", True)
     assert 0 < chosen["gpu_memory_utilization"] <= 0.3
 
 
-def test_elsewhere_these_are_vllms_own_choice() -> None:
+def test_on_a_gpu_vllm_chooses_these_settings() -> None:
     assert not {"dtype", "enforce_eager", "max_num_seqs", "gpu_memory_utilization"} & set(settings(on_cpu=False))
 
 
 @pytest.mark.parametrize("on_cpu", [True, False])
-def test_what_the_models_entry_says_comes_before_every_choice(on_cpu: bool) -> None:
+def test_engine_args_override_every_setting(on_cpu: bool) -> None:
     chosen = settings(on_cpu=on_cpu, dtype="bfloat16", enforce_eager=False, scheduling_policy="fcfs")
     assert (chosen["dtype"], chosen["enforce_eager"], chosen["scheduling_policy"]) == ("bfloat16", False, "fcfs")
 
 
-def test_what_the_operator_has_set_for_vllm_is_kept() -> None:
+def test_environment_variables_of_the_operator_are_kept() -> None:
     environment = {"VLLM_ENABLE_V1_MULTIPROCESSING": "1", "VLLM_CPU_OMP_THREADS_BIND": "0"}
     prepare_environment(environment)
     assert (environment["VLLM_ENABLE_V1_MULTIPROCESSING"], environment["VLLM_CPU_OMP_THREADS_BIND"]) == ("1", "0")
 
 
-def test_otherwise_the_engine_is_in_this_process_and_on_every_core() -> None:
+def test_by_default_the_engine_runs_in_this_process_on_every_core() -> None:
     environment: dict[str, str] = {}
     prepare_environment(environment)
     assert environment["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"

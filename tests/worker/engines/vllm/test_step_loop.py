@@ -20,7 +20,7 @@ class Output:
 
 
 class EchoEngine:
-    """Gives back one prompt a step, the one with the lowest priority number first."""
+    """Returns one prompt per step as its output, the one with the lowest priority number first."""
 
     def __init__(self) -> None:
         self.waiting: list[tuple[int, int, str, str]] = []
@@ -59,7 +59,7 @@ def inbox() -> Inbox:
 
 @pytest.fixture
 def engine(inbox: Inbox) -> Iterator[EchoEngine]:
-    """An engine whose loop runs on a thread of its own until the test is over."""
+    """An engine whose loop runs on a separate thread until the end of the test."""
     engine = EchoEngine()
     thread = threading.Thread(target=EngineLoop(engine, inbox, STEP_TOKENS).run, daemon=True)
     thread.start()
@@ -70,7 +70,7 @@ def engine(inbox: Inbox) -> Iterator[EchoEngine]:
 
 
 @pytest.mark.usefixtures("engine")
-def test_every_batch_gets_its_own_outputs_in_its_own_order(inbox: Inbox) -> None:
+def test_every_batch_gets_its_outputs_in_order(inbox: Inbox) -> None:
     batches = [work("a", "b", "c"), work("d"), work("e", "f")]
     for batch in batches:
         inbox.put(batch)
@@ -82,18 +82,18 @@ def test_a_lower_priority_number_is_computed_sooner() -> None:
     late, soon = work("late", priority=1000), work("soon", priority=0)
     order: list[str] = []
 
-    def note(name: str, _: object) -> None:
+    def on_done(name: str, _: object) -> None:
         order.append(name)
         inbox.put(None)
 
     for batch, name in ((late, "late"), (soon, "soon")):
-        batch.done.add_done_callback(partial(note, name))
+        batch.done.add_done_callback(partial(on_done, name))
         inbox.put(batch)
     EngineLoop(engine, inbox, STEP_TOKENS).run()
     assert order[0] == "soon"
 
 
-def test_when_the_engine_breaks_everybody_who_waits_is_told() -> None:
+def test_when_the_engine_breaks_every_waiting_batch_fails() -> None:
     engine, inbox = EchoEngine(), queue.SimpleQueue[EngineBatch | AbortBatch | None]()
     running, waiting = work("a", "b"), work("c")
     inbox.put(running)
@@ -109,37 +109,37 @@ def test_when_the_engine_breaks_everybody_who_waits_is_told() -> None:
 
 
 class TestAbort:
-    def test_a_batch_that_nobody_wants_leaves_the_engine_and_the_others_go_on(self) -> None:
+    def test_an_aborted_batch_leaves_the_engine_and_other_batches_continue(self) -> None:
         engine, inbox = EchoEngine(), queue.SimpleQueue[EngineBatch | AbortBatch | None]()
-        unwanted, wanted = work("a", "b", "c"), work("d", priority=1)
-        for arrival in (unwanted, wanted, AbortBatch(unwanted)):
+        aborted, other = work("a", "b", "c"), work("d", priority=1)
+        for arrival in (aborted, other, AbortBatch(aborted)):
             inbox.put(arrival)
-        wanted.done.add_done_callback(lambda _: inbox.put(None))
+        other.done.add_done_callback(lambda _: inbox.put(None))
         EngineLoop(engine, inbox, STEP_TOKENS).run()
         with pytest.raises(ScoringAborted):
-            unwanted.done.result(timeout=1)
-        assert texts(wanted) == ["d!"]
+            aborted.done.result(timeout=1)
+        assert texts(other) == ["d!"]
         assert engine.waiting == []
 
-    def test_what_is_left_of_a_batch_is_aborted_when_some_of_it_is_done(self) -> None:
+    def test_the_rest_of_a_partly_finished_batch_is_aborted(self) -> None:
         class Interrupted(EchoEngine):
             def step(self) -> list[Output]:
                 outputs = super().step()
                 if outputs[-1:] and outputs[-1].text == "a!":
-                    inbox.put(AbortBatch(unwanted))
+                    inbox.put(AbortBatch(aborted))
                     inbox.put(None)
                 return outputs
 
         engine, inbox = Interrupted(), queue.SimpleQueue[EngineBatch | AbortBatch | None]()
-        unwanted = work("a", "b", "c")
-        inbox.put(unwanted)
+        aborted = work("a", "b", "c")
+        inbox.put(aborted)
         EngineLoop(engine, inbox, STEP_TOKENS).run()
         with pytest.raises(ScoringAborted):
-            unwanted.done.result(timeout=1)
+            aborted.done.result(timeout=1)
         assert engine.waiting == []
 
     @pytest.mark.usefixtures("engine")
-    def test_a_batch_that_is_done_already_stays_done(self, inbox: Inbox) -> None:
+    def test_a_finished_batch_stays_finished(self, inbox: Inbox) -> None:
         done, later = work("a"), work("b")
         inbox.put(done)
         assert texts(done) == ["a!"]
@@ -149,19 +149,19 @@ class TestAbort:
         assert texts(done) == ["a!"]
 
     @pytest.mark.usefixtures("engine")
-    def test_aborting_twice_is_aborting_once(self, inbox: Inbox) -> None:
-        unwanted, later = work("a"), work("b")
-        inbox.put(AbortBatch(unwanted))
-        inbox.put(AbortBatch(unwanted))
+    def test_a_batch_can_be_aborted_twice(self, inbox: Inbox) -> None:
+        aborted, later = work("a"), work("b")
+        inbox.put(AbortBatch(aborted))
+        inbox.put(AbortBatch(aborted))
         inbox.put(later)
         assert texts(later) == ["b!"]
         with pytest.raises(ScoringAborted):
-            unwanted.done.result(timeout=1)
+            aborted.done.result(timeout=1)
 
-    def test_when_the_engine_breaks_what_was_aborted_is_told_nothing_else(self) -> None:
+    def test_when_the_engine_breaks_an_aborted_batch_stays_aborted(self) -> None:
         engine, inbox = EchoEngine(), queue.SimpleQueue[EngineBatch | AbortBatch | None]()
-        unwanted, waiting = work("a"), work("b")
-        for arrival in (unwanted, AbortBatch(unwanted), waiting):
+        aborted, waiting = work("a"), work("b")
+        for arrival in (aborted, AbortBatch(aborted), waiting):
             inbox.put(arrival)
         loop = EngineLoop(engine, inbox, STEP_TOKENS)
         engine.broken = True
@@ -170,13 +170,13 @@ class TestAbort:
         inbox.put(AbortBatch(waiting))
         loop.fail_all(EngineError("the engine broke"))
         with pytest.raises(ScoringAborted):
-            unwanted.done.result(timeout=1)
+            aborted.done.result(timeout=1)
         with pytest.raises(EngineError, match="the engine broke"):
             waiting.done.result(timeout=1)
 
 
 class SteppedEngine(EchoEngine):
-    """Computes all that it has in one step, calls `during` then, and notes what each step had."""
+    """Computes all its prompts in one step, records each step, and calls `during` with its number."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -184,64 +184,67 @@ class SteppedEngine(EchoEngine):
         self.during: dict[int, Callable[[], object]] = {}
 
     def step(self) -> list[Output]:
-        taken, self.waiting = sorted(self.waiting), []
-        self.steps.append("".join(text.removesuffix("!") for *_, text in taken))
+        prompts, self.waiting = sorted(self.waiting), []
+        self.steps.append("".join(text.removesuffix("!") for *_, text in prompts))
         self.during.get(len(self.steps), lambda: None)()
-        return [Output(request_id, text) for _, _, request_id, text in taken]
+        return [Output(request_id, text) for _, _, request_id, text in prompts]
 
 
 class TestBackground:
     def steps(
         self, arrivals: list[EngineBatch], then: dict[int, EngineBatch], *, clock: Callable[[], float] = lambda: 0.0
     ) -> list[str]:
-        """What each step had when these had arrived, and `then` during the step of that number."""
+        """Run the loop with `arrivals`, and with the batches of `then` arriving during the step of their number.
+
+        Returns the prompts of each step.
+        """
         engine, inbox = SteppedEngine(), queue.SimpleQueue[EngineBatch | AbortBatch | None]()
         engine.during = {number: partial(inbox.put, batch) for number, batch in then.items()}
-        everything = [*arrivals, *then.values()]
+        batches = [*arrivals, *then.values()]
 
         def stop_after_all(_: object) -> None:
-            if all(batch.done.done() for batch in everything):
+            if all(batch.done.done() for batch in batches):
                 inbox.put(None)
 
-        for batch in everything:
+        for batch in batches:
             batch.done.add_done_callback(stop_after_all)
         for batch in arrivals:
             inbox.put(batch)
         EngineLoop(engine, inbox, STEP_TOKENS, clock).run()
         return engine.steps
 
-    def test_it_stands_in_the_engine_with_no_more_than_a_step_takes(self) -> None:
+    def test_background_work_is_admitted_one_step_at_a_time(self) -> None:
         assert self.steps([background("abcdefghi")], {}) == ["abcd", "efgh", "i"]
 
-    def test_what_is_urgent_waits_for_the_step_in_progress_and_shares_none(self) -> None:
+    def test_interactive_work_waits_only_for_the_current_step_and_shares_none(self) -> None:
         assert self.steps([background("abcdefgh")], {1: work("X")}) == ["abcd", "X", "efgh"]
 
-    def test_it_does_not_wait_for_ever(self) -> None:
+    def test_background_work_is_not_deferred_forever(self) -> None:
         now = iter(tenths / 10 for tenths in range(1000))
         steps = self.steps(
             [background("ab"), work("0")], {step: work(str(step)) for step in range(1, 30)}, clock=lambda: next(now)
         )
         assert 2 <= next(number for number, step in enumerate(steps) if "a" in step) <= 11
 
-    def test_the_more_important_of_it_comes_first(self) -> None:
+    def test_background_work_is_ordered_by_priority(self) -> None:
         assert self.steps([background("abcd", 7), background("efgh", 3)], {}) == ["efgh", "abcd"]
 
-    def test_what_nobody_wants_any_more_is_never_let_in(self) -> None:
+    def test_aborted_background_work_is_never_admitted(self) -> None:
         engine, inbox = SteppedEngine(), queue.SimpleQueue[EngineBatch | AbortBatch | None]()
-        unwanted, wanted = background("abcdefgh"), background("X")
-        engine.during = {1: lambda: inbox.put(AbortBatch(unwanted))}
-        wanted.done.add_done_callback(lambda _: inbox.put(None))
-        for batch in (unwanted, wanted):
+        aborted, other = background("abcdefgh"), background("X")
+        engine.during = {1: lambda: inbox.put(AbortBatch(aborted))}
+        other.done.add_done_callback(lambda _: inbox.put(None))
+        for batch in (aborted, other):
             inbox.put(batch)
         EngineLoop(engine, inbox, STEP_TOKENS).run()
         assert engine.steps == ["abcd", "X"]
         with pytest.raises(ScoringAborted):
-            unwanted.done.result(timeout=1)
+            aborted.done.result(timeout=1)
 
-    def test_what_was_never_let_in_is_told_that_the_engine_broke(self) -> None:
+    def test_deferred_work_fails_when_the_engine_breaks(self) -> None:
         engine, inbox = EchoEngine(), queue.SimpleQueue[EngineBatch | AbortBatch | None]()
-        kept_out = background("abc")
-        for batch in (work("X"), kept_out):
+        deferred = background("abc")
+        for batch in (work("X"), deferred):
             inbox.put(batch)
         loop = EngineLoop(engine, inbox, STEP_TOKENS)
         engine.broken = True
@@ -249,27 +252,27 @@ class TestBackground:
             loop.run()
         loop.fail_all(EngineError("the engine broke"))
         with pytest.raises(EngineError, match="the engine broke"):
-            kept_out.done.result(timeout=1)
+            deferred.done.result(timeout=1)
 
 
 def background(prompts: str, priority: int = 0) -> EngineBatch:
     return work(*prompts, priority=BACKGROUND + priority)
 
 
-def test_a_prompt_that_the_engine_refuses_fails_its_own_batch_and_no_other(engine: EchoEngine, inbox: Inbox) -> None:
+def test_a_prompt_that_the_engine_refuses_fails_only_its_batch(engine: EchoEngine, inbox: Inbox) -> None:
     refused, good = work("one", "nonsense", "two"), work("three")
     inbox.put(refused)
     inbox.put(good)
     with pytest.raises(EngineError, match=r"^the engine refuses this batch: this prompt makes no sense$"):
         refused.done.result(timeout=5)
     assert texts(good) == ["three!"]
-    # Nothing of the refused batch is computed, and whoever cancels it late changes nothing.
+    # No prompt of the refused batch is computed, and a late cancellation has no effect.
     inbox.put(AbortBatch(refused))
-    assert texts_of_new(inbox) == ["four!"]
+    assert texts_of_new_batch(inbox) == ["four!"]
     assert engine.waiting == []
 
 
-def texts_of_new(inbox: Inbox) -> list[str]:
+def texts_of_new_batch(inbox: Inbox) -> list[str]:
     new = work("four")
     inbox.put(new)
     return texts(new)
