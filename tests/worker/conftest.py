@@ -12,7 +12,7 @@ from tests.shared.support import StoreView
 from tests.worker.support import Pool, ShakyLedger, WakeUpSender
 from worker.dispatch.leases import LeaseKeeper
 
-__all__ = ["async_client", "wake_ups", "leases", "ledger", "pool", "enqueueing_worker", "shaky", "store"]
+__all__ = ["async_client", "enqueueing_worker", "leases", "ledger", "pool", "shaky", "store", "wake_ups"]
 
 
 @pytest.fixture
