@@ -1,7 +1,7 @@
-"""The one line that makes each client ours, as the README's table has it; a case runs exactly this text.
+"""The line of code that points each client at rerankq, as docs/clients.md lists it; test cases run exactly this text.
 
-URL stands for the service's address (http://127.0.0.1:8000), KEY for one of its keys, MODEL for a name from its models
-file, and `...` for what the caller asks anyway. Imports nothing, so that any environment can read it.
+`URL` is the service's address (http://127.0.0.1:8000), `KEY` one of its API keys, `MODEL` a name from its models file,
+and `...` the caller's other arguments. Imports nothing, so that every environment can load it.
 """
 
 LINES = {
