@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail(errors, "interrupted", 130)
     except BrokenPipeError:
-        # The reader of the output has closed it.
+        # The reader closed the pipe, as `head` does. Closing stderr hides Python's message about it at exit.
         sys.stderr.close()
         return 1
 
@@ -57,7 +57,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     rank.set_defaults(action=commands.rank)
 
-    job = subparsers.add_parser("job", help="submit a job, and read it later")
+    job = subparsers.add_parser("job", help="submit, follow and delete jobs")
     actions = job.add_subparsers(required=True, metavar="ACTION")
     submit = actions.add_parser(
         "submit", parents=[common, output, _query_arguments()], help="submit a job; prints its id"
@@ -65,9 +65,9 @@ def make_parser() -> argparse.ArgumentParser:
     submit.set_defaults(action=commands.submit)
     for name, action, text in (
         ("show", commands.show, "print the status of a job"),
-        ("wait", commands.wait, "wait until a job has ended; status 1 when it did not succeed"),
+        ("wait", commands.wait, "wait until a job has ended; exit status 1 unless it succeeded"),
         ("results", commands.results, "print the ranking of a succeeded job"),
-        ("cancel", commands.cancel, "cancel a job; one that has ended is unchanged"),
+        ("cancel", commands.cancel, "cancel a job; a job that has ended is unchanged"),
         ("delete", commands.delete, "delete a job and its result"),
     ):
         one = actions.add_parser(name, parents=[common, output], help=text, description=text)
@@ -81,8 +81,8 @@ def make_parser() -> argparse.ArgumentParser:
         description="Rank a file of requests into a file of rankings. After an interruption or failures, run the "
         "same command again: rankings are kept, and started jobs are continued.",
     )
-    batch.add_argument("source", metavar="IN.jsonl", help='one {"query", "documents", "custom_id"?, ...} a line')
-    batch.add_argument("target", metavar="OUT.jsonl", help="one ranking or error a line, in order of completion")
+    batch.add_argument("source", metavar="IN.jsonl", help='one {"query", "documents", "custom_id"?, ...} per line')
+    batch.add_argument("target", metavar="OUT.jsonl", help="one ranking or error per line, in order of completion")
     batch.add_argument(
         "--concurrency", type=_positive, default=8, metavar="N", help="concurrent requests; default: %(default)s"
     )
@@ -101,7 +101,7 @@ def _common() -> argparse.ArgumentParser:
         type=_seconds,
         default=DEFAULT_TIMEOUT_SECONDS,
         metavar="SECONDS",
-        help="timeout of a request; default: %(default)g",
+        help="timeout of a request, retries included; default: %(default)g",
     )
     common.add_argument(
         "--retries",
@@ -122,11 +122,11 @@ def _output_options() -> argparse.ArgumentParser:
 def _request_fields() -> argparse.ArgumentParser:
     """The optional fields of a request."""
     fields = argparse.ArgumentParser(add_help=False)
-    group = fields.add_argument_group("the request")
-    group.add_argument("--model", help="a name or alias; default: the service's first")
+    group = fields.add_argument_group("request options")
+    group.add_argument("--model", help="model name or alias; default: the service's first model")
     group.add_argument("--top-n", type=_positive, metavar="N", help="return only the N best documents")
-    group.add_argument("--instruction", metavar="TEXT", help="for models with a score template")
-    group.add_argument("--max-tokens-per-doc", type=_positive, metavar="N", help="truncate longer documents")
+    group.add_argument("--instruction", metavar="TEXT", help="task instruction, for models with a score template")
+    group.add_argument("--max-tokens-per-doc", type=_positive, metavar="N", help="truncate documents to N tokens")
     group.add_argument(
         "--max-chunks-per-doc", type=_positive, metavar="N", help="score up to N windows of a long document"
     )
@@ -138,14 +138,19 @@ def _request_fields() -> argparse.ArgumentParser:
 def _query_arguments() -> argparse.ArgumentParser:
     arguments = argparse.ArgumentParser(add_help=False, parents=[_request_fields()])
     arguments.add_argument("query", metavar="QUERY")
-    arguments.add_argument("documents", nargs="*", metavar="DOCUMENT", help="default: from --file, or standard input")
+    arguments.add_argument(
+        "documents",
+        nargs="*",
+        metavar="DOCUMENT",
+        help="a document; default: the documents of --file, or of standard input",
+    )
     arguments.add_argument("--file", metavar="PATH", help="read documents from a file; - for standard input")
     arguments.add_argument(
         "--format",
         choices=FORMATS,
-        help="format of the file; default: by its suffix (.json, .jsonl), otherwise one document a line",
+        help="format of the file; default: by its suffix (.json, .jsonl), otherwise one document per line",
     )
-    arguments.add_argument("--key", metavar="KEY", help="an idempotency key: requests with the same key share one job")
+    arguments.add_argument("--key", metavar="KEY", help="idempotency key: requests with the same key share one job")
     return arguments
 
 

@@ -27,7 +27,7 @@ class AsyncClient:
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         retries: int = DEFAULT_RETRIES,
     ) -> None:
-        """Without `url` and `api_key`: those of RERANKQ_URL and RERANKQ_API_KEY. Raises BadAddress."""
+        """`url` and `api_key` default to RERANKQ_URL and RERANKQ_API_KEY. Raises BadAddress."""
         settings = ClientSettings.of(url, api_key, timeout_seconds, retries)
         self._timeout_seconds = settings.timeout_seconds
         self._protocol = ClientProtocol(retries=settings.retries)
@@ -56,7 +56,8 @@ class AsyncClient:
     ) -> Ranking:
         """Rank the documents and wait for the result.
 
-        Who leaves early cancels the job, unless there is an `idempotency_key` to come back with.
+        A timeout or an interruption cancels the job, unless there is an `idempotency_key`: a later call with the same
+        key then returns the result of the same job.
         """
         request = Request(query, documents, options, idempotency_key)
         return await self._run(self._protocol.rerank(request, self._within(timeout_seconds)))
@@ -70,12 +71,12 @@ class AsyncClient:
         timeout_seconds: float | None = None,
         **options: Unpack[Options],
     ) -> Job:
-        """Submit a job as batch work, which yields to waiting callers."""
+        """Submit a job of the batch class: interactive requests are served first."""
         request = Request(query, documents, options, idempotency_key)
         return await self._run(self._protocol.submit(request, self._within(timeout_seconds)))
 
     async def job(self, job_id: str) -> Job:
-        """The current status of a job."""
+        """Get the current status of a job."""
         return await self._run(self._protocol.job(job_id, self._timeout_seconds))
 
     async def wait(
@@ -85,28 +86,29 @@ class AsyncClient:
         return await self._run(self._protocol.wait(job_id, self._within(timeout_seconds), on_progress))
 
     async def results(self, job_id: str) -> Ranking:
-        """The ranking of a succeeded job."""
+        """Get the ranking of a succeeded job."""
         return await self._run(self._protocol.results(job_id, self._timeout_seconds))
 
     async def cancel(self, job_id: str) -> Job:
-        """Cancel a job; one that has ended is unchanged."""
+        """Cancel a job. A job that has ended is unchanged."""
         return await self._run(self._protocol.cancel(job_id, self._timeout_seconds))
 
     async def delete(self, job_id: str) -> None:
-        """Delete a job and its result, canceling it first."""
+        """Delete a job and its result. A running job is canceled first."""
         await self._run(self._protocol.delete(job_id, self._timeout_seconds))
 
     async def models(self) -> list[Model]:
-        """The served models, the default one first."""
+        """List the served models, the default one first."""
         return await self._run(self._protocol.models(self._timeout_seconds))
 
     async def rerank_many(
         self, requests: Iterable[Request], *, concurrency: int = 8, timeout_seconds: float | None = None
     ) -> AsyncGenerator[Outcome, None]:
-        """Rank requests as batch work, `concurrency` at a time. Yields outcomes, errors included, as they complete.
+        """Rank requests as jobs of the batch class, and yield outcomes, errors included, as they complete.
 
-        `requests` is read as work is done. `timeout_seconds` is for each. Who stops early leaves the jobs that were
-        begun: with the same idempotency keys they are found again.
+        At most `concurrency` requests are in progress, and `requests` is read no faster. `timeout_seconds` applies to
+        each request. When the caller stops iterating, submitted jobs continue; requests with the same idempotency keys
+        return their results later.
         """
         if concurrency < 1:
             raise ValueError("concurrency must be at least 1")

@@ -1,8 +1,8 @@
 """Ranks the requests of a file into another file; an interrupted batch continues without loss or repetition.
 
 An input line is a request, `{"query", "documents", ...}` with an optional `custom_id`, or a line of OpenAI's Batch
-format with the request as its `body`. An output line has the line number, the `custom_id`, a key, and `ranking` or
-`error`, in order of completion. The key is a digest of the request, so that a repeated line refers to the same job.
+format with the request as its `body`. Output lines are in order of completion; each has the input's line number, the
+`custom_id`, a key, and `ranking` or `error`. The key is a digest of the request, so that equal requests share a job.
 Neither file is loaded into memory.
 """
 
@@ -33,7 +33,7 @@ class BatchLine:
 
 @dataclass(slots=True)
 class BatchProgress:
-    """The progress of a batch in lines; an earlier run completed `before` of them."""
+    """Counts of input lines. Earlier runs completed `before` of them; this run completed `done`, failures included."""
 
     total: int
     before: int
@@ -42,7 +42,7 @@ class BatchProgress:
 
 
 class Batch:
-    """A batch: one input file and one output file."""
+    """One input file and its output file."""
 
     def __init__(self, source: Path, target: Path, defaults: Options) -> None:
         """`defaults` apply to requests without these options. Raises UsageError when a file cannot be used."""
@@ -61,7 +61,7 @@ class Batch:
         timeout_seconds: float,
         on_progress: Callable[[BatchProgress], None],
     ) -> None:
-        """Rank the remaining lines. Raises Unauthorized and ConnectionFailed, which would fail every other line."""
+        """Rank the remaining lines. Raises Unauthorized and ConnectionFailed, which would fail all other lines."""
         pending: dict[int, BatchLine] = {}
         with self._target.open("a", encoding="utf-8") as output:
             on_progress(self.progress)

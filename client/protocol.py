@@ -32,7 +32,7 @@ T = TypeVar("T")
 RERANK_PATH = "/superset/v1/rerank"
 """The superset's own path: the operator may serve another dialect at the root."""
 POLL_SECONDS = 20
-"""The length of one long poll: suffix the timeouts of common proxies."""
+"""The length of one long poll, shorter than the timeouts of common proxies."""
 _ANSWER_SECONDS = 30.0
 """How long an answer may take beyond the requested wait."""
 _GRACE_SECONDS = 2.0
@@ -78,14 +78,14 @@ class Answer:
 
 
 Steps = Generator[Call | Pause, Answer | None, T]
-"""The executing client throws into the generator what a Call raised: ConnectionFailed, or an interruption."""
+"""An operation. The client throws into it the exception that a Call raised: ConnectionFailed, or an interruption."""
 
 
 class ClientProtocol:
     """The operations of the client. All raise RerankError."""
 
     def __init__(self, *, retries: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """`retries`: how often a call is repeated after a temporary failure, not before its Retry-After has passed."""
+        """`retries` is how often a call is repeated after a temporary failure, each time after its Retry-After."""
         self._retries = retries
         self._clock = clock
 
@@ -112,7 +112,7 @@ class ClientProtocol:
             raise
 
     def rerank_as_batch(self, request: Request, timeout_seconds: float) -> Steps[Ranking]:
-        """Rank as batch work, which yields to waiting callers. The job continues when the caller stops waiting.
+        """Rank as a job of the batch class. The job continues when the caller stops waiting.
 
         A job that ended without a ranking is deleted, so that the same idempotency key can be used for another attempt.
         """
@@ -148,12 +148,12 @@ class ClientProtocol:
         return (yield from self._results(job_id, self._clock() + timeout_seconds))
 
     def cancel(self, job_id: str, timeout_seconds: float) -> Steps[Job]:
-        """Cancel a job; one that has ended is unchanged. Raises JobNotFound."""
+        """Cancel a job. A job that has ended is unchanged. Raises JobNotFound."""
         answer = yield from self._call(Call("POST", _path(job_id, "/cancel")), self._clock() + timeout_seconds)
         return Job.read(answer.json())
 
     def delete(self, job_id: str, timeout_seconds: float) -> Steps[None]:
-        """Delete a job and its result, canceling it first. Raises JobNotFound."""
+        """Delete a job and its result. A running job is canceled first. Raises JobNotFound."""
         yield from self._call(Call("DELETE", _path(job_id)), self._clock() + timeout_seconds)
 
     def models(self, timeout_seconds: float) -> Steps[list[Model]]:
@@ -164,7 +164,7 @@ class ClientProtocol:
         return [Model.read(model) for model in data["data"]]
 
     def _submit(self, request: Request, deadline: float) -> Steps[Job]:
-        # With an idempotency key, so that a call whose answer was lost can be repeated.
+        # The idempotency key makes a repeated call safe when the first response was lost.
         keyed = replace(request, idempotency_key=request.idempotency_key or uuid.uuid4().hex)
         answer = yield from self._call(_post(keyed, "respond-async"), deadline)
         return Job.read(answer.json())

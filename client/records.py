@@ -1,7 +1,7 @@
 """Requests and responses as plain records.
 
-Responses keep the full JSON (`raw`) beside the common fields, and ignore fields that they do not know: a newer service
-may send more.
+Responses keep the full JSON (`raw`) beside the common fields. Unknown fields are ignored, because a newer service may
+send more.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,8 +35,8 @@ class Options(TypedDict, total=False):
 class Request:
     """One query and the documents to rank for it.
 
-    Requests with the same `idempotency_key` share one job while the service keeps it. `custom_id` is an id of
-    the caller's.
+    Requests with the same `idempotency_key` share one job while the service keeps it. The caller can set `custom_id`
+    to recognize the request in its Outcome; it is not sent.
     """
 
     query: str

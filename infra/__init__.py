@@ -1,1 +1,1 @@
-"""How rerankq runs: on one machine, in images, on a cluster."""
+"""Everything to run rerankq: on one machine (`local/`), in images (`docker/`), on a cluster (`kubernetes/`)."""

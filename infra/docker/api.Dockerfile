@@ -1,4 +1,4 @@
-# The API: no torch, no vLLM, no compiler. Build from the repository's root:
+# The API image, without torch, vLLM and compilers. Build it from the repository's root:
 #   docker build -f infra/docker/api.Dockerfile -t rerankq-api .
 FROM docker.io/library/python:3.11-slim
 
@@ -19,6 +19,6 @@ USER rerankq
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 \
   CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/health', timeout=4)"]
-# In a container loopback is no guard; who may reach the port is decided where it is published.
+# The API must listen on all of the container's addresses: the published port controls who can reach it.
 ENTRYPOINT ["python", "-m", "api"]
 CMD ["serve", "--host", "0.0.0.0", "--port", "8000"]

@@ -1,4 +1,4 @@
-# The worker, two builds of one file. Build from the repository's root:
+# The worker images for CPU and GPU. Build them from the repository's root:
 #   docker build -f infra/docker/worker.Dockerfile --target cpu -t rerankq-worker:cpu .
 #   docker build -f infra/docker/worker.Dockerfile --target gpu -t rerankq-worker:gpu .
 
@@ -7,8 +7,8 @@ FROM docker.io/library/python:3.11-slim AS cpu
 ENV PYTHONUNBUFFERED=1 PYTHONPATH=/app HOME=/cache PATH=/opt/venv/bin:$PATH
 
 COPY requirements/torch-cpu.txt requirements/worker-cpu.txt requirements/model.txt /tmp/requirements/
-# libnuma is the one system library that vLLM's CPU build needs. torch's CPU build is on no default index: it is tried
-# as pip is set up here, then fetched from PyTorch's own.
+# libnuma is the only system library that vLLM's CPU build needs. torch's CPU build is not on PyPI: pip tries the
+# configured index first, then PyTorch's own.
 RUN apt-get update \
  && apt-get install -y --no-install-recommends libnuma1 \
  && rm -rf /var/lib/apt/lists/* \
@@ -27,11 +27,11 @@ COPY shared shared
 COPY worker worker
 
 USER rerankq
-# Loading takes a while, a large model's download much longer: nothing is unhealthy before the start period is over.
+# Loading a model takes a while, and downloading a large one much longer: the start period covers both.
 HEALTHCHECK --interval=10s --timeout=10s --start-period=600s --retries=3 CMD ["python", "-m", "worker.process.health"]
 ENTRYPOINT ["python", "-m", "worker"]
 
-# CUDA, drivers' libraries and the compiler that Triton needs come with vLLM's own image, of the version locked above.
+# vLLM's own image, in the locked version, contains CUDA, the driver libraries and the compiler that Triton needs.
 FROM docker.io/vllm/vllm-openai:v0.32.0 AS gpu
 
 ENV PYTHONUNBUFFERED=1 PYTHONPATH=/app HOME=/cache

@@ -30,20 +30,24 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         description="Run Redis, the API and workers on this machine, rank an example, and serve until Ctrl-C.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address the API listens on; default: %(default)s")
-    parser.add_argument("--port", type=int, help="default: 8000, or a free port when it is taken; 0: a free port")
+    parser.add_argument(
+        "--port", type=int, help="default: 8000, or a free port when 8000 is taken; 0 selects a free port"
+    )
     parser.add_argument(
         "--redis-url",
         default=os.environ.get("REDIS_URL"),
         help="use this Redis; default: REDIS_URL, otherwise an embedded one that stops with this command",
     )
-    parser.add_argument("--model", help="a name from infra/models.yaml, a hub id or a folder; default: the bundled one")
+    parser.add_argument(
+        "--model", help="a name from infra/models.yaml, a hub id or a folder; default: the bundled model"
+    )
     parser.add_argument(
         "--engine",
         choices=("vllm", "lexical"),
-        help="lexical scores by word overlap and needs no model; default: vllm",
+        help="lexical scores by word overlap, without a model; default: the model's own, usually vllm",
     )
     workers = parser.add_argument_group(
-        "workers", "By default no worker runs at first: a request starts one, and an idle one is stopped."
+        "workers", "By default no worker runs at first. A request starts one, and it stops when it is idle."
     )
     workers.add_argument("--workers", type=_positive, metavar="N", help="run exactly N workers")
     workers.add_argument(
@@ -51,10 +55,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     workers.add_argument("--max-workers", type=_positive, metavar="N", help="run at most N workers; default: 1")
     workers.add_argument(
-        "--standby", action="store_true", help="keep a process that has imported vLLM, for faster starts"
+        "--standby",
+        action="store_true",
+        help="keep a standby process that has imported vLLM, so that workers start faster",
     )
     parser.add_argument(
-        "--demo", action="store_true", help="stop after the example, with status 0 if its order is right"
+        "--demo", action="store_true", help="exit after the example; exit status 0 if its order is right"
     )
     options = parser.parse_args(arguments)
     if options.workers and (options.idle_seconds is not None or options.max_workers or options.standby):
@@ -84,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return run(options, console)
     except KeyboardInterrupt:
-        # Interrupted before the service was ready: a failure. Afterwards Ctrl-C is the normal end.
+        # An interruption before the service is ready is a failure. Afterwards Ctrl-C is the normal end.
         say(console, "stopped")
         return 130
     except (RerankqError, StackError, DemoError) as error:
@@ -151,7 +157,7 @@ def _serve(stack: Stack, console: Console) -> int:
 
 @contextmanager
 def _collect_stop_signals() -> Iterator[list[int]]:
-    """Collect signals in a list within the block: an exception during a start would lose the new process."""
+    """Collect signals in a list while the block runs. An exception during a process start would leak the process."""
     signals: list[int] = []
     numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if follows_its_terminal() else [])]
 

@@ -1,8 +1,8 @@
 """Makes `.venv` and fills it from the locks in `requirements/`; run by the Makefile with the system's Python.
 
 Owns the virtual environments (`.venv`, and one for each set of client libraries) and their stamps (what is installed).
-Refuses packages that no lock names, and interpreters that the locks were not made for. An environment that was moved or
-left behind by an interrupted installation, is created again.
+Refuses packages that no lock names, and interpreters that the locks were not made for. Recreates an environment that
+was moved, or left incomplete by an interrupted installation.
 Standard library only, in syntax that Python 3.8 can parse: an old interpreter prints a sentence, not a traceback.
 """
 
@@ -29,9 +29,9 @@ SETS = {
     "run": ("torch-cpu", "worker-cpu", "local", "model"),
     "test": ("torch-cpu", "worker-cpu", "local", "model", "dev"),
     "check": ("api", "local", "dev"),
-    # vLLM's own server is measured as well: the lock adds its requirements and changes no other package.
+    # The benchmarks also measure vLLM's own server: the lock adds its requirements and changes no other package.
     "bench": ("torch-cpu", "worker-cpu", "local", "model", "vllm-server"),
-    # Published client libraries. Their pins conflict with each other's: one environment for each set.
+    # Published client libraries. Their pins conflict, so each set has its own environment.
     "clients-sdks": ("clients-sdks",),
     "clients-frameworks": ("clients-frameworks",),
     "clients-infinity": ("clients-infinity",),
@@ -103,11 +103,11 @@ def pick_python() -> str:
         probe = subprocess.run(
             [path, "-I", "-c", PROBE], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
-        said = probe.stdout.decode().split()
-        if said and said[0] in PYTHONS:
-            if "venv" in said:
+        words = probe.stdout.decode().split()
+        if words and words[0] in PYTHONS:
+            if "venv" in words:
                 return path
-            incomplete = incomplete or said[0]
+            incomplete = incomplete or words[0]
     if incomplete:
         raise Refused(f"Python {incomplete} has no venv module; on Debian, Ubuntu: apt install python3-venv")
     this = sys.version.split()[0]
@@ -127,9 +127,9 @@ def require_system(locks: list[Path]) -> None:
 
 
 def execute(command: list[str], log: Path, progress: Progress, pip: Pip) -> bool:
-    """Runs a Python module with its output in the log and its progress on the screen; returns whether it succeeded."""
-    with log.open("ab") as output, log.open("rb") as spoken:
-        spoken.seek(0, os.SEEK_END)
+    """Runs a Python module, logs its output and shows its progress. Returns whether it succeeded."""
+    with log.open("ab") as output, log.open("rb") as tail:
+        tail.seek(0, os.SEEK_END)
         # close_fds=False passes the lock on: no other installation starts while pip runs.
         child = subprocess.Popen(
             [command[0], "-I", "-m", *command[1:]],
@@ -142,7 +142,7 @@ def execute(command: list[str], log: Path, progress: Progress, pip: Pip) -> bool
         try:
             while child.poll() is None:
                 time.sleep(0.1)
-                pip.feed(*spoken)
+                pip.feed(*tail)
                 progress.show(str(pip))
         except SystemExit:  # a kill reaches only this process, Ctrl-C the whole group
             child.send_signal(signal.SIGINT)
@@ -152,7 +152,7 @@ def execute(command: list[str], log: Path, progress: Progress, pip: Pip) -> bool
                 child.wait(5)  # pip deletes its temporary files
             except subprocess.TimeoutExpired:
                 child.kill()
-            pip.feed(*spoken)  # the last lines
+            pip.feed(*tail)  # the last lines
     return child.returncode == 0
 
 
@@ -167,7 +167,7 @@ def create(venv: Path, python: str, log: Path, progress: Progress) -> None:
 
 
 def install(venv: Path, lock: Path, log: Path, progress: Progress) -> None:
-    """Installs one lock; torch is looked for in two places."""
+    """Installs one lock; torch from the configured index, or else from PyTorch's own."""
     progress.start(lock.stem)
     ways = [["--require-hashes", "-r", str(lock)]]
     pins = re.findall(r"^[\w.-]+==\S+", read(lock), re.MULTILINE)
@@ -193,7 +193,7 @@ def bring_up_to_date(venv: Path, locks: list[Path]) -> None:
         for lock in todo:
             install(venv, lock, log, progress)
         progress.start("compiling")
-        # Files that cannot be compiled, for example templates, do not matter.
+        # Ignores files that cannot be compiled, for example templates.
         compiler = [str(venv / "bin" / "python"), "compileall", "-q", "-j", "0", "-x", RARELY_IMPORTED]
         execute([*compiler, str(venv / "lib")], log, progress, Pip(venv, 0))
     except Refused:
@@ -220,7 +220,7 @@ def main(arguments: list[str]) -> int:
     if not missing(venv, locks):
         return 0
     signal.signal(signal.SIGTERM, terminated)
-    # The lock is on the folder itself, so that no file remains and .venv can be deleted meanwhile.
+    # The lock is on the folder itself: it leaves no lock file, and does not depend on .venv.
     folder = os.open(ROOT, os.O_RDONLY)
     os.set_inheritable(folder, True)
     try:

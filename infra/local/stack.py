@@ -35,7 +35,7 @@ MODELS_FILE = ROOT / "infra" / "models.yaml"
 DEFAULT_PORT = 8000
 STOP_SECONDS = 20.0
 DRAIN_SECONDS = "5"
-"""Well below STOP_SECONDS: no other worker waits for the shards of a stopped one."""
+"""Well below STOP_SECONDS. A long drain has no use: the whole stack stops, so no other worker continues the shards."""
 _POLL_SECONDS = 0.1
 
 

@@ -1,7 +1,7 @@
 """Restarts processes that end, with growing delays for processes that end soon after their start.
 
-Owns the processes by name, how and when to restart each. Never waits: `restart_ended` checks once and returns, so that
-the caller can stop everything at any moment, also between an end and the next start.
+Owns the processes by name, how and when to restart each. Never blocks: `restart_ended` checks once and returns, so that
+the caller can stop everything at any moment, also while a restart is pending.
 """
 
 import subprocess
@@ -37,7 +37,7 @@ class Supervisor:
 
     @property
     def children(self) -> list[ChildProcess]:
-        """Every process that is not known to have ended."""
+        """All processes, except those that wait for a restart."""
         return [process.child for process in self._processes.values() if process.restart_at is None]
 
     def restart_ended(self) -> list[str]:

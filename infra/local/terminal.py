@@ -1,6 +1,6 @@
 """Detects that the terminal was closed, and sends SIGHUP to this process.
 
-Refuses to know what has to be stopped: that is up to the handler of SIGHUP.
+Does not stop anything: the handler of SIGHUP does.
 """
 
 import os
@@ -12,7 +12,7 @@ from contextlib import suppress
 
 
 def follows_its_terminal() -> bool:
-    """Whether this process should end with its terminal: not under nohup."""
+    """Whether this process should end with its terminal; False under nohup."""
     return signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
 
 

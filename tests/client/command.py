@@ -1,4 +1,4 @@
-"""`python -m client` as a process."""
+"""Runs `python -m client` as a process."""
 
 import os
 import subprocess
@@ -10,8 +10,8 @@ from typing import Any
 from infra.local.stack import ROOT, Stack
 
 
-def command(stack: Stack, *arguments: str) -> dict[str, Any]:
-    """How it is started."""
+def popen_arguments(stack: Stack, *arguments: str) -> dict[str, Any]:
+    """The arguments of subprocess.Popen."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RERANKQ_")}
     return {
         "args": [sys.executable, "-m", "client", *arguments],
@@ -22,14 +22,13 @@ def command(stack: Stack, *arguments: str) -> dict[str, Any]:
     }
 
 
-def run(stack: Stack, *arguments: str, given: str = "") -> "subprocess.CompletedProcess[str]":
-    started = command(stack, *arguments)
-    return subprocess.run(**started, input=given, timeout=60, check=False)
+def run(stack: Stack, *arguments: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(**popen_arguments(stack, *arguments), input=stdin, timeout=60, check=False)
 
 
 @contextmanager
-def started(stack: Stack, *arguments: str) -> "Iterator[subprocess.Popen[str]]":
-    process = subprocess.Popen(**command(stack, *arguments))
+def running_command(stack: Stack, *arguments: str) -> "Iterator[subprocess.Popen[str]]":
+    process = subprocess.Popen(**popen_arguments(stack, *arguments))
     try:
         yield process
     finally:

@@ -1,4 +1,4 @@
-"""Services for the client, and the client in both forms."""
+"""A fast and a slow service, and both clients."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from tests.stacks import running, write_models
 
 SLOW_SECONDS = 1.0
 
-Opener = Callable[..., Any]
+ClientClass = Callable[..., Any]
 
 
 @pytest.fixture(scope="package")
@@ -23,21 +23,21 @@ def service() -> Iterator[Stack]:
 
 @pytest.fixture(scope="package")
 def slow_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Each scoring takes SLOW_SECONDS, and the API itself waits no longer than a fifth of that."""
+    """Scoring a request takes SLOW_SECONDS. The API waits at most a fifth of that."""
     models = write_models(tmp_path_factory.mktemp("models"), engine_args={"delay_seconds": SLOW_SECONDS})
     environment = {"RERANKQ_MODELS_FILE": models, "RERANKQ_WAIT_SECONDS": str(SLOW_SECONDS / 5)}
     with running(environment=environment) as stack:
         yield stack
 
 
-class Blocked:
-    """An AsyncClient whose methods block, so that one test can be of both clients."""
+class BlockingAsyncClient:
+    """An AsyncClient with blocking methods, so that one test can cover both clients."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._runner = asyncio.Runner()
         self._client = AsyncClient(*arguments, **options)
 
-    def __enter__(self) -> "Blocked":
+    def __enter__(self) -> "BlockingAsyncClient":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -49,14 +49,14 @@ class Blocked:
         return lambda *arguments, **options: self._runner.run(method(*arguments, **options))
 
     def rerank_many(self, *arguments: Any, **options: Any) -> list[Any]:
-        async def collected() -> list[Any]:
+        async def collect() -> list[Any]:
             return [outcome async for outcome in self._client.rerank_many(*arguments, **options)]
 
-        return self._runner.run(collected())
+        return self._runner.run(collect())
 
 
-@pytest.fixture(params=[Client, Blocked], ids=["blocking", "asynchronous"])
-def opener(request: pytest.FixtureRequest) -> Opener:
-    """Makes a client of either form."""
-    made: Opener = request.param
-    return made
+@pytest.fixture(params=[Client, BlockingAsyncClient], ids=["blocking", "asynchronous"])
+def client_class(request: pytest.FixtureRequest) -> ClientClass:
+    """Each client class; call it to create a client."""
+    kind: ClientClass = request.param
+    return kind

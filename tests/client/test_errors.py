@@ -8,13 +8,13 @@ from shared import errors as service
 from shared.errors import RerankqError
 
 
-def every_error(kind: type[RerankqError] = RerankqError) -> list[type[RerankqError]]:
-    return [kind, *(each for below in kind.__subclasses__() for each in every_error(below))]
+def error_classes(kind: type[RerankqError] = RerankqError) -> list[type[RerankqError]]:
+    return [kind, *(each for below in kind.__subclasses__() for each in error_classes(below))]
 
 
-def test_every_error_of_the_service_has_a_class_of_its_own_here() -> None:
-    met = {kind.code for kind in every_error() if kind.code not in ("error", "configuration", "method_not_allowed")}
-    assert met - set(errors._BY_CODE) == set()
+def test_every_error_code_of_the_service_has_a_class() -> None:
+    codes = {kind.code for kind in error_classes() if kind.code not in ("error", "configuration", "method_not_allowed")}
+    assert codes - set(errors._BY_CODE) == set()
 
 
 @pytest.mark.parametrize(
@@ -25,10 +25,10 @@ def test_every_error_of_the_service_has_a_class_of_its_own_here() -> None:
         (service.ModelNotFound("no model"), errors.ModelNotFound),
         (service.JobNotFound("no job"), errors.JobNotFound),
         (service.JobCanceled("canceled"), errors.JobCanceled),
-        (service.StoreUnavailable("away", retry_after=2), errors.Unavailable),
+        (service.StoreUnavailable("unreachable", retry_after=2), errors.Unavailable),
     ],
 )
-def test_an_error_keeps_what_the_service_said(raised: RerankqError, expected: type[errors.RerankError]) -> None:
+def test_error_has_the_fields_of_the_response(raised: RerankqError, expected: type[errors.RerankError]) -> None:
     body = json.dumps(superset_body(raised)).encode()
     error = errors.error_of(status_of(raised), {"retry-after": "2", "x-request-id": "mine"}, body)
     assert type(error) is expected
@@ -36,7 +36,7 @@ def test_an_error_keeps_what_the_service_said(raised: RerankqError, expected: ty
     assert (error.status, error.retry_after, error.request_id) == (status_of(raised), 2.0, "mine")
 
 
-def test_a_wait_that_timed_out_names_the_job() -> None:
+def test_wait_timed_out_has_the_job_id() -> None:
     body = json.dumps({"error": {"type": "wait_timed_out", "message": "no result"}}).encode()
     error = errors.error_of(504, {"location": "/v1/jobs/job-7"}, body)
     assert isinstance(error, errors.WaitTimedOut)
@@ -54,7 +54,7 @@ def test_a_wait_that_timed_out_names_the_job() -> None:
         (507, b"\xff", errors.ServiceError, "\ufffd"),
     ],
 )
-def test_what_a_stranger_on_the_way_says_is_an_error_too(
+def test_error_response_of_a_proxy_is_an_error(
     status: int, body: bytes, expected: type[errors.RerankError], message: str
 ) -> None:
     error = errors.error_of(status, {"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}, body)

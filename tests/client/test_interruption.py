@@ -1,4 +1,4 @@
-"""Ctrl-C while the service works."""
+"""Ctrl-C while `python -m client rank` waits for the result."""
 
 import json
 import signal
@@ -10,20 +10,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from infra.local.stack import Stack
-from tests.client.command import started
+from tests.client.command import running_command
 
 
-class Holding(ThreadingHTTPServer):
+class StubService(ThreadingHTTPServer):
     """A service whose only job never ends."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
-        self.waited_for, self.canceled, self._closing = threading.Event(), threading.Event(), threading.Event()
-        super().__init__(("127.0.0.1", 0), HoldingHandler)
+        self.polled, self.canceled, self._closing = threading.Event(), threading.Event(), threading.Event()
+        super().__init__(("127.0.0.1", 0), StubHandler)
         self.url = f"http://127.0.0.1:{self.server_port}"
 
-    def __enter__(self) -> "Holding":
+    def __enter__(self) -> "StubService":
         self._serving = threading.Thread(target=self.serve_forever)
         self._serving.start()
         return self
@@ -35,18 +35,18 @@ class Holding(ThreadingHTTPServer):
         self.server_close()
 
     def answer(self, path: str) -> tuple[int, str]:
-        """Status and state of the job."""
+        """The HTTP status, and the status of the job."""
         if path.endswith("/cancel"):
             self.canceled.set()
             return 200, "canceled"
         if path.startswith("/v1/jobs/"):
-            self.waited_for.set()
+            self.polled.set()
             self._closing.wait(30)
         return 202, "running"
 
 
-class HoldingHandler(BaseHTTPRequestHandler):
-    server: Holding
+class StubHandler(BaseHTTPRequestHandler):
+    server: StubService
 
     def do_GET(self) -> None:
         status, state = self.server.answer(self.path)
@@ -60,22 +60,22 @@ class HoldingHandler(BaseHTTPRequestHandler):
     do_POST = do_GET
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Nobody reads it."""
+        """Do not log requests."""
 
 
 @pytest.fixture
-def holding() -> Iterator[Holding]:
-    with Holding() as server:
+def stub() -> Iterator[StubService]:
+    with StubService() as server:
         yield server
 
 
 @pytest.mark.parametrize(("extra", "canceled"), [([], True), (["--key", "mine"], False)])
-def test_who_stops_waiting_for_a_ranking_cancels_it_unless_it_has_a_key(
-    service: Stack, holding: Holding, extra: list[str], canceled: bool
+def test_interruption_cancels_the_job_unless_it_has_an_idempotency_key(
+    service: Stack, stub: StubService, extra: list[str], canceled: bool
 ) -> None:
-    with started(service, "rank", "query", "a", "--url", holding.url, *extra) as process:
-        assert holding.waited_for.wait(20)
+    with running_command(service, "rank", "query", "a", "--url", stub.url, *extra) as process:
+        assert stub.polled.wait(20)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=10)
-    assert (process.returncode, said) == (130, "client: interrupted\n")
-    assert holding.canceled.is_set() is canceled
+        _, stderr = process.communicate(timeout=10)
+    assert (process.returncode, stderr) == (130, "client: interrupted\n")
+    assert stub.canceled.is_set() is canceled

@@ -1,4 +1,4 @@
-"""What the README says of the client works."""
+"""The README's examples of the client work."""
 
 import re
 import shlex
@@ -12,12 +12,12 @@ README = (ROOT / "README.md").read_text()
 COMMANDS = [line for line in README.splitlines() if line.startswith("python -m client ")]
 
 
-def test_the_example_runs(service: Stack, capsys: pytest.CaptureFixture[str]) -> None:
+def test_python_example_runs(service: Stack, capsys: pytest.CaptureFixture[str]) -> None:
     (example,) = re.findall(r"^```python\n(from client import .*?)^```", README, re.DOTALL | re.MULTILINE)
     exec(example.replace("http://127.0.0.1:8000", service.url), {})
     assert capsys.readouterr().out.startswith("0 Ranking(id='job-")
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_the_commands_are_ones(line: str) -> None:
+def test_commands_are_valid(line: str) -> None:
     assert make_parser().parse_args(shlex.split(line, comments=True)[3:]).action

@@ -1,8 +1,8 @@
-"""`python -m tests.clients`: real client libraries, unmodified, against the running service.
+"""`python -m tests.clients` runs unmodified client libraries against a running service.
 
-One line for each client; ends with status 1 when anything failed. Each set of libraries runs in its own environment
-(`make test-clients` makes them), in a process that reaches nothing but this machine. `--js` runs those for JavaScript
-instead (`make test-clients-js`).
+Prints one line per client, and exits with status 1 when a check failed. Each set of libraries has its own environment
+(`make test-clients` creates them) and runs in a process that can connect only to this machine. `--js` runs the
+JavaScript libraries instead (`make test-clients-js`).
 """
 
 import argparse
@@ -23,14 +23,13 @@ from rich.console import Console
 
 from infra.local.console import say
 from infra.local.stack import ROOT, StackError
-from tests.clients.stage import stage
+from tests.clients.stage import start_targets
 
 SETS = ("sdks", "frameworks", "infinity")
 JS = "js"
 SESSION_SECONDS = 150.0
-# Libraries that tell their makers, look for updates or fetch price lists are told not to; whoever does it all the same
-# is refused by the session.
-QUIET = {
+# Disables telemetry, update checks and downloads of price lists. The session blocks connections that remain.
+NO_TELEMETRY = {
     "ANONYMIZED_TELEMETRY": "False",
     "DO_NOT_TRACK": "1",
     "HAYSTACK_TELEMETRY_ENABLED": "False",
@@ -43,7 +42,7 @@ QUIET = {
     "NO_PROXY": "*",
     "NVIDIA_USAGE_TELEMETRY_ENABLED": "false",
 }
-_KEPT = re.compile(r"PATH|LANG|LC_.*|TZ|TERM|SSL_CERT_.*")
+_KEPT_VARIABLES = re.compile(r"PATH|LANG|LC_.*|TZ|TERM|SSL_CERT_.*")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -66,16 +65,18 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         prog="python -m tests.clients", description="Run real client libraries against the service."
     )
     parser.add_argument("--engine", choices=("lexical", "vllm"), default="lexical", help="default: %(default)s")
-    parser.add_argument("--js", action="store_true", help="the clients for JavaScript; needs node")
-    parser.add_argument("--only", default="", metavar="TEXT", help="only clients whose set and name hold this text")
+    parser.add_argument("--js", action="store_true", help="run the JavaScript clients; needs node")
+    parser.add_argument(
+        "--only", default="", metavar="TEXT", help="run only clients whose set and name contain this text"
+    )
     return parser.parse_args(arguments)
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
     passed = failed = 0
-    with stage(options.engine) as targets:
+    with start_targets(options.engine) as targets:
         for name in (JS,) if options.js else SETS:
-            for outcome in _session(name, targets, options.only):
+            for outcome in _run_set(name, targets, options.only):
                 console.print(_line(outcome), highlight=False, soft_wrap=True)
                 for check in outcome["checks"]:
                     passed, failed = (passed + 1, failed) if check["passed"] else (passed, failed + 1)
@@ -85,8 +86,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
     return 1 if failed or not passed else 0
 
 
-def _session(name: str, targets: dict[str, dict[str, str]], only: str) -> Iterator[dict[str, Any]]:
-    """What becomes of one set's clients, one by one. Raises StackError when its process does not come to its end."""
+def _run_set(name: str, targets: dict[str, dict[str, str]], only: str) -> Iterator[dict[str, Any]]:
+    """Run a set of clients and yield the outcome of each. Raises StackError when the process fails or times out."""
     command = _command(name)
     with tempfile.TemporaryDirectory(prefix="rerankq-clients-") as folder:
         log = Path(folder) / "log"
@@ -108,29 +109,31 @@ def _session(name: str, targets: dict[str, dict[str, str]], only: str) -> Iterat
             for line in child.stdout:
                 yield json.loads(line)
             if child.wait(SESSION_SECONDS):
-                raise StackError(f"the set {name} did not come to its end:\n{log.read_text(errors='replace')[-4000:]}")
+                raise StackError(f"the set {name} did not complete:\n{log.read_text(errors='replace')[-4000:]}")
         finally:
             child.kill()
             child.wait()
 
 
 def _command(name: str) -> list[str]:
-    """What runs a set's clients. Raises StackError when its environment is missing."""
+    """The command that runs a set of clients. Raises StackError when its environment is missing."""
     if name == JS:
         folder = Path(__file__).parent / "js"
         if not (node := shutil.which("node")) or not (folder / "node_modules").exists():
-            raise StackError("node or its packages are not there; `make test-clients-js` installs these")
+            raise StackError(
+                "node or the JavaScript packages are not installed; `make test-clients-js` installs the packages"
+            )
         return [node, str(folder / "session.mjs")]
     python = ROOT / f".venv-clients-{name}" / "bin" / "python"
     if not python.exists():
-        raise StackError(f"{python.parent.parent.name} is not there; `make test-clients` makes it")
+        raise StackError(f"{python.parent.parent.name} does not exist; `make test-clients` creates it")
     return [str(python), "-m", "tests.clients.session", name, str(SESSION_SECONDS)]
 
 
 def _environment(folder: str) -> dict[str, str]:
-    """Nothing of the user's own: no keys, no proxies, no settings; a home that goes away."""
-    kept = {name: value for name, value in os.environ.items() if _KEPT.fullmatch(name)}
-    return {**kept, **QUIET, "HOME": folder, "TMPDIR": folder}
+    """An environment without the user's keys, proxies and settings, and with a temporary home folder."""
+    kept = {name: value for name, value in os.environ.items() if _KEPT_VARIABLES.fullmatch(name)}
+    return {**kept, **NO_TELEMETRY, "HOME": folder, "TMPDIR": folder}
 
 
 def _line(outcome: dict[str, Any]) -> str:

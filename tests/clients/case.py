@@ -1,4 +1,4 @@
-"""What every client is asked, and what it must show for it. Imports no library and nothing of the service."""
+"""The example that every client ranks, and the checks of its result. Imports no client library and no rerankq code."""
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
@@ -14,7 +14,7 @@ TOP = len(BEST_FIRST)
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A service to call. `says` is what of its error's message the client's exception must repeat."""
+    """A service to call. `says` is a part of the service's error message that the client's exception must contain."""
 
     url: str
     key: str
@@ -22,47 +22,48 @@ class Target:
     says: str = ""
 
 
-def name_no_model(target: Target) -> Target:
-    """How a caller asks for what is not there, whose client can name a model."""
+def with_unknown_model(target: Target) -> Target:
+    """A target that answers 404, for clients that send a model name."""
     return replace(target, model="no-such-model")
 
 
-def lead_nowhere(target: Target) -> Target:
-    """The same for a caller whose client names no model: a wrong address."""
+def with_unknown_path(target: Target) -> Target:
+    """A target that answers 404, for clients that send no model name."""
     return replace(target, url=f"{target.url}/nowhere", says="nowhere")
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """One client. `call` does its work and answers, in a few words, what it got; or raises what it raises."""
+    """One client. `call` ranks the example and returns a short summary, or raises the client's exception."""
 
     name: str
     distribution: str
     call: Callable[[Target], str]
+    # Status -> the exception that the client must raise.
     raises: Mapping[int, type[Exception]] = field(default_factory=dict)
-    # None: nothing that this client sends names something unknown.
-    mistake: Callable[[Target], Target] | None = name_no_model
-    # The errors whose text the client throws away, whatever it is.
-    mute: Set[int] = frozenset()
-    # Where a dialect is spoken exactly: the client's line is run with this behind the service's address.
+    # Changes a target so that it answers 404; None when this client cannot cause a 404.
+    not_found: Callable[[Target], Target] | None = with_unknown_model
+    # Statuses for which the client's exception does not contain the service's message.
+    drops_message: Set[int] = frozenset()
+    # A dialect's path prefix, appended to the service's address.
     prefix: str = ""
-    # It tries again by itself, no sooner than a Retry-After says.
-    patient: bool = False
-    # Its time counts: nobody else calls meanwhile.
-    alone: bool = False
+    # Whether the client retries a 429 after its Retry-After.
+    retries: bool = False
+    # Whether the client is timed, so that no other client runs at the same time.
+    exclusive: bool = False
 
 
-def made(name: str, target: Target, **names: Any) -> Any:
-    """What the client's line evaluates to; `...` in it stands for the question."""
-    return eval(_filled(name, target), {**names, "question": question()})
+def evaluate_line(name: str, target: Target, **names: Any) -> Any:
+    """Evaluate the client's line. `...` in the line stands for the arguments of question()."""
+    return eval(_fill_in(name, target), {**names, "question": question()})
 
 
-def done(name: str, target: Target, **names: Any) -> None:
-    """Carries out the client's line, which is a statement."""
-    exec(_filled(name, target), names)
+def execute_line(name: str, target: Target, **names: Any) -> None:
+    """Execute the client's line, which is a statement."""
+    exec(_fill_in(name, target), names)
 
 
-def _filled(name: str, target: Target) -> str:
+def _fill_in(name: str, target: Target) -> str:
     line = LINES[name].replace("URL/", f"{target.url}/").replace('"URL"', f'"{target.url}"')
     return line.replace("KEY", target.key).replace("MODEL", target.model).replace("...", "**question")
 
@@ -71,8 +72,8 @@ def question() -> dict[str, Any]:
     return {"query": QUERY, "documents": DOCUMENTS, "top_n": TOP}
 
 
-def ranked(order: Sequence[int], scores: Sequence[float], texts: Sequence[str] | None = None) -> str:
-    """Raises AssertionError unless this is the right ranking; `texts` where the service sent the documents back."""
+def check_ranking(order: Sequence[int], scores: Sequence[float], texts: Sequence[str] | None = None) -> str:
+    """A summary of the ranking. Raises AssertionError if it is wrong. `texts` are the returned documents, if any."""
     assert list(order) == BEST_FIRST, f"order {list(order)}"
     assert all(isinstance(score, float) and 0 <= score <= 1 for score in scores), f"scores {scores}"
     assert list(scores) == sorted(scores, reverse=True), f"scores {scores}"
@@ -81,6 +82,6 @@ def ranked(order: Sequence[int], scores: Sequence[float], texts: Sequence[str] |
     return f"{len(order)} of {len(DOCUMENTS)} ranked" + (", with documents" if texts else "")
 
 
-def ranked_texts(texts: Sequence[str], scores: Sequence[float]) -> str:
-    """The same for a client that answers with the caller's own documents in their new order."""
-    return ranked([DOCUMENTS.index(text) for text in texts], scores)
+def check_ranked_texts(texts: Sequence[str], scores: Sequence[float]) -> str:
+    """Like check_ranking, for a client that returns the caller's own documents in the new order."""
+    return check_ranking([DOCUMENTS.index(text) for text in texts], scores)

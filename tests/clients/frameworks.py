@@ -1,4 +1,4 @@
-"""litellm, langchain, llama-index and rerankers, and the older SDKs of Cohere and Voyage that they are built on."""
+"""Clients of litellm, langchain, llama-index and rerankers, and the older SDKs of Cohere and Voyage that they need."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -27,105 +27,105 @@ from tests.clients.case import (
     TOP,
     Client,
     Target,
-    done,
-    lead_nowhere,
-    made,
+    check_ranked_texts,
+    check_ranking,
+    evaluate_line,
+    execute_line,
     question,
-    ranked,
-    ranked_texts,
+    with_unknown_path,
 )
 
 
 def cohere_v2(target: Target) -> str:
-    rows = made("cohere, ClientV2", target, cohere=cohere).rerank(model=target.model, **question()).results
-    return ranked([row.index for row in rows], [row.relevance_score for row in rows])
+    rows = evaluate_line("cohere, ClientV2", target, cohere=cohere).rerank(model=target.model, **question()).results
+    return check_ranking([row.index for row in rows], [row.relevance_score for row in rows])
 
 
 def cohere_v1(target: Target) -> str:
-    client = made("cohere, Client", target, cohere=cohere)
+    client = evaluate_line("cohere, Client", target, cohere=cohere)
     rows = client.rerank(model=target.model, return_documents=True, **question()).results
     texts = [row.document.text for row in rows]
-    return ranked([row.index for row in rows], [row.relevance_score for row in rows], texts)
+    return check_ranking([row.index for row in rows], [row.relevance_score for row in rows], texts)
 
 
 def langchain_cohere(target: Target) -> str:
-    compressor = made("langchain, CohereRerank", target, CohereRerank=LangchainCohere)
-    return _ranked_documents(compressor.compress_documents([Document(text) for text in DOCUMENTS], QUERY))
+    compressor = evaluate_line("langchain, CohereRerank", target, CohereRerank=LangchainCohere)
+    return _check_documents(compressor.compress_documents([Document(text) for text in DOCUMENTS], QUERY))
 
 
 def langchain_jina(target: Target) -> str:
-    done("langchain, JinaRerank", target, jina_rerank=jina_rerank)
+    execute_line("langchain, JinaRerank", target, jina_rerank=jina_rerank)
     compressor = jina_rerank.JinaRerank(jina_api_key=target.key, model=target.model, top_n=TOP)
-    return _ranked_documents(compressor.compress_documents([Document(text) for text in DOCUMENTS], QUERY))
+    return _check_documents(compressor.compress_documents([Document(text) for text in DOCUMENTS], QUERY))
 
 
 def langchain_nvidia(target: Target) -> str:
-    compressor = made("langchain, NVIDIARerank", target, NVIDIARerank=NVIDIARerank)
+    compressor = evaluate_line("langchain, NVIDIARerank", target, NVIDIARerank=NVIDIARerank)
     best = list(compressor.compress_documents([Document(text) for text in DOCUMENTS], QUERY))[:TOP]
-    # They come with the model's own scores.
+    # The scores are raw, so they are not between 0 and 1.
     assert all(isinstance(document.metadata["relevance_score"], float) for document in best)
-    return ranked_texts([document.page_content for document in best], [])
+    return check_ranked_texts([document.page_content for document in best], [])
 
 
 def langchain_voyage(target: Target) -> str:
-    compressor = made("langchain, VoyageAIRerank", target, VoyageAIRerank=VoyageAIRerank)
-    return _ranked_documents(compressor.compress_documents([Document(text) for text in DOCUMENTS], QUERY))
+    compressor = evaluate_line("langchain, VoyageAIRerank", target, VoyageAIRerank=VoyageAIRerank)
+    return _check_documents(compressor.compress_documents([Document(text) for text in DOCUMENTS], QUERY))
 
 
-def _ranked_documents(documents: Iterable[Document]) -> str:
+def _check_documents(documents: Iterable[Document]) -> str:
     best = list(documents)[:TOP]
-    return ranked_texts([it.page_content for it in best], [it.metadata["relevance_score"] for it in best])
+    return check_ranked_texts([it.page_content for it in best], [it.metadata["relevance_score"] for it in best])
 
 
 def llama_index_jina(target: Target) -> str:
-    return _ranked_nodes(made("llama-index, JinaRerank", target, JinaRerank=JinaRerank))
+    return _check_nodes(evaluate_line("llama-index, JinaRerank", target, JinaRerank=JinaRerank))
 
 
 def llama_index_cohere(target: Target) -> str:
-    postprocessor = made("llama-index, CohereRerank", target, CohereRerank=CohereRerank)
-    # On top of the SDK's own tries it would try ten times, ten seconds apart.
+    postprocessor = evaluate_line("llama-index, CohereRerank", target, CohereRerank=CohereRerank)
+    # The default is ten retries, ten seconds apart, in addition to the SDK's own.
     postprocessor.max_retries = 1
-    return _ranked_nodes(postprocessor)
+    return _check_nodes(postprocessor)
 
 
 def llama_index_tei(target: Target) -> str:
     name = "llama-index, TextEmbeddingInference"
-    return _ranked_nodes(made(name, target, TextEmbeddingInference=TextEmbeddingInference))
+    return _check_nodes(evaluate_line(name, target, TextEmbeddingInference=TextEmbeddingInference))
 
 
 def llama_index_nvidia(target: Target) -> str:
-    postprocessor = made("llama-index, NVIDIARerank", target, NVIDIARerank=LlamaIndexNvidia)
+    postprocessor = evaluate_line("llama-index, NVIDIARerank", target, NVIDIARerank=LlamaIndexNvidia)
     postprocessor.top_n = TOP
     nodes = [NodeWithScore(node=TextNode(text=text), score=0.0) for text in DOCUMENTS]
     best = postprocessor.postprocess_nodes(nodes, query_bundle=QueryBundle(QUERY))
-    # They come with the model's own scores.
+    # The scores are raw, so they are not between 0 and 1.
     assert all(isinstance(node.score, float) for node in best)
-    return ranked_texts([node.text for node in best], [])
+    return check_ranked_texts([node.text for node in best], [])
 
 
 def llama_index_siliconflow(target: Target) -> str:
-    return _ranked_nodes(made("llama-index, SiliconFlowRerank", target, SiliconFlowRerank=SiliconFlowRerank))
+    return _check_nodes(evaluate_line("llama-index, SiliconFlowRerank", target, SiliconFlowRerank=SiliconFlowRerank))
 
 
 def rerankers(target: Target) -> str:
-    best = made("rerankers", target, Reranker=Reranker).rank(QUERY, DOCUMENTS).results[:TOP]
-    return ranked([row.doc_id for row in best], [row.score for row in best])
+    best = evaluate_line("rerankers", target, Reranker=Reranker).rank(QUERY, DOCUMENTS).results[:TOP]
+    return check_ranking([row.doc_id for row in best], [row.score for row in best])
 
 
-def _ranked_nodes(postprocessor: Any) -> str:
+def _check_nodes(postprocessor: Any) -> str:
     postprocessor.top_n = TOP
     nodes = [NodeWithScore(node=TextNode(text=text), score=0.0) for text in DOCUMENTS]
     best = postprocessor.postprocess_nodes(nodes, query_bundle=QueryBundle(QUERY))
-    return ranked_texts([node.text for node in best], [node.score for node in best])
+    return check_ranked_texts([node.text for node in best], [node.score for node in best])
 
 
 def litellm_as(provider: str, *, documents: bool = True) -> Callable[[Target], str]:
-    """`documents`: the service sends them back."""
+    """`documents`: whether the response contains the documents."""
 
     def call(target: Target) -> str:
-        rows = made(f"litellm, {provider}", target, litellm=litellm).results
+        rows = evaluate_line(f"litellm, {provider}", target, litellm=litellm).results
         texts = [row["document"]["text"] for row in rows] if documents else None
-        return ranked([row["index"] for row in rows], [row["relevance_score"] for row in rows], texts)
+        return check_ranking([row["index"] for row in rows], [row["relevance_score"] for row in rows], texts)
 
     return call
 
@@ -142,17 +142,19 @@ LITELLM = {
     429: litellm.RateLimitError,
     503: litellm.ServiceUnavailableError,
 }
-# Infinity itself says 400 of a model that it does not know.
+# Infinity returns 400 for an unknown model.
 LITELLM_INFINITY = {status: raised for status, raised in LITELLM.items() if status != 404} | {
     400: litellm.BadRequestError
 }
-# Of Hugging Face's servers litellm expects no 404.
+# litellm has no exception for a 404 of a Hugging Face server.
 LITELLM_TEI = LITELLM | {404: litellm.APIError}
-# Neither has errors of its own: Jina's two say RuntimeError; TEI's looks at no status, and finds that rows are missing.
+# These clients define no exceptions. Both of Jina's raise RuntimeError. TEI's ignores the status, so that the check of
+# the ranking fails.
 JINA = dict.fromkeys((401, 404, 429, 503), RuntimeError)
 NVIDIA = dict.fromkeys((401, 404, 429, 503), Exception)
 TEI = dict.fromkeys((401, 429, 503), AssertionError)
-# llama-index's for NVIDIA asks for the models first, and does not find one itself; rerankers looks at no status.
+# llama-index's NVIDIA client lists the models first, and raises ValueError for an unknown one. rerankers ignores the
+# status.
 LLAMA_INDEX_NVIDIA = {404: ValueError} | dict.fromkeys((401, 429, 503), httpx.HTTPStatusError)
 RERANKERS = dict.fromkeys((401, 404, 429, 503), KeyError)
 VOYAGE = {
@@ -167,18 +169,17 @@ PROVIDERS = (
     *("cohere", "jina_ai", "hosted_vllm", "voyage", "together_ai"),
     *("nvidia_nim", "dashscope", "azure_ai", "litellm_proxy"),
 )
-# Where litellm looks for the length of every model that it takes for one of Hugging Face's; no setting keeps it from
-# that, and that it is refused here does not trouble it.
-STRANGERS = {"huggingface.co"}
+# litellm reads the length of every Hugging Face model from there. No setting prevents it, and it works without.
+EXPECTED_BLOCKED_HOSTS = {"huggingface.co"}
 
 CLIENTS = [
-    Client("cohere, ClientV2", "cohere", cohere_v2, COHERE, patient=True),
-    Client("cohere, Client", "cohere", cohere_v1, COHERE, patient=True),
-    Client("langchain, CohereRerank", "langchain-cohere", langchain_cohere, COHERE, patient=True),
+    Client("cohere, ClientV2", "cohere", cohere_v2, COHERE, retries=True),
+    Client("cohere, Client", "cohere", cohere_v1, COHERE, retries=True),
+    Client("langchain, CohereRerank", "langchain-cohere", langchain_cohere, COHERE, retries=True),
     *(Client("langchain, JinaRerank", "langchain-community", langchain_jina, JINA, prefix=it) for it in ("", "/jina")),
     Client("langchain, NVIDIARerank", "langchain-nvidia-ai-endpoints", langchain_nvidia, NVIDIA),
     Client("langchain, NVIDIARerank", "langchain-nvidia-ai-endpoints", langchain_nvidia, NVIDIA, prefix="/nvidia"),
-    Client("langchain, VoyageAIRerank", "langchain-voyageai", langchain_voyage, VOYAGE, mute={503}),
+    Client("langchain, VoyageAIRerank", "langchain-voyageai", langchain_voyage, VOYAGE, drops_message={503}),
     Client("llama-index, JinaRerank", "llama-index-postprocessor-jinaai-rerank", llama_index_jina, JINA),
     Client(
         "llama-index, JinaRerank", "llama-index-postprocessor-jinaai-rerank", llama_index_jina, JINA, prefix="/jina"
@@ -188,22 +189,22 @@ CLIENTS = [
         "llama-index-postprocessor-cohere-rerank",
         llama_index_cohere,
         COHERE,
-        patient=True,
+        retries=True,
     ),
     Client(
         "llama-index, TextEmbeddingInference",
         "llama-index-postprocessor-tei-rerank",
         llama_index_tei,
         TEI,
-        mistake=None,
-        mute=set(TEI),
+        not_found=None,
+        drops_message=set(TEI),
     ),
     Client(
         "llama-index, NVIDIARerank",
         "llama-index-postprocessor-nvidia-rerank",
         llama_index_nvidia,
         LLAMA_INDEX_NVIDIA,
-        mute={401, 429, 503},
+        drops_message={401, 429, 503},
     ),
     Client(
         "llama-index, SiliconFlowRerank",
@@ -211,12 +212,12 @@ CLIENTS = [
         llama_index_siliconflow,
         JINA,
     ),
-    Client("rerankers", "rerankers", rerankers, RERANKERS, mute=set(RERANKERS)),
+    Client("rerankers", "rerankers", rerankers, RERANKERS, drops_message=set(RERANKERS)),
     *(Client(f"litellm, {provider}", "litellm", litellm_as(provider), LITELLM) for provider in PROVIDERS),
     Client("litellm, fireworks_ai", "litellm", litellm_as("fireworks_ai", documents=False), LITELLM),
     Client("litellm, cohere", "litellm", litellm_as("cohere", documents=False), LITELLM, prefix="/cohere"),
     Client("litellm, hosted_vllm", "litellm", litellm_as("hosted_vllm"), LITELLM, prefix="/vllm"),
     Client("litellm, infinity", "litellm", litellm_as("infinity"), LITELLM_INFINITY),
-    # It sends no model.
-    Client("litellm, huggingface", "litellm", litellm_as("huggingface"), LITELLM_TEI, mistake=lead_nowhere),
+    # This client sends no model.
+    Client("litellm, huggingface", "litellm", litellm_as("huggingface"), LITELLM_TEI, not_found=with_unknown_path),
 ]

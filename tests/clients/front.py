@@ -1,8 +1,7 @@
-"""A door that answers every call with 429, in the words of the dialect that was spoken.
+"""A proxy that answers every request with 429, in the format of the request's dialect.
 
-The service has no limit yet that it could be brought to: this stands in for it, with the body, the status and the
-headers that the service would send. Below `/once/NAME` it answers so once for each NAME, and passes on what comes
-after that. Owns the server; what an error looks like is up to the dialects.
+It returns the status, headers and body that an overloaded service would return. Below `/once/NAME` only the first
+request for each NAME gets 429; later ones are forwarded to the service. The dialects render the errors.
 """
 
 import json
@@ -20,54 +19,54 @@ from shared.errors import Overloaded
 
 RETRY_AFTER = 1
 _ONCE = re.compile(r"/once/([^/]+)")
-_PASSED = ("Authorization", "Api-Key", "Content-Type")
-MESSAGE = "too much is asked at once; try again in a second"
+_FORWARDED = ("Authorization", "Api-Key", "Content-Type")
+MESSAGE = "too many requests; try again in a second"
 
 
-class _Front(ThreadingHTTPServer):
+class _LimitingServer(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, behind: str) -> None:
-        super().__init__(("127.0.0.1", 0), _Door)
-        self.behind = urlsplit(behind).netloc
-        self.met: set[str] = set()
+    def __init__(self, service_url: str) -> None:
+        super().__init__(("127.0.0.1", 0), _LimitingHandler)
+        self.service_address = urlsplit(service_url).netloc
+        self.limited: set[str] = set()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Whoever hung up knows."""
+        """Ignore clients that disconnect."""
 
 
-class _Door(BaseHTTPRequestHandler):
+class _LimitingHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: _Front
+    server: _LimitingServer
 
     def do_POST(self) -> None:
-        self._take(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+        self._handle(self.rfile.read(int(self.headers.get("Content-Length", 0))))
 
     def do_GET(self) -> None:
-        self._take(b"")
+        self._handle(b"")
 
-    def _take(self, body: bytes) -> None:
+    def _handle(self, body: bytes) -> None:
         path = self.path
         if match := _ONCE.match(path):
             path = path[match.end() :]
-            if match[1] in self.server.met:
-                self._pass_on(path, body)
+            if match[1] in self.server.limited:
+                self._forward(path, body)
                 return
-            self.server.met.add(match[1])
-        self._limit(path, body)
+            self.server.limited.add(match[1])
+        self._reject(path, body)
 
-    def _limit(self, path: str, body: bytes) -> None:
+    def _reject(self, path: str, body: bytes) -> None:
         error = Overloaded(MESSAGE, retry_after=RETRY_AFTER)
         dialect = dialect_for_path(urlsplit(path).path).dialect_for_body(json.loads(body or b"{}"))
         self._answer(dialect.status_of(error), headers_of(error), json.dumps(dialect.render_error(error)).encode())
 
-    def _pass_on(self, path: str, body: bytes) -> None:
-        behind = HTTPConnection(self.server.behind, timeout=30)
-        headers = {name: self.headers[name] for name in _PASSED if name in self.headers}
-        behind.request(self.command, path, body or None, headers)
-        answer = behind.getresponse()
+    def _forward(self, path: str, body: bytes) -> None:
+        service = HTTPConnection(self.server.service_address, timeout=30)
+        headers = {name: self.headers[name] for name in _FORWARDED if name in self.headers}
+        service.request(self.command, path, body or None, headers)
+        answer = service.getresponse()
         self._answer(answer.status, {}, answer.read())
-        behind.close()
+        service.close()
 
     def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
         self.send_response(status)
@@ -78,13 +77,13 @@ class _Door(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Nobody reads it."""
+        """Do not log requests."""
 
 
 @contextmanager
-def limiting_front(behind: str) -> Iterator[str]:
-    """Its address; `behind` is the service's."""
-    server = _Front(behind)
+def limiting_front(service_url: str) -> Iterator[str]:
+    """Run the proxy and yield its URL."""
+    server = _LimitingServer(service_url)
     serving = threading.Thread(target=server.serve_forever, daemon=True)
     serving.start()
     try:

@@ -1,4 +1,4 @@
-"""The vendors' own SDKs and haystack, in their newest versions."""
+"""Clients of the vendors' own SDKs and haystack, in their newest versions."""
 
 import time
 from typing import Any
@@ -28,107 +28,120 @@ from voyageai import error as voyage_errors
 from xinference_client import RESTfulClient
 from zeroentropy import ZeroEntropy
 
-from tests.clients.case import DOCUMENTS, QUERY, TOP, Client, Target, made, question, ranked, ranked_texts
+from tests.clients.case import (
+    DOCUMENTS,
+    QUERY,
+    TOP,
+    Client,
+    Target,
+    check_ranked_texts,
+    check_ranking,
+    evaluate_line,
+    question,
+)
 
 MANY = 100
 JINA_SECONDS = 5.0
 
 
 def cohere_v2(target: Target) -> str:
-    answer = made("cohere, ClientV2", target, cohere=cohere).rerank(model=target.model, **question())
-    return ranked([row.index for row in answer.results], [row.relevance_score for row in answer.results])
+    answer = evaluate_line("cohere, ClientV2", target, cohere=cohere).rerank(model=target.model, **question())
+    return check_ranking([row.index for row in answer.results], [row.relevance_score for row in answer.results])
 
 
 def cohere_v1(target: Target) -> str:
-    client = made("cohere, Client", target, cohere=cohere)
+    client = evaluate_line("cohere, Client", target, cohere=cohere)
     rows = client.rerank(model=target.model, return_documents=True, **question()).results
     texts = [row.document.text for row in rows]
-    return ranked([row.index for row in rows], [row.relevance_score for row in rows], texts)
+    return check_ranking([row.index for row in rows], [row.relevance_score for row in rows], texts)
 
 
 def voyage(target: Target) -> str:
-    client = made("voyageai", target, voyageai=voyageai)
+    client = evaluate_line("voyageai", target, voyageai=voyageai)
     answer = client.rerank(QUERY, DOCUMENTS, model=target.model, top_k=TOP)
     assert answer.total_tokens >= 0
     rows = answer.results
-    return ranked([row.index for row in rows], [row.relevance_score for row in rows], [row.document for row in rows])
+    return check_ranking(
+        [row.index for row in rows], [row.relevance_score for row in rows], [row.document for row in rows]
+    )
 
 
 def together_sdk(target: Target) -> str:
-    client = made("together", target, together=together)
+    client = evaluate_line("together", target, together=together)
     answer = client.rerank.create(model=target.model, return_documents=True, **question())
     assert answer.usage.total_tokens >= 0
     rows = answer.results
     texts = [row.document.text for row in rows]
-    return ranked([row.index for row in rows], [row.relevance_score for row in rows], texts)
+    return check_ranking([row.index for row in rows], [row.relevance_score for row in rows], texts)
 
 
 def pinecone_sdk(target: Target) -> str:
-    client = made("pinecone", target, Pinecone=Pinecone)
+    client = evaluate_line("pinecone", target, Pinecone=Pinecone)
     rows = client.inference.rerank(model=target.model, **question()).data
     texts = [row.document["text"] for row in rows]
-    return ranked([row.index for row in rows], [row.score for row in rows], texts)
+    return check_ranking([row.index for row in rows], [row.score for row in rows], texts)
 
 
 def mixedbread_sdk(target: Target) -> str:
-    client = made("mixedbread", target, Mixedbread=Mixedbread)
+    client = evaluate_line("mixedbread", target, Mixedbread=Mixedbread)
     answer = client.rerank(query=QUERY, input=DOCUMENTS, model=target.model, top_k=TOP, return_input=True)
     assert answer.usage.total_tokens >= 0
     rows = answer.data
-    return ranked([row.index for row in rows], [row.score for row in rows], [row.input for row in rows])
+    return check_ranking([row.index for row in rows], [row.score for row in rows], [row.input for row in rows])
 
 
 def dashscope_sdk(target: Target) -> str:
-    client = made("dashscope, Client", target, dashscope=dashscope)
+    client = evaluate_line("dashscope, Client", target, dashscope=dashscope)
     answer = client.rerank.create(model=target.model, return_documents=True, **question())
     assert answer.usage.total_tokens >= 0
     rows = answer.results
     texts = [row.document.text for row in rows]
-    return ranked([row.index for row in rows], [row.relevance_score for row in rows], texts)
+    return check_ranking([row.index for row in rows], [row.relevance_score for row in rows], texts)
 
 
 def zeroentropy_sdk(target: Target) -> str:
-    rows = made("zeroentropy", target, ZeroEntropy=ZeroEntropy).models.rerank(model=target.model, **question()).results
-    return ranked([row.index for row in rows], [row.relevance_score for row in rows])
+    client = evaluate_line("zeroentropy", target, ZeroEntropy=ZeroEntropy)
+    rows = client.models.rerank(model=target.model, **question()).results
+    return check_ranking([row.index for row in rows], [row.relevance_score for row in rows])
 
 
 def contextual_sdk(target: Target) -> str:
-    client = made("contextual", target, ContextualAI=ContextualAI)
+    client = evaluate_line("contextual", target, ContextualAI=ContextualAI)
     rows = client.rerank.create(model=target.model, **question()).results
-    return ranked([row.index for row in rows], [row.relevance_score for row in rows])
+    return check_ranking([row.index for row in rows], [row.relevance_score for row in rows])
 
 
 def tei(target: Target) -> str:
-    client = made("tei_client", target, HttpClient=HttpClient)
+    client = evaluate_line("tei_client", target, HttpClient=HttpClient)
     rows = client.rerank(QUERY, DOCUMENTS, return_text=True).ranks[:TOP]
-    return ranked([row.index for row in rows], [row.score for row in rows], [row.text for row in rows])
+    return check_ranking([row.index for row in rows], [row.score for row in rows], [row.text for row in rows])
 
 
 def xinference(target: Target) -> str:
-    client = made("xinference_client", target, RESTfulClient=RESTfulClient)
+    client = evaluate_line("xinference_client", target, RESTfulClient=RESTfulClient)
     rows = client.get_model(target.model).rerank(return_documents=True, **question())["results"]
     texts = [row["document"]["text"] for row in rows]
-    return ranked([row["index"] for row in rows], [row["relevance_score"] for row in rows], texts)
+    return check_ranking([row["index"] for row in rows], [row["relevance_score"] for row in rows], texts)
 
 
 def openai_models(target: Target) -> str:
-    client = made("openai, models", target, openai=openai)
+    client = evaluate_line("openai, models", target, openai=openai)
     listed = [model.id for model in client.models.list()]
     assert client.models.retrieve(target.model).id in listed
     return f"{len(listed)} model listed"
 
 
 def haystack_jina(target: Target) -> str:
-    ranker = made("haystack, JinaRanker", target, JinaRanker=JinaRanker, Secret=Secret)
+    ranker = evaluate_line("haystack, JinaRanker", target, JinaRanker=JinaRanker, Secret=Secret)
     answer = ranker.run(query=QUERY, documents=_documents(), top_k=TOP)
     assert answer["meta"]["model"] == target.model
     assert answer["meta"]["usage"]["total_tokens"] >= 0
-    return _ranked(answer["documents"])
+    return _check_documents(answer["documents"])
 
 
 def haystack_jina_many(target: Target) -> str:
-    """Past five seconds this ranker gives up, whatever it is told."""
-    ranker = made("haystack, JinaRanker", target, JinaRanker=JinaRanker, Secret=Secret)
+    """This ranker times out after five seconds; no option changes that."""
+    ranker = evaluate_line("haystack, JinaRanker", target, JinaRanker=JinaRanker, Secret=Secret)
     passages = [f"Passage {number}: {' '.join(DOCUMENTS)} {'It eats bamboo. ' * 20}" for number in range(MANY)]
     started = time.monotonic()
     answer = ranker.run(query=QUERY, documents=[Document(content=text) for text in passages])
@@ -140,33 +153,35 @@ def haystack_jina_many(target: Target) -> str:
 
 
 def haystack_cohere(target: Target) -> str:
-    ranker = made("haystack, CohereRanker", target, CohereRanker=CohereRanker, Secret=Secret)
-    return _ranked(ranker.run(query=QUERY, documents=_documents(), top_k=TOP)["documents"])
+    ranker = evaluate_line("haystack, CohereRanker", target, CohereRanker=CohereRanker, Secret=Secret)
+    return _check_documents(ranker.run(query=QUERY, documents=_documents(), top_k=TOP)["documents"])
 
 
 def haystack_tei(target: Target) -> str:
-    ranker = made("haystack, HuggingFaceTEIRanker", target, HuggingFaceTEIRanker=HuggingFaceTEIRanker, Secret=Secret)
-    return _ranked(ranker.run(query=QUERY, documents=_documents(), top_k=TOP)["documents"])
+    ranker = evaluate_line(
+        "haystack, HuggingFaceTEIRanker", target, HuggingFaceTEIRanker=HuggingFaceTEIRanker, Secret=Secret
+    )
+    return _check_documents(ranker.run(query=QUERY, documents=_documents(), top_k=TOP)["documents"])
 
 
 def haystack_nvidia(target: Target) -> str:
-    ranker = made("haystack, NvidiaRanker", target, NvidiaRanker=NvidiaRanker, Secret=Secret)
+    ranker = evaluate_line("haystack, NvidiaRanker", target, NvidiaRanker=NvidiaRanker, Secret=Secret)
     best = ranker.run(query=QUERY, documents=_documents(), top_k=TOP)["documents"]
-    # They come with the model's own scores.
+    # The scores are raw, so they are not between 0 and 1.
     assert all(isinstance(document.score, float) for document in best)
-    return ranked_texts([document.content for document in best], [])
+    return check_ranked_texts([document.content for document in best], [])
 
 
 def _documents() -> list[Document]:
     return [Document(content=text) for text in DOCUMENTS]
 
 
-def _ranked(documents: list[Document]) -> str:
-    return ranked_texts([document.content for document in documents], [document.score for document in documents])
+def _check_documents(documents: list[Document]) -> str:
+    return check_ranked_texts([document.content for document in documents], [document.score for document in documents])
 
 
 def _generated(sdk: Any) -> dict[int, type[Exception]]:
-    """The errors of an SDK that Stainless has generated: they have the same names in all of them."""
+    """The exceptions of an SDK generated by Stainless, which have the same names in all such SDKs."""
     return {
         401: sdk.AuthenticationError,
         404: sdk.NotFoundError,
@@ -181,7 +196,7 @@ COHERE = {
     429: cohere_errors.TooManyRequestsError,
     503: cohere_errors.ServiceUnavailableError,
 }
-# Voyage's knows no 404: APIError is what it says of any status that it has no name for.
+# Voyage's SDK raises APIError for statuses without an exception, for example 404.
 VOYAGE = {
     401: voyage_errors.AuthenticationError,
     404: voyage_errors.APIError,
@@ -199,7 +214,7 @@ PINECONE = {
 MIXEDBREAD = _generated(mixedbread)
 ZEROENTROPY = _generated(zeroentropy)
 CONTEXTUAL = _generated(contextual)
-# It asks for the model first, and looks at no status.
+# This client requests the model information first, and ignores the status.
 TEI = dict.fromkeys((401, 429, 503), KeyError)
 DASHSCOPE = {
     401: dashscope_errors.AuthenticationError,
@@ -207,32 +222,32 @@ DASHSCOPE = {
     429: dashscope_errors.RateLimitError,
     503: dashscope_errors.ServiceUnavailableError,
 }
-# Neither haystack nor Xinference has errors of its own.
+# haystack and Xinference define no exceptions.
 RUNTIME = dict.fromkeys((401, 404, 429, 503), RuntimeError)
 
 CLIENTS = [
-    Client("haystack, JinaRanker in its 5 s", "jina-haystack", haystack_jina_many, alone=True),
-    Client("cohere, ClientV2", "cohere", cohere_v2, COHERE, patient=True),
-    Client("cohere, ClientV2", "cohere", cohere_v2, COHERE, patient=True, prefix="/cohere"),
-    Client("cohere, Client", "cohere", cohere_v1, COHERE, patient=True),
-    Client("cohere, Client", "cohere", cohere_v1, COHERE, patient=True, prefix="/cohere"),
-    Client("voyageai", "voyageai", voyage, VOYAGE, mute={503}),
-    Client("voyageai", "voyageai", voyage, VOYAGE, mute={503}, prefix="/voyage"),
-    Client("together", "together", together_sdk, TOGETHER, patient=True),
-    Client("pinecone", "pinecone", pinecone_sdk, PINECONE, patient=True),
-    Client("mixedbread", "mixedbread", mixedbread_sdk, MIXEDBREAD, patient=True),
-    Client("mixedbread", "mixedbread", mixedbread_sdk, MIXEDBREAD, patient=True, prefix="/mixedbread"),
-    Client("zeroentropy", "zeroentropy", zeroentropy_sdk, ZEROENTROPY, patient=True),
-    Client("contextual", "contextual-client", contextual_sdk, CONTEXTUAL, patient=True),
-    Client("tei_client", "tei-client", tei, TEI, mistake=None, mute=set(TEI)),
+    Client("haystack, JinaRanker in its 5 s", "jina-haystack", haystack_jina_many, exclusive=True),
+    Client("cohere, ClientV2", "cohere", cohere_v2, COHERE, retries=True),
+    Client("cohere, ClientV2", "cohere", cohere_v2, COHERE, retries=True, prefix="/cohere"),
+    Client("cohere, Client", "cohere", cohere_v1, COHERE, retries=True),
+    Client("cohere, Client", "cohere", cohere_v1, COHERE, retries=True, prefix="/cohere"),
+    Client("voyageai", "voyageai", voyage, VOYAGE, drops_message={503}),
+    Client("voyageai", "voyageai", voyage, VOYAGE, drops_message={503}, prefix="/voyage"),
+    Client("together", "together", together_sdk, TOGETHER, retries=True),
+    Client("pinecone", "pinecone", pinecone_sdk, PINECONE, retries=True),
+    Client("mixedbread", "mixedbread", mixedbread_sdk, MIXEDBREAD, retries=True),
+    Client("mixedbread", "mixedbread", mixedbread_sdk, MIXEDBREAD, retries=True, prefix="/mixedbread"),
+    Client("zeroentropy", "zeroentropy", zeroentropy_sdk, ZEROENTROPY, retries=True),
+    Client("contextual", "contextual-client", contextual_sdk, CONTEXTUAL, retries=True),
+    Client("tei_client", "tei-client", tei, TEI, not_found=None, drops_message=set(TEI)),
     Client("dashscope, Client", "dashscope", dashscope_sdk, DASHSCOPE),
     Client("dashscope, Client", "dashscope", dashscope_sdk, DASHSCOPE, prefix="/dashscope"),
     Client("xinference_client", "xinference-client", xinference, RUNTIME),
-    Client("openai, models", "openai", openai_models, OPENAI, patient=True),
+    Client("openai, models", "openai", openai_models, OPENAI, retries=True),
     Client("haystack, JinaRanker", "jina-haystack", haystack_jina, RUNTIME),
     Client("haystack, JinaRanker", "jina-haystack", haystack_jina, RUNTIME, prefix="/jina"),
-    Client("haystack, CohereRanker", "cohere-haystack", haystack_cohere, COHERE, patient=True),
+    Client("haystack, CohereRanker", "cohere-haystack", haystack_cohere, COHERE, retries=True),
     Client("haystack, NvidiaRanker", "nvidia-haystack", haystack_nvidia, dict.fromkeys(RUNTIME, ValueError)),
-    # It takes the host of its address alone, and sends no model.
-    Client("haystack, HuggingFaceTEIRanker", "huggingface-api-haystack", haystack_tei, RUNTIME, mistake=None),
+    # This client drops the path of its address, and sends no model.
+    Client("haystack, HuggingFaceTEIRanker", "huggingface-api-haystack", haystack_tei, RUNTIME, not_found=None),
 ]

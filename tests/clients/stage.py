@@ -1,4 +1,4 @@
-"""What the clients are pointed at: a service with a key, one whose Redis is gone, and the front that says 429."""
+"""Starts the targets: a service with an API key, a service without its Redis, and a proxy that answers 429."""
 
 import os
 import subprocess
@@ -14,19 +14,19 @@ from tests.clients.case import Target
 from tests.clients.front import MESSAGE, limiting_front
 
 READY_SECONDS = 180.0
-_SOON_SECONDS = 20.0
+_TIMEOUT_SECONDS = 20.0
 
 
 @contextmanager
-def stage(engine: str) -> Iterator[dict[str, dict[str, str]]]:
-    """The targets by name, as JSON takes them. Raises StackError."""
+def start_targets(engine: str) -> Iterator[dict[str, dict[str, str]]]:
+    """Yield the targets by name, as JSON objects. Raises StackError."""
     environment = {"RERANKQ_SCORE_CACHE": "false"}
     with ExitStack() as opened:
         real = opened.enter_context(Stack(Options(port=0, engine=engine, environment=environment)))
         real.start_redis()
         model = real.start_service().name
         down = opened.enter_context(Stack(Options(port=0, workers=0, engine="lexical", environment=environment)))
-        _start_and_lose_redis(down)
+        _start_and_stop_redis(down)
         front = opened.enter_context(limiting_front(real.url))
         real.wait_ready(READY_SECONDS)
         key = _make_key(real)
@@ -39,25 +39,25 @@ def stage(engine: str) -> Iterator[dict[str, dict[str, str]]]:
         yield {name: asdict(target) for name, target in targets.items()}
 
 
-def _start_and_lose_redis(stack: Stack) -> None:
+def _start_and_stop_redis(stack: Stack) -> None:
     stack.start_redis()
     stack.start_service()
-    _until(lambda: get_json(f"{stack.url}/health")[0] == 200, "the API that is to lose its Redis does not answer")
+    _wait_until(lambda: get_json(f"{stack.url}/health")[0] == 200, "the API of the stack without Redis does not answer")
     stop_all([stack.child("redis")], 5)
 
 
 def _make_key(stack: Stack) -> str:
-    """A key, once the API asks for it."""
+    """Create an API key, and wait until the API requires it."""
     command = [sys.executable, "-m", "api", "keys", "create", "clients"]
     environment = os.environ | {"REDIS_URL": stack.redis_url}
-    made = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=30, check=True)
-    _until(lambda: get_json(f"{stack.url}/v1/models")[0] == 401, "the API does not ask for the key")
-    return made.stdout.strip()
+    created = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=30, check=True)
+    _wait_until(lambda: get_json(f"{stack.url}/v1/models")[0] == 401, "the API does not require the key")
+    return created.stdout.strip()
 
 
-def _until(is_so: Callable[[], bool], otherwise: str) -> None:
-    deadline = time.monotonic() + _SOON_SECONDS
-    while not is_so():
+def _wait_until(condition: Callable[[], bool], message: str) -> None:
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
+    while not condition():
         if time.monotonic() > deadline:
-            raise StackError(otherwise)
+            raise StackError(message)
         time.sleep(0.05)

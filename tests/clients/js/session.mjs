@@ -1,5 +1,5 @@
-// The clients for JavaScript, as session.py runs the others: reads the targets as JSON from its standard input, and
-// writes one line of JSON for each client. Nothing here reaches anything but this machine: whoever tries is refused.
+// Runs the JavaScript clients, as session.py runs the Python clients. Reads the targets as JSON from standard input, and
+// writes one line of JSON for each client. Blocks connections to other hosts.
 import assert from "node:assert/strict";
 import dns from "node:dns";
 import { readFileSync } from "node:fs";
@@ -26,7 +26,7 @@ const QUERY = "What is a panda?";
 const DOCUMENTS = ["hi", "it is a bear", "The giant panda is a bear species endemic to China."];
 const TOP = 2;
 
-// What the client's line evaluates to.
+// Evaluates the client's line.
 function made(name, target) {
   const line = LINES[name].replace(/"URL/g, `"${target.url}`).replaceAll("KEY", target.key);
   const given = Object.keys(NAMES);
@@ -78,7 +78,7 @@ const PINECONE = {
 };
 const documents = { query: QUERY, documents: DOCUMENTS };
 
-// `mute`: the errors whose text the client throws away. `patient`: it waits for as long as a Retry-After says.
+// `mute`: the client's exceptions do not contain the service's message. `patient`: the client waits for Retry-After.
 const CLIENTS = [
   {
     name: "cohere-ai, CohereClientV2", of: "cohere-ai", raises: COHERE, patient: true,

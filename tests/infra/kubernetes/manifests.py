@@ -1,4 +1,4 @@
-"""The manifests as the tests see them: the files as they lie there, and what kustomize makes of them."""
+"""Reads the manifests: the source files, and the overlays as built by kustomize."""
 
 import functools
 import shutil
@@ -18,7 +18,7 @@ Manifest = dict[str, Any]
 
 
 def resource_files() -> list[Path]:
-    """Every file of whole objects, none of the patches."""
+    """The files with whole objects, without kustomizations and models files."""
     others = ("kustomization.yaml", "models.yaml")
     return sorted(path for path in FOLDER.rglob("*.yaml") if path.name not in others)
 
@@ -31,13 +31,13 @@ def read(path: Path) -> list[Manifest]:
     return [document for document in yaml.safe_load_all(path.read_text()) if document]
 
 
-def unbuilt() -> list[Manifest]:
-    """All objects as the files have them, before any patch."""
+def source_manifests() -> list[Manifest]:
+    """All objects of the source files, before patches."""
     return [manifest for path in resource_files() for manifest in read(path)]
 
 
 def build(overlay: str) -> list[Manifest]:
-    """An overlay's objects, as `kubectl apply -k` would send them. Skips the test where there is no kubectl."""
+    """An overlay's objects, as `kubectl apply -k` sends them. Skips the test if kubectl is not installed."""
     return build_folder(FOLDER / "overlays" / overlay)
 
 
@@ -48,7 +48,7 @@ def build_folder(folder: Path) -> list[Manifest]:
     command = [kubectl, "kustomize", str(folder)]
     outcome = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert outcome.returncode == 0, outcome.stderr
-    # Old fields and the like are told on stderr.
+    # kustomize warns on stderr, for example of deprecated fields.
     assert outcome.stderr == ""
     return [document for document in yaml.safe_load_all(outcome.stdout) if document]
 
@@ -67,7 +67,7 @@ def named(manifests: Iterable[Manifest], kind: str, name: str) -> Manifest:
 
 
 def workloads(manifests: Iterable[Manifest]) -> list[Manifest]:
-    """What makes pods."""
+    """The objects that create pods."""
     return of_kind(manifests, "Deployment", "StatefulSet")
 
 
@@ -77,13 +77,13 @@ def pod_of(workload: Manifest) -> Manifest:
 
 
 def container_of(workload: Manifest) -> Manifest:
-    """The one container of its pods."""
+    """The only container of the workload's pods."""
     (container,) = pod_of(workload)["containers"]
     return dict(container)
 
 
 def environment_of(workload: Manifest) -> dict[str, Any]:
-    """Variable -> its value, or where it comes from."""
+    """Variable name -> its value, or its `valueFrom`."""
     return {entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in container_of(workload)["env"]}
 
 
@@ -97,7 +97,7 @@ def trigger_of(scaled_object: Manifest, kind: str) -> Manifest:
 
 
 def pools(manifests: Iterable[Manifest]) -> Iterator[tuple[Manifest, Manifest]]:
-    """Each pool of workers: its Deployment, and the ScaledObject that scales it."""
+    """The pools: each Deployment with the ScaledObject that scales it."""
     manifests = list(manifests)
     for scaled_object in of_kind(manifests, "ScaledObject"):
         yield named(manifests, "Deployment", scaled_object["spec"]["scaleTargetRef"]["name"]), scaled_object

@@ -1,4 +1,4 @@
-"""What a pod may do: as little as it can do with."""
+"""Pods have the least privileges they need."""
 
 import re
 from typing import Any
@@ -15,7 +15,7 @@ from tests.infra.kubernetes.manifests import (
     name_of,
     of_kind,
     pod_of,
-    unbuilt,
+    source_manifests,
     workloads,
 )
 
@@ -23,29 +23,29 @@ DOCKERFILES = {"api": "api.Dockerfile", "admin": "api.Dockerfile", "worker": "wo
 REDIS_IMAGE_USER = 999
 
 
-@pytest.fixture(params=workloads(unbuilt()), ids=name_of)
+@pytest.fixture(params=workloads(source_manifests()), ids=name_of)
 def workload(request: pytest.FixtureRequest) -> Manifest:
-    """Each as its file has it: no patch is needed to make it safe."""
+    """Each workload of the source files, without patches."""
     manifest: Manifest = request.param
     return manifest
 
 
-def test_it_runs_as_a_user_of_its_image_who_is_not_root(workload: Manifest) -> None:
+def test_container_runs_as_the_non_root_user_of_its_image(workload: Manifest) -> None:
     context = pod_of(workload)["securityContext"]
     assert context["runAsNonRoot"] is True
     user = context["runAsUser"]
-    # By number: whether a name means root cannot be told from outside the image.
+    # A number: Kubernetes cannot check whether a user name is root.
     assert isinstance(user, int)
     assert context["runAsGroup"] == user
     if component_of(workload) == "redis":
         assert user == REDIS_IMAGE_USER
     else:
         dockerfile = (ROOT / "infra/docker" / DOCKERFILES[component_of(workload)]).read_text()
-        made = {int(number) for number in re.findall(r"useradd --uid (\d+)", dockerfile)}
-        assert made == {user}
+        users = {int(number) for number in re.findall(r"useradd --uid (\d+)", dockerfile)}
+        assert users == {user}
 
 
-def test_it_can_raise_itself_to_nothing(workload: Manifest) -> None:
+def test_container_cannot_gain_privileges(workload: Manifest) -> None:
     context = container_of(workload)["securityContext"]
     assert context == {
         "allowPrivilegeEscalation": False,
@@ -55,7 +55,7 @@ def test_it_can_raise_itself_to_nothing(workload: Manifest) -> None:
     assert pod_of(workload)["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
 
 
-def test_it_has_no_way_into_the_cluster(workload: Manifest) -> None:
+def test_pod_has_no_access_to_the_cluster(workload: Manifest) -> None:
     pod = pod_of(workload)
     assert pod["automountServiceAccountToken"] is False
     assert not {"hostNetwork", "hostPID", "hostIPC", "serviceAccountName"} & set(pod)
@@ -63,48 +63,48 @@ def test_it_has_no_way_into_the_cluster(workload: Manifest) -> None:
     assert kinds <= {"configMap", "emptyDir", "persistentVolumeClaim", "secret"}
 
 
-def test_it_says_what_it_needs_and_where_its_memory_ends(workload: Manifest) -> None:
+def test_container_has_requests_and_limits(workload: Manifest) -> None:
     resources = container_of(workload)["resources"]
     assert set(resources["requests"]) == {"cpu", "memory"}
     assert "memory" in resources["limits"]
-    # A full disk would be the node's.
+    # Without a limit, a volume could fill the node's disk.
     for volume in pod_of(workload).get("volumes", []):
-        assert "sizeLimit" in volume.get("emptyDir", {"sizeLimit": "not one"})
+        assert "sizeLimit" in volume.get("emptyDir", {"sizeLimit": "no emptyDir"})
 
 
-def test_no_services_become_settings(workload: Manifest) -> None:
-    """A Service named `rerankq` would be announced to its neighbours as RERANKQ_PORT."""
+def test_services_do_not_set_environment_variables(workload: Manifest) -> None:
+    """Kubernetes would set RERANKQ_PORT for a Service named `rerankq`, which rerankq reads as a setting."""
     assert pod_of(workload)["enableServiceLinks"] is False
 
 
-def test_passwords_stand_in_secrets_alone() -> None:
-    for manifest in unbuilt():
+def test_passwords_are_only_in_secrets() -> None:
+    for manifest in source_manifests():
         assert manifest["kind"] != "Secret"
-    for workload in workloads(unbuilt()):
+    for workload in workloads(source_manifests()):
         for entry in container_of(workload)["env"]:
             secret = entry["name"] in ("REDIS_URL", "REDISCLI_AUTH", "HF_TOKEN")
             assert ("valueFrom" in entry) == secret, entry
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_an_overlay_takes_nothing_of_it_back(overlay: str) -> None:
+def test_overlay_keeps_the_hardening(overlay: str) -> None:
     for manifest in workloads(build(overlay)):
-        (before,) = [
+        (source,) = [
             other
-            for other in workloads(unbuilt())
+            for other in workloads(source_manifests())
             if component_of(other) == component_of(manifest) and other["kind"] == manifest["kind"]
         ]
         for part in ("securityContext", "automountServiceAccountToken", "enableServiceLinks"):
-            assert pod_of(manifest)[part] == pod_of(before)[part]
-        assert container_of(manifest)["securityContext"] == container_of(before)["securityContext"]
+            assert pod_of(manifest)[part] == pod_of(source)[part]
+        assert container_of(manifest)["securityContext"] == container_of(source)["securityContext"]
 
 
-def test_the_namespace_refuses_pods_that_are_less_careful() -> None:
-    (namespace,) = of_kind(unbuilt(), "Namespace")
+def test_namespace_enforces_the_restricted_profile() -> None:
+    (namespace,) = of_kind(source_manifests(), "Namespace")
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
 
 
-def test_only_the_development_overlay_lets_anybody_in() -> None:
+def test_only_the_development_overlay_allows_anonymous_requests() -> None:
     def anonymous(overlay: str) -> list[Any]:
         entries = [entry for workload in workloads(build(overlay)) for entry in container_of(workload)["env"]]
         return [entry["value"] for entry in entries if entry["name"] == "RERANKQ_ALLOW_ANONYMOUS"]

@@ -1,7 +1,7 @@
-"""What KEDA would see: its triggers, asked as it asks them, of a real Redis and of the API itself.
+"""The values that KEDA's triggers read, from a real Redis and the real API.
 
-Its redis scaler looks at the key's type and asks for the length by the command of that type, inside a script. Its
-metrics-api scaler sends a GET and takes a number from the JSON of an answer of status 200.
+KEDA's redis scaler reads the key's type, and then its length with the command for that type, in a script. Its
+metrics-api scaler sends a GET, and reads a number from the JSON of a response with status 200.
 """
 
 import math
@@ -42,7 +42,7 @@ REQUEST = {"query": "What is a panda?", "documents": ["hi", "it is a bear", "The
 
 
 class Keda:
-    """Asks one ScaledObject's triggers."""
+    """Reads the triggers of a ScaledObject as KEDA does."""
 
     def __init__(self, scaled_object: Manifest, store: redis.Redis, api: httpx.AsyncClient) -> None:
         self._redis = trigger_of(scaled_object, "redis")["metadata"]
@@ -57,14 +57,14 @@ class Keda:
         length: Any = self._store.eval(f"return redis.call('{command}', KEYS[1])", 1, key)
         return int(length)
 
-    async def ask(self, token: str) -> httpx.Response:
+    async def request(self, token: str) -> httpx.Response:
         assert self._api["authMode"] == "bearer"
         path = urlsplit(self._api["url"]).path
         return await self._http.get(path, headers={"Authorization": f"Bearer {token}"})
 
-    async def wanted(self, token: str) -> float:
-        """The number at `valueLocation`. Anything else is an error to KEDA, which then leaves the pool alone."""
-        answer = await self.ask(token)
+    async def desired(self, token: str) -> float:
+        """The number at `valueLocation`. Anything else is an error for KEDA, which then does not scale the pool."""
+        answer = await self.request(token)
         assert answer.status_code == 200, answer.text
         value = answer.json()
         for key in self._api["valueLocation"].split("."):
@@ -76,7 +76,7 @@ class Keda:
 
 @pytest.fixture
 async def token(redis_url: str) -> AsyncIterator[str]:
-    """KEDA's API key, made as README.md has it."""
+    """KEDA's API key."""
     client = connect_async(redis_url)
     yield await KeyStore(client).create("keda")
     await client.aclose()
@@ -86,7 +86,7 @@ async def token(redis_url: str) -> AsyncIterator[str]:
 async def api(
     request: pytest.FixtureRequest, redis_url: str, token: str
 ) -> AsyncIterator[tuple[Path, httpx.AsyncClient]]:
-    """The API as an overlay starts it, and where its manifests are."""
+    """The folder of an overlay, and a client of the API with its models and settings."""
     folder = FOLDER / "overlays" / request.param
     app = create_app(ApiSettings(redis_url=redis_url), load_models(folder / "models.yaml"), keys_required=True)
     transport = httpx.ASGITransport(app)
@@ -99,49 +99,49 @@ async def api(
 
 @pytest.fixture
 def keda(api: tuple[Path, httpx.AsyncClient], redis_client: redis.Redis) -> Keda:
-    """The pattern, filled in as pools/NAME does it; another test holds the two equal."""
+    """KEDA with the template of worker/, filled in. Another test checks that pools/NAME fills it in the same way."""
     folder, client = api
     model = load_models(folder / "models.yaml").default.name
-    (pattern,) = read(FOLDER / "worker/scaledobject.yaml")
-    scaled_object: Manifest = yaml.safe_load(yaml.safe_dump(pattern).replace("MODEL", model))
+    (template,) = read(FOLDER / "worker/scaledobject.yaml")
+    scaled_object: Manifest = yaml.safe_load(yaml.safe_dump(template).replace("MODEL", model))
     return Keda(scaled_object, redis_client, client)
 
 
-async def test_a_queued_job_wakes_the_pool_and_asks_for_one_worker(
+async def test_queued_job_wakes_the_pool_with_one_worker(
     keda: Keda, api: tuple[Path, httpx.AsyncClient], token: str
 ) -> None:
     _, client = api
-    assert (keda.outstanding(), await keda.wanted(token)) == (0, 0)
+    assert (keda.outstanding(), await keda.desired(token)) == (0, 0)
 
     headers = {"Authorization": f"Bearer {token}", "Prefer": "respond-async"}
     accepted = await client.post("/v1/rerank", json=REQUEST, headers=headers)
     assert accepted.status_code == 202, accepted.text
-    assert (keda.outstanding(), await keda.wanted(token)) == (1, 1)
+    assert (keda.outstanding(), await keda.desired(token)) == (1, 1)
 
     location = accepted.headers["Location"]
     canceled = await client.post(f"{location}/cancel", headers=headers)
     assert canceled.status_code == 200, canceled.text
-    assert (keda.outstanding(), await keda.wanted(token)) == (0, 0)
+    assert (keda.outstanding(), await keda.desired(token)) == (0, 0)
 
 
-async def test_without_its_key_keda_gets_an_error_and_no_number(keda: Keda) -> None:
+async def test_wrong_token_is_an_error(keda: Keda) -> None:
     """A wrong token must not look like an empty pool."""
-    assert (await keda.ask("for-development-only")).status_code == 401
+    assert (await keda.request("for-development-only")).status_code == 401
 
 
-def test_the_triggers_are_about_their_own_model() -> None:
-    (pattern,) = read(FOLDER / "worker/scaledobject.yaml")
+def test_triggers_read_the_state_of_their_own_model() -> None:
+    (template,) = read(FOLDER / "worker/scaledobject.yaml")
     for overlay in OVERLAYS:
         for deployment, scaled_object in pools(build(overlay)):
             model = environment_of(deployment)["RERANKQ_MODEL"]
-            filled_in = yaml.safe_dump(pattern["spec"]["triggers"]).replace("MODEL", model)
+            filled_in = yaml.safe_dump(template["spec"]["triggers"]).replace("MODEL", model)
             assert scaled_object["spec"]["triggers"] == yaml.safe_load(filled_in)
             assert trigger_of(scaled_object, "redis")["metadata"]["listName"] == pool_keys.outstanding(model)
             url = trigger_of(scaled_object, "metrics-api")["metadata"]["url"]
             assert urlsplit(url).path == f"/v1/pools/{model}"
 
 
-def test_the_triggers_ask_where_the_services_are() -> None:
+def test_trigger_urls_are_those_of_the_services() -> None:
     for overlay in OVERLAYS:
         manifests = build(overlay)
         for _, scaled_object in pools(manifests):
@@ -156,16 +156,16 @@ def test_the_triggers_ask_where_the_services_are() -> None:
 @pytest.mark.parametrize(
     ("shards", "desired", "replicas"),
     [
-        (0, 0, 1),  # An HPA's least; the step to zero is KEDA's, when neither trigger is active.
+        (0, 0, 1),  # The minimum of an HPA. KEDA scales to zero when neither trigger is active.
         (1, 1, 1),
-        (1, 0, 1),  # The API waits out failed starts: the kubelet does so too, by itself.
+        (1, 0, 1),  # The API reports 0 after failed starts; the kubelet delays restarts itself.
         (900_000, 3, 3),
         (12, 4, 4),
-        (0, 2, 2),  # Nothing is left, and the pool's idle time is not over.
+        (0, 2, 2),  # No work is left, but the pool's idle time has not passed.
     ],
 )
-def test_the_size_is_the_apis_decision(shards: int, desired: int, replicas: int) -> None:
-    """The HPA takes the larger of what its metrics ask for; the redis trigger never asks for a second worker."""
+def test_api_decides_the_number_of_workers(shards: int, desired: int, replicas: int) -> None:
+    """The HPA uses the larger of its metrics. The redis trigger never requests a second worker."""
     (scaled_object,) = of_kind(build("gpu"), "ScaledObject")
     first, second = (trigger_of(scaled_object, kind) for kind in ("redis", "metrics-api"))
     assert {trigger["metricType"] for trigger in (first, second)} == {"AverageValue"}
@@ -174,15 +174,15 @@ def test_the_size_is_the_apis_decision(shards: int, desired: int, replicas: int)
     assert max(by_shards, by_desired, 1) == replicas
 
 
-def test_a_failing_trigger_changes_nothing() -> None:
-    """A `fallback` would start workers while Redis is away, or stop busy ones while the API is."""
+def test_failing_trigger_does_not_scale() -> None:
+    """A `fallback` would start workers while Redis is unreachable, or stop busy ones while the API is."""
     for overlay in OVERLAYS:
         for scaled_object in of_kind(build(overlay), "ScaledObject"):
             assert "fallback" not in scaled_object["spec"]
 
 
-def test_batch_work_that_is_to_wait_does_not_wake_by_redis() -> None:
-    """The redis trigger counts every shard; where batch work waits for a warm worker, the API alone may wake."""
+def test_redis_trigger_is_present_if_batch_work_wakes_the_pool() -> None:
+    """The redis trigger counts the shards of both classes: without `batch_wakes`, only the API may wake the pool."""
     for overlay in OVERLAYS:
         registry = load_models(FOLDER / "overlays" / overlay / "models.yaml")
         for deployment, scaled_object in pools(build(overlay)):
@@ -191,7 +191,7 @@ def test_batch_work_that_is_to_wait_does_not_wake_by_redis() -> None:
             assert ("redis" in kinds) == wakes
 
 
-def test_the_readme_says_how_batch_work_waits(tmp_path: Path) -> None:
+def test_readme_patch_removes_the_redis_trigger(tmp_path: Path) -> None:
     (patch,) = re.findall(r"```yaml\n(patches:\n.*?)```", (FOLDER / "README.md").read_text(), re.DOTALL)
     overlay = os.path.relpath(FOLDER / "overlays/gpu", tmp_path)
     text = f"resources: [{overlay}]\n" + patch.replace("NAME", "bge-reranker-v2-m3")

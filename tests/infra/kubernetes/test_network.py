@@ -1,13 +1,13 @@
-"""Who may talk to whom, worked out from the policies as a network plugin does it."""
+"""The connections that the network policies allow, evaluated as a network plugin does."""
 
 from typing import Any
 
 import pytest
 
-from tests.infra.kubernetes.manifests import Manifest, component_of, of_kind, unbuilt, workloads
+from tests.infra.kubernetes.manifests import Manifest, component_of, of_kind, source_manifests, workloads
 
 Labels = dict[str, str]
-INSIDE = {component_of(workload): dict(workload["metadata"]["labels"]) for workload in workloads(unbuilt())}
+PODS = {component_of(workload): dict(workload["metadata"]["labels"]) for workload in workloads(source_manifests())}
 API, REDIS = 8000, 6379
 
 
@@ -17,18 +17,20 @@ def selects(selector: dict[str, Any], labels: Labels) -> bool:
 
 
 def policies(direction: str, labels: Labels) -> list[Manifest]:
-    """Those that say something about such a pod's traffic in that direction."""
-    found = of_kind(unbuilt(), "NetworkPolicy")
+    """The policies for pods with these labels in this direction."""
+    found = of_kind(source_manifests(), "NetworkPolicy")
     specs = [policy["spec"] for policy in found]
     return [spec for spec in specs if direction in spec["policyTypes"] and selects(spec["podSelector"], labels)]
 
 
 def is_peer(peer: dict[str, Any], labels: Labels, namespace: str) -> bool:
-    """A peer without a namespaceSelector is one of this namespace."""
+    """Whether a peer matches. Without a namespaceSelector it matches only pods of the policy's namespace."""
     if "ipBlock" in peer:
         return namespace == "internet"
-    there = {"kubernetes.io/metadata.name": namespace}
-    in_namespace = selects(peer["namespaceSelector"], there) if "namespaceSelector" in peer else namespace == "rerankq"
+    namespace_labels = {"kubernetes.io/metadata.name": namespace}
+    in_namespace = (
+        selects(peer["namespaceSelector"], namespace_labels) if "namespaceSelector" in peer else namespace == "rerankq"
+    )
     return in_namespace and selects(peer.get("podSelector", {}), labels)
 
 
@@ -42,64 +44,64 @@ def allowed(direction: str, labels: Labels, other: Labels, namespace: str, port:
     return False
 
 
-def test_everything_is_forbidden_first() -> None:
-    for labels in INSIDE.values():
+def test_all_traffic_is_denied_by_default() -> None:
+    for labels in PODS.values():
         assert policies("Ingress", labels)
         assert policies("Egress", labels)
-    stranger = {"app.kubernetes.io/name": "something-else"}
-    assert all("ingress" not in spec for spec in policies("Ingress", stranger))
+    other = {"app.kubernetes.io/name": "something-else"}
+    assert all("ingress" not in spec for spec in policies("Ingress", other))
 
 
-def test_inside_only_redis_is_talked_to_by_those_who_work_with_it() -> None:
-    open_ways = {
+def test_pods_may_connect_only_to_redis() -> None:
+    connections = {
         (one, other, port)
-        for one in INSIDE
-        for other in INSIDE
+        for one in PODS
+        for other in PODS
         for port in (API, REDIS)
-        if allowed("Egress", INSIDE[one], INSIDE[other], "rerankq", port)
-        and allowed("Ingress", INSIDE[other], INSIDE[one], "rerankq", port)
+        if allowed("Egress", PODS[one], PODS[other], "rerankq", port)
+        and allowed("Ingress", PODS[other], PODS[one], "rerankq", port)
     }
-    assert open_ways == {("api", "redis", REDIS), ("worker", "redis", REDIS), ("admin", "redis", REDIS)}
+    assert connections == {("api", "redis", REDIS), ("worker", "redis", REDIS), ("admin", "redis", REDIS)}
 
 
 @pytest.mark.parametrize(
-    ("namespace", "reached"),
+    ("namespace", "reachable"),
     [
         ("ingress-nginx", {("api", API)}),
         ("monitoring", {("api", API)}),
-        # It asks both: Redis whether to wake a pool, the API how large it should be.
+        # KEDA reads the outstanding shards from Redis, and the desired size from the API.
         ("keda", {("api", API), ("redis", REDIS)}),
         ("default", set()),
         ("kube-system", set()),
     ],
 )
-def test_what_comes_in_from_outside(namespace: str, reached: set[tuple[str, int]]) -> None:
+def test_ingress_from_other_namespaces(namespace: str, reachable: set[tuple[str, int]]) -> None:
     assert {
         (component, port)
-        for component, labels in INSIDE.items()
+        for component, labels in PODS.items()
         for port in (API, REDIS)
         if allowed("Ingress", labels, {}, namespace, port)
-    } == reached
+    } == reachable
 
 
-def test_only_workers_reach_the_internet_and_only_by_https() -> None:
+def test_only_workers_reach_the_internet_and_only_over_https() -> None:
     ports = (53, 80, 443, API, REDIS)
     assert {
         (component, port)
-        for component, labels in INSIDE.items()
+        for component, labels in PODS.items()
         for port in ports
         if allowed("Egress", labels, {}, "internet", port)
     } == {("worker", 443)}
 
 
-def test_the_internet_does_not_mean_the_inside() -> None:
-    """Neither the cluster's own addresses nor a cloud's metadata service, which hands out credentials."""
-    rules = [rule for spec in policies("Egress", INSIDE["worker"]) for rule in spec.get("egress", [])]
+def test_internet_excludes_private_addresses() -> None:
+    """Workers reach neither the cluster's addresses nor a cloud's metadata service, which serves credentials."""
+    rules = [rule for spec in policies("Egress", PODS["worker"]) for rule in spec.get("egress", [])]
     blocks = [peer["ipBlock"] for rule in rules for peer in rule["to"] if "ipBlock" in peer]
     (block,) = blocks
     assert {"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"} <= set(block["except"])
 
 
-def test_names_can_be_looked_up() -> None:
+def test_all_pods_can_resolve_names() -> None:
     dns = {"k8s-app": "kube-dns"}
-    assert all(allowed("Egress", labels, dns, "kube-system", 53) for labels in INSIDE.values())
+    assert all(allowed("Egress", labels, dns, "kube-system", 53) for labels in PODS.values())

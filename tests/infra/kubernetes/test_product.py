@@ -1,4 +1,4 @@
-"""The manifests against the product: what they say of its settings, ports, paths, times and models is true."""
+"""The settings, ports, paths, times and models in the manifests match the product."""
 
 import importlib.util
 import re
@@ -24,7 +24,7 @@ from tests.infra.kubernetes.manifests import (
     of_kind,
     pod_of,
     pools,
-    unbuilt,
+    source_manifests,
     workloads,
 )
 from worker.settings import WorkerSettings
@@ -40,94 +40,94 @@ def manifests(request: pytest.FixtureRequest) -> list[Manifest]:
     return build(request.param)
 
 
-def ours(manifests: list[Manifest]) -> list[Manifest]:
-    """The workloads that run the product's own code."""
+def rerankq_workloads(manifests: list[Manifest]) -> list[Manifest]:
+    """The workloads that run rerankq's code."""
     return [manifest for manifest in workloads(manifests) if component_of(manifest) in SETTINGS]
 
 
 def registry_of(manifests: list[Manifest]) -> ModelRegistry:
-    """The models that an overlay serves, read as the processes read them."""
+    """The models that an overlay serves."""
     (overlay,) = [name for name in OVERLAYS if build(name) is manifests]
     return load_models(FOLDER / "overlays" / overlay / "models.yaml")
 
 
 def settings_of(workload: Manifest) -> Any:
-    """Its settings, as its processes would have them."""
+    """The settings that the workload's processes read from its environment."""
     plain = {name: value for name, value in environment_of(workload).items() if isinstance(value, str)}
     return SETTINGS[component_of(workload)].from_environment(plain)
 
 
-def routes_of_the_api(registry: ModelRegistry) -> set[str]:
+def api_paths(registry: ModelRegistry) -> set[str]:
     return set(create_app(ApiSettings(), registry).openapi()["paths"])
 
 
-def test_every_variable_is_a_setting(manifests: list[Manifest]) -> None:
-    """A misspelled one would be passed over in silence."""
-    for workload in ours(manifests):
+def test_every_environment_variable_is_a_setting(manifests: list[Manifest]) -> None:
+    """A misspelled variable would be ignored silently."""
+    for workload in rerankq_workloads(manifests):
         known = {f"RERANKQ_{name.upper()}" for name in SETTINGS[component_of(workload)].model_fields}
         for name in environment_of(workload):
             assert name in known | {"REDIS_URL", "HF_TOKEN"}
         settings_of(workload)
 
 
-def test_the_models_file_is_where_the_processes_look(manifests: list[Manifest]) -> None:
-    for workload in ours(manifests):
+def test_models_file_is_mounted_where_the_processes_read_it(manifests: list[Manifest]) -> None:
+    for workload in rerankq_workloads(manifests):
         (mount,) = [mount for mount in container_of(workload)["volumeMounts"] if mount["name"] == "models"]
         assert str(settings_of(workload).models_file) == f"{mount['mountPath']}/models.yaml"
     generated = [manifest["data"] for manifest in of_kind(manifests, "ConfigMap") if "models.yaml" in manifest["data"]]
     assert len(generated) == 1
 
 
-def test_a_worker_has_its_drain_and_thirty_seconds_more() -> None:
-    (worker,) = [manifest for manifest in ours(unbuilt()) if component_of(manifest) == "worker"]
+def test_workers_grace_period_covers_its_drain() -> None:
+    (worker,) = [manifest for manifest in rerankq_workloads(source_manifests()) if component_of(manifest) == "worker"]
     drain = float(environment_of(worker)["RERANKQ_DRAIN_SECONDS"])
     assert pod_of(worker)["terminationGracePeriodSeconds"] >= drain + SPARE_SECONDS
 
 
-def test_the_api_outlives_its_way_out() -> None:
-    api = named(unbuilt(), "Deployment", "rerankq-api")
-    unannounced = container_of(api)["lifecycle"]["preStop"]["sleep"]["seconds"]
-    assert pod_of(api)["terminationGracePeriodSeconds"] >= unannounced + DRAIN_SECONDS + 5
+def test_apis_grace_period_covers_its_drain() -> None:
+    api = named(source_manifests(), "Deployment", "rerankq-api")
+    pre_stop = container_of(api)["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pod_of(api)["terminationGracePeriodSeconds"] >= pre_stop + DRAIN_SECONDS + 5
 
 
-def test_ports_are_those_of_the_image() -> None:
+def test_port_is_that_of_the_image() -> None:
     command = re.findall(r'"([^"]+)"', re.findall(r"^CMD (\[.*\])$", API_IMAGE, re.MULTILINE)[0])
     port = parse_arguments(command).port
-    api = named(unbuilt(), "Deployment", "rerankq-api")
+    api = named(source_manifests(), "Deployment", "rerankq-api")
     assert not {"args", "command"} & set(container_of(api))
     assert [entry["containerPort"] for entry in container_of(api)["ports"]] == [port]
     assert re.findall(r"^EXPOSE (\d+)$", API_IMAGE, re.MULTILINE) == [str(port)]
 
 
-def test_probes_ask_what_is_there() -> None:
-    api = container_of(named(unbuilt(), "Deployment", "rerankq-api"))
+def test_probes_use_existing_paths_and_modules() -> None:
+    api = container_of(named(source_manifests(), "Deployment", "rerankq-api"))
     probes = {name: api[name]["httpGet"]["path"] for name in ("startupProbe", "livenessProbe", "readinessProbe")}
     assert probes == {"startupProbe": "/health", "livenessProbe": "/health", "readinessProbe": "/ready"}
-    assert set(probes.values()) <= routes_of_the_api(load_models(FOLDER / "overlays/gpu/models.yaml"))
+    assert set(probes.values()) <= api_paths(load_models(FOLDER / "overlays/gpu/models.yaml"))
 
-    worker = container_of(named(unbuilt(), "Deployment", "rerankq-worker"))
+    worker = container_of(named(source_manifests(), "Deployment", "rerankq-worker"))
     python, flag, module = worker["readinessProbe"]["exec"]["command"]
     assert (python, flag) == ("python3", "-m")
     assert importlib.util.find_spec(module) is not None
-    # It asks Redis: as a liveness probe it would kill every worker while Redis is away.
+    # The check reads Redis: as a liveness probe it would restart every worker while Redis is unreachable.
     assert "livenessProbe" not in worker
 
 
-def test_downloads_go_to_the_volume_of_the_models(manifests: list[Manifest]) -> None:
+def test_home_is_the_cache_volume(manifests: list[Manifest]) -> None:
     homes = set(re.findall(r"\bHOME=(\S+)", WORKER_IMAGE))
     for deployment, _ in pools(manifests):
         mounts = {mount["name"]: mount["mountPath"] for mount in container_of(deployment)["volumeMounts"]}
         assert homes == {mounts["cache"]}
-        # What else the engine writes to; the rest of the file system is read-only.
+        # The engine also writes to these; the rest of the file system is read-only.
         assert {"/tmp", "/dev/shm"} <= set(mounts.values())
 
 
-def test_every_model_has_one_pool_and_every_pool_a_model(manifests: list[Manifest]) -> None:
+def test_every_model_has_one_pool(manifests: list[Manifest]) -> None:
     served = [spec.name for spec in registry_of(manifests).specs]
     assert sorted(settings_of(deployment).model for deployment, _ in pools(manifests)) == sorted(served)
 
 
-def test_keda_and_the_models_file_agree_on_a_pools_bounds(manifests: list[Manifest]) -> None:
+def test_bounds_of_a_pool_are_those_of_the_models_file(manifests: list[Manifest]) -> None:
     for deployment, scaled_object in pools(manifests):
         pool = registry_of(manifests).resolve(settings_of(deployment).model).pool
         spec = scaled_object["spec"]
@@ -136,7 +136,7 @@ def test_keda_and_the_models_file_agree_on_a_pools_bounds(manifests: list[Manife
         assert scale_down["stabilizationWindowSeconds"] == pool.cooldown_seconds
 
 
-def test_the_gpu_overlay_gives_each_worker_one_gpu_and_nobody_else_any() -> None:
+def test_gpu_overlay_gives_one_gpu_to_each_worker() -> None:
     manifests = build("gpu")
     gpus = {
         component_of(workload): container_of(workload)["resources"]["limits"].get("nvidia.com/gpu")
@@ -144,10 +144,10 @@ def test_the_gpu_overlay_gives_each_worker_one_gpu_and_nobody_else_any() -> None
     }
     assert gpus == {"worker": "1", "api": None, "admin": None, "redis": None}
     (claim,) = of_kind(manifests, "PersistentVolumeClaim")
-    # Workers of one pool run on several nodes.
+    # The workers of a pool run on several nodes.
     assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
 
 
-def test_the_readmes_commands_are_the_apis() -> None:
+def test_commands_of_the_readme_are_valid() -> None:
     commands = re.findall(r"python -m api (keys create \w+)", (FOLDER / "README.md").read_text())
     assert [parse_arguments(command.split()).command for command in commands] == ["create", "create"]

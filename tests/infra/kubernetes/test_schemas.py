@@ -1,4 +1,4 @@
-"""Every object against what Kubernetes and KEDA publish, where an unknown field is a mistake."""
+"""Every object is valid under the published schemas of Kubernetes and KEDA, and has no unknown fields."""
 
 import copy
 from typing import Any
@@ -10,12 +10,12 @@ from pydantic import ValidationError
 
 from tests.infra.kubernetes.manifests import FOLDER, OVERLAYS, Manifest, build, kustomizations, read, resource_files
 
-# The oldest that the manifests are written for, and the newest whose schemas the package has.
+# The oldest supported version, and the newest with schemas in the package.
 VERSIONS = ("1.30", kubernetes_validate.latest_version())
 
 
 def validate(manifest: Manifest, version: str) -> None:
-    """Raises when the object is not what its API takes, or has a field that the API does not know."""
+    """Raises when the object is invalid or has an unknown field."""
     if manifest["apiVersion"].startswith("keda.sh/"):
         validate_keda(manifest)
     else:
@@ -24,14 +24,14 @@ def validate(manifest: Manifest, version: str) -> None:
 
 def validate_keda(manifest: Manifest) -> None:
     model: Any = getattr(keda, manifest["kind"])
-    understood = model.model_validate(manifest).model_dump(mode="json", by_alias=True, exclude_unset=True)
-    # What the schema does not have is dropped on the way, and what is of another type comes back changed.
-    assert understood == manifest
+    parsed = model.model_validate(manifest).model_dump(mode="json", by_alias=True, exclude_unset=True)
+    # The model drops unknown fields and converts values of the wrong type.
+    assert parsed == manifest
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("path", resource_files(), ids=lambda path: str(path.relative_to(FOLDER)))
-def test_every_file_holds_valid_objects(path: Any, version: str) -> None:
+def test_every_file_contains_valid_objects(path: Any, version: str) -> None:
     manifests = read(path)
     assert manifests
     for manifest in manifests:
@@ -40,14 +40,14 @@ def test_every_file_holds_valid_objects(path: Any, version: str) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_every_overlay_is_made_of_valid_objects(overlay: str, version: str) -> None:
+def test_every_overlay_builds_valid_objects(overlay: str, version: str) -> None:
     for manifest in build(overlay):
         validate(manifest, version)
 
 
 @pytest.mark.parametrize("path", kustomizations(), ids=lambda path: str(path.parent.relative_to(FOLDER)))
-def test_every_file_is_part_of_something(path: Any) -> None:
-    """A file that no kustomization names is never applied."""
+def test_every_file_is_listed_in_a_kustomization(path: Any) -> None:
+    """Kustomize ignores files that are not listed."""
     (kustomization,) = read(path)
     files = {name for name in kustomization.get("resources", []) if name.endswith(".yaml")}
     assert files == {other.name for other in resource_files() if other.parent == path.parent}
@@ -65,14 +65,14 @@ def test_every_file_is_part_of_something(path: Any) -> None:
         ("ScaledObject", "spec.advanced.horizontalPodAutoscalerConfig.behavior.scaleDown.window", 60),
     ],
 )
-def test_a_mistake_is_found(kind: str, path: str, value: object) -> None:
+def test_invalid_object_is_rejected(kind: str, path: str, value: object) -> None:
     worker = read(FOLDER / "worker/deployment.yaml") + read(FOLDER / "worker/scaledobject.yaml")
     (manifest,) = [copy.deepcopy(manifest) for manifest in worker if manifest["kind"] == kind]
     validate(manifest, VERSIONS[-1])
     *parents, last = path.split(".")
-    place: Any = manifest
+    target: Any = manifest
     for key in parents:
-        place = place[int(key)] if key.isdigit() else place[key]
-    place[last] = value
+        target = target[int(key)] if key.isdigit() else target[key]
+    target[last] = value
     with pytest.raises((kubernetes_validate.ValidationError, ValidationError, AssertionError)):
         validate(manifest, VERSIONS[-1])

@@ -19,19 +19,19 @@ def append(log: Path, text: str) -> None:
         file.write(text)
 
 
-def test_only_what_the_logger_itself_says_is_read(log: Path) -> None:
+def test_only_messages_of_the_logger_are_read(log: Path) -> None:
     append(
         log,
         f"{HEAD}autoscaler: 1 request waits: starting a worker\n"
         f"{HEAD}worker.autoscaler.other: something else\n"
-        f"worker[7] {HEAD}autoscaler: a worker that talks about it\n"
+        f"worker[7] {HEAD}autoscaler: a worker that quotes it\n"
         "Traceback (most recent call last):\n"
         "2026-11-21 12:01:38,000 WARNING autoscaler: Redis cannot be reached\n",
     )
     assert LogFollower(log, "autoscaler").new() == ["1 request waits: starting a worker", "Redis cannot be reached"]
 
 
-def test_each_line_once_and_only_when_it_is_whole(log: Path) -> None:
+def test_each_complete_line_is_read_once(log: Path) -> None:
     follower = LogFollower(log, "autoscaler")
     assert follower.new() == []
     append(log, f"{HEAD}autosc")
@@ -43,16 +43,16 @@ def test_each_line_once_and_only_when_it_is_whole(log: Path) -> None:
     assert follower.new() == []
 
 
-def test_what_is_no_text_stops_nobody(log: Path) -> None:
+def test_invalid_utf8_is_ignored(log: Path) -> None:
     log.write_bytes(b"\xff\xfe\n" + f"{HEAD}autoscaler: one\n".encode())
     assert LogFollower(log, "autoscaler").new() == ["one"]
 
 
-def test_it_is_told_as_it_comes_and_no_longer_than_wanted(log: Path) -> None:
-    told: list[str] = []
-    with follow_log(log, "autoscaler", told.append):
+def test_messages_are_passed_on_while_the_block_runs(log: Path) -> None:
+    messages: list[str] = []
+    with follow_log(log, "autoscaler", messages.append):
         append(log, f"{HEAD}autoscaler: one\n")
-        wait_until(lambda: told == ["one"])
+        wait_until(lambda: messages == ["one"])
     append(log, f"{HEAD}autoscaler: two\n")
     time.sleep(0.3)
-    assert told == ["one"]
+    assert messages == ["one"]

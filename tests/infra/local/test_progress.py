@@ -1,4 +1,4 @@
-"""What is read out of pip's output while it works."""
+"""Parsing of pip's output."""
 
 from pathlib import Path
 
@@ -23,11 +23,11 @@ from infra.local.progress import Pip, activity
         ("", ("", "")),
     ],
 )
-def test_activity_is_read_from_a_line_of_pip(line: str, expected: tuple[str, str]) -> None:
+def test_activity_is_parsed_from_a_line_of_pip(line: str, expected: tuple[str, str]) -> None:
     assert activity(line) == expected
 
 
-def test_pip_counts_what_is_at_hand_and_then_what_is_in_place(tmp_path: Path) -> None:
+def test_pip_counts_collected_and_then_installed_packages(tmp_path: Path) -> None:
     pip = Pip(tmp_path, 3)
     assert str(pip) == ""
     pip.feed(b"Collecting vine==5.1.0")

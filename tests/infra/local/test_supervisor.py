@@ -17,7 +17,7 @@ from shared.errors import ConfigurationError
 from shared.processes import ChildProcess, describe_exit, stop_all
 
 
-class Clock:
+class FakeClock:
     def __init__(self) -> None:
         self.now = 1000.0
 
@@ -26,7 +26,7 @@ class Clock:
 
 
 class Spawner:
-    """Starts a child that lives until it is killed, or the given program; counts, and fails when told to."""
+    """Starts and records children that run `program`; raises `error` instead when it is set."""
 
     def __init__(self, folder: Path) -> None:
         self._log = folder / "part.log"
@@ -42,12 +42,12 @@ class Spawner:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> FakeClock:
+    return FakeClock()
 
 
 @pytest.fixture
-def supervisor(clock: Clock) -> Supervisor:
+def supervisor(clock: FakeClock) -> Supervisor:
     return Supervisor(clock)
 
 
@@ -58,16 +58,16 @@ def spawner(tmp_path: Path) -> Iterator[Spawner]:
     stop_all(made.children, grace_seconds=5)
 
 
-def until_it_ended(child: ChildProcess) -> None:
+def wait_for_exit(child: ChildProcess) -> None:
     deadline = time.monotonic() + 10
     while child.exit_status is None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
-def end(child: ChildProcess, number: int = signal.SIGKILL) -> None:
+def kill(child: ChildProcess, number: int = signal.SIGKILL) -> None:
     os.kill(child.pid, number)
-    until_it_ended(child)
+    wait_for_exit(child)
 
 
 def delay_of(sentences: list[str]) -> float:
@@ -75,20 +75,20 @@ def delay_of(sentences: list[str]) -> float:
     return float(sentence.split("restarting in ")[1].split(" s")[0])
 
 
-def test_whoever_runs_is_left_alone(supervisor: Supervisor, spawner: Spawner) -> None:
+def test_running_process_is_not_restarted(supervisor: Supervisor, spawner: Spawner) -> None:
     child = supervisor.start("part", spawner)
     assert supervisor.restart_ended() == []
     assert supervisor.child("part") is child
     assert supervisor.children == [child]
 
 
-def test_an_end_is_told_once_and_made_good_after_the_delay(
-    supervisor: Supervisor, spawner: Spawner, clock: Clock, tmp_path: Path
+def test_ended_process_is_reported_once_and_restarted_after_the_delay(
+    supervisor: Supervisor, spawner: Spawner, clock: FakeClock, tmp_path: Path
 ) -> None:
-    end(supervisor.start("worker-1", spawner))
+    kill(supervisor.start("worker-1", spawner))
     log = tmp_path / "part.log"
-    told = f"worker-1 was terminated by SIGKILL; restarting in 0.5 s (log: {log})"
-    assert supervisor.restart_ended() == [told]
+    sentence = f"worker-1 was terminated by SIGKILL; restarting in 0.5 s (log: {log})"
+    assert supervisor.restart_ended() == [sentence]
 
     clock.now += 0.49
     assert supervisor.restart_ended() == []
@@ -100,14 +100,12 @@ def test_an_end_is_told_once_and_made_good_after_the_delay(
     assert supervisor.children == [spawner.children[1]]
 
 
-def test_ends_at_once_again_and_again_are_answered_later_and_later(
-    supervisor: Supervisor, spawner: Spawner, clock: Clock
-) -> None:
+def test_restart_delay_doubles_up_to_the_maximum(supervisor: Supervisor, spawner: Spawner, clock: FakeClock) -> None:
     spawner.program = [sys.executable, "-S", "-c", "raise SystemExit(3)"]
     supervisor.start("part", spawner)
     delays = []
     for _ in range(9):
-        until_it_ended(spawner.children[-1])
+        wait_for_exit(spawner.children[-1])
         delays.append(delay_of(supervisor.restart_ended()))
         for _ in range(100):
             assert supervisor.restart_ended() == []
@@ -117,26 +115,28 @@ def test_ends_at_once_again_and_again_are_answered_later_and_later(
     assert len(spawner.children) == 10
 
 
-def test_a_minute_of_health_is_a_new_beginning(supervisor: Supervisor, spawner: Spawner, clock: Clock) -> None:
+def test_restart_delay_is_reset_after_a_minute_of_running(
+    supervisor: Supervisor, spawner: Spawner, clock: FakeClock
+) -> None:
     supervisor.start("part", spawner)
     delays = []
-    for lived in (1.0, 1.0, HEALTHY_SECONDS - 0.1, HEALTHY_SECONDS, 1.0):
-        clock.now += lived
-        end(spawner.children[-1])
+    for lifetime in (1.0, 1.0, HEALTHY_SECONDS - 0.1, HEALTHY_SECONDS, 1.0):
+        clock.now += lifetime
+        kill(spawner.children[-1])
         delays.append(delay_of(supervisor.restart_ended()))
         clock.now += delays[-1]
         supervisor.restart_ended()
     assert delays == [0.5, 1, 2, 0.5, 1]
 
 
-def test_each_part_has_its_own_delay(supervisor: Supervisor, spawner: Spawner, clock: Clock) -> None:
+def test_each_process_has_its_own_delay(supervisor: Supervisor, spawner: Spawner, clock: FakeClock) -> None:
     first, second = supervisor.start("first", spawner), supervisor.start("second", spawner)
-    end(first)
+    kill(first)
     assert delay_of(supervisor.restart_ended()) == 0.5
     clock.now += 0.5
     supervisor.restart_ended()
-    end(supervisor.child("first"))
-    end(second)
+    kill(supervisor.child("first"))
+    kill(second)
     assert [sentence.split(" (")[0] for sentence in supervisor.restart_ended()] == [
         "first was terminated by SIGKILL; restarting in 1 s",
         "second was terminated by SIGKILL; restarting in 0.5 s",
@@ -148,18 +148,18 @@ def test_each_part_has_its_own_delay(supervisor: Supervisor, spawner: Spawner, c
     [
         OSError(11, "Resource temporarily unavailable"),
         subprocess.SubprocessError("before exec"),
-        ConfigurationError("there is no redis-server here"),
+        ConfigurationError("no Redis server is installed"),
     ],
 )
-def test_a_start_that_fails_is_tried_again_later(
-    supervisor: Supervisor, spawner: Spawner, clock: Clock, error: Exception
+def test_failed_restart_is_retried(
+    supervisor: Supervisor, spawner: Spawner, clock: FakeClock, error: Exception
 ) -> None:
-    end(supervisor.start("part", spawner))
+    kill(supervisor.start("part", spawner))
     supervisor.restart_ended()
     spawner.error = error
     clock.now += 0.5
-    (told,) = supervisor.restart_ended()
-    assert told.startswith(f"part could not be started ({error}); restarting in 1 s")
+    (sentence,) = supervisor.restart_ended()
+    assert sentence.startswith(f"part could not be started ({error}); restarting in 1 s")
     assert supervisor.restart_ended() == []
     spawner.error = None
     clock.now += 1
@@ -167,16 +167,14 @@ def test_a_start_that_fails_is_tried_again_later(
     assert len(supervisor.children) == 1
 
 
-def test_a_first_start_that_fails_is_the_callers_to_tell(supervisor: Supervisor, spawner: Spawner) -> None:
+def test_failed_first_start_raises_the_error(supervisor: Supervisor, spawner: Spawner) -> None:
     spawner.error = OSError("no")
     with pytest.raises(OSError, match="no"):
         supervisor.start("part", spawner)
     assert supervisor.children == []
 
 
-def test_what_an_ended_process_has_started_does_not_live_on(
-    supervisor: Supervisor, spawner: Spawner, tmp_path: Path
-) -> None:
+def test_children_of_an_ended_process_are_killed(supervisor: Supervisor, spawner: Spawner, tmp_path: Path) -> None:
     spawner.program = [
         "sh",
         "-c",
@@ -189,7 +187,7 @@ def test_what_an_ended_process_has_started_does_not_live_on(
         time.sleep(0.01)
     with suppress(psutil.NoSuchProcess):
         orphan = psutil.Process(int((tmp_path / "pid").read_text()))
-        end(child)
+        kill(child)
         supervisor.restart_ended()
         orphan.wait(timeout=10)
 
@@ -203,15 +201,15 @@ def test_what_an_ended_process_has_started_does_not_live_on(
         (-35, "was terminated by signal 35"),
     ],
 )
-def test_an_end_is_said_in_words(status: int, words: str) -> None:
+def test_exit_status_is_described(status: int, words: str) -> None:
     assert describe_exit(status) == words
 
 
-def test_redis_killed_and_started_again_has_what_it_had(tmp_path: Path) -> None:
+def test_restarted_redis_has_its_data(tmp_path: Path) -> None:
     child, url = start_redis(tmp_path, os.environ)
     with redis.Redis.from_url(url) as client:
         client.set("job", "accepted")
-    end(child)
+    kill(child)
     child, again = start_redis(tmp_path, os.environ, int(url.rpartition(":")[2].split("/")[0]))
     try:
         assert again == url

@@ -1,4 +1,4 @@
-"""A terminal that is closed ends everything, whoever was told of it."""
+"""Closing the terminal stops the whole stack, whichever process is the session leader."""
 
 import os
 import select
@@ -17,33 +17,33 @@ COMMAND = f"{sys.executable} -m infra.local --engine lexical --port 0"
 
 
 class Terminal:
-    """A terminal with one command in it, until it is closed."""
+    """A pseudo-terminal that runs one command."""
 
     def __init__(self, pid: int, number: int) -> None:
         self.pid = pid
         self._number = number
-        self._seen = b""
-        self._family: list[psutil.Process] = []
+        self._output = b""
+        self._descendants: list[psutil.Process] = []
 
     def wait_for(self, text: str) -> None:
         deadline = time.monotonic() + 30
-        while text.encode() not in self._seen:
-            assert time.monotonic() < deadline, self._seen.decode()
+        while text.encode() not in self._output:
+            assert time.monotonic() < deadline, self._output.decode()
             if select.select([self._number], [], [], 0.1)[0]:
-                self._seen += os.read(self._number, 65536)
+                self._output += os.read(self._number, 65536)
 
     def close(self) -> None:
-        """Close the terminal. Who was in it is remembered: nobody tells later whose child an orphan was."""
+        """Close the terminal. Records the descendants first: orphans lose their parent."""
         if self._number >= 0:
             with suppress(psutil.NoSuchProcess):
-                self._family = psutil.Process(self.pid).children(recursive=True)
+                self._descendants = psutil.Process(self.pid).children(recursive=True)
             os.close(self._number)
             self._number = -1
 
-    def clear(self) -> None:
-        """Close it, and leave nothing of it behind."""
+    def clean_up(self) -> None:
+        """Close the terminal and kill all its processes."""
         self.close()
-        for process in self._family:
+        for process in self._descendants:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         with suppress(ProcessLookupError):
@@ -53,7 +53,7 @@ class Terminal:
 
 @contextmanager
 def terminal(folder: Path, *command: str) -> Iterator[Terminal]:
-    """The command is the leader of the terminal's session, as under a terminal's window or ssh."""
+    """Run a command as the session leader of a terminal, as a terminal window or ssh does."""
     # Not forkpty: a test process with threads must not be forked by Python.
     master, slave = os.openpty()
     program = (
@@ -71,7 +71,7 @@ def terminal(folder: Path, *command: str) -> Iterator[Terminal]:
     try:
         yield opened
     finally:
-        opened.clear()
+        opened.clean_up()
 
 
 @pytest.fixture
@@ -88,23 +88,23 @@ def scratch(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("leader", ["make", "itself", "a shell"])
+@pytest.mark.parametrize("leader", ["make", "stack", "shell"])
 @pytest.mark.parametrize("moment", ["starting the API", "Ctrl-C stops everything"], ids=["starting", "serving"])
-def test_a_closed_terminal_stops_everything(
+def test_closing_the_terminal_stops_everything(
     scratch: Path, makefile: Path, leader: str, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
     command = {
         "make": ["make", "-f", str(makefile), "run"],
-        "itself": COMMAND.split(),
-        "a shell": ["bash", "-i", "-c", f"make -f {makefile} run; true"],
+        "stack": COMMAND.split(),
+        "shell": ["bash", "-i", "-c", f"make -f {makefile} run; true"],
     }[leader]
     with terminal(scratch, *command) as opened:
         opened.wait_for(moment)
-        family = psutil.Process(opened.pid).children(recursive=True)
-        assert len(family) >= 3
+        processes = psutil.Process(opened.pid).children(recursive=True)
+        assert len(processes) >= 3
         opened.close()
-        _, alive = psutil.wait_procs(family, timeout=20)
+        _, alive = psutil.wait_procs(processes, timeout=20)
         assert alive == []
         # The leader deletes its files last, and leaving the block kills it.
         deadline = time.monotonic() + 10
@@ -113,7 +113,7 @@ def test_a_closed_terminal_stops_everything(
     assert list(scratch.iterdir()) == []
 
 
-def test_under_nohup_it_goes_on(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stack_keeps_running_under_nohup(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     log = scratch / "log"
     with terminal(scratch, "sh", "-c", f"trap '' HUP; exec {COMMAND} > {log}") as opened:
@@ -122,9 +122,9 @@ def test_under_nohup_it_goes_on(scratch: Path, monkeypatch: pytest.MonkeyPatch) 
             assert time.monotonic() < deadline
             time.sleep(0.05)
         process = psutil.Process(opened.pid)
-        family = process.children(recursive=True)
+        processes = process.children(recursive=True)
         opened.close()
-        _, alive = psutil.wait_procs(family, timeout=1.5)
-        assert len(alive) == len(family)
+        _, alive = psutil.wait_procs(processes, timeout=1.5)
+        assert len(alive) == len(processes)
         process.terminate()
-        psutil.wait_procs(family, timeout=20)
+        psutil.wait_procs(processes, timeout=20)
