@@ -25,7 +25,7 @@ from api.dialects.weaviate import WeaviateDialect
 class Family:
     """The dialects of one system; `name` is their prefix, and the first one renders the errors of other paths.
 
-    `about` is for whoever comes with a client of that system. `models`, `health` and `info` are paths where its clients
+    `about` addresses users of that system's clients. `models`, `health` and `info` are paths where its clients
     look for what is served, and for a sign of life.
     """
 
