@@ -6,8 +6,10 @@ import socket
 import ssl
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -31,7 +33,7 @@ def tls_proxy(redis_url: str, certificate: Path) -> Iterator[str]:
     target = urlsplit(redis_url).port
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate)
-    loop = asyncio.new_event_loop()
+    listening: Future[tuple[int, Callable[[], None]]] = Future()
 
     async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
@@ -42,16 +44,28 @@ def tls_proxy(redis_url: str, certificate: Path) -> Iterator[str]:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         redis_reader, redis_writer = await asyncio.open_connection("127.0.0.1", target)
-        await asyncio.gather(forward(reader, redis_writer), forward(redis_reader, writer))
+        try:
+            await asyncio.gather(forward(reader, redis_writer), forward(redis_reader, writer))
+            with suppress(OSError):
+                await writer.wait_closed()
+        finally:
+            # A closing transport waits for its peer. The event loop may end first, and leave the socket open.
+            writer.transport.abort()
+            redis_writer.transport.abort()
 
-    thread = threading.Thread(target=loop.run_forever, name="tls-proxy", daemon=True)
+    async def listen() -> None:
+        server = await asyncio.start_server(serve, "localhost", 0, family=socket.AF_INET, ssl=context)
+        loop, stopped = asyncio.get_running_loop(), asyncio.Event()
+        listening.set_result((server.sockets[0].getsockname()[1], partial(loop.call_soon_threadsafe, stopped.set)))
+        await stopped.wait()
+        server.close()
+        # The end of `asyncio.run` cancels the open connections.
+
+    thread = threading.Thread(target=asyncio.run, args=(listen(),), name="tls-proxy", daemon=True)
     thread.start()
-    listening = asyncio.start_server(serve, "localhost", 0, family=socket.AF_INET, ssl=context)
-    server = asyncio.run_coroutine_threadsafe(listening, loop).result(timeout=10)
+    port, stop = listening.result(timeout=10)
     try:
-        yield f"rediss://localhost:{server.sockets[0].getsockname()[1]}/0"
+        yield f"rediss://localhost:{port}/0"
     finally:
-        loop.call_soon_threadsafe(server.close)
-        loop.call_soon_threadsafe(loop.stop)
+        stop()
         thread.join(timeout=10)
-        loop.close()
