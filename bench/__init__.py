@@ -1,1 +1,1 @@
-"""Measurements. Each is a program that prints what it found; none is a test."""
+"""Benchmarks: programs that print measurements. None of them is a test."""

@@ -1,7 +1,7 @@
 """`make bench`: this service as it ships against vLLM's own API server, on the same weights, in the same run.
 
-Prints one Markdown table; whoever reads it finds in bench/README.md what the cases are. A whole run also writes
-bench/results/NAME.json (the machine, the versions, every round) and bench/results/latency_under_load.svg.
+Prints one Markdown table; bench/README.md explains the cases. A complete run also writes bench/results/NAME.json (the
+machine, the versions, every round) and bench/results/latency_under_load.svg.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench import report
-from bench.cases import CASES, wanted
+from bench.cases import CASES, cases_to_measure
 from bench.measurements import Plan
 from bench.rounds import Run
 
@@ -23,16 +23,16 @@ RESULTS = Path(__file__).parent / "results"
 
 def main(arguments: list[str]) -> int:
     options = parse(arguments)
-    plan = Plan(wanted(options.only), options.rounds, options.seconds, options.backlog, options.seed)
-    signal.signal(signal.SIGTERM, terminated)
-    forget_settings(os.environ)
+    plan = Plan(cases_to_measure(options.only), options.rounds, options.seconds, options.backlog, options.seed)
+    signal.signal(signal.SIGTERM, exit_on_sigterm)
+    clear_settings(os.environ)
     with tempfile.TemporaryDirectory(prefix="rerankq-bench-", ignore_cleanup_errors=True) as folder:
         run = Run(plan, Path(folder))
         interrupted = False
         try:
-            run.all()
+            run.run_all()
         except KeyboardInterrupt:
-            # What was measured is worth a table; what was not stands there as missing.
+            # Print what was measured so far; the table marks the other cases as not measured.
             interrupted = True
     print(report.table(run.measured, plan.cases))
     name = options.name or ("" if options.only or options.quick else f"{datetime.now(UTC):%Y-%m-%d}")
@@ -45,22 +45,24 @@ def main(arguments: list[str]) -> int:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The options. Exits with a usage message for wrong ones."""
+    """Exits with a usage message when an option is invalid."""
     cases = "\n".join(f"  {name:9}{case.title} ({case.unit})" for name, case in CASES.items())
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description=__doc__,
-        epilog=f"cases:\n{cases}\n\nexit status: 0 when everything was measured, met or missed; 1 when a case failed.",
+        epilog=f"cases:\n{cases}\n\nexit status: 0 when every case was measured, met or missed; 1 when a case failed.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--only", nargs="+", choices=list(CASES), default=[], metavar="CASE", help="these cases alone")
-    parser.add_argument("--rounds", type=positive, default=0, help="turns of each server; default: 2")
-    parser.add_argument("--seconds", type=float, default=0.0, help="length of one load; default: 8")
-    parser.add_argument("--backlog", type=positive, default=0, help="pairs queued in case g; default: 5000")
-    parser.add_argument("--seed", type=int, default=1, help="what the words are drawn with; default: %(default)s")
-    parser.add_argument("--quick", action="store_true", help="one round, 2 s, 1000 pairs: to see that it works")
     parser.add_argument(
-        "--name", default="", help="write bench/results/NAME.json; default: today's date for a whole run, else nothing"
+        "--only", nargs="+", choices=list(CASES), default=[], metavar="CASE", help="measure only these cases"
+    )
+    parser.add_argument("--rounds", type=positive, default=0, help="how often each server is measured; default: 2")
+    parser.add_argument("--seconds", type=float, default=0.0, help="length of each load; default: 8")
+    parser.add_argument("--backlog", type=positive, default=0, help="pairs queued in case g; default: 5000")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the random texts; default: %(default)s")
+    parser.add_argument("--quick", action="store_true", help="a smoke test: one round, 2 s, 1000 pairs")
+    parser.add_argument(
+        "--name", default="", help="write bench/results/NAME.json; default: the date for a complete run, else no file"
     )
     options = parser.parse_args(arguments)
     options.rounds = options.rounds or (1 if options.quick else 2)
@@ -71,21 +73,21 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return options
 
 
-def forget_settings(environment: MutableMapping[str, str]) -> None:
-    """Both servers as they ship: what the caller's shell sets for either is left out."""
+def clear_settings(environment: MutableMapping[str, str]) -> None:
+    """Remove the settings of both servers from the environment, so that both run with their defaults."""
     for name in [name for name in environment if name.startswith(("RERANKQ_", "VLLM_")) or name == "REDIS_URL"]:
         del environment[name]
 
 
 def positive(text: str) -> int:
-    """An option's number, at least 1. Raises argparse.ArgumentTypeError."""
+    """Parse an integer of at least 1. Raises argparse.ArgumentTypeError."""
     if (value := int(text)) < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
     return value
 
 
-def terminated(*_: object) -> None:
-    """A polite kill ends in order: every server is stopped, the folder removed."""
+def exit_on_sigterm(*_: object) -> None:
+    """Signal handler for SIGTERM: exit in order, so that the servers are stopped and the folder is removed."""
     raise SystemExit(143)
 
 

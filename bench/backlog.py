@@ -1,4 +1,4 @@
-"""The work of a simulated pool: its jobs, their shards, and what of them waits. Knows no worker and no clock."""
+"""The queue of a simulated pool: jobs, their shards, and which shards wait. Contains neither workers nor a clock."""
 
 import math
 from collections import deque
@@ -11,7 +11,7 @@ from shared.pools.signals import ClassLoad
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """`left` shards are not done, `untaken` ones were never in work."""
+    """`left` counts the unfinished shards, `untaken` those that no worker has started."""
 
     arrival: Arrival
     left: int
@@ -20,7 +20,7 @@ class Job:
 
 @dataclass(slots=True, eq=False)
 class Shard:
-    """`seconds` is how long a worker still needs for it."""
+    """`seconds` is the remaining time that a worker needs for it."""
 
     job: Job
     tokens: float
@@ -29,7 +29,7 @@ class Shard:
 
 
 class Backlog:
-    """What has come and is not done. Interactive shards wait in front of batch ones."""
+    """All unfinished work. Interactive shards wait in front of batch shards."""
 
     def __init__(self, tokens_per_second: float, shard_tokens: int) -> None:
         self.shards = 0
@@ -44,8 +44,8 @@ class Backlog:
     def jobs(self) -> int:
         return self._jobs[True] + self._jobs[False]
 
-    def take_in(self, arrival: Arrival) -> list[Shard]:
-        """A new job, cut into shards of one size."""
+    def add(self, arrival: Arrival) -> list[Shard]:
+        """Add a job. Returns its shards, which are equal in size."""
         interactive = arrival.work_class is WorkClass.INTERACTIVE
         count = max(math.ceil(arrival.tokens / self._shard_tokens), 1)
         tokens = arrival.tokens / count
@@ -56,23 +56,23 @@ class Backlog:
         self.shards += count
         return [Shard(job, tokens, tokens / self._tokens_per_second, interactive) for _ in range(count)]
 
-    def wait(self, shard: Shard) -> None:
-        """Nobody has room for it."""
+    def append(self, shard: Shard) -> None:
+        """Queue a shard behind the others of its class."""
         self._waiting[shard.interactive].append(shard)
 
-    def wait_first(self, shard: Shard) -> None:
-        """It was interrupted."""
+    def append_left(self, shard: Shard) -> None:
+        """Queue an interrupted shard in front of the others of its class."""
         self._waiting[shard.interactive].appendleft(shard)
 
-    def next(self) -> Shard | None:
-        """What is to be done next."""
+    def pop(self) -> Shard | None:
+        """Remove and return the next shard; None when none waits."""
         for waiting in self._waiting.values():
             if waiting:
                 return waiting.popleft()
         return None
 
-    def done(self, shard: Shard) -> bool:
-        """Strike a shard off; tells whether that was its job's last one."""
+    def finish(self, shard: Shard) -> bool:
+        """Remove a scored shard. Returns whether it was the last one of its job."""
         job = shard.job
         job.left -= 1
         self.shards -= 1
@@ -84,6 +84,6 @@ class Backlog:
         return True
 
     def load(self, work_class: WorkClass) -> ClassLoad:
-        """As the ledger counts it; what is in work is not told apart here."""
+        """Return the unfinished work of a class. Unlike the ledger, it includes shards that a worker scores now."""
         kind = work_class is WorkClass.INTERACTIVE
         return ClassLoad(jobs=self._jobs[kind], queued_pairs=self._pairs[kind], queued_tokens=round(self._tokens[kind]))

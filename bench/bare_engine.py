@@ -1,8 +1,8 @@
-"""vLLM's engine alone, in process and kept full: the most that any server around it can reach on this machine.
+"""Measures vLLM's engine without a server, in process and under full load: the upper bound for any server around it.
 
 `python -m bench.bare_engine` reads {"model", "seconds", "words", "first", "seed"} as JSON from standard input and
-prints {"pairs", "seconds", "start_seconds"}. The engine's settings are those of our worker, but for `engine_args` and
-`openmp` ("gnu") where the order has them. Only vLLM's public `LLM.score` is used.
+prints {"pairs", "seconds", "start_seconds"}. The engine has the settings of our worker, except those that the optional
+fields `engine_args` and `openmp` ("gnu") replace. It uses only vLLM's public `LLM.score`.
 """
 
 import json
@@ -21,8 +21,8 @@ _PAIRS_AT_ONCE = 640
 
 def main() -> int:
     order = json.load(sys.stdin)
-    # What vLLM prints belongs to the log; the answer alone goes to the real standard output.
-    answer = os.fdopen(os.dup(1), "w")
+    # vLLM prints to standard output too. Only the result goes to the real one; the rest goes to standard error.
+    output = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     started = time.perf_counter()
     prepare_environment(os.environ)
@@ -41,19 +41,19 @@ def main() -> int:
         queries, documents = fresh_pairs(words, serial, count, order["words"])
         engine.score(queries, documents, use_tqdm=False)
         serial += count
-        if count < _PAIRS_AT_ONCE:  # that was the warm-up
+        if count < _PAIRS_AT_ONCE:  # The first round was the warm-up.
             count, began = _PAIRS_AT_ONCE, time.perf_counter()
         else:
             pairs += count
     found = {"pairs": pairs, "seconds": elapsed, "start_seconds": start_seconds}
-    print(json.dumps(found), file=answer, flush=True)
-    # Nothing else is left to be tidied up, and an orderly end of torch takes seconds.
+    print(json.dumps(found), file=output, flush=True)
+    # No other resource needs cleanup, and an orderly exit of torch takes seconds.
     engine.llm_engine.engine_core.shutdown()
     os._exit(0)
 
 
 def fresh_pairs(words: Words, serial: int, count: int, length: int) -> tuple[list[str], list[str]]:
-    """So many queries, and as many documents, none of them used before."""
+    """Return `count` queries and `count` documents that no earlier serial number gives."""
     serials = range(serial, serial + count)
     queries = [words.query(number).decode() for number in serials]
     return queries, [words.documents(number, 1, length)[0].decode() for number in serials]

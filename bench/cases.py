@@ -1,6 +1,6 @@
-"""What is compared, what counts as met, and what a set of rounds says about it. Pure: runs nothing.
+"""The benchmark's cases, their targets, and the verdict on measured rounds. Pure functions.
 
-Every case has the same load for both servers. A value is one number per round and side; the verdict is on the means.
+Each case puts the same load on both servers. A round gives one value for each side; the verdict compares the means.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,18 +11,18 @@ from typing import Any
 from bench.servers import OURS, THEIRS
 
 ENGINE = "engine"
-"""The third side: vLLM's engine without any server."""
+"""The third side: vLLM's engine without a server."""
 SWEEP_CONNECTIONS = (1, 2, 4, 8, 16, 32, 64)
 BACKLOG_DOCUMENTS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One line of the table. `bound` is for ours / `against`, or for ours itself where `against` is empty.
+    """One row of the table. `bound` limits the ratio ours / `against`, or our own value where `against` is empty.
 
-    `shape` is connections, documents a request, words a document; `value` names what of an outcome counts: a rate, or
-    a percentile of the latency. Cases without a `value` are measured in their own way. `needs` is the case whose
-    measurement this one is read from.
+    `shape` is (connections, documents per request, words per document). `value` names the measured quantity of an
+    outcome: a rate, or a percentile of the latency. Cases without a `value` have their own method in
+    `bench.measurements`. `needs` is the case from whose measurement this one is derived.
     """
 
     title: str
@@ -56,9 +56,10 @@ CASES: Mapping[str, Case] = {
 
 @dataclass(slots=True)
 class Measured:
-    """Every round of every case: `values[case][side]` in the case's unit, `curves[side]` connections to latencies.
+    """The results of a run: `values[case][side]` has one value per round, in the case's unit.
 
-    `misses` has the cases that were missed without a number, and why; `failures` is what could not be measured.
+    `curves[side]` maps numbers of connections to latency percentiles, one dictionary per round. `misses` maps cases
+    that were missed without a value to the reason. `failures` describes cases that could not be measured.
     """
 
     values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
@@ -70,13 +71,13 @@ class Measured:
     def add(self, case: str, side: str, value: float) -> None:
         self.values.setdefault(case, {}).setdefault(side, []).append(value)
 
-    def of(self, case: str, side: str) -> Sequence[float]:
+    def values_of(self, case: str, side: str) -> Sequence[float]:
         return self.values.get(case, {}).get(side, ())
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One case's line. None stands for a number that there is not; `spread` is the widest side's range / mean."""
+    """The result of one case. None: not measured. `spread` is range / mean of the side where that is larger."""
 
     case: str
     title: str
@@ -89,24 +90,24 @@ class Verdict:
     spread: float
 
 
-def wanted(only: Sequence[str]) -> list[str]:
-    """The cases to measure, in the table's order: all, or those named and what they are read from."""
+def cases_to_measure(only: Sequence[str]) -> list[str]:
+    """Return the cases in the table's order: all, or the named ones and the cases that they need."""
     names = set(only or CASES)
     names |= {CASES[name].needs for name in names} - {""}
     return [name for name in CASES if name in names]
 
 
 def judge(measured: Measured, names: Sequence[str]) -> list[Verdict]:
-    """The verdict on each of the cases; the picture has none."""
+    """Return the verdict on each case except l, which is only drawn."""
     return [_judge(name, CASES[name], measured) for name in names if name != "l"]
 
 
 def _judge(name: str, case: Case, measured: Measured) -> Verdict:
-    ours = measured.of(case.needs if case.against == ENGINE else name, OURS)
-    reference = measured.of(name, case.against) if case.against else ()
+    ours = measured.values_of(case.needs if case.against == ENGINE else name, OURS)
+    reference = measured.values_of(name, case.against) if case.against else ()
     ratio = fmean(ours) / fmean(reference) if ours and reference else None
-    judged = ratio if case.against else (fmean(ours) if ours else None)
-    met = judged is not None and (judged >= case.bound if case.at_least else judged <= case.bound)
+    value = ratio if case.against else (fmean(ours) if ours else None)
+    met = value is not None and (value >= case.bound if case.at_least else value <= case.bound)
     sign = "≥" if case.at_least else "≤"
     return Verdict(
         case=name,
@@ -116,11 +117,11 @@ def _judge(name: str, case: Case, measured: Measured) -> Verdict:
         ours=fmean(ours) if ours else None,
         ratio=ratio,
         target=f"{sign} {case.bound:.2f}" if case.against else f"{sign} {case.bound:g} {case.unit}",
-        result="met" if met else "missed" if judged is not None or name in measured.misses else "not measured",
+        result="met" if met else "missed" if value is not None or name in measured.misses else "not measured",
         spread=max(spread(ours), spread(reference)),
     )
 
 
 def spread(values: Sequence[float]) -> float:
-    """How far the rounds lie apart, as a share of their mean; 0 for fewer than two."""
+    """Return range / mean of the rounds; 0 for fewer than two."""
     return (max(values) - min(values)) / fmean(values) if len(values) > 1 else 0.0

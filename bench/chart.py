@@ -1,7 +1,7 @@
-"""The picture of latency against load, as SVG that reads in light and in dark. Written by hand: four lines, two axes.
+"""Draws latency against load as an SVG for light and dark color schemes.
 
-Both axes are logarithmic: each step to the right doubles the callers, and a server that is full doubles its latency
-with them, which is a straight line.
+Both axes are logarithmic. The number of connections doubles at each step to the right. The latency of a saturated
+server doubles with it, which gives a straight line.
 """
 
 import math
@@ -11,7 +11,7 @@ from statistics import fmean
 from bench.servers import OURS, THEIRS
 
 Curve = Mapping[int, Sequence[Mapping[str, float]]]
-"""Connections to the percentiles of each round, milliseconds."""
+"""Maps a number of connections to the percentiles of each round, in milliseconds."""
 
 _WIDTH, _HEIGHT = 760, 440
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 24, 84, 56
@@ -20,7 +20,7 @@ _STEPS = (1, 2, 5)
 STYLE = """
   text { font: 13px system-ui, sans-serif; fill: #59636e }
   .title { font-size: 16px; font-weight: 600; fill: #1f2328 }
-  .paper { fill: #ffffff }
+  .background { fill: #ffffff }
   .grid { stroke: #e1e4e8; stroke-width: 1 }
   .line { fill: none; stroke-width: 2.5; stroke-linejoin: round }
   .p99 { stroke-dasharray: 6 4; stroke-width: 1.75 }
@@ -29,7 +29,7 @@ STYLE = """
   @media (prefers-color-scheme: dark) {
     text { fill: #9198a1 }
     .title { fill: #e6edf3 }
-    .paper { fill: #0d1117 }
+    .background { fill: #0d1117 }
     .grid { stroke: #2a313a }
     .line.ours { stroke: #58a6ff } .dot.ours { fill: #58a6ff }
     .line.theirs { stroke: #f0883e } .dot.theirs { fill: #f0883e }
@@ -38,16 +38,16 @@ STYLE = """
 
 
 def latency_under_load(curves: Mapping[str, Curve]) -> str:
-    """The whole picture. `curves` has one curve a server; rounds are averaged. Raises ValueError without any point."""
+    """Return the SVG. `curves` has one curve per server; rounds are averaged. Raises ValueError without points."""
     if not any(curves.values()):
-        raise ValueError("there is nothing to draw")
+        raise ValueError("no data to draw")
     frame = _Frame(curves)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
         'aria-label="Latency against load, rerankq and vLLM\'s own server">',
         f"<style>{STYLE}</style>",
-        f'<rect class="paper" width="{_WIDTH}" height="{_HEIGHT}" rx="8"/>',
-        f'<text class="title" x="{_LEFT}" y="30">Latency against load, one document of 100 words a request</text>',
+        f'<rect class="background" width="{_WIDTH}" height="{_HEIGHT}" rx="8"/>',
+        f'<text class="title" x="{_LEFT}" y="30">Latency against load, one document of 100 words per request</text>',
         *_legend(curves),
         *_grid(frame),
         *(line for side, curve in curves.items() for line in _lines(frame, side, curve)),
@@ -57,7 +57,7 @@ def latency_under_load(curves: Mapping[str, Curve]) -> str:
 
 
 class _Frame:
-    """Where a number of connections and a latency lie on the paper."""
+    """Maps numbers of connections and latencies to coordinates."""
 
     def __init__(self, curves: Mapping[str, Curve]) -> None:
         self.connections = sorted({count for curve in curves.values() for count in curve})
@@ -79,7 +79,7 @@ def _mean(rounds: Sequence[Mapping[str, float]], percentile: str) -> float:
 
 
 def _ticks(low: float, high: float) -> Iterator[float]:
-    """1, 2, 5, 10 ... from the last one at or below `low` to the first one at or above `high`; always two or more."""
+    """Yield two or more of 1, 2, 5, 10 ..., from the last at or below `low` to the first at or above `high`."""
     steps = [step * 10.0**power for power in range(-3, 8) for step in _STEPS]
     first = max(index for index, step in enumerate(steps) if step <= low)
     last = min(index for index, step in enumerate(steps) if step >= high and index > first)

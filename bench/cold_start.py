@@ -1,9 +1,9 @@
-"""`make bench-cold`: from an HTTP request that finds no worker to its answer, against the start of vLLM's own server.
+"""`make bench-cold`: compares a cold start of this service with a start of vLLM's own server, on the same weights.
 
-Both load the same weights, in turns, within one run. Theirs counts from the start of its process to its first answer,
-which is what a caller waits for where such a server is started on demand; ours from the request, with Redis and the
-API up, as they always are. A whole run also writes bench/results/cold_start.json, and one measured cycle from no
-worker to one and back as bench/results/zero_one_zero.svg.
+The two take turns within one run. Our time runs from the HTTP request, sent while no worker exists, to its response;
+Redis and the API are always up. Their time runs from the start of the process to its first response, which is the wait
+of a caller when such a server starts on demand. A complete run also writes bench/results/cold_start.json, and one
+measured cycle from zero workers to one and back as bench/results/zero_one_zero.svg.
 """
 
 import argparse
@@ -21,11 +21,11 @@ from pathlib import Path
 from statistics import median
 
 from bench import machine, models, servers
-from bench.__main__ import RESULTS, forget_settings, positive, terminated
+from bench.__main__ import RESULTS, clear_settings, exit_on_sigterm, positive
 from bench.cycle import Cycle, record
 from bench.cycle_chart import zero_one_zero
 from bench.generator import MeasurementFailed
-from bench.idle_stack import Start, sleeping
+from bench.idle_stack import Start, run_idle_stack
 from infra.local.stack import StackError
 from shared.errors import RerankqError
 from shared.models import ModelSpec
@@ -33,8 +33,8 @@ from worker.process.startup import weight_files
 
 PLAIN, STANDBY = "plain", "standby"
 TARGETS = {PLAIN: 0.40, STANDBY: 0.15}
-"""Shares of the time that vLLM's own server takes."""
-PICTURE = "zero_one_zero.svg"
+"""The largest acceptable ratios of our start time to that of vLLM's server."""
+CHART = "zero_one_zero.svg"
 _IDLE_SECONDS = 1.0
 _CYCLE_IDLE_SECONDS = 5.0
 _NO_CACHE = {"RERANKQ_SCORE_CACHE": "false"}
@@ -42,7 +42,7 @@ _NO_CACHE = {"RERANKQ_SCORE_CACHE": "false"}
 
 @dataclass(slots=True)
 class Measured:
-    """Every start, in the order of the rounds; before the two first ones vLLM's cache was empty."""
+    """The starts, in the order of the rounds. `theirs_first` and `ours_first` began with an empty vLLM cache."""
 
     theirs_first: float | None = None
     ours_first: Start | None = None
@@ -52,14 +52,14 @@ class Measured:
     failures: list[str] = field(default_factory=list)
 
     def ratio(self, way: str) -> float | None:
-        """Our median over theirs; None where either is missing."""
+        """Return our median divided by theirs; None when either is missing."""
         if not self.theirs or not self.ours[way]:
             return None
         return median(start.seconds for start in self.ours[way]) / median(self.theirs)
 
 
 class Run:
-    """One run, in a folder that its caller removes."""
+    """One run of the benchmark. It writes to `folder`, which the caller removes."""
 
     def __init__(self, folder: Path, *, rounds: int, starts: int, evict: bool) -> None:
         self.measured = Measured()
@@ -71,49 +71,49 @@ class Run:
         self._began = time.monotonic()
 
     def make_model(self) -> None:
-        """Raises MeasurementFailed: without it there is nothing to measure."""
-        self._tell("making the cross-encoder")
+        """Create the model that both servers load. Raises MeasurementFailed."""
+        self._print("creating the cross-encoder")
         models.make_cross_encoder(self._model, self._folder / "model.log")
 
     def starts(self) -> None:
-        """Every round. What fails, fails alone."""
-        with self._failing_alone("vLLM's server, first start"):
+        """Measure all rounds. A failed start does not end the others."""
+        with self._recording_failures("vLLM's server, first start"):
             self.measured.theirs_first = self._start_theirs()
-        with self._failing_alone("rerankq, first start"):
+        with self._recording_failures("rerankq, first start"):
             (self.measured.ours_first,) = self._start_ours(PLAIN, 1, VLLM_CACHE_ROOT=str(self._folder / "empty"))
         for number in range(1, self._rounds + 1):
-            self._tell(f"round {number} of {self._rounds}")
-            with self._failing_alone("vLLM's server"):
+            self._print(f"round {number} of {self._rounds}")
+            with self._recording_failures("vLLM's server"):
                 self.measured.theirs.append(self._start_theirs())
             for way in (PLAIN, STANDBY):
-                with self._failing_alone(f"rerankq, {way}"):
+                with self._recording_failures(f"rerankq, {way}"):
                     self.measured.ours[way] += self._start_ours(way, self._starts)
 
     def cycle(self) -> None:
-        """One cycle, after which the worker is gone."""
-        with self._failing_alone("the cycle"):
-            self._tell("one cycle")
-            with sleeping(self._model, _CYCLE_IDLE_SECONDS, _NO_CACHE, standby=False) as sleeper:
-                self.measured.cycle = record(sleeper, _CYCLE_IDLE_SECONDS)
+        """Record one cycle from zero workers to one and back."""
+        with self._recording_failures("the cycle"):
+            self._print("one cycle")
+            with run_idle_stack(self._model, _CYCLE_IDLE_SECONDS, _NO_CACHE, standby=False) as idle_stack:
+                self.measured.cycle = record(idle_stack, _CYCLE_IDLE_SECONDS)
 
     def _start_theirs(self) -> float:
-        self._forget_weights()
+        self._evict_weights()
         with servers.theirs(self._model, self._folder) as server:
-            self._tell(f"vLLM's server: {server.first_score_seconds:.2f} s")
+            self._print(f"vLLM's server: {server.first_score_seconds:.2f} s")
             return server.first_score_seconds
 
     def _start_ours(self, way: str, count: int, **variables: str) -> list[Start]:
         starts: list[Start] = []
-        with sleeping(self._model, _IDLE_SECONDS, _NO_CACHE | variables, standby=way == STANDBY) as sleeper:
+        with run_idle_stack(self._model, _IDLE_SECONDS, _NO_CACHE | variables, standby=way == STANDBY) as idle_stack:
             for number in range(count):
-                self._forget_weights()
-                query = {"model": sleeper.model, "query": f"first {number}", "documents": ["of all"]}
-                starts.append(sleeper.wake(json.dumps(query)))
-                self._tell(f"rerankq, {way}: {starts[-1].seconds:.2f} s")
+                self._evict_weights()
+                query = {"model": idle_stack.model, "query": f"first {number}", "documents": ["of all"]}
+                starts.append(idle_stack.wake(json.dumps(query)))
+                self._print(f"rerankq, {way}: {starts[-1].seconds:.2f} s")
         return starts
 
-    def _forget_weights(self) -> None:
-        """Have the kernel read the weights from the disk again, if that is asked for."""
+    def _evict_weights(self) -> None:
+        """With --evict, drop the weights from the page cache, so that the kernel reads them from the disk again."""
         if self._evict:
             for path in weight_files(ModelSpec(name="model", source=str(self._model))):
                 with path.open("rb") as weights:
@@ -121,19 +121,19 @@ class Run:
                     os.posix_fadvise(weights.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
     @contextmanager
-    def _failing_alone(self, what: str) -> Iterator[None]:
+    def _recording_failures(self, label: str) -> Iterator[None]:
         try:
             yield
         except (MeasurementFailed, StackError, RerankqError, OSError) as error:
-            self.measured.failures.append(f"{what}: {error}")
-            self._tell(f"{what}: FAILED: {error}")
+            self.measured.failures.append(f"{label}: {error}")
+            self._print(f"{label}: FAILED: {error}")
 
-    def _tell(self, what: str) -> None:
-        print(f"[{time.monotonic() - self._began:4.0f} s] {what}", file=sys.stderr, flush=True)
+    def _print(self, message: str) -> None:
+        print(f"[{time.monotonic() - self._began:4.0f} s] {message}", file=sys.stderr, flush=True)
 
 
 def table(measured: Measured) -> str:
-    """The verdicts and the stages as Markdown, and what failed."""
+    """Return the verdicts, the stages and the failures as Markdown."""
     lines = ["| start | median s | over vLLM's | target | | starts |", "|---|---:|---:|---:|---|---|"]
     if measured.theirs:
         lines.append(f"| vLLM's server | {median(measured.theirs):.2f} | 1.00 | | | {_list(measured.theirs)} |")
@@ -156,7 +156,7 @@ def table(measured: Measured) -> str:
 
 
 def _stages(measured: Measured) -> Iterator[str]:
-    """Where the time goes: medians of each stage, in their order."""
+    """Yield the rows of a table with the median time of each stage, in order."""
     ways = {way: starts for way, starts in measured.ours.items() if starts}
     if not ways:
         return
@@ -174,7 +174,7 @@ def _list(seconds: Sequence[float]) -> str:
 
 
 def write(measured: Measured, folder: Path, name: str, plan: dict[str, object]) -> list[Path]:
-    """The JSON, and the picture of the cycle if there was one; answers the files."""
+    """Write the JSON, and the chart when a cycle was measured. Returns the paths of the files."""
     folder.mkdir(parents=True, exist_ok=True)
     content = {
         "date": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
@@ -188,20 +188,24 @@ def write(measured: Measured, folder: Path, name: str, plan: dict[str, object]) 
     paths = [folder / f"{name}.json"]
     paths[0].write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     if measured.cycle is not None:
-        paths.append(folder / PICTURE)
+        paths.append(folder / CHART)
         paths[1].write_text(zero_one_zero(measured.cycle))
     return paths
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The options. Exits with a usage message for wrong ones."""
+    """Exits with a usage message when an option is invalid."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.cold_start", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=positive, default=3, help="turns of each; default: %(default)s")
-    parser.add_argument("--starts", type=positive, default=2, help="of ours in a turn; default: %(default)s")
+    parser.add_argument(
+        "--rounds", type=positive, default=3, help="how often each server has its turn; default: %(default)s"
+    )
+    parser.add_argument("--starts", type=positive, default=2, help="our starts in one turn; default: %(default)s")
     parser.add_argument("--evict", action="store_true", help="drop the weights from the page cache before each start")
-    parser.add_argument("--quick", action="store_true", help="one round of one start and no cycle; writes nothing")
+    parser.add_argument(
+        "--quick", action="store_true", help="a smoke test: one round, one start, no cycle; writes no file"
+    )
     parser.add_argument("--name", default="cold_start", help="write bench/results/NAME.json; default: %(default)s")
     options = parser.parse_args(arguments)
     if options.quick:
@@ -211,8 +215,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def main(arguments: list[str]) -> int:
     options = parse(arguments)
-    signal.signal(signal.SIGTERM, terminated)
-    forget_settings(os.environ)
+    signal.signal(signal.SIGTERM, exit_on_sigterm)
+    clear_settings(os.environ)
     with tempfile.TemporaryDirectory(prefix="rerankq-cold-", ignore_cleanup_errors=True) as folder:
         run = Run(Path(folder), rounds=options.rounds, starts=options.starts, evict=options.evict)
         interrupted = False
@@ -222,7 +226,7 @@ def main(arguments: list[str]) -> int:
             if not options.quick:
                 run.cycle()
         except KeyboardInterrupt:
-            # What was measured is worth a table.
+            # Print what was measured so far.
             interrupted = True
     print(table(run.measured))
     if not (options.quick or interrupted):

@@ -1,7 +1,7 @@
-"""One cycle of a pool, from no worker to one and back, as it happens: who waits, and what runs for it.
+"""Records one cycle of a pool, from zero workers to one and back: waiting requests and worker processes over time.
 
-Owns the callers of the cycle and the samples. What is sampled is the process table and the ledger, not what the
-service says of itself.
+It sends the requests of the cycle, and samples the process table and the ledger. It does not use what the service
+reports about itself.
 """
 
 import json
@@ -22,7 +22,7 @@ SAMPLE_SECONDS = 0.05
 _BEFORE_SECONDS = 2.0
 _AFTER_SECONDS = 2.0
 _GAP_BEFORE_SECONDS = 1.2
-"""Between the calls while the worker starts."""
+"""The interval between calls while the worker starts."""
 _GAP_AFTER_SECONDS = 0.3
 _CALLS_AFTER = 15
 _MOST_AT_ONCE = 32
@@ -30,9 +30,9 @@ _MOST_AT_ONCE = 32
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What there was `at` seconds after the beginning: requests not answered, and worker processes.
+    """The numbers of waiting requests and of worker processes, `at` seconds after the beginning.
 
-    One is `starting` until it has said that it is ready, and `stopping` when it says that no more.
+    A worker counts as `starting` until its heartbeat says ready, and as `stopping` when its heartbeat no longer does.
     """
 
     at: float
@@ -44,9 +44,9 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Cycle:
-    """`samples` are those in which something changed, and the last one; `idle_seconds` is the pool's setting.
+    """`samples` are those that differ from the one before, and the last one; `idle_seconds` is the pool's setting.
 
-    `calls` has of each call when it came, and how many seconds it took.
+    `calls` has (time of sending, latency) of each call, in seconds.
     """
 
     samples: list[Sample]
@@ -57,24 +57,24 @@ class Cycle:
         return asdict(self)
 
 
-def record(sleeper: IdleStack, idle_seconds: float) -> Cycle:
-    """Let a cycle happen and watch it. Raises MeasurementFailed when a call gets no ranking."""
-    sleeper.until_asleep()
+def record(idle_stack: IdleStack, idle_seconds: float) -> Cycle:
+    """Run one cycle and record it. Raises MeasurementFailed when a call fails."""
+    idle_stack.until_asleep()
     began = time.monotonic()
-    watch = _Watch(sleeper, began)
-    watch.start()
+    sampler = _Sampler(idle_stack, began)
+    sampler.start()
     try:
         time.sleep(_BEFORE_SECONDS)
-        calls = _call(sleeper, began)
-        sleeper.until_asleep()
+        calls = _call(idle_stack, began)
+        idle_stack.until_asleep()
         time.sleep(_AFTER_SECONDS)
     finally:
-        watch.stop()
-    return Cycle(changes(watch.samples), calls, idle_seconds)
+        sampler.stop()
+    return Cycle(changes(sampler.samples), calls, idle_seconds)
 
 
 def changes(samples: list[Sample]) -> list[Sample]:
-    """Those that differ from the one before, and the last one."""
+    """Return the samples that differ from the one before, and the last one."""
     kept: list[Sample] = []
     for sample in samples:
         if not kept or replace(sample, at=kept[-1].at) != kept[-1]:
@@ -82,35 +82,35 @@ def changes(samples: list[Sample]) -> list[Sample]:
     return kept if kept[-1:] == samples[-1:] else [*kept, samples[-1]]
 
 
-def _call(sleeper: IdleStack, began: float) -> list[tuple[float, float]]:
-    def one(number: int) -> tuple[float, float]:
-        body = {"model": sleeper.model, "query": f"call {number}", "documents": ["a giant panda", "bamboo"]}
+def _call(idle_stack: IdleStack, began: float) -> list[tuple[float, float]]:
+    def call(number: int) -> tuple[float, float]:
+        body = {"model": idle_stack.model, "query": f"call {number}", "documents": ["a giant panda", "bamboo"]}
         at = time.monotonic()
-        status, answer = post(sleeper.stack.port, "/v1/rerank", json.dumps(body))
+        status, response = post(idle_stack.stack.port, "/v1/rerank", json.dumps(body))
         if status != 200:
-            raise MeasurementFailed(f"call {number} was answered {status}: {answer[:300]!r}")
+            raise MeasurementFailed(f"call {number} got {status}: {response[:300]!r}")
         return round(at - began, 3), round(time.monotonic() - at, 3)
 
     with ThreadPoolExecutor(_MOST_AT_ONCE) as threads:
-        running = [threads.submit(one, 0)]
+        running = [threads.submit(call, 0)]
         while wait(running[:1], _GAP_BEFORE_SECONDS).not_done and len(running) < _MOST_AT_ONCE:
-            running.append(threads.submit(one, len(running)))
+            running.append(threads.submit(call, len(running)))
         wait(running[:1])
         for _ in range(_CALLS_AFTER):
             time.sleep(_GAP_AFTER_SECONDS)
-            running.append(threads.submit(one, len(running)))
-        return [call.result() for call in running]
+            running.append(threads.submit(call, len(running)))
+        return [future.result() for future in running]
 
 
-class _Watch:
-    """Samples on a thread of its own."""
+class _Sampler:
+    """Takes samples on its own thread."""
 
-    def __init__(self, sleeper: IdleStack, began: float) -> None:
+    def __init__(self, idle_stack: IdleStack, began: float) -> None:
         self.samples: list[Sample] = []
-        self._sleeper = sleeper
+        self._idle_stack = idle_stack
         self._began = began
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -120,12 +120,12 @@ class _Watch:
         self._thread.join()
 
     def _run(self) -> None:
-        with redis.Redis.from_url(self._sleeper.stack.redis_url) as client:
+        with redis.Redis.from_url(self._idle_stack.stack.redis_url) as client:
             while not self._stopped.wait(SAMPLE_SECONDS):
-                signals = read_signals_blocking(client, [self._sleeper.model], time.time())[self._sleeper.model]
-                processes = self._sleeper.workers()
+                signals = read_signals_blocking(client, [self._idle_stack.model], time.time())[self._idle_stack.model]
+                processes = self._idle_stack.workers()
                 ready = min(signals.ready, processes)
-                # There is one worker in a cycle, and it is ready once.
+                # A cycle has one worker, which becomes ready once.
                 was_ready = ready or any(sample.ready for sample in self.samples)
                 starting, stopping = (0, processes - ready) if was_ready else (processes, 0)
                 at = round(time.monotonic() - self._began, 3)

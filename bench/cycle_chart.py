@@ -1,6 +1,6 @@
-"""The picture of one cycle of a pool: requests that wait above, workers below, over the same seconds.
+"""Draws one cycle of a pool: waiting requests in the upper panel, workers in the lower one, over the same time axis.
 
-As SVG that reads in light and in dark, as bench/chart.py does.
+The SVG has a light and a dark color scheme, like that of bench/chart.py.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -29,17 +29,17 @@ _STYLE = f"""{STYLE}  .area {{ stroke-width: 1.5 }}
 
 
 def zero_one_zero(cycle: Cycle) -> str:
-    """The whole picture. Raises ValueError without any sample."""
+    """Return the SVG. Raises ValueError when the cycle has no samples."""
     if not cycle.samples:
-        raise ValueError("there is nothing to draw")
+        raise ValueError("no data to draw")
     frame = _Frame(cycle)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
-        'aria-label="One cycle of a pool: requests that wait, and workers, over time">',
+        'aria-label="One cycle of a pool: waiting requests and workers over time">',
         f"<style>{_STYLE}</style>",
-        f'<rect class="paper" width="{_WIDTH}" height="{_HEIGHT}" rx="8"/>',
+        f'<rect class="background" width="{_WIDTH}" height="{_HEIGHT}" rx="8"/>',
         f'<text class="title" x="{_LEFT}" y="30">From no worker to one and back</text>',
-        f'<text x="{_LEFT}" y="52">{_told(cycle)}</text>',
+        f'<text x="{_LEFT}" y="52">{_summary(cycle)}</text>',
         *_grid(frame),
         *_area(frame, "requests waiting", "waiting", lambda sample: sample.waiting),
         *_area(frame, "workers", "starting", lambda sample: sample.starting),
@@ -52,7 +52,7 @@ def zero_one_zero(cycle: Cycle) -> str:
 
 
 class _Frame:
-    """Where seconds and counts lie on the paper."""
+    """Maps seconds and counts to coordinates."""
 
     def __init__(self, cycle: Cycle) -> None:
         self.samples: Sequence[Sample] = cycle.samples
@@ -73,12 +73,12 @@ class _Frame:
         return self._most[panel]
 
 
-def _told(cycle: Cycle) -> str:
+def _summary(cycle: Cycle) -> str:
     first = cycle.calls[0][1]
     warm = median(seconds for at, seconds in cycle.calls if at > cycle.calls[0][0] + first)
     return (
-        f"The first request is answered after {first:.1f} s, the ones after that in {warm * 1000:.0f} ms; "
-        f"the worker goes after {cycle.idle_seconds:g} quiet seconds."
+        f"The first request takes {first:.1f} s, later ones {warm * 1000:.0f} ms; "
+        f"the worker stops after {cycle.idle_seconds:g} idle seconds."
     )
 
 
@@ -99,7 +99,7 @@ def _grid(frame: _Frame) -> Iterator[str]:
 
 
 def _area(frame: _Frame, panel: str, style: str, count: Callable[[Sample], int]) -> Iterator[str]:
-    """Each stretch in which there was any: steps from one sample to the next."""
+    """Yield one stepped area for each period in which the count is above 0."""
     base = frame.y(panel, 0)
     path: list[str] = []
     before = 0
@@ -118,8 +118,8 @@ def _area(frame: _Frame, panel: str, style: str, count: Callable[[Sample], int])
 
 
 def _notes(frame: _Frame) -> Iterator[str]:
-    """What the stretches below are."""
-    for style, name in (("starting", "starts"), ("ready", "ready")):
+    """Label the areas of the lower panel."""
+    for style, name in (("starting", "starting"), ("ready", "ready")):
         stretch = [(sample.at, following.at) for sample, following in pairwise(frame.samples) if getattr(sample, style)]
         if stretch:
             x, y = frame.x((stretch[0][0] + stretch[-1][1]) / 2), frame.y("workers", 0.5) + 4

@@ -1,7 +1,7 @@
-"""`python -m bench.engine_choices`: vLLM's engine on this CPU, alone in a process, under one setting after another.
+"""`python -m bench.engine_choices`: measures vLLM's engine on this CPU under different settings, without a server.
 
-Says what each of the worker's choices is worth (worker/engines/vllm/settings.py): seconds until the engine is there,
-pairs a second of long and of short documents. One round; every line has a process of its own. About six minutes.
+Shows the effect of each of the worker's choices (worker/engines/vllm/settings.py): seconds until the engine is ready,
+and pairs per second with long and with short documents. One round, one process per setting, about six minutes.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import machine
-from bench.__main__ import forget_settings
+from bench.__main__ import clear_settings
 from bench.generator import MeasurementFailed, bare_engine
 from bench.models import make_cross_encoder
 from bench.servers import environment
@@ -24,7 +24,7 @@ _SHAPES = (100, 5)
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Arguments of the engine and environment variables, beside what the worker chooses."""
+    """Engine arguments and environment variables that replace the worker's own."""
 
     title: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -35,11 +35,11 @@ class Choice:
 CHOICES = (
     Choice("as shipped"),
     Choice("compiled", {"enforce_eager": False}),
-    Choice("1,024 tokens a step", {"max_num_batched_tokens": 1024}),
-    Choice("4,096 tokens a step", {"max_num_batched_tokens": 4096}),
+    Choice("1,024 tokens per step", {"max_num_batched_tokens": 1024}),
+    Choice("4,096 tokens per step", {"max_num_batched_tokens": 4096}),
     Choice("256 sequences", {"max_num_seqs": 256}),
     Choice("bfloat16", {"dtype": "bfloat16"}),
-    Choice("a process of its own", {}, {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}),
+    Choice("engine in a separate process", {}, {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}),
     Choice("cores as vLLM binds them", {}, {"VLLM_CPU_OMP_THREADS_BIND": "auto"}),
     Choice("GNU's OpenMP", openmp="gnu"),
     Choice("as shipped, again"),
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.engine_choices", description=__doc__)
     parser.add_argument("--seconds", type=float, default=8.0, help="length of one measurement; default: %(default)s")
     options = parser.parse_args(arguments)
-    forget_settings(os.environ)
+    clear_settings(os.environ)
     print(f"{machine.describe()}\n\n| setting | ready after | {' | '.join(f'{n} words' for n in _SHAPES)} |")
     print("|---|---:|---:|---:|", flush=True)
     failed = False
@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _line(choice: Choice, model: Path, folder: Path, seconds: float) -> str:
-    """One row. Raises MeasurementFailed."""
+    """Measure one setting and return its row. Raises MeasurementFailed."""
     variables = environment(folder) | dict(choice.variables)
     order = {"model": str(model), "seconds": seconds, "first": 0, "seed": 1, "openmp": choice.openmp}
     order["engine_args"] = dict(choice.arguments)

@@ -1,8 +1,8 @@
-"""A pool of workers as a discrete event simulation: jobs come, workers start, score, drain and go.
+"""A discrete event simulation of a pool: jobs arrive; workers start, score, drain and stop.
 
-Owns what happens between two decisions; how many workers there should be, a scaler says (bench/scalers.py). What is
-simulated: a worker scores one shard at a time at a fixed rate; interactive shards go first and interrupt batch ones, as
-vLLM's priorities do; a start takes always the same time; a worker that has to go finishes its shard; nothing fails.
+It simulates what happens between two scaling decisions; a scaler (bench/scalers.py) decides the number of workers.
+Model: a worker scores one shard at a time at a fixed rate; interactive shards go first and interrupt batch shards, as
+vLLM's priorities do; every start takes the same time; a draining worker finishes its shard; nothing fails.
 """
 
 import heapq
@@ -21,19 +21,19 @@ _NAMES = [f"worker-{number}" for number in range(2000)]
 
 
 class Scaler(Protocol):
-    """Looks every `interval` seconds; where `wake_seconds` is set, also so long after a sleeping pool's first work."""
+    """Decides every `interval` seconds and, if `wake_seconds` is set, that long after work reaches an empty pool."""
 
     interval: float
     wake_seconds: float | None
 
-    def look(self, signals: PoolSignals, now: float) -> int:
-        """How many workers there should be."""
+    def decide(self, signals: PoolSignals, now: float) -> int:
+        """Return the desired number of workers."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is the same for every scaler: a worker's speed and start, and where jobs are cut into shards."""
+    """The same for every scaler: the rate and start time of a worker, and the size of a shard."""
 
     tokens_per_second: float = 8000.0
     start_seconds: float = 30.0
@@ -42,8 +42,8 @@ class Plan:
 
 @dataclass(slots=True)
 class Outcome:
-    """`waits`: of each interactive job, the seconds in which not all of it was in work. `batch`: from the first to the
-    last moment of each batch job. `worker_seconds` count from the start of a process to its end."""
+    """`waits` has the seconds from the arrival of each interactive job until its last shard started. `batch` has the
+    seconds from the arrival of each batch job to its end. `worker_seconds` add up the lifetimes of all processes."""
 
     waits: list[float] = field(default_factory=list)
     batch: list[float] = field(default_factory=list)
@@ -55,7 +55,7 @@ class Outcome:
 
 @dataclass(slots=True, eq=False)
 class _Worker:
-    """`turn` tells the event that counts from one that was called off."""
+    """An event whose `turn` differs from the worker's has been cancelled."""
 
     began: float
     until: float
@@ -66,19 +66,19 @@ class _Worker:
 
 
 class Fleet:
-    """One run of one scaler under one pattern of arrivals."""
+    """One simulation of one scaler under one traffic pattern."""
 
     def __init__(self, scaler: Scaler, plan: Plan, warm: int = 0) -> None:
-        """`warm` workers are ready from the beginning."""
+        """`warm` workers are ready at the start."""
         self.outcome = Outcome()
         self._scaler = scaler
         self._plan = plan
         self._now = 0.0
-        self._look_at = 0.0
+        self._decide_at = 0.0
         self._changed = -math.inf
         self._events: list[tuple[float, int, _Worker, int]] = []
         self._number = 0
-        # Dictionaries as sets that keep their order: the same run twice is the same.
+        # Dictionaries serve as ordered sets, so that a simulation can be repeated exactly.
         self._starting: dict[_Worker, None] = {}
         self._ready: dict[_Worker, None] = {}
         self._idle: dict[_Worker, None] = {}
@@ -90,10 +90,10 @@ class Fleet:
             self._ready[worker] = self._idle[worker] = None
 
     def run(self, arrivals: Iterable[Arrival], seconds: float) -> Outcome:
-        """Everything that comes, for at least so many seconds and until it is done."""
+        """Simulate all arrivals, for at least `seconds` and until all work is done."""
         for arrival in arrivals:
             self._advance(arrival.at)
-            self._take_in(arrival)
+            self._add(arrival)
         end = seconds
         self._advance(end)
         while self._backlog.shards and end < seconds + _LONGEST_TAIL_SECONDS:
@@ -105,7 +105,7 @@ class Fleet:
         return self.outcome
 
     def signals(self) -> PoolSignals:
-        """What an autoscaler would see now."""
+        """Return what an autoscaler sees at this moment."""
         return PoolSignals(
             model="simulated",
             interactive=self._backlog.load(WorkClass.INTERACTIVE),
@@ -122,33 +122,33 @@ class Fleet:
         )
 
     def _advance(self, until: float) -> None:
-        """Everything that happens before `until` (seconds)."""
+        """Process all events before `until` (seconds)."""
         events = self._events
         while True:
             event_at = events[0][0] if events else math.inf
-            if min(event_at, self._look_at) > until:
+            if min(event_at, self._decide_at) > until:
                 break
-            if self._look_at < event_at:
-                self._now = self._look_at
-                self._look()
+            if self._decide_at < event_at:
+                self._now = self._decide_at
+                self._rescale()
                 continue
             self._now, _, worker, turn = heapq.heappop(events)
             if turn == worker.turn:
                 self._scored(worker) if worker.ready else self._started(worker)
         self._now = until
 
-    def _take_in(self, arrival: Arrival) -> None:
-        if self._look_at == math.inf:
+    def _add(self, arrival: Arrival) -> None:
+        if self._decide_at == math.inf:
             interval = self._scaler.interval
-            self._look_at = math.ceil(self._now / interval) * interval
+            self._decide_at = math.ceil(self._now / interval) * interval
         if not (self._starting or self._ready) and self._scaler.wake_seconds is not None:
-            self._look_at = min(self._look_at, self._now + self._scaler.wake_seconds)
+            self._decide_at = min(self._decide_at, self._now + self._scaler.wake_seconds)
         self._changed = self._now
-        for shard in self._backlog.take_in(arrival):
+        for shard in self._backlog.add(arrival):
             self._dispatch(shard)
 
     def _dispatch(self, shard: Shard) -> None:
-        """To who has waited longest for work; an interactive shard interrupts a batch one when nobody has."""
+        """Give the shard to the longest idle worker; without one, an interactive shard interrupts a batch shard."""
         if self._idle:
             worker = next(iter(self._idle))
             del self._idle[worker]
@@ -159,14 +159,14 @@ class Fleet:
             interrupted = worker.shard
             assert interrupted is not None
             interrupted.seconds = worker.until - self._now
-            self._backlog.wait_first(interrupted)
+            self._backlog.append_left(interrupted)
             self._begin(worker, shard)
         else:
-            self._backlog.wait(shard)
+            self._backlog.append(shard)
 
     def _begin(self, worker: _Worker, shard: Shard) -> None:
         worker.shard = shard
-        self._call(worker, self._now + shard.seconds)
+        self._schedule(worker, self._now + shard.seconds)
         if not shard.interactive:
             self._on_batch[worker] = None
             return
@@ -174,8 +174,8 @@ class Fleet:
         if not shard.job.untaken:
             self.outcome.waits.append(self._now - shard.job.arrival.at)
 
-    def _call(self, worker: _Worker, at: float) -> None:
-        """Something will happen to the worker; what else was to, will not."""
+    def _schedule(self, worker: _Worker, at: float) -> None:
+        """Schedule the worker's next event; cancels the one scheduled before."""
         worker.until = at
         worker.turn += 1
         self._number += 1
@@ -185,50 +185,52 @@ class Fleet:
         del self._starting[worker]
         worker.ready = True
         self._ready[worker] = None
-        self._next(worker)
+        self._start_next(worker)
 
     def _scored(self, worker: _Worker) -> None:
-        """The end of a shard."""
+        """Record that a worker has finished its shard."""
         shard = worker.shard
         assert shard is not None
         worker.shard = None
         self._on_batch.pop(worker, None)
-        if self._backlog.done(shard):
+        if self._backlog.finish(shard):
             self._changed = self._now
             if not shard.interactive:
                 self.outcome.batch.append(self._now - shard.job.arrival.at)
         if worker.draining:
             del self._draining[worker]
-            self._gone(worker)
+            self._end(worker)
         else:
-            self._next(worker)
+            self._start_next(worker)
 
-    def _next(self, worker: _Worker) -> None:
-        if shard := self._backlog.next():
+    def _start_next(self, worker: _Worker) -> None:
+        if shard := self._backlog.pop():
             self._begin(worker, shard)
         else:
             self._idle[worker] = None
 
-    def _look(self) -> None:
-        """Ask the scaler, and do what it says."""
-        self._resize(self._scaler.look(self.signals(), self._now))
+    def _rescale(self) -> None:
+        """Apply the decision of the scaler."""
+        self._resize(self._scaler.decide(self.signals(), self._now))
         alive = len(self._starting) + len(self._ready) + len(self._draining)
         self.outcome.most_workers = max(self.outcome.most_workers, alive)
         interval = self._scaler.interval
-        self._look_at = (math.floor(self._now / interval) + 1) * interval if alive or self._backlog.shards else math.inf
+        self._decide_at = (
+            (math.floor(self._now / interval) + 1) * interval if alive or self._backlog.shards else math.inf
+        )
 
-    def _resize(self, wanted: int) -> None:
-        surplus = len(self._starting) + len(self._ready) - wanted
+    def _resize(self, desired: int) -> None:
+        surplus = len(self._starting) + len(self._ready) - desired
         for _ in range(-surplus):
             worker = _Worker(self._now, 0.0)
             self._starting[worker] = None
-            self._call(worker, self._now + self._plan.start_seconds)
+            self._schedule(worker, self._now + self._plan.start_seconds)
             self.outcome.starts += 1
         for _ in range(surplus):
             self._stop_one()
 
     def _stop_one(self) -> None:
-        """Whose end costs least: who is not up yet, else who does nothing, else who works for nobody in a hurry."""
+        """Stop the worker that costs least: a starting one, else an idle one, else one with batch work, else any."""
         if self._starting:
             worker, _ = self._starting.popitem()
             worker.turn += 1
@@ -242,7 +244,7 @@ class Fleet:
             worker.draining = True
             self._draining[worker] = None
             return
-        self._gone(worker)
+        self._end(worker)
 
-    def _gone(self, worker: _Worker) -> None:
+    def _end(self, worker: _Worker) -> None:
         self.outcome.worker_seconds += self._now - worker.began

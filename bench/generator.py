@@ -1,4 +1,7 @@
-"""Runs the load generator's process and the bare engine's: order in, outcome out, never left behind."""
+"""Runs the processes of the load generator and of the bare engine, and reads their results.
+
+No process outlives the call or the context manager that started it.
+"""
 
 import json
 import subprocess
@@ -19,27 +22,27 @@ _BEGIN_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class EngineSpeed:
-    """What the bare engine reached, and how long it took until it was there."""
+    """The rate of the bare engine, and the seconds until it was ready."""
 
     pairs_per_second: float
     start_seconds: float
 
 
 class MeasurementFailed(Exception):
-    """A load that met errors, or that could not be put on at all."""
+    """A load had errors or could not be run."""
 
 
 def measure(load: Load) -> Outcome:
-    """Put the load on and wait for what it finds. Raises MeasurementFailed at the first error."""
+    """Run the load and return its outcome. Raises MeasurementFailed when it had errors."""
     with running(load) as process:
         return outcome(process)
 
 
 @contextmanager
 def running(load: Load) -> Iterator["subprocess.Popen[str]"]:
-    """The generator at work; killed when the block is left before it has ended, or when it is long overdue."""
+    """Start the generator; kill it when the block ends first, or when it is long overdue."""
     command = [sys.executable, "-m", "bench.load"]
-    # A session of its own: Ctrl-C reaches us alone, and we stop it.
+    # In a new session, Ctrl-C reaches only this process, which then stops the generator.
     with subprocess.Popen(
         command,
         cwd=ROOT,
@@ -62,36 +65,36 @@ def running(load: Load) -> Iterator["subprocess.Popen[str]"]:
 
 
 def wait_until_sent(process: "subprocess.Popen[str]") -> None:
-    """Return once all of a counted load is on its way. Raises MeasurementFailed when it ends before."""
+    """Wait until all requests of a counted load are sent. Raises MeasurementFailed when the generator ends first."""
     assert process.stdout is not None
     if (line := process.stdout.readline().strip()) != SENT:
         raise MeasurementFailed(f"the load could not be sent: {line} {process.stdout.read()[-1000:]}")
 
 
 def outcome(process: "subprocess.Popen[str]") -> Outcome:
-    """What the generator found, when it has ended. Raises MeasurementFailed."""
+    """Wait for the generator to end and return its outcome. Raises MeasurementFailed."""
     assert process.stdout is not None
-    said = process.stdout.read()
+    output = process.stdout.read()
     if process.wait() != 0:
-        raise MeasurementFailed(f"the load ended with status {process.returncode}: {said.strip()[-1000:]}")
-    found = Outcome(**json.loads(said.splitlines()[-1]))
+        raise MeasurementFailed(f"the load ended with status {process.returncode}: {output.strip()[-1000:]}")
+    found = Outcome(**json.loads(output.splitlines()[-1]))
     if found.failed or not found.requests:
-        raise MeasurementFailed(f"{found.failed} errors: {'; '.join(found.errors) or 'no answer at all'}")
+        raise MeasurementFailed(f"{found.failed} errors: {'; '.join(found.errors) or 'no response'}")
     return found
 
 
-def bare_engine(order: dict[str, Any], variables: dict[str, str], log: Path) -> EngineSpeed:
-    """vLLM's engine in a process of its own. Raises MeasurementFailed."""
-    limit = order["seconds"] + 180
-    with log.open("w") as complaints:
+def bare_engine(settings: dict[str, Any], variables: dict[str, str], log: Path) -> EngineSpeed:
+    """Measure vLLM's engine in a process of its own (bench/bare_engine.py). Raises MeasurementFailed."""
+    limit = settings["seconds"] + 180
+    with log.open("w") as errors:
         try:
             process = subprocess.run(
                 [sys.executable, "-m", "bench.bare_engine"],
                 cwd=ROOT,
                 env=variables,
-                input=json.dumps(order),
+                input=json.dumps(settings),
                 stdout=subprocess.PIPE,
-                stderr=complaints,
+                stderr=errors,
                 text=True,
                 timeout=limit,
                 start_new_session=True,

@@ -1,7 +1,7 @@
-"""Our service without a worker, as `make run` has it, and the waking of it: what one start took, stage by stage.
+"""Runs the service with no worker, as `make run` does, and measures cold starts stage by stage.
 
-Owns how a start is measured: the answer by the caller's clock, the stages by what the worker says of itself. Refuses
-to count a start when there was a worker already.
+The total is measured by the caller; the stages come from the worker's log. A start counts only when no worker was
+running before it.
 """
 
 import re
@@ -28,9 +28,9 @@ _STANDBY = "a standby is ready"
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """One cold start. `seconds` from the HTTP request to its answer, and `stages` which add up to it.
+    """One cold start. `seconds` runs from the HTTP request to its response; the `stages` add up to it.
 
-    `again_seconds` is what the same call takes right afterwards.
+    `again_seconds` is the latency of the same call right afterwards.
     """
 
     seconds: float
@@ -39,7 +39,7 @@ class Start:
 
 
 class IdleStack:
-    """A stack whose pool is at zero, or goes there."""
+    """A running stack whose pool scales to zero when it is idle."""
 
     def __init__(self, stack: Stack, model: str, standby: bool) -> None:
         self.stack = stack
@@ -47,38 +47,40 @@ class IdleStack:
         self._standby = standby
 
     def workers(self) -> int:
-        """How many worker processes there are."""
+        """Return the number of worker processes, without the standby."""
         children = psutil.Process(self.stack.child("autoscaler").pid).children()
         return len(children) - self._standby
 
     def until_asleep(self) -> None:
-        """Return when there is no worker, and a standby where there is to be one. Raises MeasurementFailed."""
+        """Wait until no worker runs and the standby, if any, is ready. Raises MeasurementFailed."""
         if self._standby:
-            self._until(lambda: _STANDBY in self.stack.log("autoscaler").read_text(), STANDBY_SECONDS, "no standby")
-        self._until(lambda: self.workers() == 0, ASLEEP_SECONDS, "still a worker")
+            self._until(
+                lambda: _STANDBY in self.stack.log("autoscaler").read_text(), STANDBY_SECONDS, "no standby is ready"
+            )
+        self._until(lambda: self.workers() == 0, ASLEEP_SECONDS, "a worker still runs")
 
     def wake(self, body: str) -> Start:
-        """Send the request that starts a worker. Raises MeasurementFailed."""
+        """Send a request that starts a worker. Raises MeasurementFailed."""
         self.until_asleep()
         starts = len(_READY.findall(self._log()))
-        asked_at = time.time()
+        sent_at = time.time()
         seconds = self._timed(body)
-        self._until(lambda: len(_READY.findall(self._log())) > starts, 5.0, "the worker has not said how it started")
-        said_at, start_seconds, stages = _READY.findall(self._log())[-1]
-        ready_at = datetime.strptime(said_at, "%Y-%m-%d %H:%M:%S,%f").timestamp()
+        self._until(lambda: len(_READY.findall(self._log())) > starts, 5.0, "the worker has not logged its start")
+        logged_at, start_seconds, stages = _READY.findall(self._log())[-1]
+        ready_at = datetime.strptime(logged_at, "%Y-%m-%d %H:%M:%S,%f").timestamp()
         named = dict(stage.rsplit(" ", 1) for stage in stages.split(", "))
         parts = {
-            WAKE: ready_at - asked_at - float(start_seconds),
+            WAKE: ready_at - sent_at - float(start_seconds),
             **{name: float(value) for name, value in named.items()},
-            FIRST_SCORE: asked_at + seconds - ready_at,
+            FIRST_SCORE: sent_at + seconds - ready_at,
         }
         return Start(seconds, {name: round(value, 3) for name, value in parts.items()}, self._timed(body))
 
     def _timed(self, body: str) -> float:
         began = time.perf_counter()
-        status, answer = post(self.stack.port, "/v1/rerank", body)
+        status, response = post(self.stack.port, "/v1/rerank", body)
         if status != 200:
-            raise MeasurementFailed(f"the answer was {status}: {answer[:300]!r}")
+            raise MeasurementFailed(f"the request got {status}: {response[:300]!r}")
         return time.perf_counter() - began
 
     def _log(self) -> str:
@@ -94,13 +96,15 @@ class IdleStack:
 
 
 @contextmanager
-def sleeping(model: Path, idle_seconds: float, variables: Mapping[str, str], *, standby: bool) -> Iterator[IdleStack]:
-    """Redis, the API and the autoscaler as `make run` starts them. Raises StackError."""
+def run_idle_stack(
+    model: Path, idle_seconds: float, variables: Mapping[str, str], *, standby: bool
+) -> Iterator[IdleStack]:
+    """Start Redis, the API and the autoscaler as `make run` does, and stop them in the end. Raises StackError."""
     pool = {"idle_seconds": idle_seconds, "standby": standby}
     with Stack(Options(port=0, model=str(model), environment=variables, pool=pool)) as stack:
         stack.start_redis()
         name = stack.start_service().name
         stack.wait_ready(60)
-        sleeper = IdleStack(stack, name, standby)
-        sleeper.until_asleep()
-        yield sleeper
+        idle_stack = IdleStack(stack, name, standby)
+        idle_stack.until_asleep()
+        yield idle_stack

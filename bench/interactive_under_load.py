@@ -1,7 +1,7 @@
-"""How long an interactive call takes while batch work saturates the worker, and without it.
+"""`make bench-interactive`: measures interactive calls on an idle worker and on one saturated with batch work.
 
-`make bench-interactive`: one worker with the lexical engine at 100 ms a shard, real Redis, real processes. One caller
-asks again and again; in the second half several thousand batch shards wait in the queue all the time.
+One worker has the lexical engine at 100 ms per shard, with a real Redis and real processes. One caller sends requests
+one at a time; in the second half, several thousand batch shards are queued throughout.
 """
 
 import argparse
@@ -34,13 +34,13 @@ def main() -> int:
         httpx.Client(base_url=stack.url, timeout=60) as client,
         redis.Redis.from_url(stack.redis_url) as store,
     ):
-        ask(client, 20)
-        quiet = ask(client, calls)
+        time_calls(client, 20)
+        quiet = time_calls(client, calls)
         submit_backlog(client, seconds=calls * SHARD_SECONDS * 2.5)
         before = backlog(store)
-        loaded = ask(client, calls)
+        loaded = time_calls(client, calls)
         after = backlog(store)
-    print(f"interactive calls, one at a time, engine {SHARD_SECONDS * 1000:.0f} ms a shard, {calls} calls each")
+    print(f"interactive calls, one at a time, engine {SHARD_SECONDS * 1000:.0f} ms per shard, {calls} calls each")
     print(f"{'':24}{'p50 ms':>10}{'p99 ms':>10}{'worst ms':>10}")
     report("no other work", quiet)
     report("batch backlog", loaded)
@@ -51,12 +51,12 @@ def main() -> int:
 
 
 def running(folder: Path) -> Stack:
-    """A stack that is ready; its context manager stops it."""
+    """Return a stack that is ready when its context manager is entered and stopped when it is left."""
     models = folder / "models.yaml"
     entry = {"name": MODEL, "engine": "lexical", "engine_args": {"delay_seconds": SHARD_SECONDS}}
     models.write_text(yaml.safe_dump({"models": [entry]}))
     environment = {
-        # It asks the same again and again.
+        # All requests are the same.
         "RERANKQ_SCORE_CACHE": "false",
         "RERANKQ_MODELS_FILE": str(models),
         "RERANKQ_SHARD_TOKENS": "100",
@@ -67,7 +67,7 @@ def running(folder: Path) -> Stack:
 
 
 class ReadyStack(Stack):
-    """Ready as soon as it is entered."""
+    """A stack that is ready when it is entered."""
 
     def __enter__(self) -> "ReadyStack":
         super().__enter__()
@@ -81,8 +81,8 @@ class ReadyStack(Stack):
         return self
 
 
-def ask(client: httpx.Client, calls: int) -> list[float]:
-    """The seconds that each of several calls took."""
+def time_calls(client: httpx.Client, calls: int) -> list[float]:
+    """Send calls one at a time. Returns the seconds that each took."""
     seconds = []
     for _ in range(calls):
         started = time.perf_counter()
@@ -92,7 +92,7 @@ def ask(client: httpx.Client, calls: int) -> list[float]:
 
 
 def submit_backlog(client: httpx.Client, seconds: float) -> None:
-    """Batch work for about so many seconds of all the worker's slots."""
+    """Submit batch work that occupies all slots of the worker for about `seconds`."""
     documents = [f"document {number} " + "panda " * 50 for number in range(400)]
     body = {"query": "panda", "documents": documents}
     for _ in range(int(seconds / SHARD_SECONDS * 48 / len(documents)) + 1):

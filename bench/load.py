@@ -1,8 +1,8 @@
-"""The load generator: a process of its own that asks for scores over kept-alive connections and times the answers.
+"""The load generator: a process that sends rerank requests over kept-alive connections and times the responses.
 
-Reads one `Load` as JSON from standard input, prints one `Outcome` as JSON. Raw HTTP/1.1 on sockets, requests put
-together from bytes: it shares the cores with what it measures, so it says what it cost itself. An answer that is not
-what was asked for (another status, another number of results, a score that is no number) is an error.
+Reads one `Load` as JSON from standard input and prints one `Outcome` as JSON. It writes raw HTTP/1.1 to sockets to use
+little processor time, because it shares the cores with the servers that it measures; it reports its own share. An
+unexpected response (another status, another number of results, a score that is not finite) counts as an error.
 """
 
 import asyncio
@@ -26,11 +26,11 @@ _ERRORS_KEPT = 5
 _WARM_UP_CONNECTIONS = 4
 _HEAD_END = b"\r\n\r\n"
 SENT = "sent"
-"""Printed on a line of its own once every request of a load that is counted in requests is on its way."""
+"""The line that is printed when a load with a limit of requests has sent all of them."""
 
 
 class Requests:
-    """Whole HTTP requests, one after another."""
+    """Builds complete HTTP requests."""
 
     def __init__(self, load: Load) -> None:
         self._load = load
@@ -53,7 +53,7 @@ class Requests:
 
 
 class Phase:
-    """One stretch of load: what may still be sent, and what came back."""
+    """The warm-up or the measured part of a load: counts requests, and collects latencies and errors."""
 
     def __init__(self, load: Load, seconds: float, requests: int) -> None:
         self.latencies: list[float] = []
@@ -64,12 +64,12 @@ class Phase:
         self.ended = asyncio.Event()
         self._load = load
         self._left = requests or sys.maxsize
-        self._idle = 0
-        self.started = self.last_answer = time.perf_counter()
+        self._ended_connections = 0
+        self.started = self.last_response = time.perf_counter()
         self._deadline = self.started + seconds
 
     def may_send(self) -> bool:
-        """Whether one more request goes out; counts it."""
+        """Return whether a connection may send one more request, and count that request."""
         if self._left == 0 or time.perf_counter() >= self._deadline:
             return False
         self._left -= 1
@@ -77,10 +77,10 @@ class Phase:
             print(SENT, flush=True)
         return True
 
-    def done(self) -> None:
-        """One connection has nothing more to do."""
-        self._idle += 1
-        if self._idle == self._load.connections:
+    def connection_ended(self) -> None:
+        """Record that a connection sends no more requests."""
+        self._ended_connections += 1
+        if self._ended_connections == self._load.connections:
             self.ended.set()
 
     def fail(self, reason: str) -> None:
@@ -88,39 +88,39 @@ class Phase:
         if len(self.errors) < _ERRORS_KEPT:
             self.errors.append(reason)
 
-    def take(self, head: bytes, body: bytes, sent: float) -> None:
-        """Count one answer."""
-        self.last_answer = time.perf_counter()
+    def record(self, head: bytes, body: bytes, sent: float) -> None:
+        """Record a response; `sent` is the time of its request."""
+        self.last_response = time.perf_counter()
         if fault := self._fault(head, body):
             self.fail(fault)
             return
-        latency = (self.last_answer - sent) * 1000
+        latency = (self.last_response - sent) * 1000
         self.latencies.append(latency)
         if (inference := header(head, b"server-timing", b"inference;dur=")) is not None:
             self.outside.append(latency - float(inference))
 
     def _fault(self, head: bytes, body: bytes) -> str:
-        """What is wrong with the answer; nothing when it is as it should be."""
-        wanted = b"202" if self._load.respond_async else b"200"
-        if head[9:12] != wanted:
+        """Return the error in a response; the empty string when it is correct."""
+        expected = b"202" if self._load.respond_async else b"200"
+        if head[9:12] != expected:
             return f"{head[:40].decode(errors='replace').splitlines()[0]}: {body[:300].decode(errors='replace')}"
         try:
-            answer = json.loads(body)
+            content = json.loads(body)
             if self._load.respond_async:
-                self.last_job = f"/v1/jobs/{answer['id']}"
+                self.last_job = f"/v1/jobs/{content['id']}"
                 return ""
-            scores = [row["relevance_score"] for row in answer["results"]]
+            scores = [row["relevance_score"] for row in content["results"]]
         except (ValueError, KeyError, TypeError) as error:
-            return f"not the answer of a rerank call ({error!r}): {body[:300].decode(errors='replace')}"
+            return f"not a rerank response ({error!r}): {body[:300].decode(errors='replace')}"
         if len(scores) != self._load.documents:
             return f"{len(scores)} results for {self._load.documents} documents"
         if not all(isinstance(score, int | float) and math.isfinite(score) for score in scores):
-            return f"a score that is no number: {scores}"
+            return f"a score is not a finite number: {scores}"
         return ""
 
 
 class Connection(asyncio.Protocol):
-    """One caller: sends, waits, sends again."""
+    """One kept-alive connection: sends a request, reads the response, and sends the next one."""
 
     def __init__(self, requests: Callable[[], bytes]) -> None:
         self._requests = requests
@@ -130,7 +130,7 @@ class Connection(asyncio.Protocol):
         self._head_length = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are none of asyncio's classes.
+        # uvloop's transports do not derive from those of asyncio.
         self._transport = cast(asyncio.Transport, transport)
 
     def begin(self, phase: Phase) -> None:
@@ -138,7 +138,7 @@ class Connection(asyncio.Protocol):
         self._send()
 
     def close(self) -> None:
-        """Whatever is still to come is nobody's any more."""
+        """Close the connection and ignore a response that is still to come."""
         self._phase = None
         self._transport.close()
 
@@ -146,7 +146,7 @@ class Connection(asyncio.Protocol):
         assert self._phase is not None
         if not self._phase.may_send():
             phase, self._phase = self._phase, None
-            phase.done()
+            phase.connection_ended()
             return
         self._buffer, self._needed = b"", 0
         request = self._requests()
@@ -160,26 +160,26 @@ class Connection(asyncio.Protocol):
                 return
             length = header(buffer[:end], b"content-length", b"")
             if length is None:
-                self._give_up("an answer without a Content-Length")
+                self._fail("a response without Content-Length")
                 return
             self._head_length = end + len(_HEAD_END)
             self._needed = self._head_length + int(length)
         if len(buffer) >= self._needed and self._phase is not None:
-            self._phase.take(buffer[: self._head_length], buffer[self._head_length :], self._sent)
+            self._phase.record(buffer[: self._head_length], buffer[self._head_length :], self._sent)
             self._send()
 
     def connection_lost(self, exception: Exception | None) -> None:
-        self._give_up(f"the connection was lost ({exception or 'closed by the server'})")
+        self._fail(f"the connection was lost ({exception or 'closed by the server'})")
 
-    def _give_up(self, reason: str) -> None:
+    def _fail(self, reason: str) -> None:
         if self._phase is not None:
             phase, self._phase = self._phase, None
             phase.fail(reason)
-            phase.done()
+            phase.connection_ended()
 
 
 def header(head: bytes, name: bytes, before: bytes) -> bytes | None:
-    """In the header of that (lower-case) name, what follows `before` up to the next separator; None without it."""
+    """Return the part of a header between `before` and the next "," or ";"; None when absent. `name` is lower-case."""
     lowered = head.lower()
     start = lowered.find(b"\r\n" + name + b":")
     if start < 0:
@@ -191,13 +191,13 @@ def header(head: bytes, name: bytes, before: bytes) -> bytes | None:
 
 
 async def run(load: Load) -> Outcome:
-    """Warm up, then measure. Raises OSError when nobody listens."""
+    """Warm up, then measure. Raises OSError when the server cannot be reached."""
     requests = Requests(load)
-    faults: list[str] = []
+    warm_up_errors: list[str] = []
     if load.warm_up:
-        # A few callers reach all that has to be warm; many would be waited for as long again.
+        # A few connections suffice to warm everything up; more would only make the warm-up longer.
         few = replace(load, connections=min(load.connections, _WARM_UP_CONNECTIONS))
-        faults = (await _phase(few, requests, load.warm_up, 0)).errors
+        warm_up_errors = (await _phase(few, requests, load.warm_up, 0)).errors
     cpu = _cpu_seconds()
     phase = await _phase(load, requests, load.seconds, load.requests)
     cpu = _cpu_seconds() - cpu
@@ -205,18 +205,18 @@ async def run(load: Load) -> Outcome:
     return Outcome(
         requests=answered,
         pairs=answered * load.documents,
-        seconds=phase.last_answer - phase.started,
+        seconds=phase.last_response - phase.started,
         latency_ms=percentiles(phase.latencies),
         outside_ms=percentiles(phase.outside),
         cpu_us=cpu / max(answered, 1) * 1e6,
-        failed=phase.failed + len(faults),
-        errors=(faults + phase.errors)[:_ERRORS_KEPT],
+        failed=phase.failed + len(warm_up_errors),
+        errors=(warm_up_errors + phase.errors)[:_ERRORS_KEPT],
         last_job=phase.last_job,
     )
 
 
 async def _phase(load: Load, requests: Requests, seconds: float, count: int) -> Phase:
-    """One stretch on connections of its own: servers close those that were idle while others were still answered."""
+    """Run one phase on new connections: a server may have closed connections that idled in the phase before."""
     loop = asyncio.get_running_loop()
     connections: list[Connection] = []
     for _ in range(load.connections):
@@ -228,7 +228,7 @@ async def _phase(load: Load, requests: Requests, seconds: float, count: int) -> 
     try:
         await asyncio.wait_for(phase.ended.wait(), seconds + load.timeout)
     except TimeoutError:
-        phase.fail(f"no answer within {load.timeout:g} s")
+        phase.fail(f"no response within {load.timeout:g} s")
     for connection in connections:
         connection.close()
     return phase

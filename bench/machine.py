@@ -1,4 +1,4 @@
-"""What the numbers were measured on: the processor, the memory, the versions."""
+"""Describes the machine and the package versions of a measurement."""
 
 import os
 import platform
@@ -13,7 +13,7 @@ _FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16
 
 
 def describe() -> dict[str, Any]:
-    """The machine, without its name."""
+    """Return processor, memory, kernel and load of this machine, but not its name."""
     processor = _processor()
     memory = psutil.virtual_memory()
     return {
@@ -27,7 +27,7 @@ def describe() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that matter here; those that are not installed are left out."""
+    """Return the versions of Python and of the relevant packages that are installed."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -38,7 +38,7 @@ def versions() -> dict[str, str]:
 
 
 def _processor() -> dict[str, str]:
-    """The first processor's lines of /proc/cpuinfo."""
+    """Return the first processor's fields in /proc/cpuinfo; empty where that file does not exist."""
     try:
         first, *_ = Path("/proc/cpuinfo").read_text().split("\n\n")
     except OSError:

@@ -1,6 +1,7 @@
-"""Each case, as it is measured on a server that runs. Fills a `Measured`; starts and stops no server.
+"""Measures each case on a running server and adds the result to a `Measured`. Does not start or stop servers.
 
-Owns the loads and their serial numbers: no two loads of a run send the same pair, save where repeating is the case.
+Assigns the serial numbers of the loads: no two loads of a run send the same pair, except in the cases that repeat
+requests.
 """
 
 import itertools
@@ -18,14 +19,14 @@ from bench.spec import Freshness, Load, Outcome
 _SERIALS_PER_LOAD = 10_000_000
 _BACKLOG_CONNECTIONS = 8
 _BACKLOG_PAIRS_PER_SECOND = 500
-"""Faster than any server here: measuring among the backlog ends before the backlog does."""
+"""Above the rate of any server on this machine, so that the measurement ends before the backlog does."""
 _BACKLOG_SENDING_SECONDS = 60.0
 _BACKLOG_TIMEOUT = 300.0
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`cases` are those to measure, `seconds` is one load's length, `backlog` counts the pairs queued in case g."""
+    """`seconds` is the length of each load; `backlog` is the number of pairs queued in case g."""
 
     cases: list[str]
     rounds: int
@@ -35,7 +36,7 @@ class Plan:
 
 
 class Measurements:
-    """The cases by what they do. `where` says which round this is; `tell` puts a line on the screen."""
+    """One method per kind of case. `where` names the current round in the results; `tell` prints a line of progress."""
 
     def __init__(self, plan: Plan, model: Path, tell: Callable[[str], None]) -> None:
         self.measured = Measured()
@@ -46,32 +47,32 @@ class Measurements:
         self._serials = itertools.count(0, _SERIALS_PER_LOAD)
 
     def plain(self, server: Server, name: str) -> None:
-        """A case that is one load and one number of its outcome."""
+        """Measure a case with one load, whose value is a quantity of its outcome."""
         case = CASES[name]
         assert case.shape is not None
         connections, documents, words = case.shape
         load = replace(self._load(server), connections=connections, documents=documents, words=words)
-        found = self._put_on(server, name, load)
+        found = self._run(server, name, load)
         self.record(name, server.name, _value(found, case.value))
         if name == "e" and server.name == OURS and "k" in self._plan.cases:
             if not found.outside_ms:
-                raise MeasurementFailed("k: the answers do not say the engine's time (Server-Timing: inference)")
+                raise MeasurementFailed("k: the responses lack the engine's time (Server-Timing: inference)")
             self.record("k", OURS, found.outside_ms["p50"])
 
     def sweep(self, server: Server) -> None:
-        """Latency at each number of connections."""
+        """Measure the latency at each number of connections."""
         for connections in SWEEP_CONNECTIONS:
             load = replace(self._load(server), connections=connections, seconds=max(self._plan.seconds / 4, 0.5))
-            found = self._put_on(server, "l", load)
+            found = self._run(server, "l", load)
             curve = self.measured.curves.setdefault(server.name, {})
             curve.setdefault(connections, []).append(found.latency_ms)
             self._tell(f"{server.name}, l: {connections} connections, p50 {found.latency_ms['p50']:.1f} ms")
 
     def behind_backlog(self, server: Server) -> None:
-        """One caller after another while batch work waits; what is left of that is the caller's to throw away."""
+        """Measure sequential calls while batch work is queued. The rest of that work stays in the server's queue."""
         requests = -(-self._plan.backlog // BACKLOG_DOCUMENTS)
         jobs = server.name == OURS
-        # Jobs are handed in one by one; ordinary requests have to be on their way all at once.
+        # Jobs can be submitted a few at a time; synchronous requests queue only if all are sent at once.
         backlog = replace(
             self._load(server),
             connections=min(_BACKLOG_CONNECTIONS, requests) if jobs else requests,
@@ -88,54 +89,54 @@ class Measurements:
             wait_until_sent(process)
             if jobs:
                 last_job = outcome(process).last_job
-                found = self._put_on(server, "g", caller)
+                found = self._run(server, "g", caller)
                 _require_unfinished(server, last_job)
             else:
-                found = self._put_on(server, "g", caller)
+                found = self._run(server, "g", caller)
                 outcome(process)
         self.record("g", server.name, found.latency_ms["max"])
 
     def known_documents(self, server: Server) -> None:
-        """The same documents under a new query each time, on the bi-encoder."""
+        """Measure new queries for the same documents, on the bi-encoder."""
         load = replace(
             self._load(server), documents=100, vocabulary=str(models.bundled()), fresh=Freshness.QUERY, timeout=60.0
         )
-        found = self._put_on(server, "i", load)
+        found = self._run(server, "i", load)
         self.record("i", server.name, found.latency_ms["p50"])
 
     def repeated_request(self, server: Server) -> None:
-        """The same request again and again, after the only worker has gone."""
+        """Measure repetitions of one request after the only worker has stopped."""
         again = replace(self._load(server), documents=20, fresh=Freshness.NOTHING, timeout=3.0)
         measure(replace(again, seconds=1.0, warm_up=0.0, requests=2, timeout=60.0))
         server.stop_worker()
         try:
             found = measure(again)
         except MeasurementFailed as error:
-            self.measured.misses["j"] = f"a repeated request is not answered without a worker ({error})"
+            self.measured.misses["j"] = f"a repeated request fails when no worker runs ({error})"
             self._tell(f"{server.name}, j: {self.measured.misses['j']}")
             return
         self._keep(server, "j", again, found)
         self.record("j", server.name, found.latency_ms["p50"])
 
     def bare_engine(self, folder: Path) -> None:
-        """vLLM's engine without any server, on pairs like those of case a."""
-        order = {
+        """Measure vLLM's engine without a server, on pairs like those of case a."""
+        settings = {
             "model": str(self._model),
             "seconds": self._plan.seconds,
             "words": 100,
             "first": next(self._serials),
             "seed": self._plan.seed,
         }
-        found = bare_engine(order, servers.environment(folder), folder / "engine.log")
+        found = bare_engine(settings, servers.environment(folder), folder / "engine.log")
         self.record("a-engine", ENGINE, found.pairs_per_second)
 
     def record(self, case: str, side: str, value: float) -> None:
-        """Keep one round's number, and say it."""
+        """Add the value of one round to the results and print it."""
         self.measured.add(case, side, value)
         self._tell(f"{side}, {case}: {value:.4g} {CASES[case].unit}")
 
     def _load(self, server: Server) -> Load:
-        """One connection, one document of 100 words, all of it new: what the cases depart from."""
+        """Return the basic load, which the cases vary: one connection, one new document of 100 words per request."""
         return Load(
             port=server.port,
             model=server.model,
@@ -149,16 +150,16 @@ class Measurements:
             seed=self._plan.seed,
         )
 
-    def _put_on(self, server: Server, case: str, load: Load) -> Outcome:
+    def _run(self, server: Server, case: str, load: Load) -> Outcome:
         server.check()
         found = measure(load)
         self._keep(server, case, load, found)
         return found
 
     def _keep(self, server: Server, case: str, load: Load, found: Outcome) -> None:
-        what = {"round": self.where, "server": server.name, "case": case}
+        labels = {"round": self.where, "server": server.name, "case": case}
         shape = {"connections": load.connections, "documents": load.documents, "words": load.words}
-        self.measured.loads.append(what | shape | found.to_dict())
+        self.measured.loads.append(labels | shape | found.to_dict())
 
 
 def _value(found: Outcome, name: str) -> float:
@@ -167,7 +168,7 @@ def _value(found: Outcome, name: str) -> float:
 
 
 def _require_unfinished(server: Server, job: str) -> None:
-    """The last job that was handed in still waits: the callers were among a backlog all the time."""
+    """Check that the last submitted job is unfinished, so that every call was made behind a backlog."""
     status, body = servers.get(server.port, job)
     if status != 200 or json.loads(body).get("status") not in ("queued", "running"):
-        raise MeasurementFailed(f"the backlog was gone before the measurement ended: {body[:300]!r}")
+        raise MeasurementFailed(f"the backlog ended before the measurement did: {body[:300]!r}")

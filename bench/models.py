@@ -1,4 +1,4 @@
-"""The two models that are measured: a made cross-encoder, and the bi-encoder that the service ships with."""
+"""The two models of the benchmarks: a generated cross-encoder, and the bi-encoder that the service ships with."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ _MAKE_SECONDS = 120
 
 
 def make_cross_encoder(folder: Path, log: Path) -> None:
-    """A cross-encoder of the MiniLM-L6 shape with seeded weights. Raises MeasurementFailed."""
+    """Create a cross-encoder of the MiniLM-L6 shape with seeded weights. Raises MeasurementFailed."""
     command = [sys.executable, "tests/engine/reference.py", "make", str(folder), "1"]
     with log.open("wb") as output:
         try:
@@ -26,9 +26,9 @@ def make_cross_encoder(folder: Path, log: Path) -> None:
                 check=True,
             )
         except subprocess.SubprocessError as error:
-            raise MeasurementFailed(f"the cross-encoder could not be made ({error}): {log.read_text()}") from None
+            raise MeasurementFailed(f"the cross-encoder could not be created ({error}): {log.read_text()}") from None
 
 
 def bundled() -> Path:
-    """The folder of the bi-encoder that infra/models.yaml names first. Raises ConfigurationError."""
+    """Return the folder of the bi-encoder, the default model in infra/models.yaml. Raises ConfigurationError."""
     return Path(load_models(MODELS_FILE).default.location())

@@ -1,4 +1,4 @@
-"""What a run says: the table for people, the JSON with everything, the picture. Writes nowhere but where it is told."""
+"""Formats the results of a run as a Markdown table, JSON and a chart. Writes only to the given folder."""
 
 import json
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ _NOTHING = "-"
 
 
 def table(measured: Measured, names: Sequence[str]) -> str:
-    """The verdicts as Markdown, and below it what failed."""
+    """Return the verdicts as a Markdown table, followed by misses and failures."""
     lines = [
         "| case | | vLLM's server | rerankq | ratio | target | | spread |",
         "|---|---|---:|---:|---:|---:|---|---:|",
         *(_line(verdict) for verdict in judge(measured, names)),
     ]
     if measured.loads:
-        lines += ["", _own_cost(measured)]
+        lines += ["", _generator_cost(measured)]
     if measured.misses:
         lines += ["", *(f"Missed {case}: {reason}" for case, reason in measured.misses.items())]
     if measured.failures:
@@ -30,8 +30,8 @@ def table(measured: Measured, names: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def _own_cost(measured: Measured) -> str:
-    """What the load generator took from the machine where it took most."""
+def _generator_cost(measured: Measured) -> str:
+    """Describe the load generator's processor time in the load where its share was largest."""
     most = max(measured.loads, key=lambda load: load["cpu_us"] * load["requests_per_second"])
     share = most["cpu_us"] * most["requests_per_second"] / 1e6
     return (
@@ -55,7 +55,7 @@ def _line(verdict: Verdict) -> str:
 
 
 def _number(value: float | None, unit: str) -> str:
-    """Three digits that mean something, and the unit."""
+    """Three significant digits and the unit."""
     if value is None:
         return _NOTHING
     decimals = 0 if value >= 1000 else 1 if value >= 10 else 2
@@ -63,7 +63,7 @@ def _number(value: float | None, unit: str) -> str:
 
 
 def write(measured: Measured, plan: Plan, folder: Path, name: str) -> list[Path]:
-    """The JSON, and the picture where both curves are there; answers the files."""
+    """Write the JSON, and the chart when both servers have a curve. Returns the paths of the files."""
     folder.mkdir(parents=True, exist_ok=True)
     content = {
         "date": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",

@@ -1,6 +1,6 @@
-"""The run: each server in its turn, each case on it, round after round.
+"""Runs the rounds of the benchmark: starts one server at a time and measures its cases.
 
-Owns the order of things. A case that fails is written down and the others go on; nothing outlives its turn.
+Records the failure of a case and goes on with the others. Every server is stopped at the end of its turn.
 """
 
 import sys
@@ -18,72 +18,74 @@ from infra.local.stack import StackError
 from shared.errors import RerankqError
 
 COLD = "theirs, first start"
-"""Compiles what every later start finds done, and so counts for nothing; it is in the results all the same."""
+"""The first start compiles for the later ones. It is part of the results, but not of the verdict."""
 _NO_CACHE = {"RERANKQ_SCORE_CACHE": "false"}
 _CACHE = {"RERANKQ_SCORE_CACHE": "true"}
-_TURNS_OF_THEIR_OWN = {"a-engine", "i", "j"}
+_CASES_WITH_OWN_SERVERS = {"a-engine", "i", "j"}
 
 
 class Run:
-    """One run of the benchmark, in a folder that its caller removes."""
+    """One run of the benchmark. It writes to `folder`, which the caller removes."""
 
     def __init__(self, plan: Plan, folder: Path) -> None:
         self._plan = plan
         self._folder = folder
         self._model = folder / "cross-encoder"
         self._began = time.monotonic()
-        self._on = Measurements(plan, self._model, self._tell)
+        self._measurements = Measurements(plan, self._model, self._print)
 
     @property
     def measured(self) -> Measured:
-        """All that is known so far."""
-        return self._on.measured
+        """The results so far."""
+        return self._measurements.measured
 
-    def all(self) -> None:
-        """Every round of every case. Raises MeasurementFailed when there is no model to measure."""
-        self._on.where = "before round 1"
-        self._tell("making the cross-encoder")
+    def run_all(self) -> None:
+        """Measure all rounds of all cases. Raises MeasurementFailed when the model cannot be created."""
+        self._measurements.where = "before round 1"
+        self._print("creating the cross-encoder")
         models.make_cross_encoder(self._model, self._folder / "model.log")
         if "h" in self._plan.cases:
-            self._turn(COLD, self._theirs(), lambda server: self._on.record("h", COLD, server.first_score_seconds))
+            self._turn(
+                COLD, self._theirs(), lambda server: self._measurements.record("h", COLD, server.first_score_seconds)
+            )
         for number in range(1, self._plan.rounds + 1):
-            self._on.where = f"round {number} of {self._plan.rounds}"
+            self._measurements.where = f"round {number} of {self._plan.rounds}"
             self._one_round()
 
     def _one_round(self) -> None:
         cases = set(self._plan.cases)
-        if cases - _TURNS_OF_THEIR_OWN:
+        if cases - _CASES_WITH_OWN_SERVERS:
             self._turn(THEIRS, self._theirs(), self._common_cases)
             self._turn(OURS, servers.ours(self._model, _NO_CACHE), self._common_cases)
         if "a-engine" in cases:
-            with self._failing_alone(ENGINE, "a-engine"):
-                self._on.bare_engine(self._folder)
+            with self._recording_failures(ENGINE, "a-engine"):
+                self._measurements.bare_engine(self._folder)
         if "i" in cases:
             for side, server in (
                 (THEIRS, servers.theirs(models.bundled(), self._folder)),
                 (OURS, servers.ours(None, _NO_CACHE)),
             ):
-                self._turn(side, server, self._on.known_documents, "i")
+                self._turn(side, server, self._measurements.known_documents, "i")
         if "j" in cases:
-            self._turn(OURS, servers.ours(self._model, _CACHE), self._on.repeated_request, "j")
+            self._turn(OURS, servers.ours(self._model, _CACHE), self._measurements.repeated_request, "j")
 
     def _theirs(self) -> AbstractContextManager[Server]:
         return servers.theirs(self._model, self._folder)
 
     def _common_cases(self, server: Server) -> None:
         if "h" in self._plan.cases:
-            self._on.record("h", server.name, server.first_score_seconds)
+            self._measurements.record("h", server.name, server.first_score_seconds)
         for name in self._plan.cases:
             if CASES[name].shape is not None:
-                with self._failing_alone(server.name, name):
-                    self._on.plain(server, name)
+                with self._recording_failures(server.name, name):
+                    self._measurements.plain(server, name)
         if "l" in self._plan.cases:
-            with self._failing_alone(server.name, "l"):
-                self._on.sweep(server)
-        # Last: what it leaves in the queue goes away with the server.
+            with self._recording_failures(server.name, "l"):
+                self._measurements.sweep(server)
+        # This case comes last: the work that it leaves in the queue ends with the server.
         if "g" in self._plan.cases:
-            with self._failing_alone(server.name, "g"):
-                self._on.behind_backlog(server)
+            with self._recording_failures(server.name, "g"):
+                self._measurements.behind_backlog(server)
 
     def _turn(
         self,
@@ -92,20 +94,24 @@ class Run:
         cases: Callable[[Server], None],
         name: str = "the server",
     ) -> None:
-        """One server's time, from its start to its end."""
-        with self._failing_alone(side, name):
-            self._tell(f"{side}: starting")
+        """Start a server, measure its cases and stop it."""
+        with self._recording_failures(side, name):
+            self._print(f"{side}: starting")
             with server as running:
                 cases(running)
 
     @contextmanager
-    def _failing_alone(self, side: str, name: str) -> Iterator[None]:
-        """Whatever fails inside fails alone."""
+    def _recording_failures(self, side: str, name: str) -> Iterator[None]:
+        """Record a failure inside the block instead of raising it."""
         try:
             yield
         except (MeasurementFailed, StackError, RerankqError, OSError) as error:
-            self.measured.failures.append(f"{self._on.where}: {side}, {name}: {error}")
-            self._tell(f"{side}, {name}: FAILED: {error}")
+            self.measured.failures.append(f"{self._measurements.where}: {side}, {name}: {error}")
+            self._print(f"{side}, {name}: FAILED: {error}")
 
-    def _tell(self, what: str) -> None:
-        print(f"[{time.monotonic() - self._began:4.0f} s] {self._on.where}: {what}", file=sys.stderr, flush=True)
+    def _print(self, message: str) -> None:
+        print(
+            f"[{time.monotonic() - self._began:4.0f} s] {self._measurements.where}: {message}",
+            file=sys.stderr,
+            flush=True,
+        )

@@ -1,10 +1,10 @@
-"""Who decides how many workers there are: this project's policy, KEDA with the HPA, or an operator once and for all.
+"""The scalers of the simulation: this project's policy, KEDA with the HPA, and a fixed number of workers.
 
-KEDA and the HPA as their sources say:
-- KEDA polls. From zero it wakes one worker when a trigger is above 0; to zero it goes when none was at any poll of the
-  `cooldownPeriod`.
-- Between one and the most, the HPA decides every 15 s: ceil(metric / target), no change within a tolerance of 0.1,
-  not below the highest proposal of the stabilization window, and up and down so many workers at a time.
+KEDA and the HPA follow their sources:
+- KEDA polls its triggers. It scales from zero to one when a trigger is above 0, and to zero when no trigger was above 0
+  at any poll within the `cooldownPeriod`.
+- Above zero, the HPA decides every 15 s: ceil(metric / target), no change within a tolerance of 0.1, not below the
+  highest proposal of the stabilization window, and limited steps up and down.
 """
 
 import math
@@ -20,7 +20,7 @@ _WAKE_SECONDS = 0.3
 
 
 class Policy:
-    """`shared.pools.scaling`, as the autoscaler calls it: four times a second there, once a second here."""
+    """`shared.pools.scaling`. The autoscaler applies it ten times a second, this simulation once a second."""
 
     interval = _LOOP_SECONDS
     wake_seconds: float | None = _WAKE_SECONDS
@@ -29,24 +29,24 @@ class Policy:
         self._pool = pool
         self._memory = ScalingState()
 
-    def look(self, signals: PoolSignals, now: float) -> int:
+    def decide(self, signals: PoolSignals, now: float) -> int:
         decision = decide(signals, self._pool, self._memory, now)
         self._memory = decision.state
         return decision.desired
 
 
 class BacklogAlone(Policy):
-    """The same policy where it cannot see which workers are busy: what is lost then."""
+    """The same policy without knowledge of which workers are busy, to show what that knowledge is worth."""
 
-    def look(self, signals: PoolSignals, now: float) -> int:
-        return super().look(replace(signals, busy_workers=frozenset()), now)
+    def decide(self, signals: PoolSignals, now: float) -> int:
+        return super().decide(replace(signals, busy_workers=frozenset()), now)
 
 
 @dataclass(frozen=True, slots=True)
 class KedaSettings:
-    """What stands in a ScaledObject; the defaults are KEDA's and the HPA's own.
+    """The settings of a ScaledObject; the defaults are those of KEDA and the HPA.
 
-    Up: as many as `up_pods` or `up_percent` more in 15 s allow, whichever is more. Down: `down_percent` fewer within
+    In 15 s the HPA adds up to `up_pods` or `up_percent`, whichever is more. It removes up to `down_percent` within
     `down_seconds`.
     """
 
@@ -68,13 +68,13 @@ SHIPPED = KedaSettings(
     down_percent=50,
     down_seconds=30.0,
 )
-"""infra/kubernetes/worker/scaledobject.yaml."""
+"""The settings in infra/kubernetes/worker/scaledobject.yaml."""
 
 
 class KedaHpa:
-    """KEDA for the step from and to zero, the HPA for everything between.
+    """KEDA for the step from and to zero, the HPA above it.
 
-    The metric is the outstanding tokens, and the target what one worker does in `target_drain_seconds`.
+    The metric is the number of outstanding tokens; the target is what one worker scores in `target_drain_seconds`.
     """
 
     interval = 1.0
@@ -91,7 +91,7 @@ class KedaHpa:
         self._proposals: deque[tuple[float, int]] = deque()
         self._removed: deque[tuple[float, int]] = deque()
 
-    def look(self, signals: PoolSignals, now: float) -> int:
+    def decide(self, signals: PoolSignals, now: float) -> int:
         if self._replicas and now % self.sync_seconds == 0:
             self._replicas = self._autoscale(self._size(signals), now)
         if now % self._settings.polling_seconds == 0:
@@ -99,15 +99,15 @@ class KedaHpa:
         return self._replicas
 
     def _size(self, signals: PoolSignals) -> float:
-        """The metric over its target: how many workers it asks for."""
+        """Return metric / target, the number of workers that the metric asks for."""
         return (signals.interactive.queued_tokens + signals.batch.queued_tokens) / self._target
 
     def _active(self, signals: PoolSignals) -> bool:
-        """Whether a trigger is above 0: ZCARD of the outstanding shards."""
+        """Whether a trigger is above 0; the trigger is ZCARD of the outstanding shards."""
         return signals.shards > 0
 
     def _activate(self, signals: PoolSignals, now: float) -> int:
-        """KEDA's part."""
+        """Apply KEDA's rule for the step from and to zero."""
         if self._active(signals):
             self._active_at = now
             return self._replicas or 1
@@ -116,17 +116,17 @@ class KedaHpa:
         return self._replicas
 
     def _autoscale(self, size: float, now: float) -> int:
-        """The HPA's part."""
+        """Apply the HPA's rule."""
         current, settings = self._replicas, self._settings
         proposal = current if abs(1 - size / current) <= self.tolerance else math.ceil(size)
         proposal = min(max(proposal, self._pool.min, 1), self._pool.max)
-        _forget(self._proposals, now - settings.stabilization_seconds)
+        _discard_old(self._proposals, now - settings.stabilization_seconds)
         self._proposals.append((now, proposal))
         if proposal > current:
             highest = max(current + settings.up_pods, math.ceil(current * (1 + settings.up_percent / 100)))
             return min(proposal, highest)
         stable = min(current, max(count for _, count in self._proposals))
-        _forget(self._removed, now - settings.down_seconds)
+        _discard_old(self._removed, now - settings.down_seconds)
         before = current + sum(count for _, count in self._removed)
         lowest = min(int(before * (1 - settings.down_percent / 100)), current)
         self._removed.append((now, current - max(stable, lowest)))
@@ -134,17 +134,20 @@ class KedaHpa:
 
 
 class KedaOnDesired(KedaHpa):
-    """KEDA as the manifests here set it up: it reads `desired` of GET /v1/pools/MODEL, which the API decides anew each
-    second; the HPA's window comes on top of the policy's."""
+    """KEDA as this repository's manifests configure it.
+
+    It reads `desired` of GET /v1/pools/MODEL, which the API computes once a second. The HPA's stabilization window adds
+    to that of the policy.
+    """
 
     def __init__(self, pool: PoolSettings, settings: KedaSettings) -> None:
         super().__init__(pool, settings, tokens_per_second=1.0)
         self._api = Policy(pool)
         self._desired = 0
 
-    def look(self, signals: PoolSignals, now: float) -> int:
-        self._desired = self._api.look(signals, now)
-        return super().look(signals, now)
+    def decide(self, signals: PoolSignals, now: float) -> int:
+        self._desired = self._api.decide(signals, now)
+        return super().decide(signals, now)
 
     def _size(self, _signals: PoolSignals) -> float:
         return self._desired
@@ -153,13 +156,13 @@ class KedaOnDesired(KedaHpa):
         return signals.shards > 0 or self._desired > 0
 
 
-def _forget(noted: deque[tuple[float, int]], until: float) -> None:
-    while noted and noted[0][0] <= until:
-        noted.popleft()
+def _discard_old(entries: deque[tuple[float, int]], until: float) -> None:
+    while entries and entries[0][0] <= until:
+        entries.popleft()
 
 
 class AlwaysOn:
-    """So many workers, come what may."""
+    """A fixed number of workers."""
 
     interval = 3600.0
     wake_seconds: float | None = None
@@ -167,5 +170,5 @@ class AlwaysOn:
     def __init__(self, workers: int) -> None:
         self._workers = workers
 
-    def look(self, _signals: PoolSignals, _now: float) -> int:
+    def decide(self, _signals: PoolSignals, _now: float) -> int:
         return self._workers

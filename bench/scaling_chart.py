@@ -1,7 +1,7 @@
-"""The picture of a simulation of scaling: for each traffic, what callers wait and what the workers cost.
+"""Draws a simulation of scaling: the wait of callers and the cost of workers for each traffic pattern.
 
-Two panels beside each other, one line a traffic, one dot a scaler; both axes are logarithmic. Reads in light and in
-dark, as bench/chart.py does.
+Two panels side by side have one line per pattern and one dot per scaler, on logarithmic axes. The SVG has a light and a
+dark color scheme, like that of bench/chart.py.
 """
 
 import math
@@ -25,17 +25,17 @@ _STYLE = f"""{STYLE}  .dot.other {{ fill: #8b949e }}
 
 
 def waits_and_costs(rows: "Sequence[Row]") -> str:
-    """The whole picture. Raises ValueError without any row."""
+    """Return the SVG. Raises ValueError when there are no rows."""
     if not rows:
-        raise ValueError("there is nothing to draw")
+        raise ValueError("no data to draw")
     lines = list(dict.fromkeys((row.traffic, row.varied) for row in rows))
     height = _TOP + _LINE * len(lines) + _BOTTOM
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img" '
         'aria-label="Waiting time and cost of workers by traffic and scaler, simulated">',
         f"<style>{_STYLE}</style>",
-        f'<rect class="paper" width="{_WIDTH}" height="{height}" rx="8"/>',
-        '<text class="title" x="20" y="30">What callers wait and what the workers cost, simulated</text>',
+        f'<rect class="background" width="{_WIDTH}" height="{height}" rx="8"/>',
+        '<text class="title" x="20" y="30">Wait of callers and cost of workers, simulated</text>',
         *_legend(list(dict.fromkeys(row.scaler for row in rows))),
         *_labels(lines),
         *_panel(

@@ -1,4 +1,4 @@
-"""What a simulation of scaling says: one row a run, the table, the JSON and the picture. Writes where it is told."""
+"""Formats the results of a simulation of scaling as a table, JSON and a chart. Writes only to the given folder."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,16 +11,17 @@ from bench import scaling_chart
 from bench.fleet import Outcome
 
 WAIT_LIMIT_SECONDS = 60.0
-"""What the API lets a caller wait before it hands out the job instead."""
+"""The default of RERANKQ_SYNC_TIMEOUT_SECONDS, after which the API responds with the job instead of its result."""
 _NOTHING = "-"
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One run in numbers. Seconds throughout; None where the traffic has no work of that class.
+    """The results of one simulation, in seconds; None where the traffic has no work of that class.
 
-    `wait`s are of interactive jobs, from when they come until all of their work is in hand; `late` is the share of
-    those that waited longer than the API lets a caller wait. `batch` is from a batch job's coming to its end.
+    `wait_p50` and `wait_p99` are of interactive jobs, from the arrival until the last shard started. `late` is the
+    share of interactive jobs that waited longer than the API's limit. `batch_p50` and `batch_last` are of batch jobs,
+    from the arrival to the end.
     """
 
     traffic: str
@@ -38,7 +39,7 @@ class Row:
 
 
 def summarize(traffic: str, scaler: str, varied: str, outcome: Outcome) -> Row:
-    """The row of one outcome."""
+    """Return the row of one outcome."""
     waits, batch = sorted(outcome.waits), sorted(outcome.batch)
     return Row(
         traffic=traffic,
@@ -57,7 +58,7 @@ def summarize(traffic: str, scaler: str, varied: str, outcome: Outcome) -> Row:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """All rows as Markdown, a run with jobs that nobody ever did marked as such."""
+    """Return the rows as a Markdown table; simulations with unfinished jobs are marked."""
     head = [
         "traffic",
         "scaler",
@@ -79,7 +80,7 @@ def table(rows: Sequence[Row]) -> str:
             _seconds(row.wait_p99),
             _NOTHING if row.late is None else f"{row.late:.1%}",
             _seconds(row.batch_p50),
-            _seconds(row.batch_last) + (f", {row.unfinished} never" if row.unfinished else ""),
+            _seconds(row.batch_last) + (f", {row.unfinished} unfinished" if row.unfinished else ""),
             f"{row.worker_seconds:,.0f}",
             f"{row.starts:,}",
             str(row.most_workers),
@@ -89,7 +90,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def write(rows: Sequence[Row], options: Mapping[str, Any], folder: Path, name: str) -> list[Path]:
-    """The JSON and the picture; answers the files."""
+    """Write the JSON and the chart. Returns the paths of the files."""
     folder.mkdir(parents=True, exist_ok=True)
     content = {
         "date": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
@@ -103,14 +104,14 @@ def write(rows: Sequence[Row], options: Mapping[str, Any], folder: Path, name: s
 
 
 def _percentile(values: Sequence[float], percent: int) -> float | None:
-    """The smallest of the sorted values that so many per cent of them do not exceed."""
+    """Return the smallest of the sorted values that `percent` % of them do not exceed; None without values."""
     if not values:
         return None
     return round(values[max(-(-len(values) * percent // 100) - 1, 0)], 2)
 
 
 def _seconds(value: float | None) -> str:
-    """Three digits that mean something."""
+    """Format with three significant digits."""
     if value is None:
         return _NOTHING
     return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2}f} s"

@@ -1,8 +1,7 @@
-"""The two servers that are compared, each started as its own users start it, and stopped whole.
+"""Starts and stops the two compared servers, each as its own users start it, without tuning it for a case.
 
-Owns their command lines, their environment and the time from the start of the first process to the first score.
-Refuses to tune either of them for a case. Every process is in a group of its own; whatever a server leaves behind
-after its time to stop is killed, and what it writes lies in the folder that its caller removes.
+Measures the time from the start of the first process to the first score. Each process has its own process group, and
+the group is killed if it has not ended in time. Servers write only to the folder that the caller removes.
 """
 
 import http.client
@@ -24,16 +23,16 @@ from shared.processes import ChildProcess, stop_all
 START_SECONDS = 180.0
 STOP_SECONDS = 20.0
 _THEIR_STOP_SECONDS = 5.0
-"""A server that serves ends within one; one that still starts does not hear SIGTERM at all."""
+"""A ready server ends within one second; a starting one ignores SIGTERM."""
 _POLL_SECONDS = 0.02
 THEIRS, OURS = "theirs", "ours"
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server that has scored. `first_score_seconds` counts from the start of its first process.
+    """A ready server. `first_score_seconds` is the time from the start of its first process to its first score.
 
-    `check` raises StackError when one of its processes has ended; `stop_worker` leaves only what answers callers.
+    `check` raises StackError when one of its processes has ended. `stop_worker` stops the worker, but not the API.
     """
 
     name: str
@@ -46,13 +45,13 @@ class Server:
 
 @contextmanager
 def theirs(model: Path, folder: Path) -> Iterator[Server]:
-    """vLLM's own API server with its defaults, on every core. Raises StackError when it does not start.
+    """Run vLLM's own API server with its defaults, on all cores. Raises StackError when it does not start.
 
-    What it compiles at its first start it finds again in `folder` at the next ones.
+    It caches compiled code in `folder` for later starts.
     """
     port = free_port()
     began = time.perf_counter()
-    # The folder that it is started from holds packages of ours.
+    # Without this, Python would import packages from the working directory, such as ours.
     variables = environment(folder) | {"PYTHONSAFEPATH": "1"}
     child = ChildProcess("vllm-server", command(model, port), folder / "vllm-server.log", variables)
 
@@ -68,14 +67,14 @@ def theirs(model: Path, folder: Path) -> Iterator[Server]:
 
 
 def command(model: Path, port: int) -> list[str]:
-    """Nothing beyond what it takes to serve this model on this machine in float32."""
+    """Return the command line with only the options that serving this model on this machine in float32 needs."""
     memory = psutil.virtual_memory()
     arguments = {
         "--model": str(model),
         "--served-model-name": model.name,
         "--runner": "pooling",
         "--dtype": "float32",
-        # It means CPU memory here, and the default of 0.92 refuses to start: the same share as in our settings.
+        # On a CPU this is a share of main memory. The default, 0.92, fails; this is the share that our worker uses.
         "--gpu-memory-utilization": f"{min(0.3, 0.5 * memory.available / memory.total):.3f}",
         "--host": "127.0.0.1",
         "--port": str(port),
@@ -85,7 +84,8 @@ def command(model: Path, port: int) -> list[str]:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """The caller's own, no hub, every core ("auto" would leave half of a small machine idle), no trace outside."""
+    """Return this process's environment plus: all cores ("auto" leaves half of a small machine idle), no model hub, no
+    usage statistics, and caches and temporary files in `folder`."""
     cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
     return dict(os.environ) | {
         "VLLM_CPU_OMP_THREADS_BIND": cores,
@@ -98,7 +98,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 @contextmanager
 def ours(model: Path | None, variables: Mapping[str, str]) -> Iterator[Server]:
-    """Redis, the API and one worker as `make run` starts them; the shipped model for None. Raises StackError."""
+    """Run Redis, the API and one worker as `make run` does; None means the shipped model. Raises StackError."""
     began = time.perf_counter()
     options = Options(port=0, model=str(model) if model else None, environment=variables)
     with Stack(options) as stack:
@@ -115,7 +115,10 @@ def ours(model: Path | None, variables: Mapping[str, str]) -> Iterator[Server]:
 
 
 def first_score(port: int, model: str, check: Callable[[], None]) -> float:
-    """When the first score came, on perf_counter's clock. Raises StackError when time is up or a process ends."""
+    """Poll until the server scores. Returns the time on perf_counter's clock.
+
+    Raises StackError when a process ends or after START_SECONDS.
+    """
     body = json.dumps({"model": model, "query": "first", "documents": ["of all"]})
     deadline = time.perf_counter() + START_SECONDS
     while time.perf_counter() < deadline:
@@ -128,20 +131,20 @@ def first_score(port: int, model: str, check: Callable[[], None]) -> float:
 
 
 def post(port: int, path: str, body: str) -> tuple[int, bytes]:
-    """Status and body. Raises OSError or HTTPException."""
-    return _ask(port, "POST", path, body)
+    """Return (status, body). Raises OSError or HTTPException."""
+    return _send(port, "POST", path, body)
 
 
 def get(port: int, path: str) -> tuple[int, bytes]:
-    """Status and body. Raises OSError or HTTPException."""
-    return _ask(port, "GET", path, None)
+    """Return (status, body). Raises OSError or HTTPException."""
+    return _send(port, "GET", path, None)
 
 
-def _ask(port: int, method: str, path: str, body: str | None) -> tuple[int, bytes]:
+def _send(port: int, method: str, path: str, body: str | None) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=START_SECONDS)
     try:
         connection.request(method, path, body, {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        return answer.status, answer.read()
+        response = connection.getresponse()
+        return response.status, response.read()
     finally:
         connection.close()

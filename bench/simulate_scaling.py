@@ -1,10 +1,10 @@
-"""`make simulate`: how long callers wait and what workers cost, by this project's rules and by KEDA's and the HPA's.
+"""`make simulate`: simulates the wait of callers and the cost of workers under this project's scaling policy and KEDA.
 
-Nothing is started: jobs, workers and clocks are simulated (bench/fleet.py); the decisions are the real ones, made by
-shared.pools.scaling.
+Jobs, workers and clocks are simulated (bench/fleet.py); the decisions of this project's policy are made by the real
+code in shared.pools.scaling. The other policies are KEDA with the HPA, and a fixed number of workers.
 
-Prints one Markdown table; bench/README.md says what is simulated and what is not. A run of all patterns
-also writes bench/results/scaling_simulation.json and .svg. The same options and seed print the same table.
+Prints one Markdown table; bench/README.md explains the model. A run of all patterns also writes
+bench/results/scaling_simulation.json and .svg. The same options and seed print the same table.
 """
 
 import argparse
@@ -35,13 +35,13 @@ _Maker = Callable[[PoolSettings, Plan, Sequence[Arrival]], tuple[Scaler, int]]
 
 
 def _always_on(_pool: PoolSettings, plan: Plan, arrivals: Sequence[Arrival]) -> tuple[Scaler, int]:
-    """As many as keep up with the busiest minute of interactive work."""
+    """A fixed number of workers, enough for the busiest minute of interactive work."""
     workers = int(busiest_minute(arrivals) / (60 * plan.tokens_per_second * MAX_UTILIZATION)) + 1
     return AlwaysOn(workers), workers
 
 
 def _keda(pool: PoolSettings, plan: Plan, _arrivals: Sequence[Arrival]) -> tuple[Scaler, int]:
-    """Its `cooldownPeriod` is what `idle_seconds` is here; everything else is as it ships."""
+    """KEDA and the HPA with their defaults, except that `cooldownPeriod` is the pool's `idle_seconds`."""
     return KedaHpa(pool, KedaSettings(cooldown_seconds=pool.idle_seconds), plan.tokens_per_second), pool.min
 
 
@@ -56,7 +56,7 @@ SCALERS: dict[str, _Maker] = {
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One line of the table: which settings for which traffic."""
+    """One row of the table: a traffic pattern, a scaler and its settings."""
 
     traffic: Traffic
     scaler: str
@@ -65,7 +65,7 @@ class Case:
     varied: str = ""
 
     def pool(self) -> PoolSettings:
-        """Raises ValidationError."""
+        """Return the pool's settings. Raises ValidationError."""
         return PoolSettings(**{"max": self.traffic.max_workers, **self.settings})
 
 
@@ -85,15 +85,15 @@ def main(arguments: list[str]) -> int:
 
 
 def simulate(case: Case, seed: int) -> Row:
-    """Run one case from an empty pool to its last job."""
-    arrivals = case.traffic.drawn(seed)
+    """Simulate one case, from its first job to its last."""
+    arrivals = case.traffic.generate(seed)
     scaler, warm = SCALERS[case.scaler](case.pool(), case.plan, arrivals)
     outcome = Fleet(scaler, case.plan, warm).run(arrivals, case.traffic.seconds)
     return scaling_report.summarize(case.traffic.name, case.scaler, case.varied, outcome)
 
 
 def cases(options: argparse.Namespace) -> Iterator[Case]:
-    """Every line of the table that the options ask for."""
+    """Yield the cases that the options select."""
     plan: dict[str, Any] = {"tokens_per_second": options.rate, "start_seconds": options.start_seconds}
     name, values = options.sweep or ("", [None])
     for traffic in options.patterns:
@@ -108,7 +108,7 @@ def cases(options: argparse.Namespace) -> Iterator[Case]:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The options. Exits with a usage message for wrong ones."""
+    """Exits with a usage message when an option is invalid."""
     patterns = "\n".join(f"  {name:9}{traffic.title}" for name, traffic in PATTERNS.items())
     parser = argparse.ArgumentParser(
         prog="python -m bench.simulate_scaling",
@@ -117,15 +117,15 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--only", nargs="+", choices=list(PATTERNS), default=[], metavar="PATTERN", help="these patterns alone")
-    add("--recorded", type=Path, metavar="FILE", help="arrivals in a CSV file: seconds,pairs,tokens,class")
+    add("--only", nargs="+", choices=list(PATTERNS), default=[], metavar="PATTERN", help="simulate only these patterns")
+    add("--recorded", type=Path, metavar="FILE", help="simulate arrivals from a CSV file: seconds,pairs,tokens,class")
     add("--scalers", nargs="+", choices=list(SCALERS), default=list(_USUAL), help="default: all but backlog-alone")
-    add("--rate", type=_positive, default=8000.0, help="estimated tokens a second of one worker; default: %(default)g")
-    add("--start-seconds", type=_positive, default=30.0, help="a worker's start; default: %(default)g")
-    add("--set", type=_setting, action="append", default=[], metavar="NAME=VALUE", help="a setting of every pool")
-    add("--sweep", type=_sweep, metavar="NAME=V1,V2", help="one line for each value of a setting, or of start_seconds")
-    add("--seed", type=int, default=1, help="what the arrivals are drawn with; default: %(default)s")
-    add("--name", default="", help=f"write bench/results/NAME.json and .svg; default: {NAME} for a run of everything")
+    add("--rate", type=_positive, default=8000.0, help="tokens per second of one worker; default: %(default)g")
+    add("--start-seconds", type=_positive, default=30.0, help="start time of a worker; default: %(default)g")
+    add("--set", type=_setting, action="append", default=[], metavar="NAME=VALUE", help="change a setting of all pools")
+    add("--sweep", type=_sweep, metavar="NAME=V1,V2", help="one row for each value of a setting, or of start_seconds")
+    add("--seed", type=int, default=1, help="seed of the arrivals; default: %(default)s")
+    add("--name", default="", help=f"write bench/results/NAME.json and .svg; default: {NAME} for a complete run")
     options = parser.parse_args(arguments)
     whole = not (options.only or options.recorded or options.set or options.sweep)
     options.name = options.name or (NAME if whole and options.scalers == list(_USUAL) else "")
@@ -142,7 +142,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _patterns(options: argparse.Namespace) -> Iterator[Traffic]:
-    """Those asked for; all of them and the example of a recorded one where none is."""
+    """Yield the selected patterns; without a selection, all of them and the example of recorded arrivals."""
     if options.only or not options.recorded:
         yield from (PATTERNS[name] for name in options.only or PATTERNS)
     if options.recorded or not options.only:
@@ -152,7 +152,7 @@ def _patterns(options: argparse.Namespace) -> Iterator[Traffic]:
 def _setting(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
-        raise argparse.ArgumentTypeError("NAME=VALUE is expected")
+        raise argparse.ArgumentTypeError("expected NAME=VALUE")
     return name, value
 
 
@@ -161,7 +161,7 @@ def _sweep(text: str) -> tuple[str, list[float]]:
     try:
         return name, [float(value) for value in values.split(",")]
     except ValueError:
-        raise argparse.ArgumentTypeError("NAME=V1,V2 is expected, with numbers") from None
+        raise argparse.ArgumentTypeError("expected NAME=V1,V2 with numbers") from None
 
 
 def _positive(text: str) -> float:

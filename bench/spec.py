@@ -1,6 +1,6 @@
-"""What a load is, and what came of it: the two shapes that cross the pipe to the load generator's process.
+"""The load generator's input and output: `Load` and `Outcome`, passed as JSON between processes, and percentiles.
 
-Owns their fields and how latencies become percentiles. Knows no socket and no server.
+It opens no socket and starts no server.
 """
 
 import math
@@ -11,7 +11,7 @@ from typing import Any, Self
 
 
 class Freshness(StrEnum):
-    """What of a request was never sent before."""
+    """Which parts of each request differ from every earlier request."""
 
     ALL = "all"
     QUERY = "query"
@@ -22,12 +22,12 @@ class Freshness(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """N connections, each sending its next request when the last one is answered.
+    """A load of `connections` connections. Each sends its next request when it has received the response to the last.
 
-    `vocabulary` is the model's folder that the words come from. `first` is the serial number of the first request;
-    no two loads of a run share one. Sending ends after `seconds`, or after `requests` (0: no such end); what is on
-    its way is then waited for, up to `timeout` seconds. `warm_up` seconds of the same go before and do not count.
-    `respond_async` asks for jobs: an answer is then a 202.
+    `vocabulary` is the folder of the model whose tokenizer provides the words. `first` is the serial number of the
+    first request; the loads of a run use distinct serial numbers. Sending ends after `seconds`, or after `requests`
+    requests (0: no limit); the generator then waits up to `timeout` seconds for responses. `warm_up` seconds of the
+    same load run first and are not measured. `respond_async` submits jobs, for which 202 is expected.
     """
 
     port: int
@@ -52,11 +52,12 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a load found. Latencies and `outside_ms` (latency less the engine's time) are milliseconds.
+    """The result of a load. Latencies and `outside_ms` (latency minus the engine's time) are milliseconds.
 
-    `seconds` is from the first request to the last answer: all that was sent was computed within it, so that the
-    rate does not depend on how answers bunch at an edge. `cpu_us` is what one request cost the generator itself,
-    microseconds. `errors` has the first few, `failed` their number. `last_job` is the path of the last 202's job.
+    `seconds` is the time from the first request to the last response. All requests were computed within it, so the
+    rate does not depend on how responses cluster at the end of a window. `cpu_us` is the generator's own processor
+    time for each request, in microseconds. `failed` is the number of errors; `errors` has the first few. `last_job` is
+    the path of the job in the last 202 response.
     """
 
     requests: int
@@ -83,7 +84,7 @@ class Outcome:
 
 
 def percentiles(values: Sequence[float]) -> dict[str, float]:
-    """p50, p90, p99, max and mean, in the values' own unit; empty for none."""
+    """Return p50, p90, p99, max and mean in the unit of the values; empty without values."""
     if not values:
         return {}
     ordered = sorted(values)

@@ -1,8 +1,7 @@
-"""What a job costs Redis: microseconds of its one thread for each of the ledger's scripts, and bytes of its memory.
+"""`make bench-store`: measures the time and memory that a job takes in Redis, for each script of the ledger.
 
-`make bench-store` (or `python -m bench.store_costs`), 10 s, without a model, an API or a worker: the ledger's own two
-halves against a Redis of their own. Redis is one thread: what a job takes of it bounds what all APIs and workers
-together can do.
+Uses the ledger alone, without a model, an API or a worker, on a Redis server of its own; takes 10 s. Redis runs scripts
+on one thread, so its time per job bounds the throughput of all APIs and workers together.
 """
 
 import argparse
@@ -39,12 +38,12 @@ MODEL = "model"
 DOCUMENTS, WORDS = 20, 100
 Item = TypeVar("Item")
 _AT_ONCE = 50
-"""Jobs whose scripts share a round trip: neither side waits for the other."""
+"""The number of jobs that share a round trip, so that neither side waits for the other."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of one step of a job: Redis's microseconds, and the bytes that it holds more once the step is done."""
+    """The cost of one step of a job: microseconds of Redis's time, and bytes by which its memory grew."""
 
     step: str
     microseconds: float
@@ -53,8 +52,8 @@ class Cost:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.store_costs", description=__doc__.partition("\n")[0])
-    parser.add_argument("--jobs", type=int, default=2000, help="so many jobs of each kind; default: %(default)s")
-    parser.add_argument("--scores", type=int, default=100_000, help="scores to remember; default: %(default)s")
+    parser.add_argument("--jobs", type=int, default=2000, help="jobs of each kind; default: %(default)s")
+    parser.add_argument("--scores", type=int, default=100_000, help="scores to cache; default: %(default)s")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         child, url = start_redis(Path(folder), os.environ)
@@ -63,18 +62,18 @@ def main() -> int:
                 job_costs = [
                     (shards, asyncio.run(measure_jobs(url, client, options.jobs, shards))) for shards in (1, 4)
                 ]
-                remembered = measure_scores(client, options.scores)
+                cached = measure_scores(client, options.scores)
         finally:
             stop_all([child], grace_seconds=5)
     print(f"{options.jobs:,} jobs of {DOCUMENTS} documents of {WORDS} words; {json.dumps(machine.describe())}")
     for shards, costs in job_costs:
         report(f"a job of {'one shard' if shards == 1 else f'{shards} shards'}", costs)
-    report(f"a remembered score, of {options.scores:,}", [remembered])
+    report(f"a cached score, of {options.scores:,}", [cached])
     return 0
 
 
 async def measure_jobs(url: str, client: redis.Redis, jobs: int, shards: int) -> list[Cost]:
-    """Submit, claim and finish so many jobs, one step of all of them after the other."""
+    """Submit, claim, renew and finish jobs, one step at a time for all of them."""
     submissions = make_submissions(url, jobs, shards)
     leases = [ShardLease(submission.job_id, shard, "token") for submission in submissions for shard in range(shards)]
     scores = ShardScores(scores=[0.1234567891] * (DOCUMENTS // shards), scale=ScoreScale.LOGIT)
@@ -86,7 +85,7 @@ async def measure_jobs(url: str, client: redis.Redis, jobs: int, shards: int) ->
             for some in batches(submissions):
                 await asyncio.gather(*(ledger.submit(submission) for submission in some))
 
-    await submit()  # Once for nothing: the scripts are loaded then.
+    await submit()  # Loads the scripts; not measured.
     client.flushdb()
     before, began = used(client), spent(client)
     await submit()
@@ -103,17 +102,17 @@ async def measure_jobs(url: str, client: redis.Redis, jobs: int, shards: int) ->
         "renew": worker.renew,
         "finish": finish,
     }
-    for step, take in steps.items():
+    for step, run in steps.items():
         before, began = used(client), spent(client)
         for some in batches(leases):
-            take(some)
+            run(some)
         costs.append(Cost(step, (spent(client) - began) / jobs, (used(client) - before) / jobs))
     client.flushdb()
     return costs
 
 
 def measure_scores(client: redis.Redis, count: int) -> Cost:
-    """Remember so many scores, each of a text of its own."""
+    """Cache scores, each of a different text."""
     writer = ScoreWriter(client, ModelSpec(name=MODEL, source="source"), seconds=600, entries=count)
     texts = [f"text {number}" for number in range(count)]
     made = [
@@ -125,11 +124,11 @@ def measure_scores(client: redis.Redis, count: int) -> Cost:
     ]
     before, began = allocated(client), spent(client)
     writer.write_all(made)
-    return Cost("remember", (spent(client) - began) / count, (allocated(client) - before) / count)
+    return Cost("cache", (spent(client) - began) / count, (allocated(client) - before) / count)
 
 
 def make_submissions(url: str, jobs: int, shards: int) -> list[Submission]:
-    """Jobs as the API makes them; no text comes twice."""
+    """Return jobs as the API builds them, with distinct texts."""
     words = Words([f"word{number}" for number in range(VOCABULARY_SIZE)], seed=1)
     messages = MessageBuilder(make_celery(url))
     queue = queue_keys.queue_name(MODEL, WorkClass.INTERACTIVE)
@@ -157,18 +156,18 @@ def make_submissions(url: str, jobs: int, shards: int) -> list[Submission]:
 
 
 def batches(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
-    """Some at a time, in order."""
+    """Split into batches of _AT_ONCE items, in order."""
     return (items[start : start + _AT_ONCE] for start in range(0, len(items), _AT_ONCE))
 
 
 def spent(client: redis.Redis) -> float:
-    """Microseconds that Redis has spent in scripts so far."""
+    """Return the microseconds that Redis has spent in scripts so far."""
     stats: Any = client.info("commandstats")
     return float(sum(stats.get(name, {}).get("usec", 0) for name in ("cmdstat_evalsha", "cmdstat_eval")))
 
 
 def used(client: redis.Redis) -> int:
-    """Bytes of all keys and their values, as Redis tells them key by key: buffers of any kind are not in it."""
+    """Return the bytes of all keys and their values according to MEMORY USAGE; excludes buffers."""
     total = 0
     for names in batches(list(client.scan_iter(count=1000))):
         with client.pipeline(transaction=False) as pipe:
@@ -179,7 +178,7 @@ def used(client: redis.Redis) -> int:
 
 
 def allocated(client: redis.Redis) -> int:
-    """Bytes that Redis has taken, of whatever kind: for so many small keys that what holds them together counts."""
+    """Return the bytes that Redis has allocated; for many small keys, this includes the size of its hash tables."""
     memory: Any = client.info("memory")
     return int(memory["used_memory"])
 
@@ -189,7 +188,7 @@ def report(title: str, costs: Sequence[Cost]) -> None:
     for cost in costs:
         print(f"{cost.step:32}{cost.microseconds:12.1f}{cost.bytes:10.0f}")
     if len(costs) > 1:
-        print(f"{'in all':32}{sum(cost.microseconds for cost in costs):12.1f}{sum(cost.bytes for cost in costs):10.0f}")
+        print(f"{'total':32}{sum(cost.microseconds for cost in costs):12.1f}{sum(cost.bytes for cost in costs):10.0f}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Who asks when: made patterns of arrivals, drawn from a seed, and recorded ones from a file. Runs nothing."""
+"""Traffic patterns of the simulation: generated from a seed, or read from a file of recorded arrivals."""
 
 import csv
 import math
@@ -11,13 +11,13 @@ from pathlib import Path
 from shared.contracts import WorkClass
 
 HOUR = 3600.0
-_TOKENS_A_PAIR = 400
+_TOKENS_PER_PAIR = 400
 _COLUMNS = ["seconds", "pairs", "tokens", "class"]
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """One job: when it comes, in seconds from the start, and how much it is, in estimated tokens."""
+    """One job: `at` is its arrival in seconds from the start, `tokens` its estimated size."""
 
     at: float
     pairs: int
@@ -27,7 +27,7 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """A pattern. `seconds` is its length; `max_workers` is what an operator would allow a pool that serves it."""
+    """A traffic pattern. `seconds` is its length, `max_workers` the upper limit of a pool that serves it."""
 
     name: str
     title: str
@@ -35,21 +35,21 @@ class Traffic:
     max_workers: int
     arrivals: Callable[[random.Random], Iterator[Arrival]]
 
-    def drawn(self, seed: int) -> list[Arrival]:
-        """The arrivals, in order; the same for the same seed."""
+    def generate(self, seed: int) -> list[Arrival]:
+        """Return the arrivals in order; they depend only on the seed."""
         return sorted(self.arrivals(random.Random(f"{seed} {self.name}")), key=lambda arrival: arrival.at)
 
 
 def _call(random_numbers: random.Random, at: float) -> Arrival:
-    """A search's candidates: 10 to 30 of them."""
+    """One interactive call with 10 to 30 documents."""
     pairs = random_numbers.randint(10, 30)
-    return Arrival(at, pairs, pairs * _TOKENS_A_PAIR, WorkClass.INTERACTIVE)
+    return Arrival(at, pairs, pairs * _TOKENS_PER_PAIR, WorkClass.INTERACTIVE)
 
 
 def _poisson(
     random_numbers: random.Random, seconds: float, rate: Callable[[float], float], highest: float
 ) -> Iterator[Arrival]:
-    """Calls that know nothing of each other, `rate(at)` of them a second, never more than `highest`."""
+    """Independent calls, `rate(at)` per second; `highest` is an upper bound of the rate."""
     at = 0.0
     while (at := at + random_numbers.expovariate(highest)) < seconds:
         if random_numbers.random() * highest < rate(at):
@@ -61,14 +61,14 @@ def _steady(random_numbers: random.Random) -> Iterator[Arrival]:
 
 
 def _diurnal(random_numbers: random.Random) -> Iterator[Arrival]:
-    """Most at two in the afternoon, hardly any at two at night."""
+    """The rate is highest at 14:00 and close to zero at 2:00."""
     yield from _poisson(
         random_numbers, 24 * HOUR, lambda at: 8.0 * ((1 - math.cos((at / HOUR - 2) / 12 * math.pi)) / 2) ** 3, 8.0
     )
 
 
 def _bursty(random_numbers: random.Random) -> Iterator[Arrival]:
-    """A call now and then, and every twenty minutes or so 3,000 of them within 20 s."""
+    """A call every 50 s, and about every 20 minutes a burst of 3,000 calls within 20 s."""
     yield from _poisson(random_numbers, 6 * HOUR, lambda at: 0.02, 0.02)
     at = 0.0
     while (at := at + random_numbers.expovariate(1 / 1200)) < 5.5 * HOUR:
@@ -77,10 +77,10 @@ def _bursty(random_numbers: random.Random) -> Iterator[Arrival]:
 
 
 def _nightly(random_numbers: random.Random) -> Iterator[Arrival]:
-    """Calls by day, from eight to eight; at two at night 400 jobs of 2,000 pairs each, which nobody waits for."""
+    """Interactive calls from 8:00 to 20:00; at 2:00, 400 batch jobs of 2,000 pairs each."""
     yield from _poisson(random_numbers, 24 * HOUR, lambda at: 0.1 if 8 <= at / HOUR < 20 else 0.0, 0.1)
     for _ in range(400):
-        yield Arrival(2 * HOUR + random_numbers.random() * 60, 2000, 2000 * _TOKENS_A_PAIR, WorkClass.BATCH)
+        yield Arrival(2 * HOUR + random_numbers.random() * 60, 2000, 2000 * _TOKENS_PER_PAIR, WorkClass.BATCH)
 
 
 def _hourly(random_numbers: random.Random) -> Iterator[Arrival]:
@@ -89,25 +89,27 @@ def _hourly(random_numbers: random.Random) -> Iterator[Arrival]:
 
 
 def _surge(random_numbers: random.Random) -> Iterator[Arrival]:
-    """From nothing to 250 calls a second within half an hour, and back."""
+    """The rate grows from zero to 250 calls per second within half an hour, and falls again."""
     yield from _poisson(random_numbers, 1.5 * HOUR, lambda at: 250 * max(1 - abs(at / HOUR - 0.5) / 0.5, 0.0), 250.0)
 
 
 PATTERNS = {
     traffic.name: traffic
     for traffic in (
-        Traffic("steady", "10 calls a second for two hours", 3 * HOUR, 40, _steady),
-        Traffic("diurnal", "a day: up to 8 calls a second, hardly any at night", 24 * HOUR, 40, _diurnal),
-        Traffic("bursty", "every 20 minutes or so 3,000 calls within 20 s", 6 * HOUR, 200, _bursty),
-        Traffic("nightly", "800,000 pairs of batch work at night, a call every 10 s by day", 24 * HOUR, 200, _nightly),
+        Traffic("steady", "10 calls per second for two hours", 3 * HOUR, 40, _steady),
+        Traffic("diurnal", "a day: up to 8 calls per second, close to none at night", 24 * HOUR, 40, _diurnal),
+        Traffic("bursty", "about every 20 minutes, 3,000 calls within 20 s", 6 * HOUR, 200, _bursty),
+        Traffic(
+            "nightly", "800,000 pairs of batch work at night, one call every 10 s by day", 24 * HOUR, 200, _nightly
+        ),
         Traffic("hourly", "one call an hour", 48 * HOUR, 4, _hourly),
-        Traffic("surge", "to 250 calls a second in half an hour, and back", 1.5 * HOUR, 400, _surge),
+        Traffic("surge", "up to 250 calls per second in half an hour, and down again", 1.5 * HOUR, 400, _surge),
     )
 }
 
 
 def busiest_minute(arrivals: Sequence[Arrival]) -> int:
-    """The estimated tokens of the interactive work that came in the minute in which most of it did."""
+    """Return the most tokens of interactive work that arrive within one minute."""
     minutes: Counter[int] = Counter()
     for arrival in arrivals:
         if arrival.work_class is WorkClass.INTERACTIVE:
@@ -116,9 +118,9 @@ def busiest_minute(arrivals: Sequence[Arrival]) -> int:
 
 
 def recorded(path: Path, max_workers: int) -> Traffic:
-    """The arrivals in a CSV file with the columns seconds, pairs, tokens and class (interactive or batch).
+    """Read arrivals from a CSV file with the columns seconds, pairs, tokens and class (interactive or batch).
 
-    Lines that begin with # are remarks. Raises ValueError naming the line, and OSError.
+    Lines that begin with # are comments. Raises ValueError, which names the line, and OSError.
     """
     with path.open(newline="") as file:
         try:
@@ -126,7 +128,7 @@ def recorded(path: Path, max_workers: int) -> Traffic:
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
     if not arrivals:
-        raise ValueError(f"{path}: there is no arrival in it")
+        raise ValueError(f"{path}: the file has no arrivals")
     length = max(arrival.at for arrival in arrivals) + HOUR
     return Traffic(path.stem, f"{len(arrivals)} recorded jobs", length, max_workers, lambda _: iter(arrivals))
 
@@ -141,7 +143,7 @@ def _read(lines: Iterable[str]) -> Iterator[Arrival]:
             at, pairs, tokens, work_class = row
             arrival = Arrival(float(at), int(pairs), int(tokens), WorkClass(work_class))
         except ValueError as error:
-            raise ValueError(f"line {number}: {','.join(_COLUMNS)} are expected, {','.join(row)!r} was read") from error
+            raise ValueError(f"line {number}: expected {','.join(_COLUMNS)}, got {','.join(row)!r}") from error
         if not (0 <= arrival.at < math.inf and arrival.pairs > 0 and arrival.tokens > 0):
-            raise ValueError(f"line {number}: seconds must not be negative, pairs and tokens must be above 0")
+            raise ValueError(f"line {number}: seconds must be at least 0, pairs and tokens above 0")
         yield arrival

@@ -1,8 +1,8 @@
-"""The verdict on a set of rounds."""
+"""The verdict on measured rounds."""
 
 import pytest
 
-from bench.cases import CASES, ENGINE, Measured, judge, spread, wanted
+from bench.cases import CASES, ENGINE, Measured, cases_to_measure, judge, spread
 from bench.servers import OURS, THEIRS
 
 
@@ -26,13 +26,13 @@ def test_a_latency_is_met_at_or_below_its_bound() -> None:
     assert (below.result, above.result) == ("met", "missed")
 
 
-def test_the_verdict_is_on_the_mean_of_the_rounds_and_says_how_far_they_lie_apart() -> None:
+def test_the_verdict_compares_means_and_reports_the_spread() -> None:
     verdict = judge(measured("a", theirs=[100.0, 120.0], ours=[110.0, 112.0]), ["a"])[0]
     assert (verdict.reference, verdict.ours) == (110.0, 111.0)
     assert verdict.spread == pytest.approx(20 / 110)
 
 
-def test_the_bare_engine_is_compared_with_what_the_service_reached_in_case_a() -> None:
+def test_the_bare_engine_is_compared_with_case_a_of_the_service() -> None:
     found = measured("a", theirs=[130.0], ours=[95.0])
     found.add("a-engine", ENGINE, 100.0)
     verdict = judge(found, ["a-engine"])[0]
@@ -44,17 +44,17 @@ def test_an_absolute_target_needs_no_other_server() -> None:
     assert (verdict.target, verdict.ratio, verdict.result) == ("≤ 5 ms", None, "met")
 
 
-def test_what_was_not_measured_is_neither_met_nor_missed() -> None:
+def test_an_unmeasured_case_is_neither_met_nor_missed() -> None:
     verdict = judge(Measured(), ["c"])[0]
     assert (verdict.reference, verdict.ours, verdict.result) == (None, None, "not measured")
 
 
-def test_a_case_can_be_missed_without_a_number() -> None:
-    found = Measured(misses={"j": "no answer"})
+def test_a_case_can_be_missed_without_a_value() -> None:
+    found = Measured(misses={"j": "no response"})
     assert judge(found, ["j"])[0].result == "missed"
 
 
-def test_a_start_that_compiles_first_counts_for_nothing() -> None:
+def test_the_first_start_does_not_count() -> None:
     found = measured("h", ours=[10.0], theirs=[25.0])
     found.add("h", "theirs, first start", 60.0)
     assert judge(found, ["h"])[0].reference == 25.0
@@ -64,9 +64,9 @@ def test_one_round_has_no_spread() -> None:
     assert spread([5.0]) == 0.0
 
 
-def test_a_case_brings_the_one_that_it_is_read_from() -> None:
-    assert wanted(["k"]) == ["e", "k"]
-    assert wanted([]) == list(CASES)
+def test_a_case_includes_the_case_that_it_needs() -> None:
+    assert cases_to_measure(["k"]) == ["e", "k"]
+    assert cases_to_measure([]) == list(CASES)
 
 
 def test_every_case_is_measured_on_both_servers_or_has_a_target_of_its_own() -> None:

@@ -1,4 +1,4 @@
-"""What the measurement of cold starts makes of what it has measured."""
+"""The cold start benchmark: its table, files, chart and options."""
 
 import json
 from pathlib import Path
@@ -37,12 +37,12 @@ def measured() -> Measured:
     return found
 
 
-def test_a_ratio_is_that_of_the_medians(measured: Measured) -> None:
+def test_the_ratio_compares_the_medians(measured: Measured) -> None:
     assert measured.ratio(PLAIN) == pytest.approx(6.3 / 22)
     assert Measured().ratio(PLAIN) is None
 
 
-def test_the_table_says_what_was_met_what_was_missed_and_where_the_time_went(measured: Measured) -> None:
+def test_the_table_has_verdicts_and_the_time_of_each_stage(measured: Measured) -> None:
     lines = table(measured).splitlines()
     assert "| vLLM's server | 22.00 | 1.00 | | | 20.00, 22.00, 24.00 |" in lines
     assert "| rerankq, plain | 6.30 | 0.286 | <= 0.40 | met | 6.00, 6.60 |" in lines
@@ -54,11 +54,11 @@ def test_the_table_says_what_was_met_what_was_missed_and_where_the_time_went(mea
     assert "| the same call again | 0.015 | 0.015 |" in lines
 
 
-def test_what_failed_is_there_too() -> None:
+def test_the_table_lists_failures() -> None:
     assert table(Measured(failures=["rerankq, plain: no standby"])).endswith("Failed:\n- rerankq, plain: no standby")
 
 
-def test_the_results_have_every_start_and_the_picture(measured: Measured, tmp_path: Path) -> None:
+def test_the_files_hold_every_start_and_the_chart(measured: Measured, tmp_path: Path) -> None:
     paths = write(measured, tmp_path, "cold", {"rounds": 3})
     assert [path.name for path in paths] == ["cold.json", "zero_one_zero.svg"]
     content = json.loads(paths[0].read_text())
@@ -68,45 +68,45 @@ def test_the_results_have_every_start_and_the_picture(measured: Measured, tmp_pa
     assert (content["theirs_first"], content["ours_first"]["seconds"]) == (30.0, 7.5)
 
 
-def test_of_the_samples_only_changes_are_kept() -> None:
-    quiet = [Sample(at / 20, waiting=0, starting=0, ready=0) for at in range(10)]
-    woken = [Sample(1 + at / 20, waiting=1, starting=1, ready=0) for at in range(10)]
-    assert changes([*quiet, *woken]) == [quiet[0], woken[0], woken[-1]]
-    assert changes([*quiet, woken[0]]) == [quiet[0], woken[0]]
+def test_only_changed_samples_and_the_last_one_are_kept() -> None:
+    idle = [Sample(at / 20, waiting=0, starting=0, ready=0) for at in range(10)]
+    starting = [Sample(1 + at / 20, waiting=1, starting=1, ready=0) for at in range(10)]
+    assert changes([*idle, *starting]) == [idle[0], starting[0], starting[-1]]
+    assert changes([*idle, starting[0]]) == [idle[0], starting[0]]
     assert changes([]) == []
 
 
-class TestPicture:
-    def test_it_is_an_image_with_both_panels(self) -> None:
-        picture = zero_one_zero(CYCLE)
-        ElementTree.fromstring(picture)
-        for word in ("requests waiting", "workers", "starts", "ready", "seconds", "after 5.9 s", "in 14 ms"):
-            assert word in picture
+class TestChart:
+    def test_the_svg_has_both_panels(self) -> None:
+        svg = zero_one_zero(CYCLE)
+        ElementTree.fromstring(svg)
+        for word in ("requests waiting", "workers", "starting", "ready", "seconds", "takes 5.9 s", "14 ms"):
+            assert word in svg
 
     @pytest.mark.parametrize("style", ["waiting", "starting", "ready", "stopping"])
-    def test_one_area_for_each_stretch(self, style: str) -> None:
+    def test_each_state_has_one_area(self, style: str) -> None:
         assert zero_one_zero(CYCLE).count(f'class="area {style}"') == 1
 
-    def test_a_worker_that_is_still_there_in_the_end_is_drawn(self) -> None:
+    def test_a_worker_that_runs_until_the_end_is_drawn(self) -> None:
         assert 'class="area ready"' in zero_one_zero(Cycle(CYCLE.samples[:4], CYCLE.calls, 5.0))
 
-    def test_there_is_no_picture_of_nothing(self) -> None:
-        with pytest.raises(ValueError, match="nothing to draw"):
+    def test_a_cycle_without_samples_is_rejected(self) -> None:
+        with pytest.raises(ValueError, match="no data to draw"):
             zero_one_zero(Cycle([], [], 5.0))
 
 
 class TestOptions:
-    def test_a_whole_run(self) -> None:
+    def test_the_defaults(self) -> None:
         options = parse([])
         assert (options.rounds, options.starts, options.name) == (3, 2, "cold_start")
 
-    def test_a_quick_one(self) -> None:
+    def test_quick_is_one_round_with_one_start(self) -> None:
         options = parse(["--quick", "--rounds", "9"])
         assert (options.rounds, options.starts) == (1, 1)
 
-    @pytest.mark.parametrize("wrong", [["--rounds", "0"], ["--starts", "none"], ["--what"]])
-    def test_wrong_ones(self, wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    @pytest.mark.parametrize("invalid", [["--rounds", "0"], ["--starts", "none"], ["--what"]])
+    def test_an_invalid_option_is_rejected(self, invalid: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit) as caught:
-            parse(wrong)
+            parse(invalid)
         assert caught.value.code == 2
         assert capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The simulated workers: what is known of queues has to come out, and nothing may get lost on the way."""
+"""The simulated pool: it agrees with queueing theory and loses no job."""
 
 import random
 from collections import Counter
@@ -23,7 +23,7 @@ SECOND = 1000
 
 
 class Script:
-    """Has so many workers from each time on; notes what it sees."""
+    """Sets the number of workers at given times, and records the signals that it receives."""
 
     interval = 1.0
 
@@ -32,7 +32,7 @@ class Script:
         self.seen: list[tuple[float, PoolSignals]] = []
         self._sizes = sizes
 
-    def look(self, signals: PoolSignals, now: float) -> int:
+    def decide(self, signals: PoolSignals, now: float) -> int:
         self.seen.append((now, signals))
         return [size for at, size in self._sizes.items() if at <= now][-1]
 
@@ -60,26 +60,26 @@ def test_waits_at_one_worker_are_those_of_queueing_theory() -> None:
     assert fmean(outcome.waits) == pytest.approx(0.7 / (2 * 0.3), rel=0.05)
 
 
-def test_a_start_takes_its_time_and_counts_until_the_workers_end() -> None:
+def test_worker_seconds_run_from_the_start_of_a_worker_to_its_end() -> None:
     outcome = run([call(5.0)], {0: 0, 6: 1, 50: 0})
     assert outcome.waits == [31.0]
     assert (outcome.starts, outcome.most_workers, outcome.worker_seconds) == (1, 1, 44.0)
 
 
 @pytest.mark.parametrize(("wake_seconds", "wait"), [(0.3, 30.3), (None, 30.75)])
-def test_work_for_a_sleeping_pool_is_seen_after_the_wake_or_at_the_next_look(
+def test_an_empty_pool_reacts_after_the_wake_time_or_at_the_next_decision(
     wake_seconds: float | None, wait: float
 ) -> None:
     script = Script({0: 0, 5: 1}, wake_seconds)
     assert Fleet(script, PLAN).run([call(5.25)], 10).waits == [pytest.approx(wait)]
 
 
-def test_several_workers_take_a_job_apart_and_its_wait_ends_with_its_last_shard() -> None:
+def test_several_workers_share_a_job_and_its_wait_ends_when_its_last_shard_starts() -> None:
     outcome = run([call(0.5, tokens=6000)], {0: 2}, warm=2)
     assert outcome.waits == [2.0], "three shards of two seconds, two workers"
 
 
-def test_interactive_work_interrupts_batch_work_which_then_goes_on() -> None:
+def test_interactive_work_interrupts_batch_work_which_then_resumes() -> None:
     outcome = run([job(1.0, 2000), call(1.5)], {0: 1}, warm=1)
     assert (outcome.waits, outcome.batch) == ([0.0], [3.0])
 
@@ -88,23 +88,23 @@ def test_interactive_work_waits_for_interactive_work() -> None:
     assert run([call(1.0), call(1.25)], {0: 1}, warm=1).waits == [0.0, 0.75]
 
 
-def test_a_worker_that_has_to_go_finishes_its_shard() -> None:
+def test_a_draining_worker_finishes_its_shard() -> None:
     outcome = run([job(1.5, 2000), job(1.5, 2000)], {0: 1, 2: 0, 50: 1}, warm=1)
     assert outcome.batch == [2.0, 50 - 1.5 + 30 + 2], "the second one waits for the next worker"
     assert outcome.worker_seconds == 3.5 + 50
 
 
-def test_who_has_nothing_to_do_goes_first() -> None:
+def test_idle_workers_stop_first() -> None:
     outcome = run([call(0.5, tokens=2000)], {0: 3, 1: 1}, warm=3)
     assert outcome.worker_seconds == 1.0 + 1.0 + 100
 
 
-def test_who_is_not_up_yet_goes_before_anybody_else() -> None:
+def test_starting_workers_stop_before_all_others() -> None:
     outcome = run([], {0: 2, 10: 1}, warm=1)
     assert (outcome.starts, outcome.worker_seconds) == (1, 10.0 + 100.0)
 
 
-def test_what_is_seen_is_what_is_there() -> None:
+def test_the_signals_describe_the_pool() -> None:
     script = Script({0: 2})
     Fleet(script, PLAN, warm=1).run([call(0.5, 1500), job(0.75, 3000)], 3)
     at, signals = script.seen[1]
@@ -119,7 +119,7 @@ def test_what_is_seen_is_what_is_there() -> None:
     assert signals.idle_seconds == 0.25
 
 
-def test_jobs_that_nobody_ever_does_are_counted_and_the_run_ends() -> None:
+def test_unfinished_jobs_are_counted_and_the_simulation_ends() -> None:
     outcome = run([job(1.0, 1000)], {0: 0})
     assert (outcome.unfinished, outcome.batch) == (1, [])
 
@@ -139,7 +139,7 @@ scripts = st.dictionaries(st.integers(min_value=1, max_value=400), st.integers(m
 
 @properties
 @given(arrivals=arrivals, sizes=scripts, warm=st.integers(min_value=0, max_value=3))
-def test_every_job_is_done_once_however_often_workers_come_and_go(
+def test_every_job_is_done_once_however_often_the_pool_is_resized(
     arrivals: list[Arrival], sizes: dict[int, int], warm: int
 ) -> None:
     script = {0.0: warm, **dict(sorted((float(at), size) for at, size in sizes.items())), 401.0: 1}

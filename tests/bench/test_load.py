@@ -1,4 +1,4 @@
-"""The load generator against a small HTTP server on a real socket: what it sends, counts and refuses."""
+"""The load generator against a small HTTP server on a real socket: its requests, counts and errors."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ from bench import load as generator
 from bench.spec import Freshness, Load, Outcome
 from bench.words import VOCABULARY_SIZE
 
-Answer = Callable[[dict[str, Any]], bytes]
+Respond = Callable[[dict[str, Any]], bytes]
 
 
 @pytest.fixture
@@ -29,26 +29,26 @@ def http(body: bytes, status: str = "200 OK", headers: str = "") -> bytes:
 
 
 def ranked(request: dict[str, Any]) -> bytes:
-    """As a server should answer."""
+    """Return a correct response."""
     rows = [{"index": index, "relevance_score": 0.5} for index in range(len(request["documents"]))]
     return http(json.dumps({"results": rows}).encode(), headers="server-timing: queue;dur=1, inference;dur=0.25\r\n")
 
 
-async def put_on(answer: Answer, vocabulary: str, **fields: Any) -> tuple[Outcome, list[dict[str, Any]]]:
-    """The outcome of a load on a server that answers so, and all that this server was asked."""
+async def run_load(respond: Respond, vocabulary: str, **fields: Any) -> tuple[Outcome, list[dict[str, Any]]]:
+    """Run a load on a server that responds with `respond`. Returns its outcome and the received requests."""
     seen: list[dict[str, Any]] = []
-    callers: list[asyncio.Future[None]] = []
+    connections_closed: list[asyncio.Future[None]] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        callers.append(gone)
+        closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        connections_closed.append(closed)
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
                 length = int(head.partition("Content-Length: ")[2].splitlines()[0])
                 seen.append(json.loads(await reader.readexactly(length)))
-                # In two pieces, as a network would.
-                reply = answer(seen[-1])
+                # Send the response in two pieces, as a network may.
+                reply = respond(seen[-1])
                 writer.write(reply[:20])
                 await writer.drain()
                 await asyncio.sleep(0)
@@ -56,7 +56,7 @@ async def put_on(answer: Answer, vocabulary: str, **fields: Any) -> tuple[Outcom
         except asyncio.IncompleteReadError:
             writer.close()
             await writer.wait_closed()
-            gone.set_result(None)
+            closed.set_result(None)
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
@@ -74,12 +74,12 @@ async def put_on(answer: Answer, vocabulary: str, **fields: Any) -> tuple[Outcom
             "timeout": 2.0,
         }
         outcome = await generator.run(Load(**plain | fields))
-        await asyncio.gather(*callers)
+        await asyncio.gather(*connections_closed)
     return outcome, seen
 
 
 async def test_every_request_is_counted_once_with_its_pairs(vocabulary: str) -> None:
-    outcome, seen = await put_on(ranked, vocabulary)
+    outcome, seen = await run_load(ranked, vocabulary)
     assert (outcome.requests, outcome.pairs, outcome.failed) == (50, 150, 0)
     assert len(seen) == 50
     assert outcome.seconds > 0
@@ -87,68 +87,71 @@ async def test_every_request_is_counted_once_with_its_pairs(vocabulary: str) -> 
 
 
 async def test_no_pair_is_sent_twice(vocabulary: str) -> None:
-    _, seen = await put_on(ranked, vocabulary)
+    _, seen = await run_load(ranked, vocabulary)
     pairs = {(request["query"], document) for request in seen for document in request["documents"]}
     assert len(pairs) == 150
 
 
-async def test_known_documents_come_under_new_queries(vocabulary: str) -> None:
-    _, seen = await put_on(ranked, vocabulary, fresh=Freshness.QUERY)
+async def test_only_the_queries_are_new_when_asked_for(vocabulary: str) -> None:
+    _, seen = await run_load(ranked, vocabulary, fresh=Freshness.QUERY)
     assert len({request["query"] for request in seen}) == 50
     assert len({tuple(request["documents"]) for request in seen}) == 1
 
 
-async def test_a_repeated_request_is_the_same_to_the_letter(vocabulary: str) -> None:
-    _, seen = await put_on(ranked, vocabulary, fresh=Freshness.NOTHING)
+async def test_repeated_requests_are_identical(vocabulary: str) -> None:
+    _, seen = await run_load(ranked, vocabulary, fresh=Freshness.NOTHING)
     assert all(request == seen[0] for request in seen)
 
 
-async def test_the_warm_up_is_sent_and_not_counted(vocabulary: str) -> None:
-    outcome, seen = await put_on(ranked, vocabulary, warm_up=0.1)
+async def test_the_warm_up_is_not_counted(vocabulary: str) -> None:
+    outcome, seen = await run_load(ranked, vocabulary, warm_up=0.1)
     assert outcome.requests == 50
     assert len(seen) > 50
 
 
-async def test_the_engines_own_time_is_taken_off_where_the_server_tells_it(vocabulary: str) -> None:
-    outcome, _ = await put_on(ranked, vocabulary)
+async def test_the_engines_time_is_subtracted_when_the_server_reports_it(vocabulary: str) -> None:
+    outcome, _ = await run_load(ranked, vocabulary)
     assert outcome.outside_ms["mean"] == pytest.approx(outcome.latency_ms["mean"] - 0.25)
 
 
-async def test_a_load_in_seconds_ends_and_waits_for_what_is_on_its_way(vocabulary: str) -> None:
-    outcome, seen = await put_on(ranked, vocabulary, requests=0, seconds=0.2)
+async def test_a_load_in_seconds_waits_for_the_responses_to_requests_sent(vocabulary: str) -> None:
+    outcome, seen = await run_load(ranked, vocabulary, requests=0, seconds=0.2)
     assert outcome.requests == len(seen) > 0
     assert 0.1 < outcome.seconds < 2
 
 
-async def test_jobs_are_accepted_with_202_and_the_last_one_is_told(vocabulary: str) -> None:
-    outcome, _ = await put_on(lambda _: http(b'{"id": "job-1"}', "202 Accepted"), vocabulary, respond_async=True)
+async def test_jobs_expect_202_and_the_last_one_is_reported(vocabulary: str) -> None:
+    outcome, _ = await run_load(lambda _: http(b'{"id": "job-1"}', "202 Accepted"), vocabulary, respond_async=True)
     assert (outcome.requests, outcome.failed, outcome.last_job) == (50, 0, "/v1/jobs/job-1")
 
 
 @pytest.mark.parametrize(
-    ("answer", "reason"),
+    ("response", "reason"),
     [
         (http(b'{"error": "busy"}', "503 Service Unavailable"), "503 Service Unavailable"),
         (http(b'{"results": [{"relevance_score": 1}]}'), "1 results for 3 documents"),
-        (http(b'{"results": [{"relevance_score": 1}, {"relevance_score": NaN}, {"relevance_score": 1}]}'), "no number"),
-        (http(b'{"results": [{}, {}, {}]}'), "not the answer of a rerank call"),
-        (http(b"<html>"), "not the answer of a rerank call"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "without a Content-Length"),
+        (
+            http(b'{"results": [{"relevance_score": 1}, {"relevance_score": NaN}, {"relevance_score": 1}]}'),
+            "not a finite number",
+        ),
+        (http(b'{"results": [{}, {}, {}]}'), "not a rerank response"),
+        (http(b"<html>"), "not a rerank response"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "without Content-Length"),
     ],
 )
-async def test_any_other_answer_is_an_error(vocabulary: str, answer: bytes, reason: str) -> None:
-    outcome, _ = await put_on(lambda _: answer, vocabulary, connections=1, requests=1)
+async def test_any_other_response_is_an_error(vocabulary: str, response: bytes, reason: str) -> None:
+    outcome, _ = await run_load(lambda _: response, vocabulary, connections=1, requests=1)
     assert (outcome.requests, outcome.failed) == (0, 1)
     assert reason in outcome.errors[0]
 
 
-async def test_a_server_that_does_not_answer_is_an_error_within_the_timeout(vocabulary: str) -> None:
-    outcome, _ = await put_on(lambda _: b"", vocabulary, connections=1, requests=1, seconds=0.1, timeout=0.2)
+async def test_a_missing_response_is_an_error_after_the_timeout(vocabulary: str) -> None:
+    outcome, _ = await run_load(lambda _: b"", vocabulary, connections=1, requests=1, seconds=0.1, timeout=0.2)
     assert outcome.failed == 1
-    assert "no answer within" in outcome.errors[0]
+    assert "no response within" in outcome.errors[0]
 
 
-async def test_errors_while_warming_up_fail_the_load_too(vocabulary: str) -> None:
+async def test_errors_in_the_warm_up_fail_the_load(vocabulary: str) -> None:
     count = 0
 
     def first_fails(request: dict[str, Any]) -> bytes:
@@ -156,11 +159,11 @@ async def test_errors_while_warming_up_fail_the_load_too(vocabulary: str) -> Non
         count += 1
         return ranked(request) if count > 1 else http(b"{}", "500 Oops")
 
-    outcome, _ = await put_on(first_fails, vocabulary, warm_up=0.1)
+    outcome, _ = await run_load(first_fails, vocabulary, warm_up=0.1)
     assert outcome.failed == 1
 
 
-def test_a_header_is_found_whatever_its_case_and_place() -> None:
+def test_a_header_is_found_in_any_case_and_place() -> None:
     head = b"HTTP/1.1 200 OK\r\nA: b\r\nServer-Timing: queue;dur=2, inference;dur=13.5, total;dur=20\r\nX: y"
     assert generator.header(head, b"server-timing", b"inference;dur=") == b"13.5"
     assert generator.header(head, b"server-timing", b"nothing;dur=") is None

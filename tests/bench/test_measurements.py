@@ -1,4 +1,4 @@
-"""The cases on our own service as it runs, with the lexical engine in the model's place: real processes throughout."""
+"""The cases measured on our service with the lexical engine instead of a model, in real processes."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 
 def lexical(folder: Path, delay_seconds: float = 0.0) -> dict[str, str]:
-    """Settings of a service that needs no model; four shards at once, so that work can queue up."""
+    """Settings of a service that needs no model and scores four shards at once, so that work queues."""
     models_file = write_models(folder, engine_args={"delay_seconds": delay_seconds})
     return {"RERANKQ_MODELS_FILE": models_file, "RERANKQ_CONCURRENCY": "4", "RERANKQ_LOG_LEVEL": "WARNING"}
 
@@ -34,7 +34,7 @@ def measurements() -> Measurements:
     return Measurements(plan, models.bundled(), tell=lambda _: None)
 
 
-def test_a_server_is_yielded_once_it_has_scored_and_says_how_long_that_took(server: Server) -> None:
+def test_a_server_is_ready_once_it_has_scored(server: Server) -> None:
     assert 0.2 < server.first_score_seconds < 60
     assert servers.get(server.port, "/health")[0] == 200
     server.check()
@@ -43,40 +43,40 @@ def test_a_server_is_yielded_once_it_has_scored_and_says_how_long_that_took(serv
 def test_a_rate_and_a_latency_are_measured(server: Server, measurements: Measurements) -> None:
     measurements.plain(server, "b")
     measurements.plain(server, "e")
-    rate, latency = measurements.measured.of("b", OURS)[0], measurements.measured.of("e", OURS)[0]
+    rate, latency = measurements.measured.values_of("b", OURS)[0], measurements.measured.values_of("e", OURS)[0]
     assert rate > 20
     assert 0 < latency < 1000
-    outside = measurements.measured.of("k", OURS)[0]
+    outside = measurements.measured.values_of("k", OURS)[0]
     assert 0 < outside <= latency
     assert {load["case"] for load in measurements.measured.loads} == {"b", "e"}
 
 
-def test_the_sweep_has_every_number_of_connections(server: Server, measurements: Measurements) -> None:
+def test_the_sweep_measures_every_number_of_connections(server: Server, measurements: Measurements) -> None:
     measurements.sweep(server)
     assert list(measurements.measured.curves[OURS]) == [1, 2, 4, 8, 16, 32, 64]
 
 
 def test_known_documents_are_measured(server: Server, measurements: Measurements) -> None:
     measurements.known_documents(server)
-    assert measurements.measured.of("i", OURS)[0] > 0
+    assert measurements.measured.values_of("i", OURS)[0] > 0
 
 
-def test_callers_are_measured_while_batch_work_waits(tmp_path: Path, measurements: Measurements) -> None:
+def test_calls_behind_a_backlog_are_measured(tmp_path: Path, measurements: Measurements) -> None:
     with servers.ours(None, lexical(tmp_path, delay_seconds=0.2)) as slow:
         measurements.behind_backlog(slow)
-    assert measurements.measured.of("g", OURS)[0] >= 200
+    assert measurements.measured.values_of("g", OURS)[0] >= 200
 
 
-def test_a_repeated_request_without_a_worker_is_a_number_or_a_miss_and_never_a_failure(
+def test_a_repeated_request_without_a_worker_gives_a_value_or_a_miss(
     tmp_path: Path, measurements: Measurements
 ) -> None:
     with servers.ours(None, lexical(tmp_path)) as running:
         measurements.repeated_request(running)
-    assert bool(measurements.measured.of("j", OURS)) != ("j" in measurements.measured.misses)
+    assert bool(measurements.measured.values_of("j", OURS)) != ("j" in measurements.measured.misses)
 
 
-def test_a_backlog_that_is_gone_too_early_fails_the_case(server: Server, measurements: Measurements) -> None:
-    with pytest.raises(MeasurementFailed, match="the backlog was gone"):
+def test_a_backlog_that_ends_too_early_fails_the_case(server: Server, measurements: Measurements) -> None:
+    with pytest.raises(MeasurementFailed, match="the backlog ended before"):
         measurements.behind_backlog(server)
 
 
@@ -87,7 +87,7 @@ def test_a_case_fails_when_its_server_has_ended(tmp_path: Path, measurements: Me
             measurements.plain(running, "e")
 
 
-def test_vllms_server_runs_on_every_core_and_leaves_no_trace_outside_its_folder(tmp_path: Path) -> None:
+def test_vllms_server_uses_every_core_and_writes_only_to_its_folder(tmp_path: Path) -> None:
     command = servers.command(tmp_path / "model", 8001)
     assert command[1:3] == ["-m", "vllm.entrypoints.openai.api_server"]
     assert command[command.index("--port") + 1] == "8001"

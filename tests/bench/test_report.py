@@ -1,4 +1,4 @@
-"""What a run says: table, JSON, picture."""
+"""The results of a run: table, JSON and chart."""
 
 import json
 import xml.etree.ElementTree as ET
@@ -22,44 +22,44 @@ def measured() -> Measured:
         found.add("a", "ours", ours)
     for side in ("theirs", "ours"):
         found.curves[side] = {count: [{"p50": 15.0 * count, "p99": 20.0 * count}] * 2 for count in (1, 8, 64)}
-    found.misses["j"] = "no answer"
+    found.misses["j"] = "no response"
     found.failures.append("round 2 of 2: ours, l: the connection was lost")
     return found
 
 
-def test_the_table_has_a_line_a_case_and_says_what_failed(measured: Measured) -> None:
+def test_the_table_has_one_row_per_case_and_lists_failures(measured: Measured) -> None:
     lines = report.table(measured, PLAN.cases).splitlines()
     assert lines[2] == (
         "| a | 32 connections, 20 documents of 100 words | 122.0 pairs/s | 128.0 pairs/s | 1.049 | ≥ 1.00 | met | 3% |"
     )
     assert lines[3].endswith("| - | - | - | ≤ 5 ms | missed | 0% |")
-    assert "Missed j: no answer" in lines
+    assert "Missed j: no response" in lines
     assert lines[-1] == "- round 2 of 2: ours, l: the connection was lost"
 
 
-def test_the_load_generators_own_cost_is_told_where_it_was_highest(measured: Measured) -> None:
+def test_the_highest_cost_of_the_load_generator_is_printed(measured: Measured) -> None:
     for case, rate in (("a", 6.0), ("d", 500.0)):
         measured.loads.append({"case": case, "server": "ours", "cpu_us": 100.0, "requests_per_second": rate})
-    said = "The load generator took at most 5.0% of one core (case d, ours: 100 µs a request)."
-    assert said in report.table(measured, PLAN.cases).splitlines()
+    expected = "The load generator took at most 5.0% of one core (case d, ours: 100 µs a request)."
+    assert expected in report.table(measured, PLAN.cases).splitlines()
 
 
-def test_the_json_has_every_round_the_machine_and_the_versions(measured: Measured, tmp_path: Path) -> None:
-    written, picture = report.write(measured, PLAN, tmp_path, "run")
+def test_the_json_has_all_rounds_the_machine_and_the_versions(measured: Measured, tmp_path: Path) -> None:
+    written, drawn = report.write(measured, PLAN, tmp_path, "run")
     content = json.loads(written.read_text())
     assert content["rounds"]["a"] == {"theirs": [120.0, 124.0], "ours": [126.0, 130.0]}
     assert content["machine"]["cores"] >= 1
     assert content["versions"]["python"]
     assert content["plan"]["rounds"] == 2
-    assert picture.name == "latency_under_load.svg"
+    assert drawn.name == "latency_under_load.svg"
 
 
-def test_half_a_sweep_is_no_picture(measured: Measured, tmp_path: Path) -> None:
+def test_a_sweep_of_one_server_is_not_drawn(measured: Measured, tmp_path: Path) -> None:
     del measured.curves["theirs"]
     assert [path.name for path in report.write(measured, PLAN, tmp_path, "run")] == ["run.json"]
 
 
-def test_the_picture_has_both_percentiles_of_both_servers_and_stays_on_the_paper(measured: Measured) -> None:
+def test_the_chart_has_both_percentiles_of_both_servers_within_its_bounds(measured: Measured) -> None:
     root = ET.fromstring(chart.latency_under_load(measured.curves))
     dots = [(float(dot.get("cx", "")), float(dot.get("cy", ""))) for dot in root.iter(f"{SVG}circle")]
     curves = [path for path in root.iter(f"{SVG}path") if "L" in path.get("d", "")]
@@ -70,13 +70,13 @@ def test_the_picture_has_both_percentiles_of_both_servers_and_stays_on_the_paper
     assert all(64 <= x <= 736 and 84 <= y <= 384 for x, y in dots)
 
 
-def test_more_latency_lies_higher_and_more_load_further_right(measured: Measured) -> None:
+def test_latency_grows_upwards_and_load_to_the_right(measured: Measured) -> None:
     root = ET.fromstring(chart.latency_under_load({"ours": measured.curves["ours"]}))
     dots = [(float(dot.get("cx", "")), float(dot.get("cy", ""))) for dot in root.iter(f"{SVG}circle")]
     assert dots == sorted(dots)
     assert [y for _, y in dots] == sorted((y for _, y in dots), reverse=True)
 
 
-def test_nothing_cannot_be_drawn() -> None:
-    with pytest.raises(ValueError, match="nothing to draw"):
+def test_a_chart_without_data_is_rejected() -> None:
+    with pytest.raises(ValueError, match="no data to draw"):
         chart.latency_under_load({})
