@@ -33,7 +33,7 @@ def tls_proxy(redis_url: str, certificate: Path) -> Iterator[str]:
     target = urlsplit(redis_url).port
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate)
-    listening: Future[tuple[int, Callable[[], None]]] = Future()
+    listening: Future[tuple[int, Callable[[], object]]] = Future()
 
     async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):

@@ -27,11 +27,11 @@ from shared.store.client import connect
 from worker import dead_letters
 from worker.consumer import task
 from worker.consumer.kombu_patches import (
-    MessageRenewer,
     discard_foreign_messages,
     reconnect_when_refused,
     use_constant_retry,
 )
+from worker.consumer.message_renewer import MessageRenewer
 from worker.consumer.queue_order import InteractiveFirst
 from worker.dispatch.dispatcher import Dispatcher
 from worker.dispatch.drain import Drain
@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"worker: {error}", file=sys.stderr)
         return 2
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # Connected, and empty: Celery leaves logging as it is.
+    # Celery configures logging unless a handler of this signal is connected.
     setup_logging.connect(_keep_logging)
     logging.getLogger("celery.worker.strategy").setLevel(logging.WARNING)
     logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
@@ -102,7 +102,7 @@ def serve(settings: WorkerSettings, spec: ModelSpec) -> int:
     stopped: list[int] = []
 
     def stop_early(number: int, _frame: FrameType | None) -> None:
-        # A library may catch the SystemExit; therefore the list is checked afterwards.
+        # A library may catch the SystemExit; therefore the list is checked after the load.
         stopped.append(number)
         sys.exit(0)
 
@@ -196,7 +196,7 @@ def work(
 
 
 def end(arguments: list[str] | None = None) -> NoReturn:
-    """Run, then exit without cleanup, which takes Python and vLLM three seconds; the process ends anyway."""
+    """Run `main`, then exit without the cleanup of Python and vLLM, which takes three seconds."""
     try:
         status = main(arguments)
     except SystemExit as early:

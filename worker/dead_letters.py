@@ -18,7 +18,7 @@ from shared.store.client import connect_async, store_errors
 from worker.settings import WorkerSettings
 
 DEADLINE_SECONDS = 86_400.0
-"""The deadline of a retried job, as for a new one."""
+"""The deadline of a retried job; the same as that of a new one."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -54,8 +54,8 @@ async def _read_letters(client: redis.asyncio.Redis) -> list[dict[str, Any]]:
 
 async def _list(client: redis.asyncio.Redis, _options: Namespace, _settings: WorkerSettings) -> int:
     for letter in await _read_letters(client):
-        at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(letter["at_ms"] / 1000))
-        print(f"{at}  {letter['model']}  {letter['job']}/{letter['shard']}  {letter['failure']['message']}")
+        failed_at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(letter["at_ms"] / 1000))
+        print(f"{failed_at}  {letter['model']}  {letter['job']}/{letter['shard']}  {letter['failure']['message']}")
     return 0
 
 

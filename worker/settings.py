@@ -22,7 +22,7 @@ class WorkerSettings(Settings):
     @field_validator("reserved")
     @classmethod
     def _check_reserved(cls, reserved: int, info: ValidationInfo) -> int:
-        # An invalid concurrency is missing here, and reported by its own validator.
+        # `info.data` lacks an invalid concurrency, which its own validator reports.
         concurrency = info.data.get("concurrency")
         if concurrency is not None and reserved == -1:
             return int(concurrency) // 4

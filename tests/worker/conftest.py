@@ -9,15 +9,15 @@ from shared.queue.celery_app import make_celery
 from shared.queue.messages import MessageBuilder
 from tests.shared.conftest import async_client, enqueueing_worker, ledger, store
 from tests.shared.support import StoreView
-from tests.worker.support import Pool, ShakyLedger, WakeUpSender
+from tests.worker.support import Pool, UnreliableLedger, WakeUpSender
 from worker.dispatch.leases import LeaseKeeper
 
-__all__ = ["async_client", "enqueueing_worker", "leases", "ledger", "pool", "shaky", "store", "wake_ups"]
+__all__ = ["async_client", "enqueueing_worker", "leases", "ledger", "pool", "store", "unreliable_ledger", "wake_ups"]
 
 
 @pytest.fixture
 def leases(enqueueing_worker: WorkerLedger) -> Iterator[LeaseKeeper]:
-    """Renewing."""
+    """A lease keeper whose thread is running."""
     leases = LeaseKeeper(enqueueing_worker)
     leases.start()
     yield leases
@@ -30,8 +30,8 @@ def wake_ups(redis_client: Any, redis_url: str) -> WakeUpSender:
 
 
 @pytest.fixture
-def shaky(redis_client: Any, redis_url: str) -> ShakyLedger:
-    return ShakyLedger(redis_client, MessageBuilder(make_celery(redis_url)))
+def unreliable_ledger(redis_client: Any, redis_url: str) -> UnreliableLedger:
+    return UnreliableLedger(redis_client, MessageBuilder(make_celery(redis_url)))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What the tests of the worker share: engines that do as they are told, a ledger that can be away, and doorbells."""
+"""Shared by the worker's tests: scripted engines, a ledger that can be unreachable, and wake-up messages."""
 
 import threading
 import time
@@ -25,7 +25,7 @@ from worker.dispatch.leases import LeaseKeeper
 from worker.dispatch.throughput import ThroughputMeter
 from worker.engines.base import BatchScores, Cancellation, ScoringAborted, ScoringBatch, ScoringEngine
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
 def make_dispatcher(
@@ -38,9 +38,9 @@ def make_dispatcher(
     linger_seconds: float = 0.0,
     throughput: ThroughputMeter | None = None,
 ) -> Dispatcher:
-    """One that renews nothing, unless it is given leases that do: what it holds must be done within a lease.
+    """A dispatcher that closes when its engine dies.
 
-    It closes when its engine dies.
+    Without `leases` it renews no lease, so every shard must be finished before its lease expires.
     """
     executor = Executor(engine)
     dispatcher = Dispatcher(
@@ -58,136 +58,137 @@ def make_dispatcher(
 
 
 class ScriptedEngine:
-    """Remembers its batches; answers what it was told, else a score for each document: 0, 1, 2, ..."""
+    """Records its batches. Returns or raises `result`; without it, scores the documents 0, 1, 2, ..."""
 
     scale = ScoreScale.LOGIT
 
-    def __init__(self, answer: BatchScores | Exception | None = None) -> None:
-        self._answer = answer
+    def __init__(self, result: BatchScores | Exception | None = None) -> None:
+        self._result = result
         self.batches: list[ScoringBatch] = []
 
     def score(self, batch: ScoringBatch, cancellation: Cancellation) -> BatchScores:
         self.batches.append(batch)
-        if isinstance(self._answer, Exception):
-            raise self._answer
-        return self._answer or BatchScores([float(place) for place in range(len(batch.documents))], prompt_tokens=7)
+        if isinstance(self._result, Exception):
+            raise self._result
+        return self._result or BatchScores([float(place) for place in range(len(batch.documents))], prompt_tokens=7)
 
     def close(self) -> None:
-        """Nothing is held."""
+        pass
 
 
-class PatientEngine(ScriptedEngine):
+class EngineUntilCancelled(ScriptedEngine):
     """Scores until it is cancelled."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.begun = threading.Event()
+        self.started = threading.Event()
 
     def score(self, batch: ScoringBatch, cancellation: Cancellation) -> BatchScores:
-        self.begun.set()
+        self.started.set()
         if not cancellation.wait(20):
-            raise AssertionError("nobody cancelled it")
+            raise AssertionError("the batch was not cancelled")
         raise ScoringAborted
 
 
-class GuardedEngine(ScriptedEngine):
-    """Keeps every batch until its first document is let go, and knows what is inside at any time."""
+class ManualEngine(ScriptedEngine):
+    """Keeps every batch in progress until the test finishes it. Names a batch by its first document."""
 
     def __init__(self) -> None:
         super().__init__()
         self._changed = threading.Condition()
-        self._inside: list[str] = []
-        self._let_go: set[str] = set()
-        self._open = False
-        self.entered: list[tuple[str, ...]] = []
-        """For each batch, in the order of their coming, who was inside: itself last."""
+        self._in_progress: list[str] = []
+        self._finished: set[str] = set()
+        self._all_finished = False
+        self.starts: list[tuple[str, ...]] = []
+        """For each batch, in the order of their starts, the batches then in progress; the last is the batch itself."""
 
     def score(self, batch: ScoringBatch, cancellation: Cancellation) -> BatchScores:
         name = batch.documents[0]
         with self._changed:
-            self._inside.append(name)
-            self.entered.append(tuple(self._inside))
+            self._in_progress.append(name)
+            self.starts.append(tuple(self._in_progress))
             self._changed.notify_all()
-            if not self._changed.wait_for(lambda: self._open or name in self._let_go, 20):
-                raise AssertionError("nobody let it go")
-            self._inside.remove(name)
+            if not self._changed.wait_for(lambda: self._all_finished or name in self._finished, 20):
+                raise AssertionError("the test did not finish the batch")
+            self._in_progress.remove(name)
         return super().score(batch, cancellation)
 
-    def inside(self) -> set[str]:
+    def in_progress(self) -> set[str]:
         with self._changed:
-            return set(self._inside)
+            return set(self._in_progress)
 
-    def let_go(self, *names: str) -> None:
+    def finish(self, *names: str) -> None:
         with self._changed:
-            self._let_go.update(names)
+            self._finished.update(names)
             self._changed.notify_all()
 
-    def let_all_go(self) -> None:
-        """From now on nobody is kept."""
+    def finish_all(self) -> None:
+        """Finish every batch, including later ones."""
         with self._changed:
-            self._open = True
+            self._all_finished = True
             self._changed.notify_all()
 
 
-class ShakyLedger(WorkerLedger):
-    """The real ledger behind a connection that can be cut.
+class UnreliableLedger(WorkerLedger):
+    """The real ledger behind a connection that can fail.
 
-    `away`: nothing gets there. `lose`: so many calls of that name get there, and their answers do not come back.
+    `unreachable`: no call reaches Redis. `lost_replies`: the next so many calls of this name take effect, but their
+    replies are lost. `failures` counts the failed calls by name.
     """
 
     def __init__(
         self, client: Any, messages: MessageBuilder | None = None, *, lease_seconds: float = LEASE_SECONDS
     ) -> None:
         super().__init__(client, MODEL, messages, lease_seconds=lease_seconds)
-        self.away = False
-        self.lose: Counter[str] = Counter()
-        self.failed: Counter[str] = Counter()
+        self.unreachable = False
+        self.lost_replies: Counter[str] = Counter()
+        self.failures: Counter[str] = Counter()
 
-    def _through(self, name: str, call: Callable[[], Answer]) -> Answer:
-        if not self.away:
-            answer = call()
-            if not self.lose[name]:
-                return answer
-            self.lose[name] -= 1
-        self.failed[name] += 1
+    def _call_unreliably(self, name: str, call: Callable[[], Result]) -> Result:
+        if not self.unreachable:
+            result = call()
+            if not self.lost_replies[name]:
+                return result
+            self.lost_replies[name] -= 1
+        self.failures[name] += 1
         raise StoreUnavailable("the job store cannot be reached")
 
     def claim_all(self, leases: Sequence[ShardLease], *, alone: bool) -> list[Claim]:
-        return self._through("claim_all", partial(super().claim_all, leases, alone=alone))
+        return self._call_unreliably("claim_all", partial(super().claim_all, leases, alone=alone))
 
     def finish_and_dequeue(
-        self, finishes: Sequence[tuple[ShardLease, ShardScores, WorkClass]], room: FreeSlots
+        self, finishes: Sequence[tuple[ShardLease, ShardScores, WorkClass]], free: FreeSlots
     ) -> tuple[list[FinishVerdict], list[WakeUp]]:
-        return self._through("finish_and_dequeue", partial(super().finish_and_dequeue, finishes, room))
+        return self._call_unreliably("finish_and_dequeue", partial(super().finish_and_dequeue, finishes, free))
 
     def wait_for_wake_up(self, seconds: float, *, batch: bool) -> WakeUp | None:
-        return self._through("wait_for_wake_up", partial(super().wait_for_wake_up, seconds, batch=batch))
+        return self._call_unreliably("wait_for_wake_up", partial(super().wait_for_wake_up, seconds, batch=batch))
 
     def release(self, lease: ShardLease, work_class: WorkClass) -> FinishVerdict:
-        return self._through("release", partial(super().release, lease, work_class))
+        return self._call_unreliably("release", partial(super().release, lease, work_class))
 
     def retry_later(self, lease: ShardLease, after_seconds: float, failure: JobFailure) -> FinishVerdict:
-        return self._through("retry_later", partial(super().retry_later, lease, after_seconds, failure))
+        return self._call_unreliably("retry_later", partial(super().retry_later, lease, after_seconds, failure))
 
     def fail(self, lease: ShardLease, failure: JobFailure) -> FinishVerdict:
-        return self._through("fail", partial(super().fail, lease, failure))
+        return self._call_unreliably("fail", partial(super().fail, lease, failure))
 
 
 class WakeUpSender:
-    """The pool's queues, as the API and the reconciler ring in them."""
+    """Enqueues wake-up messages in the pool's queues, as the API and the reconciler do."""
 
     def __init__(self, client: Any, messages: MessageBuilder) -> None:
         self._client = client
-        self._envelopes = messages
+        self._messages = messages
 
     def send(self, *shards: int, job_id: str = JOB, work_class: WorkClass = WorkClass.INTERACTIVE) -> None:
-        """One doorbell for each shard, to be heard in this order."""
+        """Enqueue one message for each shard, in this order."""
         for shard in shards:
-            message = self._envelopes.build(queue_keys.queue_name(MODEL, work_class), job_id, shard)
+            message = self._messages.build(queue_keys.queue_name(MODEL, work_class), job_id, shard)
             self.put(message, work_class)
 
     def put(self, message: bytes, work_class: WorkClass = WorkClass.INTERACTIVE) -> None:
-        """Whatever it says."""
+        """Enqueue any bytes."""
         self._client.lpush(queue_keys.queue(MODEL, work_class), message)
 
     def waiting(self, work_class: WorkClass = WorkClass.INTERACTIVE) -> int:
@@ -195,7 +196,7 @@ class WakeUpSender:
 
 
 class Pool:
-    """Jobs, and what has become of them."""
+    """Submits jobs to a pool, runs its worker, and reads the results."""
 
     def __init__(self, ledger: JobLedger, store: StoreView, worker_ledger: WorkerLedger) -> None:
         self._ledger = ledger
@@ -203,13 +204,13 @@ class Pool:
         self.worker_ledger = worker_ledger
 
     async def submit(self, *texts: str, job_id: str = JOB, work_class: WorkClass = WorkClass.INTERACTIVE) -> None:
-        """One shard for each text; nobody is rung for."""
+        """Submit a job with one shard for each text. Enqueues no message."""
         request = make_request(*texts)
         await self._ledger.submit(make_submission(job_id, request=request, shards=len(texts), work_class=work_class))
         self._store.drop_messages()
 
     def run(self, engine: ScoringEngine, work_class: WorkClass = WorkClass.INTERACTIVE, *, shard: int = 0) -> None:
-        """The first doorbell, to a dispatcher of its own."""
+        """Run a new dispatcher, starting with this shard."""
         make_dispatcher(self.worker_ledger, engine).run(JOB, shard, work_class)
 
     async def scores(self, job_id: str = JOB) -> list[list[float | None]]:
@@ -219,22 +220,22 @@ class Pool:
         return [shard.scores for shard in shards]
 
 
-def a_while(seconds: float = 0.1) -> None:
-    """Long enough for what may happen to have happened."""
+def wait_briefly(seconds: float = 0.1) -> None:
+    """Give other threads and processes time to do what the test says they must not do."""
     time.sleep(seconds)
 
 
 @contextmanager
 def in_thread(call: Callable[[], None]) -> Iterator["Future[None]"]:
-    """Run it beside the block; in the end it must be over, and well."""
+    """Run the call on a thread during the block. Afterwards it must end without an exception."""
     with ThreadPoolExecutor(1) as threads:
         running = threads.submit(call)
         yield running
         running.result(timeout=20)
 
 
-def wait_until(holds: Callable[[], bool], seconds: float = 10) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
     deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come to hold"
+    while not condition():
+        assert time.monotonic() < deadline, f"the condition is not true after {seconds:g} s"
         time.sleep(0.005)

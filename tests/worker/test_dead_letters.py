@@ -24,18 +24,18 @@ from tests.shared.support import (
 from worker.__main__ import main
 
 INTERACTIVE, BATCH = WorkClass.INTERACTIVE, WorkClass.BATCH
-Dead = Callable[..., int]
+Command = Callable[..., int]
 
 
 @pytest.fixture
-def dead(redis_url: str) -> Dead:
-    """`python -m worker dead-letters ...`"""
+def run_dead_letters(redis_url: str) -> Command:
+    """Runs `python -m worker dead-letters` with these arguments. Returns the exit status."""
     return lambda *arguments: main(["--redis-url", redis_url, "dead-letters", *arguments])
 
 
 @pytest.fixture
 async def failed(ledger: JobLedger, redis_client: redis.Redis, store: StoreView) -> None:
-    """A job of three shards: one is done, one failed over its budget, one was never rung for."""
+    """A job of three shards: one is done, one exceeded its retry budget, one was never enqueued."""
     worker = WorkerLedger(redis_client, MODEL)
     await ledger.submit(make_submission(shards=3, rung=2, work_class=BATCH))
     worker.claim(make_lease(0))
@@ -47,66 +47,78 @@ async def failed(ledger: JobLedger, redis_client: redis.Redis, store: StoreView)
 
 
 @pytest.mark.usefixtures("failed")
-def test_every_note_is_a_line_that_says_what_and_why(dead: Dead, capsys: pytest.CaptureFixture[str]) -> None:
-    assert dead("list") == 0
+def test_list_prints_one_line_per_dead_letter_with_its_failure(
+    run_dead_letters: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_dead_letters("list") == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert line.endswith(f"  {MODEL}  {JOB}/1  the engine is busy")
 
 
 @pytest.mark.usefixtures("redis_url")
-def test_without_a_note_there_is_no_line(dead: Dead, capsys: pytest.CaptureFixture[str]) -> None:
-    assert dead("list") == 0
+def test_list_prints_nothing_when_the_list_is_empty(
+    run_dead_letters: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_dead_letters("list") == 0
     assert capsys.readouterr().out == ""
 
 
 @pytest.mark.usefixtures("failed")
-def test_all_that_is_known_of_a_job_is_shown(dead: Dead, capsys: pytest.CaptureFixture[str]) -> None:
-    assert dead("show", JOB) == 0
-    (note,) = json.loads(capsys.readouterr().out)
-    assert (note["job"], note["shard"], note["retries"]) == (JOB, 1, MAX_TRANSIENT_ERRORS + 1)
-    assert dead("show", "job-x") == 1
+def test_show_prints_the_dead_letters_of_a_job_as_json(
+    run_dead_letters: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_dead_letters("show", JOB) == 0
+    (letter,) = json.loads(capsys.readouterr().out)
+    assert (letter["job"], letter["shard"], letter["retries"]) == (JOB, 1, MAX_TRANSIENT_ERRORS + 1)
+    assert run_dead_letters("show", "job-x") == 1
 
 
 @pytest.mark.usefixtures("failed")
-def test_a_job_is_tried_again_without_what_is_done(
-    dead: Dead, redis_client: redis.Redis, store: StoreView, capsys: pytest.CaptureFixture[str]
+def test_retry_enqueues_only_unfinished_shards(
+    run_dead_letters: Command, redis_client: redis.Redis, store: StoreView, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert dead("retry", JOB) == 0
+    assert run_dead_letters("retry", JOB) == 0
     assert capsys.readouterr().out == f"{JOB}: 2 of 3 shards are retried\n"
     assert store.dead() == []
     assert [read_message(message) for message in store.messages(BATCH)] == [(JOB, 1), (JOB, 2)]
     worker = WorkerLedger(redis_client, MODEL)
     for shard in (1, 2):
-        assert worker.claim(make_lease(shard, "again")).verdict is ClaimVerdict.RUN
-        assert worker.finish(make_lease(shard, "again"), make_scores(), BATCH) is FinishVerdict.ACCEPTED
+        assert worker.claim(make_lease(shard, "token-2")).verdict is ClaimVerdict.RUN
+        assert worker.finish(make_lease(shard, "token-2"), make_scores(), BATCH) is FinishVerdict.ACCEPTED
     assert redis_client.hget(job_keys.job(JOB), "status") == JobStatus.SUCCEEDED.encode()
 
 
 @pytest.mark.usefixtures("failed")
-def test_only_a_failed_job_that_is_there_is_tried_again(dead: Dead, capsys: pytest.CaptureFixture[str]) -> None:
-    assert dead("retry", "job-x") == 1
+def test_retry_rejects_unknown_jobs_and_jobs_that_have_not_failed(
+    run_dead_letters: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_dead_letters("retry", "job-x") == 1
     assert capsys.readouterr().err == "worker: job 'job-x' does not exist\n"
-    assert dead("retry", JOB) == 0
-    assert dead("retry", JOB) == 1
+    assert run_dead_letters("retry", JOB) == 0
+    assert run_dead_letters("retry", JOB) == 1
     assert capsys.readouterr().err == "worker: the job is queued, only a failed job can be retried\n"
 
 
 @pytest.mark.usefixtures("failed")
-def test_the_notes_of_other_jobs_stay(dead: Dead, redis_client: redis.Redis, store: StoreView) -> None:
+def test_retry_keeps_the_dead_letters_of_other_jobs(
+    run_dead_letters: Command, redis_client: redis.Redis, store: StoreView
+) -> None:
     redis_client.lpush(job_keys.DEAD_LETTERS, '{"job": "job-2"}')
-    assert dead("retry", JOB) == 0
+    assert run_dead_letters("retry", JOB) == 0
     assert store.dead() == [{"job": "job-2"}]
 
 
 @pytest.mark.parametrize("arguments", [["list"], ["show", JOB], ["retry", JOB]])
-def test_without_redis_it_is_one_line_and_status_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unreachable_redis_exits_with_status_2_and_one_line(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["--redis-url", dead_redis_url(), "dead-letters", *arguments]) == 2
     printed = capsys.readouterr()
     assert (printed.out, printed.err) == ("", "worker: the job store cannot be reached; try again\n")
 
 
-@pytest.mark.parametrize("arguments", [[], ["show"], ["retry"], ["bury", JOB]])
-def test_a_wrong_command_line_is_status_2(dead: Dead, arguments: list[str]) -> None:
+@pytest.mark.parametrize("arguments", [[], ["show"], ["retry"], ["remove", JOB]])
+def test_invalid_arguments_exit_with_status_2(run_dead_letters: Command, arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        dead(*arguments)
+        run_dead_letters(*arguments)
     assert caught.value.code == 2

@@ -27,13 +27,13 @@ def models_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def old_signals() -> Iterator[None]:
+def restored_sigterm() -> Iterator[None]:
     handler = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, handler)
 
 
-def mistake(capsys: pytest.CaptureFixture[str]) -> str:
+def error_line(capsys: pytest.CaptureFixture[str]) -> str:
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.count("\n") == 1
@@ -48,14 +48,14 @@ def test_arguments_are_all_optional() -> None:
     assert (given.model, given.engine, given.concurrency) == ("m", "lexical", 2)
 
 
-def test_only_engines_that_exist_may_be_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_engine_is_rejected(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        parse_arguments(["--engine", "steam"])
+        parse_arguments(["--engine", "unknown"])
     assert caught.value.code == 2
-    assert "invalid choice: 'steam'" in capsys.readouterr().err
+    assert "invalid choice: 'unknown'" in capsys.readouterr().err
 
 
-class TestChoosing:
+class TestChooseModel:
     @pytest.mark.parametrize(
         ("model", "engine", "expected"),
         [
@@ -65,41 +65,43 @@ class TestChoosing:
             ("second", "lexical", ("second", "lexical")),
         ],
     )
-    def test_the_settings_choose_the_model_and_may_change_its_engine(
+    def test_the_settings_choose_the_model_and_may_override_its_engine(
         self, models_file: Path, model: str | None, engine: str | None, expected: tuple[str, str]
     ) -> None:
         spec = choose_model(WorkerSettings(models_file=models_file, model=model, engine=engine))
         assert (spec.name, spec.engine) == expected
 
-    def test_an_unknown_model_is_refused(self, models_file: Path) -> None:
+    def test_an_unknown_model_is_rejected(self, models_file: Path) -> None:
         with pytest.raises(ModelNotFound):
             choose_model(WorkerSettings(models_file=models_file, model="third"))
 
-    def test_a_missing_file_is_refused(self, tmp_path: Path) -> None:
+    def test_a_missing_models_file_is_rejected(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError):
-            choose_model(WorkerSettings(models_file=tmp_path / "nothing.yaml"))
+            choose_model(WorkerSettings(models_file=tmp_path / "missing.yaml"))
 
 
-class TestMistakes:
-    def test_a_bad_model_name_is_status_2_and_one_line(
+class TestExitStatus:
+    def test_an_unknown_model_exits_with_status_2_and_one_line(
         self, models_file: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert main(["--models-file", str(models_file), "--model", "third"]) == 2
-        assert mistake(capsys) == "worker: model 'third' is not served here; served: first, second, broken\n"
+        assert error_line(capsys) == "worker: model 'third' is not served here; served: first, second, broken\n"
 
-    def test_a_bad_models_file_is_status_2_and_one_line(
+    def test_a_missing_models_file_exits_with_status_2_and_one_line(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert main(["--models-file", str(tmp_path / "nothing.yaml")]) == 2
-        assert mistake(capsys).startswith("worker: cannot read the models file ")
+        assert main(["--models-file", str(tmp_path / "missing.yaml")]) == 2
+        assert error_line(capsys).startswith("worker: cannot read the models file ")
 
     @pytest.mark.parametrize("concurrency", ["0", "5000"])
-    def test_a_bad_setting_is_status_2_and_one_line(self, capsys: pytest.CaptureFixture[str], concurrency: str) -> None:
+    def test_an_invalid_setting_exits_with_status_2_and_one_line(
+        self, capsys: pytest.CaptureFixture[str], concurrency: str
+    ) -> None:
         assert main(["--concurrency", concurrency]) == 2
-        assert mistake(capsys).startswith("worker: RERANKQ_CONCURRENCY: ")
+        assert error_line(capsys).startswith("worker: RERANKQ_CONCURRENCY: ")
 
-    @pytest.mark.usefixtures("old_signals")
-    def test_an_engine_that_does_not_start_is_status_1_and_its_reason_is_kept(
+    @pytest.mark.usefixtures("restored_sigterm")
+    def test_an_engine_that_cannot_start_exits_with_status_1_and_stores_the_reason(
         self, models_file: Path, redis_url: str, redis_client: Any
     ) -> None:
         assert main(["--models-file", str(models_file), "--model", "broken", "--redis-url", redis_url]) == 1

@@ -1,1 +1,1 @@
-"""Celery's side of the worker: the task, the queue order, and fixes for kombu's Redis transport."""
+"""Celery's side of the worker: the task, the queue order, and patches of kombu's Redis transport."""

@@ -1,6 +1,6 @@
 """The order in which Celery reads the pool's queues: interactive first.
 
-Does not limit batch work: the dispatcher does.
+Does not limit batch work; the dispatcher does.
 """
 
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ class InteractiveFirst:
 
     def update(self, names: Iterable[str]) -> None:
         """Set the queues to consume, in any order."""
-        # By the end of the name: kombu removes its prefix from the names that Redis returns.
+        # Compare the end of the name: some names have kombu's prefix and some do not.
         self._names = sorted(names, key=lambda name: name.rpartition(":")[2] == WorkClass.BATCH)
 
     def consume(self, count: int) -> list[str]:

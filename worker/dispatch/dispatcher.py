@@ -66,7 +66,7 @@ class Dispatcher:
     ) -> None:
         """`concurrency`: shards in progress at once (0: only the one passed to `run`), `reserved` of them interactive.
 
-        `cache_scores` is called, on its own thread, with every accepted score; `throughput` measures the work.
+        `cache_scores` is called, on a separate thread, with all reported scores; `throughput` measures the work.
         """
         self._ledger = ledger
         self._executor = executor
@@ -87,8 +87,8 @@ class Dispatcher:
         self._done: deque[ShardReport] = deque()
         self._suspects: deque[WakeUp] = deque()
         """Shards that may have crashed a worker: each is claimed only when it can run alone."""
-        self._alone: ShardLease | None = None
-        """The lease of the one that is running."""
+        self._suspect_lease: ShardLease | None = None
+        """The lease of the suspect that is running."""
 
     def close(self) -> None:
         """Claim nothing more; shards in progress continue."""
@@ -100,7 +100,7 @@ class Dispatcher:
         self._reporter.stop_waiting()
 
     def finish(self) -> None:
-        """Wait until accepted scores are cached. For when no shard is in progress."""
+        """Wait until all reported scores are cached. Call it only when no shard is in progress."""
         self._reporter.close()
 
     def run(self, job_id: str, shard: int, work_class: WorkClass) -> None:
@@ -113,7 +113,7 @@ class Dispatcher:
 
     def _serve(self, first: WakeUp) -> None:
         try:
-            self._start([first], patient=False)
+            self._start([first], retry=False)
             while True:
                 while self._has_work():
                     self._wait()
@@ -124,7 +124,7 @@ class Dispatcher:
                     return
                 self._start(wake_ups)
         finally:
-            # Messages that were received but not processed go back to the queue, for example when the worker stops.
+            # Requeue messages that were received but not processed, for example because the worker stops.
             self._ledger.enqueue(self._listener.stop() + list(self._suspects))
             self._suspects.clear()
 
@@ -157,7 +157,7 @@ class Dispatcher:
 
     def _free_slots(self) -> FreeSlots:
         """How many more shards can be claimed."""
-        if self._suspects or self._alone or self._closing.is_set():
+        if self._suspects or self._suspect_lease or self._closing.is_set():
             return NO_FREE_SLOTS
         free = max(0, self._concurrency - self._running.total())
         batch = max(0, self._batch_limit - self._running[WorkClass.BATCH])
@@ -178,17 +178,17 @@ class Dispatcher:
             self._listener.pause(wait=True)
         return self._listener.take(self._free_slots())
 
-    def _start(self, wake_ups: Sequence[WakeUp], *, patient: bool = True) -> None:
+    def _start(self, wake_ups: Sequence[WakeUp], *, retry: bool = True) -> None:
         """Claim shards and start scoring. A shard that must run alone is claimed when nothing else runs."""
-        self._claim(wake_ups, alone=False, patient=patient)
+        self._claim(wake_ups, alone=False, retry=retry)
         if self._suspects and not self._running.total() and not self._done:
-            self._claim([self._suspects.popleft()], alone=True, patient=patient)
+            self._claim([self._suspects.popleft()], alone=True, retry=retry)
 
-    def _claim(self, wake_ups: Sequence[WakeUp], *, alone: bool, patient: bool) -> None:
-        """Claim the shards. Raises StoreUnavailable unless `patient`.
+    def _claim(self, wake_ups: Sequence[WakeUp], *, alone: bool, retry: bool) -> None:
+        """Claim the shards. Retries while Redis is unreachable; without `retry` raises StoreUnavailable.
 
-        A claim whose reply was lost may have succeeded, and its shards would later count as crashed. Therefore it is
-        repeated with the same tokens.
+        A claim whose reply was lost may have succeeded, and its shards would later count as crashed. Therefore the
+        claim is repeated with the same tokens.
         """
         if not wake_ups:
             return
@@ -197,14 +197,14 @@ class Dispatcher:
             return
         leases = [ShardLease(wake_up.job_id, wake_up.shard, f"{self._worker}:{uuid4().hex}") for wake_up in wake_ups]
         call = partial(self._ledger.claim_all, leases, alone=alone)
-        claims = self._reporter.retry_during_outages(call) if patient else call()
+        claims = self._reporter.retry_during_outages(call) if retry else call()
         if claims is None:
             logger.warning("%d shards could not be claimed, the reconciler sends their messages again", len(leases))
             return
         for wake_up, lease, claim in zip(wake_ups, leases, claims, strict=True):
             if claim.verdict is ClaimVerdict.RUN:
                 if alone:
-                    self._alone = lease
+                    self._suspect_lease = lease
                 self._begin(claim, self._leases.hold(lease), wake_up.work_class)
             elif claim.verdict is ClaimVerdict.UNREADABLE:
                 self._leases.hold(lease)
@@ -218,7 +218,7 @@ class Dispatcher:
     def _begin(self, claim: Claim, held: HeldShard, work_class: WorkClass) -> None:
         size = _Size(work_class, len(claim.request.documents) if claim.request else 0, claim.tokens)
         if self._reporter.stopping:
-            # It was claimed while the worker stopped, after the other shards were released.
+            # The shard was claimed while the worker stopped, after the other shards had been released.
             held.release()
         with self._changed:
             self._running[work_class] += 1
@@ -227,7 +227,7 @@ class Dispatcher:
         self._throughput.shard_started(size.tokens)
         self._executor.begin(claim, held, work_class, partial(self._end, size))
 
-    def _end(self, size: "_Size", report: Callable[[], ShardReport]) -> None:
+    def _end(self, size: _Size, report: Callable[[], ShardReport]) -> None:
         with self._changed:
             self._ended.append((size, report))
             self._changed.notify_all()
@@ -256,7 +256,7 @@ class Dispatcher:
         wake_ups = self._reporter.finish_and_dequeue(reports, self._free_slots().without(received))
         for report in reports:
             self._leases.drop(report.lease)
-            if report.lease == self._alone:
-                self._alone = None
+            if report.lease == self._suspect_lease:
+                self._suspect_lease = None
             self._done.popleft()
         return wake_ups

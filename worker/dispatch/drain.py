@@ -1,8 +1,8 @@
 """Stops a worker: it claims nothing new, finishes its shards within a deadline, and releases the rest.
 
-Celery's warm shutdown waits for the threads pool without a limit, and its soft shutdown does not support it. Here the
-consumer is stopped and a timer enforces the deadline. A second signal ends the process at once: its leases expire, and
-its shards are requeued.
+Celery's warm shutdown waits for the threads pool without a limit, and its soft shutdown does not support that pool
+(celery#10490). Therefore this module stops the consumer, and a timer enforces the deadline. A second signal ends the
+process at once: its leases expire, and the reconciler requeues its shards.
 """
 
 import logging
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 EXIT_ENGINE_DIED = 3
 _EXIT_SECONDS = 10.0
-"""How long the process may take to exit after it has released everything; then it is ended."""
+"""How long the process may take to exit after its shards were released, before it is ended."""
 
 
 class Drain:

@@ -37,13 +37,17 @@ SMALL_CHARACTERS = 20_000
 
 
 class ShardOutcome(StrEnum):
-    """The outcome of a shard: scored; can never be scored; retry later; returned to the queue; no longer needed."""
+    """How scoring a shard ended."""
 
     SCORED = "scored"
     FAILED = "failed"
+    """The engine can never score it."""
     RETRY = "retry"
+    """A transient error: score it later."""
     RELEASED = "released"
+    """This worker stops: another worker scores it."""
     DISCARDED = "discarded"
+    """The job has ended or the lease is lost: the scores are no longer needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,7 @@ class ShardReport:
 
 
 Begin = Callable[[ScoringBatch, Cancellation], Pending]
-Ended = Callable[[Callable[[], ShardReport]], None]
+OnEnd = Callable[[Callable[[], ShardReport]], None]
 
 
 class Executor:
@@ -71,7 +75,7 @@ class Executor:
     def __init__(
         self, engine: ScoringEngine, threads: int = 64, start_ms: Callable[[float], float] = lambda _: 0.0
     ) -> None:
-        """`start_ms` returns how many ms of a wait that ends now were spent on a worker's start."""
+        """`start_ms(queue_ms)` returns how many ms of a shard's time in the queue were spent on a worker's start."""
         self._engine = engine
         self._start_ms = start_ms
         self._begin: Begin | None = getattr(engine, "begin", None)
@@ -79,20 +83,20 @@ class Executor:
         self.on_engine_death: Callable[[], None] = lambda: None
         """Called, possibly more than once, when the engine has died."""
 
-    def begin(self, claim: Claim, held: HeldShard, work_class: WorkClass, ended: Ended) -> None:
+    def begin(self, claim: Claim, held: HeldShard, work_class: WorkClass, on_end: OnEnd) -> None:
         """Start scoring a claimed shard. Raises nothing: errors become the report.
 
-        `ended` is called once, from any thread, with a function that creates the report. Call that function on a thread
-        other than the engine's, which it would delay.
+        `on_end` is called once, from any thread, with a function that creates the report. Call that function on a
+        thread other than the engine's, which it would delay.
         """
         if self._begin is not None and work_class is WorkClass.INTERACTIVE and _is_small(claim):
-            self._score_with_callback(self._begin, claim, held, work_class, ended)
+            self._score_with_callback(self._begin, claim, held, work_class, on_end)
         elif self._begin is not None:
-            self._threads.submit(self._score_with_callback, self._begin, claim, held, work_class, ended)
+            self._threads.submit(self._score_with_callback, self._begin, claim, held, work_class, on_end)
         else:
-            self._threads.submit(self._score_blocking, claim, held, work_class, ended)
+            self._threads.submit(self._score_blocking, claim, held, work_class, on_end)
 
-    def _score_blocking(self, claim: Claim, held: HeldShard, work_class: WorkClass, ended: Ended) -> None:
+    def _score_blocking(self, claim: Claim, held: HeldShard, work_class: WorkClass, on_end: OnEnd) -> None:
         """Score with a blocking engine, on this thread."""
 
         def score() -> ShardScores:
@@ -100,10 +104,10 @@ class Executor:
             return shard.scores(self._engine.score(shard.batch(held), held.cancellation) if shard.scorable else None)
 
         report = self._report(claim, held, work_class, score)
-        ended(lambda: report)
+        on_end(lambda: report)
 
     def _score_with_callback(
-        self, begin: Begin, claim: Claim, held: HeldShard, work_class: WorkClass, ended: Ended
+        self, begin: Begin, claim: Claim, held: HeldShard, work_class: WorkClass, on_end: OnEnd
     ) -> None:
         """Pass the shard to an engine that calls back."""
         try:
@@ -111,16 +115,16 @@ class Executor:
             pending = begin(shard.batch(held), held.cancellation) if shard.scorable else None
         except Exception as error:
             failure = error
-            ended(lambda: self._report(claim, held, work_class, partial(_raise, failure)))
+            on_end(lambda: self._report(claim, held, work_class, partial(_raise, failure)))
             return
 
         def score() -> ShardScores:
             return shard.scores(pending.result() if pending else None)
 
         if pending is None:
-            ended(lambda: self._report(claim, held, work_class, score))
+            on_end(lambda: self._report(claim, held, work_class, score))
         else:
-            pending.add_done_callback(lambda _: ended(lambda: self._report(claim, held, work_class, score)))
+            pending.add_done_callback(lambda _: on_end(lambda: self._report(claim, held, work_class, score)))
 
     def _shard(self, claim: Claim, work_class: WorkClass) -> "_Shard":
         return _Shard(claim, work_class, self._engine.scale, self._start_ms(claim.queue_ms))

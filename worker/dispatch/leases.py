@@ -46,7 +46,6 @@ class LeaseKeeper:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop renewing."""
         self._stopped.set()
         self._thread.join(timeout=5)
 

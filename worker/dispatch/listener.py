@@ -22,13 +22,14 @@ LISTEN_SECONDS = 0.1
 """The length of one wait in Redis; also how long a pause takes to become effective."""
 GATHER_SECONDS = 0.002
 """The pause after a message: far below an engine's step, long enough for more messages to arrive."""
-_OUTAGE_SECONDS = 0.5
+_OUTAGE_PAUSE_SECONDS = 0.5
 
 
 class QueueListener:
-    """The listener of one dispatcher. `on_wake_up` is called on its thread after each message.
+    """The listener of one dispatcher. `on_wake_up` is called on the listener's thread after each message.
 
-    A message may still arrive after a pause, or after batch work was excluded; therefore `take` checks the free slots.
+    A message may still arrive after a pause, or after the batch queue was excluded. Therefore `take` checks the free
+    slots.
     """
 
     def __init__(self, ledger: WorkerLedger, on_wake_up: Callable[[], None]) -> None:
@@ -55,7 +56,7 @@ class QueueListener:
             self._changed.notify_all()
 
     def pause(self, *, wait: bool = False) -> None:
-        """Stop receiving; with `wait` return when the last message has arrived. Received messages are kept."""
+        """Stop receiving; with `wait`, return only after the current read has ended. Received messages are kept."""
         with self._changed:
             self._active = False
             if wait:
@@ -71,8 +72,8 @@ class QueueListener:
             thread.join()
         with self._changed:
             self._stopped = False
-            left, self._received = list(self._received), deque()
-        return left
+            remaining, self._received = list(self._received), deque()
+        return remaining
 
     def has_wake_ups(self, free: FreeSlots) -> bool:
         """Whether `take` would return any message."""
@@ -111,7 +112,7 @@ class QueueListener:
                 wake_up = self._ledger.wait_for_wake_up(LISTEN_SECONDS, batch=batch)
             except StoreUnavailable as error:
                 logger.debug("cannot read the queues: %s", error)
-                time.sleep(_OUTAGE_SECONDS)
+                time.sleep(_OUTAGE_PAUSE_SECONDS)
                 continue
             if wake_up is not None:
                 with self._changed:

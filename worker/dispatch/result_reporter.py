@@ -1,6 +1,6 @@
 """Reports results to the ledger, several per round trip, and retries while Redis is unreachable.
 
-Owns how long a worker waits for an unreachable Redis, and passes accepted scores to the score cache.
+Owns how long a worker waits for an unreachable Redis. Passes scores to the score cache after they are reported.
 """
 
 import logging
@@ -34,7 +34,7 @@ class ResultReporter:
     """The reporter of one dispatcher."""
 
     def __init__(self, ledger: WorkerLedger, cache_scores: CacheScores | None = None) -> None:
-        """`cache_scores` is called, on its own thread, with every reported score."""
+        """`cache_scores` is called, on a separate thread, with all reported scores."""
         self._ledger = ledger
         self._cache_scores = cache_scores
         self._cache_thread = ThreadPoolExecutor(1, thread_name_prefix="score-cache")
@@ -45,11 +45,11 @@ class ResultReporter:
         return self._retry_until < math.inf
 
     def stop_waiting(self) -> None:
-        """Give up on an unreachable Redis after FINAL_RETRY_SECONDS."""
+        """Stop retrying an unreachable Redis after FINAL_RETRY_SECONDS."""
         self._retry_until = time.monotonic() + FINAL_RETRY_SECONDS
 
     def close(self) -> None:
-        """Wait until all accepted scores are cached."""
+        """Wait until all reported scores are cached."""
         self._cache_thread.shutdown()
 
     def retry_during_outages(self, call: Callable[[], Result]) -> Result | None:
@@ -67,10 +67,10 @@ class ResultReporter:
     def finish_and_dequeue(self, reports: Sequence[ShardReport], free: FreeSlots) -> list[WakeUp]:
         """Report the results, and dequeue up to `free` wake-up messages."""
         wake_ups = self.retry_during_outages(partial(self._finish, reports, free))
-        others = [report for report in reports if report.scores is None]
-        # One after the other: earlier reports remain valid when Redis becomes unreachable in between.
+        without_scores = [report for report in reports if report.scores is None]
+        # Retry each call separately, so that reports already stored are not sent again.
         reported = wake_ups is not None and all(
-            self.retry_during_outages(partial(self._report, report)) for report in others
+            self.retry_during_outages(partial(self._report, report)) for report in without_scores
         )
         if not reported and reports:
             logger.warning("some of %d shards are not reported, their leases expire", len(reports))

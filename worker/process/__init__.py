@@ -1,1 +1,1 @@
-"""The worker as a process: what makes its start short, how it is forked, and how it reports its health."""
+"""The worker as an operating-system process: startup, forking from a standby, heartbeats and the health check."""

@@ -19,25 +19,25 @@ logger = logging.getLogger(__name__)
 
 
 class HeartbeatThread:
-    """Writes a heartbeat every few seconds until stopped. An unreachable Redis costs heartbeats, never the worker."""
+    """Writes a heartbeat every few seconds until stopped. An unreachable Redis does not stop the worker."""
 
     def __init__(self, writer: HeartbeatWriter) -> None:
         self.throughput = ThroughputMeter()
         self._writer = writer
         self._state = WorkerState.STARTING
         self._pool_ready_at: float | None = None
-        self._heard = True
+        self._reachable = True
         self._stopped = False
         self._wake = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self) -> None:
-        """Start writing heartbeats, with the state starting."""
+        """Write heartbeats from now on, with the state `starting`."""
         self._beat()
         self._thread.start()
 
     def ready(self) -> None:
-        """Set the state ready, and remove stale heartbeats of other workers."""
+        """Set the state `ready`, and remove stale heartbeats of other workers."""
         self._state = WorkerState.READY
         self._pool_ready_at = time.monotonic()
         self._beat()
@@ -46,23 +46,26 @@ class HeartbeatThread:
         except redis.RedisError as error:
             logger.warning("old heartbeats could not be removed: %s", error)
             return
-        # Other workers' clocks may be wrong: they can only make the time earlier.
+        # Another worker's clock may be ahead: its time can only move the start of readiness to an earlier time.
         since = [time.time() - beat.ready_at for beat in others if beat.state is WorkerState.READY and beat.ready_at]
         self._pool_ready_at -= max([0.0, *since])
 
     def drain(self) -> None:
-        """Set the state draining; written with the next heartbeat. Safe in a signal handler."""
+        """Set the state `draining`; the thread writes it at once. Safe in a signal handler."""
         self._state = WorkerState.DRAINING
         self._wake.set()
 
     def start_ms(self, queue_ms: float) -> float:
-        """How many ms of a wait that ends now no worker of the pool was ready, as far as this worker knows."""
+        """The part of a shard's time in the queue, ending now, before the pool had a ready worker. Both in ms.
+
+        Knows of the workers that were ready when this worker became ready.
+        """
         if self._pool_ready_at is None:
             return 0.0
         return round(max(0.0, queue_ms - (time.monotonic() - self._pool_ready_at) * 1000), 1)
 
     def fail(self, reason: str) -> None:
-        """Record that the worker could not start, with the reason for callers of its model."""
+        """Stop, and store that the worker could not start, with the reason for the model's callers."""
         self._stop()
         try:
             self._writer.fail(reason)
@@ -96,13 +99,13 @@ class HeartbeatThread:
                 self._state, held=self.throughput.held, tokens_per_second=self.throughput.tokens_per_second()
             )
         except redis.RedisError as error:
-            if self._heard:
+            if self._reachable:
                 logger.warning("heartbeats cannot be written: %.200s", error)
-            self._heard = False
+            self._reachable = False
             return
-        if not self._heard:
+        if not self._reachable:
             logger.warning("heartbeats can be written again")
-        self._heard = True
+        self._reachable = True
 
 
 def main() -> int:

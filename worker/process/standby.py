@@ -45,26 +45,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with deferred_gc():
                 for engine in options.engine:
                     import_engine(engine)
-            check_that_it_can_be_forked()
+            check_forkable()
         except EngineStartError as error:
             _send(launcher, {"refused": str(error)})
             return 1
         _send(launcher, {"ready": round(process_age(), 3), "bytes": resident_bytes()})
         worker = serve(launcher)
     if worker is not None:
-        # This is a forked child.
+        # This process is the forked child.
         end_as_worker(worker)
     return 0
 
 
-def check_that_it_can_be_forked() -> None:
-    """Raise EngineStartError when this process holds something that a forked child could not use."""
+def check_forkable() -> None:
+    """Raises EngineStartError when this process has a second thread or holds a device."""
     tasks = _tasks()
     if threading.active_count() > 1 or len(tasks) > 1:
         names = ", ".join(sorted((task / "comm").read_text().strip() for task in tasks))
-        raise EngineStartError(f"what was imported has started threads ({names}): it cannot be forked")
+        raise EngineStartError(f"the imported modules have started threads ({names}); the process cannot be forked")
     if holds_device():
-        raise EngineStartError("what was imported holds a device: it cannot be forked")
+        raise EngineStartError("an imported module holds a device; the process cannot be forked")
 
 
 def _tasks() -> list[Path]:
@@ -84,19 +84,19 @@ def serve(launcher: socket.socket) -> list[str] | None:
         message, files, _, _ = socket.recv_fds(launcher, MESSAGE_BYTES, 1)
         if not message:
             return None
-        order = json.loads(message)
+        request = json.loads(message)
         (output,) = files
         try:
             pid = _fork_orphan()
         except OSError as error:
-            _send(launcher, {"id": order["id"], "failed": str(error)})
+            _send(launcher, {"id": request["id"], "failed": str(error)})
         else:
             if pid == 0:
                 launcher.close()
-                _become_worker(output, order["environment"], adopter)
-                arguments: list[str] = order["arguments"]
+                _become_worker(output, request["environment"], adopter)
+                arguments: list[str] = request["arguments"]
                 return arguments
-            _send(launcher, {"id": order["id"], "pid": pid})
+            _send(launcher, {"id": request["id"], "pid": pid})
         os.close(output)
 
 
@@ -105,11 +105,11 @@ def _send(launcher: socket.socket, message: Mapping[str, object]) -> None:
 
 
 def _fork_orphan() -> int:
-    """Fork twice, the intermediate child exiting at once. Returns 0 in the grandchild, here its pid. Raises OSError."""
+    """Fork a grandchild, whose parent exits at once. Returns 0 in the grandchild and its pid here. Raises OSError."""
     sys.stdout.flush()
     sys.stderr.flush()
     read, write = os.pipe()
-    if (middle := os.fork()) == 0:
+    if (child := os.fork()) == 0:
         pid = -1
         with suppress(OSError):
             pid = os.fork()
@@ -121,12 +121,12 @@ def _fork_orphan() -> int:
             os.write(write, pid.to_bytes(4, sys.byteorder))
         os._exit(0)
     os.close(write)
-    os.waitpid(middle, 0)
-    told = os.read(read, 4)
+    os.waitpid(child, 0)
+    packed_pid = os.read(read, 4)
     os.close(read)
-    if not told:
-        raise OSError("there is no room for another process")
-    return int.from_bytes(told, sys.byteorder)
+    if not packed_pid:
+        raise OSError("the child process cannot fork")
+    return int.from_bytes(packed_pid, sys.byteorder)
 
 
 def _become_worker(output: int, environment: Mapping[str, str], adopter: int) -> None:
@@ -139,7 +139,7 @@ def _become_worker(output: int, environment: Mapping[str, str], adopter: int) ->
     deadline = time.monotonic() + _ADOPTION_SECONDS
     while os.getppid() != adopter and time.monotonic() < deadline:
         time.sleep(0.001)
-    # Only now: it applies to the parent at the time of the call.
+    # Call it after the adoption: it applies to the parent at the time of the call.
     die_with_parent()
     if os.getppid() != adopter:
         os._exit(1)

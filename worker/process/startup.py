@@ -1,7 +1,7 @@
-"""Measures and shortens the start of a worker. Knows no engine.
+"""Measures and shortens the start of a worker. Independent of the engine.
 
-Objects that are imported or loaded at the start are never freed, but Python's garbage collector traverses them again
-and again, which takes a second of vLLM's import and more than half of its load. Therefore collection is deferred until
+Objects that are imported or loaded at the start are never freed, but Python's garbage collector traverses them
+repeatedly, which takes a second of vLLM's import and more than half of its load. Therefore collection is deferred until
 the worker is ready (`deferred_gc`).
 """
 
@@ -30,7 +30,7 @@ class StartTimer:
     def __init__(self) -> None:
         self._last = time.monotonic()
         self.age = process_age()
-        self._began = self._last - self.age
+        self._started_at = self._last - self.age
         self._seconds: dict[str, float] = {"process": self.age}
 
     def mark(self, stage: str) -> None:
@@ -42,7 +42,7 @@ class StartTimer:
     def __str__(self) -> str:
         """`5.9 s (process 0.3, import 4.4, load 1.1, warm-up 0.1)`, in seconds."""
         stages = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in self._seconds.items())
-        return f"{self._last - self._began:.2f} s ({stages})"
+        return f"{self._last - self._started_at:.2f} s ({stages})"
 
 
 def process_age() -> float:
@@ -65,7 +65,7 @@ def deferred_gc() -> Iterator[None]:
 
 
 def prefetch_weights(spec: ModelSpec) -> threading.Thread:
-    """Have the kernel read the model's weights in the background. Returns the requesting thread."""
+    """Ask the kernel, on a background thread, to read the model's weight files. Returns the thread."""
     thread = threading.Thread(target=_read_ahead, args=(spec,), name="read-ahead", daemon=True)
     thread.start()
     return thread
@@ -77,7 +77,7 @@ def _read_ahead(spec: ModelSpec) -> None:
             with path.open("rb") as file:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
         except OSError as error:
-            # The file is read later anyway.
+            # Continue: the engine reads the file later.
             logger.debug("%s cannot be read ahead: %s", path, error)
 
 

@@ -12,32 +12,32 @@ BATCH = queue_keys.queue_name(MODEL, WorkClass.BATCH)
 
 
 def order_of(*names: str) -> Any:
-    """The order as kombu makes it, told of the queues as kombu tells it: in a set."""
-    dialect_by_name: Any = cycle_by_name
-    order = dialect_by_name(InteractiveFirst)()
+    """Create the order as kombu does, and pass the queues as kombu does: in a set."""
+    cycle_of: Any = cycle_by_name
+    order = cycle_of(InteractiveFirst)()
     order.update(set(names))
     return order
 
 
-def test_the_interactive_queue_is_asked_first_whoever_gave_the_last_message() -> None:
+def test_the_interactive_queue_stays_first_after_a_message_from_either_queue() -> None:
     order = order_of(BATCH, INTERACTIVE)
     for name in (INTERACTIVE, BATCH, INTERACTIVE):
         assert order.consume(2) == [INTERACTIVE, BATCH]
         assert order.rotate(name) == name
 
 
-def test_names_with_the_prefix_are_told_apart_too() -> None:
+def test_names_with_the_key_prefix_are_sorted_too() -> None:
     names = [PREFIX + INTERACTIVE, PREFIX + BATCH]
     assert order_of(*names).consume(2) == names
     assert order_of(*names[::-1]).consume(2) == names
 
 
-def test_a_model_that_is_called_batch_does_not_confuse_it() -> None:
+def test_a_model_named_batch_is_sorted_correctly() -> None:
     names = [queue_keys.queue_name("batch", work_class) for work_class in (WorkClass.INTERACTIVE, WorkClass.BATCH)]
     assert order_of(*names).consume(2) == names
 
 
-def test_no_more_names_are_given_than_asked_for() -> None:
+def test_consume_returns_at_most_the_requested_number_of_names() -> None:
     order = order_of(BATCH, INTERACTIVE)
     assert order.consume(1) == [INTERACTIVE]
     order.update([])

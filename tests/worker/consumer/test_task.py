@@ -21,28 +21,28 @@ from worker.engines.base import BACKGROUND
 
 @pytest.fixture
 def app(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
-    """An app that no other test's task has got into, and that hands on none."""
+    """An app that shares no task with the apps of other tests."""
     monkeypatch.setattr(celery._state, "_on_app_finalizers", set())
     app = make_celery(redis_url)
     yield app
     app.close()
 
 
-def ring(app: Celery, work_class: WorkClass) -> None:
-    """Run the task for the first shard, as a message from the class's queue would."""
+def run_task(app: Celery, work_class: WorkClass) -> None:
+    """Run the task for the first shard, as if its message came from this class's queue."""
     done = app.tasks[TASK_NAME].apply(args=("job-1", 0), routing_key=queue_keys.queue_name(MODEL, work_class))
-    # A worker that another test has run in this process has told Celery that it is inside a task.
+    # Celery may believe that it runs inside a task, because another test ran a worker in this process.
     done.get(disable_sync_subtasks=False)
 
 
 @pytest.mark.parametrize(("work_class", "priority"), [("interactive", 0), ("batch", BACKGROUND)])
-async def test_the_task_runs_the_shard_at_its_queues_priority(
+async def test_the_task_scores_the_shard_with_the_priority_of_its_queue(
     app: Celery, ledger: JobLedger, redis_client: Any, work_class: str, priority: int
 ) -> None:
     engine = ScriptedEngine()
     register(app, make_dispatcher(WorkerLedger(redis_client, MODEL), engine))
     await ledger.submit(make_submission())
-    ring(app, WorkClass(work_class))
+    run_task(app, WorkClass(work_class))
     assert [batch.priority for batch in engine.batches] == [priority]
     assert await ledger.statuses(["job-1"]) == {"job-1": JobStatus.SUCCEEDED}
 
@@ -51,10 +51,10 @@ def test_without_redis_the_task_fails(app: Celery) -> None:
     with connect(dead_redis_url()) as client:
         register(app, make_dispatcher(WorkerLedger(client, MODEL), ScriptedEngine()))
         with pytest.raises(StoreUnavailable):
-            ring(app, WorkClass.BATCH)
+            run_task(app, WorkClass.BATCH)
 
 
-def test_the_task_belongs_to_its_app_alone(app: Celery, redis_client: Any, redis_url: str) -> None:
+def test_the_task_is_registered_on_one_app_only(app: Celery, redis_client: Any, redis_url: str) -> None:
     register(app, make_dispatcher(WorkerLedger(redis_client, MODEL), ScriptedEngine()))
     other = make_celery(redis_url)
     assert TASK_NAME in app.tasks

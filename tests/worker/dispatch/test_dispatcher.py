@@ -22,14 +22,14 @@ from tests.shared.support import (
     read_record,
 )
 from tests.worker.support import (
-    GuardedEngine,
-    PatientEngine,
+    EngineUntilCancelled,
+    ManualEngine,
     Pool,
     ScriptedEngine,
     WakeUpSender,
-    a_while,
     in_thread,
     make_dispatcher,
+    wait_briefly,
     wait_until,
 )
 from worker.dispatch.leases import LeaseKeeper
@@ -47,14 +47,14 @@ from worker.engines.base import (
 INTERACTIVE, BATCH = WorkClass.INTERACTIVE, WorkClass.BATCH
 
 
-class TestHandingIn:
-    async def test_a_shard_is_scored_and_handed_in(self, pool: Pool, store: StoreView) -> None:
+class TestReporting:
+    async def test_a_shard_is_scored_and_its_scores_are_stored(self, pool: Pool, store: StoreView) -> None:
         await pool.submit("nothing")
         pool.run(ScriptedEngine())
         assert await pool.scores() == [[0.0]]
         assert store.lease() is None
 
-    async def test_a_scored_shard_rings_for_the_next_one_which_is_heard_at_once(
+    async def test_finishing_a_shard_enqueues_the_next_one_and_it_is_scored_too(
         self, pool: Pool, ledger: JobLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission(shards=5, rung=1))
@@ -62,14 +62,14 @@ class TestHandingIn:
         make_dispatcher(pool.worker_ledger, ScriptedEngine(), linger_seconds=0.5).run(JOB, 0, INTERACTIVE)
         assert len(await pool.scores()) == 5
 
-    async def test_what_can_never_be_scored_fails_the_job(self, pool: Pool, ledger: JobLedger) -> None:
+    async def test_an_engine_error_fails_the_job(self, pool: Pool, ledger: JobLedger) -> None:
         await pool.submit("odd")
-        pool.run(ScriptedEngine(EngineError("the model has lost its mind")))
+        pool.run(ScriptedEngine(EngineError("the model returned NaN")))
         record = await read_record(ledger)
         assert record.status is JobStatus.FAILED
-        assert record.failure == JobFailure("scoring_failed", "the model has lost its mind")
+        assert record.failure == JobFailure("scoring_failed", "the model returned NaN")
 
-    async def test_what_cannot_be_scored_now_is_tried_again_later(self, pool: Pool, store: StoreView) -> None:
+    async def test_a_transient_engine_error_is_retried_later(self, pool: Pool, store: StoreView) -> None:
         await pool.submit("one")
         pool.run(ScriptedEngine(TransientEngineError("the engine is busy")))
         shard = store.shard()
@@ -79,7 +79,9 @@ class TestHandingIn:
         pool.run(ScriptedEngine())
         assert await pool.scores() == [[0.0]]
 
-    async def test_but_not_for_ever(self, pool: Pool, ledger: JobLedger, store: StoreView) -> None:
+    async def test_a_job_fails_after_too_many_transient_errors(
+        self, pool: Pool, ledger: JobLedger, store: StoreView
+    ) -> None:
         await pool.submit("one")
         for _ in range(MAX_TRANSIENT_ERRORS):
             pool.run(ScriptedEngine(TransientEngineError("the engine is busy")))
@@ -89,47 +91,47 @@ class TestHandingIn:
         assert record.failure == JobFailure("scoring_failed", "the engine is busy still")
         assert len(store.dead()) == 1
 
-    async def test_a_dead_engine_costs_the_job_nothing(self, pool: Pool, ledger: JobLedger, store: StoreView) -> None:
+    async def test_a_dead_engine_releases_the_shard_without_counting_a_retry(
+        self, pool: Pool, ledger: JobLedger, store: StoreView
+    ) -> None:
         await pool.submit("one")
-        pool.run(ScriptedEngine(EngineDied("the engine is gone")))
+        pool.run(ScriptedEngine(EngineDied("the engine died")))
         assert (await read_record(ledger)).status is JobStatus.RUNNING
         assert not {"retries", "crashes"} & set(store.shard())
         assert [read_message(message) for message in store.messages()] == [(JOB, 0)]
 
-    async def test_scores_that_come_too_late_are_dropped(
-        self, pool: Pool, ledger: JobLedger, redis_client: Any
-    ) -> None:
-        class SlowToNotice(ScriptedEngine):
+    async def test_scores_of_a_lost_lease_are_discarded(self, pool: Pool, ledger: JobLedger, redis_client: Any) -> None:
+        class LosesLease(ScriptedEngine):
             def score(self, batch: ScoringBatch, cancellation: Cancellation) -> BatchScores:
-                redis_client.hset(job_keys.shards(JOB), "0:token", "somebody else")
+                redis_client.hset(job_keys.shards(JOB), "0:token", "other-token")
                 return super().score(batch, cancellation)
 
         await pool.submit("one")
-        pool.run(SlowToNotice())
+        pool.run(LosesLease())
         assert (await read_record(ledger)).status is JobStatus.RUNNING
         assert not redis_client.exists(job_keys.results(JOB))
 
-    async def test_a_canceled_job_is_neither_scored_to_its_end_nor_given_to_anybody(
+    async def test_a_canceled_job_is_stopped_in_the_engine_and_not_requeued(
         self, pool: Pool, ledger: JobLedger, leases: LeaseKeeper, store: StoreView
     ) -> None:
         await pool.submit("one")
-        engine = PatientEngine()
+        engine = EngineUntilCancelled()
         dispatcher = make_dispatcher(pool.worker_ledger, engine, leases)
         with in_thread(lambda: dispatcher.run(JOB, 0, INTERACTIVE)):
-            assert engine.begun.wait(10)
+            assert engine.started.wait(10)
             await ledger.cancel(await read_record(ledger))
         assert store.messages() == []
 
-    async def test_what_is_handed_in_is_held_no_longer(self, pool: Pool) -> None:
+    async def test_a_reported_shard_is_no_longer_held(self, pool: Pool) -> None:
         leases = LeaseKeeper(pool.worker_ledger)
-        for outcome in (None, EngineError("no"), TransientEngineError("not now"), EngineDied("gone")):
+        for outcome in (None, EngineError("no"), TransientEngineError("not now"), EngineDied("it died")):
             await pool.submit("one", job_id=f"job of {outcome}")
             make_dispatcher(pool.worker_ledger, ScriptedEngine(outcome), leases).run(
                 f"job of {outcome}", 0, INTERACTIVE
             )
         assert leases.release_all() == 0
 
-    async def test_every_claim_has_a_token_of_its_own(self, pool: Pool, redis_client: Any) -> None:
+    async def test_every_claim_has_a_different_token(self, pool: Pool, redis_client: Any) -> None:
         tokens = set()
         for _ in range(3):
             await pool.submit("one")
@@ -140,66 +142,66 @@ class TestHandingIn:
         assert all(token.startswith(b"host-1:") for token in tokens)
 
 
-class NotedPace(ThroughputMeter):
-    """Remembers what it was told."""
+class RecordingMeter(ThroughputMeter):
+    """Records its calls."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.told: list[tuple[str, int]] = []
+        self.calls: list[tuple[str, int]] = []
 
     def shard_started(self, tokens: int) -> None:
-        self.told.append(("taken", tokens))
+        self.calls.append(("started", tokens))
         super().shard_started(tokens)
 
     def shard_ended(self, tokens: int, *, scored: bool) -> None:
-        self.told.append(("scored" if scored else "dropped", tokens))
+        self.calls.append(("scored" if scored else "not scored", tokens))
         super().shard_ended(tokens, scored=scored)
 
 
-class TestPace:
+class TestThroughput:
     @pytest.mark.parametrize(
-        ("failure", "end"), [(None, "scored"), (EngineError, "dropped"), (TransientEngineError, "dropped")]
+        ("failure", "end"), [(None, "scored"), (EngineError, "not scored"), (TransientEngineError, "not scored")]
     )
-    async def test_it_is_told_of_every_shard_by_its_size(
+    async def test_the_meter_receives_the_size_of_every_shard(
         self, pool: Pool, failure: type[Exception] | None, end: str
     ) -> None:
         engine = ScriptedEngine(failure("it cannot") if failure else None)
         await pool.submit("a", "b")
-        throughput = NotedPace()
+        throughput = RecordingMeter()
         make_dispatcher(pool.worker_ledger, engine, throughput=throughput).run(JOB, 1, INTERACTIVE)
         tokens = make_size(1, 1).tokens
-        assert throughput.told == [("taken", tokens), (end, tokens)]
+        assert throughput.calls == [("started", tokens), (end, tokens)]
         assert throughput.held == 0
 
 
-class TestNothingToDo:
-    def test_a_job_that_is_gone(self, pool: Pool) -> None:
+class TestSkippedShards:
+    def test_a_job_that_does_not_exist_is_skipped(self, pool: Pool) -> None:
         engine = ScriptedEngine()
         pool.run(engine)
         assert engine.batches == []
 
-    async def test_a_job_that_was_canceled(self, pool: Pool, ledger: JobLedger) -> None:
+    async def test_a_canceled_job_is_skipped(self, pool: Pool, ledger: JobLedger) -> None:
         await pool.submit("one")
         await ledger.cancel(await read_record(ledger))
         engine = ScriptedEngine()
         pool.run(engine)
         assert engine.batches == []
 
-    async def test_a_shard_that_somebody_else_is_scoring(self, pool: Pool) -> None:
+    async def test_a_shard_leased_by_another_worker_is_skipped(self, pool: Pool) -> None:
         await pool.submit("one")
-        pool.worker_ledger.claim(make_lease(token="somebody else"))
+        pool.worker_ledger.claim(make_lease(token="other-token"))
         engine = ScriptedEngine()
         pool.run(engine)
         assert engine.batches == []
 
-    async def test_a_second_doorbell_for_a_scored_shard(self, pool: Pool) -> None:
+    async def test_a_second_message_for_a_scored_shard_is_skipped(self, pool: Pool) -> None:
         await pool.submit("one", "two")
         engine = ScriptedEngine()
         pool.run(engine)
         pool.run(engine)
         assert len(engine.batches) == 1
 
-    async def test_the_same_shard_twice_in_one_bunch(self, pool: Pool, wake_ups: WakeUpSender) -> None:
+    async def test_a_shard_named_by_several_messages_is_scored_once(self, pool: Pool, wake_ups: WakeUpSender) -> None:
         await pool.submit("one", "two")
         wake_ups.send(1, 1, 0, 1)
         engine = ScriptedEngine()
@@ -209,7 +211,7 @@ class TestNothingToDo:
 
 
 class TestLingering:
-    async def test_after_the_last_shard_the_next_one_is_heard_without_celery(
+    async def test_messages_shortly_after_the_last_shard_are_received_without_celery(
         self, pool: Pool, wake_ups: WakeUpSender
     ) -> None:
         await pool.submit("zero", "one", "two")
@@ -218,19 +220,19 @@ class TestLingering:
         with in_thread(lambda: dispatcher.run(JOB, 0, INTERACTIVE)) as running:
             for shard in (1, 2):
                 wait_until(lambda: len(engine.batches) == shard)  # noqa: B023
-                a_while(0.3)
+                wait_briefly(0.3)
                 assert not running.done()
                 wake_ups.send(shard)
         assert len(await pool.scores()) == 3
 
     @pytest.mark.parametrize("linger_seconds", [0.0, 0.0004, 0.2])
-    def test_and_after_a_while_without_any_it_is_celerys_turn_again(self, pool: Pool, linger_seconds: float) -> None:
+    def test_run_returns_to_celery_after_the_linger_time(self, pool: Pool, linger_seconds: float) -> None:
         dispatcher = make_dispatcher(pool.worker_ledger, ScriptedEngine(), linger_seconds=linger_seconds)
         started = time.monotonic()
         dispatcher.run("job-x", 0, INTERACTIVE)
         assert linger_seconds <= time.monotonic() - started < linger_seconds + 0.5
 
-    async def test_where_batch_work_may_not_come_it_is_not_listened_for(
+    async def test_the_batch_queue_is_not_read_without_free_batch_slots(
         self, pool: Pool, wake_ups: WakeUpSender
     ) -> None:
         await pool.submit("batch", work_class=BATCH)
@@ -241,67 +243,69 @@ class TestLingering:
         dispatcher.run("job-x", 0, INTERACTIVE)
         assert wake_ups.waiting(BATCH) == 1
 
-    async def test_a_second_call_waits_for_its_turn(self, pool: Pool) -> None:
+    async def test_concurrent_calls_run_one_after_the_other(self, pool: Pool) -> None:
         await pool.submit("zero", "one")
-        engine = GuardedEngine()
+        engine = ManualEngine()
         dispatcher = make_dispatcher(pool.worker_ledger, engine)
         with in_thread(lambda: dispatcher.run(JOB, 0, INTERACTIVE)):
-            wait_until(lambda: engine.inside() == {"zero"})
+            wait_until(lambda: engine.in_progress() == {"zero"})
             with in_thread(lambda: dispatcher.run(JOB, 1, INTERACTIVE)):
-                a_while()
-                assert engine.inside() == {"zero"}
-                engine.let_all_go()
+                wait_briefly()
+                assert engine.in_progress() == {"zero"}
+                engine.finish_all()
         assert len(await pool.scores()) == 2
 
 
 class TestStopping:
-    async def test_a_closed_dispatcher_takes_nothing_and_hands_in_what_it_has(
+    async def test_a_closed_dispatcher_claims_nothing_and_reports_its_shards(
         self, pool: Pool, wake_ups: WakeUpSender
     ) -> None:
         await pool.submit("zero", "one")
         await pool.submit("two", job_id="job-2")
-        engine = GuardedEngine()
+        engine = ManualEngine()
         dispatcher = make_dispatcher(pool.worker_ledger, engine, linger_seconds=30)
         with in_thread(lambda: dispatcher.run(JOB, 0, INTERACTIVE)):
-            wait_until(lambda: engine.inside() == {"zero"})
+            wait_until(lambda: engine.in_progress() == {"zero"})
             wake_ups.send(1)
-            wait_until(lambda: len(engine.inside()) == 2)
+            wait_until(lambda: len(engine.in_progress()) == 2)
             dispatcher.close()
             wake_ups.send(0, job_id="job-2")
-            engine.let_go("zero")
-            wait_until(lambda: engine.inside() == {"one"})
-            a_while()
-            engine.let_all_go()
+            engine.finish("zero")
+            wait_until(lambda: engine.in_progress() == {"one"})
+            wait_briefly()
+            engine.finish_all()
         assert len(await pool.scores()) == 2
         assert wake_ups.waiting() == 1
         dispatcher.run("job-2", 0, INTERACTIVE)
         assert len(engine.batches) == 2
 
-    def test_one_that_lingers_goes_at_once(self, pool: Pool) -> None:
+    def test_closing_ends_the_linger_time(self, pool: Pool) -> None:
         dispatcher = make_dispatcher(pool.worker_ledger, ScriptedEngine(), linger_seconds=30)
         with in_thread(lambda: dispatcher.run("job-x", 0, INTERACTIVE)):
-            a_while()
+            wait_briefly()
             closed_at = time.monotonic()
             dispatcher.close()
         assert time.monotonic() - closed_at < 1
 
-    async def test_what_is_given_back_is_rung_for(self, pool: Pool, leases: LeaseKeeper, store: StoreView) -> None:
+    async def test_a_released_shard_is_requeued_with_a_message(
+        self, pool: Pool, leases: LeaseKeeper, store: StoreView
+    ) -> None:
         await pool.submit("zero")
-        engine = PatientEngine()
+        engine = EngineUntilCancelled()
         dispatcher = make_dispatcher(pool.worker_ledger, engine, leases)
         with in_thread(lambda: dispatcher.run(JOB, 0, INTERACTIVE)):
-            assert engine.begun.wait(10)
+            assert engine.started.wait(10)
             dispatcher.stop_waiting()
             assert leases.release_all() == 1
         assert (store.shard()["status"], store.lease()) == ("queued", None)
         assert [read_message(message) for message in store.messages()] == [(JOB, 0)]
 
-    async def test_what_was_claimed_while_the_worker_left_is_given_back_too(
+    async def test_a_shard_claimed_during_the_stop_is_released(
         self, pool: Pool, store: StoreView, redis_client: Any
     ) -> None:
-        """Everything that was held was given back just before."""
+        """The other shards have been released just before."""
 
-        class LeavesMeanwhile(WorkerLedger):
+        class StopsDuringClaim(WorkerLedger):
             def claim_all(self, *arguments: Any, **options: Any) -> Any:
                 claims = super().claim_all(*arguments, **options)
                 dispatcher.stop_waiting()
@@ -309,13 +313,13 @@ class TestStopping:
 
         await pool.submit("zero")
         engine = ScriptedEngine()
-        dispatcher = make_dispatcher(LeavesMeanwhile(redis_client, MODEL), engine)
+        dispatcher = make_dispatcher(StopsDuringClaim(redis_client, MODEL), engine)
         dispatcher.run(JOB, 0, INTERACTIVE)
         assert store.shard()["status"] == "queued"
         assert engine.batches == []
 
 
-async def test_threads_are_as_many_as_shards_at_once_and_end_with_the_dispatcher(
+async def test_there_is_at_most_one_thread_per_slot_and_threads_end_with_the_dispatcher(
     pool: Pool, wake_ups: WakeUpSender
 ) -> None:
     def threads() -> int:

@@ -12,13 +12,13 @@ from shared.ledger.job_record import JobStatus
 from shared.ledger.worker_ledger import WorkerLedger
 from tests.shared.support import JOB, MODEL, StoreView, make_request, make_submission
 from tests.worker.support import (
-    GuardedEngine,
+    ManualEngine,
     Pool,
     ScriptedEngine,
     WakeUpSender,
-    a_while,
     in_thread,
     make_dispatcher,
+    wait_briefly,
     wait_until,
 )
 from worker.dispatch.dispatcher import BATCH_PAIRS, BATCH_SHARDS_AT_ONCE
@@ -29,31 +29,31 @@ from worker.engines.lexical import LexicalEngine
 INTERACTIVE, BATCH = WorkClass.INTERACTIVE, WorkClass.BATCH
 
 
-async def test_while_one_is_scored_all_that_waits_is_taken(pool: Pool, wake_ups: WakeUpSender) -> None:
+async def test_waiting_shards_are_claimed_while_one_is_scored(pool: Pool, wake_ups: WakeUpSender) -> None:
     await pool.submit("zero", "one", "two", "three")
-    engine = GuardedEngine()
+    engine = ManualEngine()
     dispatcher = make_dispatcher(pool.worker_ledger, engine)
     with in_thread(lambda: dispatcher.run(JOB, 0, INTERACTIVE)):
-        wait_until(lambda: engine.inside() == {"zero"})
+        wait_until(lambda: engine.in_progress() == {"zero"})
         wake_ups.send(1, 2, 3)
-        wait_until(lambda: len(engine.inside()) == 4)
-        engine.let_all_go()
+        wait_until(lambda: len(engine.in_progress()) == 4)
+        engine.finish_all()
     assert len(await pool.scores()) == 4
 
 
-async def test_but_no_more_than_may_be_in_hand_and_the_rest_stays_for_others(
+async def test_no_more_shards_are_claimed_than_there_are_slots(
     pool: Pool, wake_ups: WakeUpSender, store: StoreView
 ) -> None:
-    """A shard that only waits must not be in a worker's hands: it would be charged for the worker's crash."""
+    """A shard that is claimed but only waits would count a crash when the worker crashes."""
     await pool.submit(*(f"text {number}" for number in range(6)))
     await pool.submit(*(f"batch {number}" for number in range(6)), job_id="job-2", work_class=BATCH)
     wake_ups.send(1, 2, 3, 4, 5)
     wake_ups.send(*range(6), job_id="job-2", work_class=BATCH)
-    engine = GuardedEngine()
+    engine = ManualEngine()
     dispatcher = make_dispatcher(pool.worker_ledger, engine, concurrency=4, reserved=1)
     with in_thread(lambda: dispatcher.run(JOB, 0, INTERACTIVE)):
-        wait_until(lambda: len(engine.inside()) == 4)
-        a_while()
+        wait_until(lambda: len(engine.in_progress()) == 4)
+        wait_briefly()
         leased = [
             (job_id, shard)
             for job_id in (JOB, "job-2")
@@ -62,92 +62,92 @@ async def test_but_no_more_than_may_be_in_hand_and_the_rest_stays_for_others(
         ]
         assert leased == [(JOB, shard) for shard in range(4)]
         wait_until(lambda: (wake_ups.waiting(), wake_ups.waiting(BATCH)) == (2, 6))
-        engine.let_all_go()
+        engine.finish_all()
     assert len(engine.batches) == 12
 
 
-async def test_batch_work_leaves_the_reserved_room_to_interactive_work(pool: Pool, wake_ups: WakeUpSender) -> None:
+async def test_batch_work_does_not_use_reserved_slots(pool: Pool, wake_ups: WakeUpSender) -> None:
     await pool.submit(*(f"batch {number}" for number in range(8)), work_class=BATCH)
     await pool.submit("interactive 0", "interactive 1", "interactive 2", job_id="job-2")
     wake_ups.send(*range(1, 8), work_class=BATCH)
-    engine = GuardedEngine()
+    engine = ManualEngine()
     dispatcher = make_dispatcher(pool.worker_ledger, engine, concurrency=4, reserved=2)
     with in_thread(lambda: dispatcher.run(JOB, 0, BATCH)):
-        wait_until(lambda: len(engine.inside()) == 2)
-        a_while()
-        assert engine.inside() == {"batch 0", "batch 1"}
+        wait_until(lambda: len(engine.in_progress()) == 2)
+        wait_briefly()
+        assert engine.in_progress() == {"batch 0", "batch 1"}
         wake_ups.send(0, 1, 2, job_id="job-2")
-        wait_until(lambda: {"interactive 0", "interactive 1"} <= engine.inside())
-        a_while()
-        assert len(engine.inside()) == 4
-        # What has become free of the one goes to the one.
-        engine.let_go("interactive 0")
-        wait_until(lambda: engine.inside() == {"batch 0", "batch 1", "interactive 1", "interactive 2"})
-        engine.let_all_go()
+        wait_until(lambda: {"interactive 0", "interactive 1"} <= engine.in_progress())
+        wait_briefly()
+        assert len(engine.in_progress()) == 4
+        # A slot freed by interactive work goes to interactive work.
+        engine.finish("interactive 0")
+        wait_until(lambda: engine.in_progress() == {"batch 0", "batch 1", "interactive 1", "interactive 2"})
+        engine.finish_all()
     assert len(engine.batches) == 11
 
 
-async def test_no_more_batch_work_is_taken_than_keeps_an_engine_busy(
+async def test_batch_claims_stop_at_the_limit_of_batch_pairs(
     ledger: JobLedger, enqueueing_worker: WorkerLedger, wake_ups: WakeUpSender
 ) -> None:
-    """What is not in hand can be scored elsewhere."""
+    """Unclaimed work can be scored by other workers."""
     pairs = BATCH_PAIRS // 3
     request = make_request(*(f"text {number}" for number in range(20 * pairs)))
     await ledger.submit(make_submission(request=request, shards=20, rung=0, work_class=BATCH))
     wake_ups.send(*range(1, 20), work_class=BATCH)
-    engine = GuardedEngine()
+    engine = ManualEngine()
     dispatcher = make_dispatcher(enqueueing_worker, engine, concurrency=64)
     with in_thread(lambda: dispatcher.run(JOB, 0, BATCH)):
-        wait_until(lambda: len(engine.inside()) >= 3)
-        a_while(0.3)
-        held = len(engine.inside())
-        engine.let_all_go()
-    # One, and what one more look brought; not all of it.
+        wait_until(lambda: len(engine.in_progress()) >= 3)
+        wait_briefly(0.3)
+        held = len(engine.in_progress())
+        engine.finish_all()
+    # The first shard and the result of at most two dequeues, not all shards.
     assert held <= 2 + 2 * BATCH_SHARDS_AT_ONCE < 20
     assert len(engine.batches) == 20
 
 
-async def test_interactive_work_may_have_all_the_room(pool: Pool, wake_ups: WakeUpSender) -> None:
+async def test_interactive_work_may_use_all_slots(pool: Pool, wake_ups: WakeUpSender) -> None:
     await pool.submit("zero", "one", "two", "three")
     wake_ups.send(1, 2, 3)
-    engine = GuardedEngine()
+    engine = ManualEngine()
     dispatcher = make_dispatcher(pool.worker_ledger, engine, concurrency=4, reserved=3)
     with in_thread(lambda: dispatcher.run(JOB, 0, INTERACTIVE)):
-        wait_until(lambda: len(engine.inside()) == 4)
-        engine.let_all_go()
+        wait_until(lambda: len(engine.in_progress()) == 4)
+        engine.finish_all()
 
 
-async def test_with_a_backlog_of_batch_work_interactive_work_starts_at_once(pool: Pool, wake_ups: WakeUpSender) -> None:
-    class Sleepy(ScriptedEngine):
-        """Far slower with batch work than an interactive shard may wait."""
+async def test_interactive_work_starts_at_once_despite_a_batch_backlog(pool: Pool, wake_ups: WakeUpSender) -> None:
+    class SlowForBatch(ScriptedEngine):
+        """Scores batch work far more slowly than an interactive shard may wait."""
 
         def score(self, batch: ScoringBatch, cancellation: Cancellation) -> BatchScores:
             if batch.documents[0] == "interactive":
-                waits.append(time.monotonic() - rung_at)
+                waits.append(time.monotonic() - sent_at)
             else:
                 time.sleep(0.5)
             return super().score(batch, cancellation)
 
     waits: list[float] = []
-    rung_at = 0.0
+    sent_at = 0.0
     await pool.submit(*["batch"] * 60, work_class=BATCH)
     await pool.submit(*["interactive"] * 15, job_id="job-2")
     wake_ups.send(*range(1, 60), work_class=BATCH)
-    dispatcher = make_dispatcher(pool.worker_ledger, Sleepy(), concurrency=8, reserved=2)
+    dispatcher = make_dispatcher(pool.worker_ledger, SlowForBatch(), concurrency=8, reserved=2)
     with in_thread(lambda: dispatcher.run(JOB, 0, BATCH)):
         wait_until(lambda: wake_ups.waiting(BATCH) <= 54)
         for shard in range(15):
-            rung_at = time.monotonic()
+            sent_at = time.monotonic()
             wake_ups.send(shard, job_id="job-2")
             wait_until(lambda: len(waits) == shard + 1)  # noqa: B023
-            a_while(0.03)
+            wait_briefly(0.03)
         assert wake_ups.waiting(BATCH) > 0
         dispatcher.close()
-    # The slowest may be the machine's hiccup. A few milliseconds are usual; without reserved room it is hundreds.
+    # A few milliseconds are usual, hundreds without reserved slots. Ignore the slowest one: the machine may stall.
     assert sorted(waits)[-2] <= 0.06
 
 
-async def test_of_what_waits_interactive_work_is_taken_first(pool: Pool, wake_ups: WakeUpSender) -> None:
+async def test_waiting_interactive_work_is_claimed_before_batch_work(pool: Pool, wake_ups: WakeUpSender) -> None:
     await pool.submit("first", "b 1", "b 2", "b 3", work_class=BATCH)
     await pool.submit("i 0", "i 1", job_id="job-2")
     wake_ups.send(1, 2, 3, work_class=BATCH)
@@ -170,14 +170,14 @@ async def test_of_what_waits_interactive_work_is_taken_first(pool: Pool, wake_up
         b'{"headers": {"id": "job-1/first"}}',
     ],
 )
-async def test_a_message_that_cannot_be_read_is_left_out_and_its_neighbours_are_not(
+async def test_an_unreadable_message_is_skipped_and_other_messages_are_processed(
     pool: Pool, wake_ups: WakeUpSender, caplog: pytest.LogCaptureFixture, message: bytes
 ) -> None:
     await pool.submit("zero", "one", "two")
     wake_ups.send(1)
     wake_ups.put(message)
     wake_ups.send(2)
-    # And one that is heard alone, by a dispatcher that lingers.
+    # This one is received alone, while the dispatcher lingers.
     wake_ups.put(message, BATCH)
     with caplog.at_level(logging.WARNING):
         make_dispatcher(pool.worker_ledger, ScriptedEngine(), linger_seconds=0.1).run(JOB, 0, INTERACTIVE)
@@ -188,7 +188,7 @@ async def test_a_message_that_cannot_be_read_is_left_out_and_its_neighbours_are_
     ]
 
 
-async def test_a_request_that_cannot_be_read_is_tried_again_later_and_its_neighbours_are_scored(
+async def test_an_undecodable_request_is_retried_later_and_other_shards_are_scored(
     pool: Pool, wake_ups: WakeUpSender, store: StoreView, redis_client: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     await pool.submit("zero", "one")
@@ -205,11 +205,11 @@ async def test_a_request_that_cannot_be_read_is_tried_again_later_and_its_neighb
     assert "cannot be decoded" in caplog.text
 
 
-async def test_many_jobs_rung_for_twice_are_each_scored_once_and_nothing_is_miscounted(
+async def test_jobs_with_duplicate_messages_are_each_scored_once_and_the_counters_return_to_zero(
     pool: Pool, wake_ups: WakeUpSender, ledger: JobLedger, redis_client: Any
 ) -> None:
-    class Counting(LexicalEngine):
-        """Knows how much batch work was inside at most."""
+    class BatchCountingEngine(LexicalEngine):
+        """Records the maximum number of concurrent batch shards."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -232,7 +232,7 @@ async def test_many_jobs_rung_for_twice_are_each_scored_once_and_nothing_is_misc
     for _ in range(2):
         for number, job_id in enumerate(jobs):
             wake_ups.send(0, job_id=job_id, work_class=BATCH if number % 2 else INTERACTIVE)
-    engine = Counting()
+    engine = BatchCountingEngine()
     leases = LeaseKeeper(pool.worker_ledger)
     dispatcher = make_dispatcher(pool.worker_ledger, engine, leases, concurrency=8, reserved=3, linger_seconds=0.2)
     dispatcher.run(jobs[0], 0, INTERACTIVE)

@@ -1,4 +1,4 @@
-"""Redis is away, or an answer of it is lost: what is in hand is kept, and told exactly once."""
+"""Redis is unreachable or a reply is lost: the dispatcher keeps its shards and reports each exactly once."""
 
 import time
 from typing import Any
@@ -16,14 +16,14 @@ from shared.queue.celery_app import make_celery
 from shared.queue.messages import MessageBuilder
 from tests.shared.support import JOB, MODEL, StoreView, out_of_memory, read_message, read_record
 from tests.worker.support import (
-    GuardedEngine,
+    ManualEngine,
     Pool,
     ScriptedEngine,
-    ShakyLedger,
+    UnreliableLedger,
     WakeUpSender,
-    a_while,
     in_thread,
     make_dispatcher,
+    wait_briefly,
     wait_until,
 )
 from worker.dispatch.leases import LeaseKeeper
@@ -40,92 +40,93 @@ INTERACTIVE = WorkClass.INTERACTIVE
 
 
 @pytest.fixture(autouse=True)
-def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Redis is asked again soon."""
+def short_retry_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker.dispatch.result_reporter, "_STORE_RETRY_SECONDS", (0.005, 0.01))
     monkeypatch.setattr(worker.dispatch.result_reporter, "FINAL_RETRY_SECONDS", 0.3)
 
 
-class OddEngine(GuardedEngine):
-    """As a guarded one; then says of some texts what it was told to say."""
+class FailingEngine(ManualEngine):
+    """A manual engine that raises an error for some batches after they are finished."""
 
-    def __init__(self, answers: dict[str, Exception]) -> None:
+    def __init__(self, errors: dict[str, Exception]) -> None:
         super().__init__()
-        self._answers = answers
+        self._errors = errors
 
     def score(self, batch: ScoringBatch, cancellation: Cancellation) -> BatchScores:
         scores = super().score(batch, cancellation)
-        if error := self._answers.get(batch.documents[0]):
+        if error := self._errors.get(batch.documents[0]):
             raise error
         return scores
 
 
 class TestClaims:
-    async def test_the_first_one_fails_and_with_it_the_task(self, pool: Pool, shaky: ShakyLedger) -> None:
+    async def test_an_outage_at_the_first_claim_fails_the_task(
+        self, pool: Pool, unreliable_ledger: UnreliableLedger
+    ) -> None:
         await pool.submit("zero")
-        dispatcher = make_dispatcher(shaky, ScriptedEngine())
-        shaky.away = True
+        dispatcher = make_dispatcher(unreliable_ledger, ScriptedEngine())
+        unreliable_ledger.unreachable = True
         with pytest.raises(StoreUnavailable):
             dispatcher.run(JOB, 0, INTERACTIVE)
-        shaky.away = False
+        unreliable_ledger.unreachable = False
         dispatcher.run(JOB, 0, INTERACTIVE)
         assert await pool.scores() == [[0.0]]
 
-    async def test_a_later_one_whose_answer_is_lost_is_repeated_and_its_shards_are_scored(
-        self, pool: Pool, wake_ups: WakeUpSender, store: StoreView, shaky: ShakyLedger
+    async def test_a_later_claim_with_a_lost_reply_is_repeated(
+        self, pool: Pool, wake_ups: WakeUpSender, store: StoreView, unreliable_ledger: UnreliableLedger
     ) -> None:
-        """They are leased already: left alone, they would all be charged for a crash that never was."""
+        """The shards are leased already. Without the repetition each would count a crash."""
         await pool.submit("zero", "one", "two")
-        engine = GuardedEngine()
-        dispatcher = make_dispatcher(shaky, engine)
+        engine = ManualEngine()
+        dispatcher = make_dispatcher(unreliable_ledger, engine)
         with in_thread(lambda: dispatcher.run(JOB, 0, INTERACTIVE)):
-            wait_until(lambda: engine.inside() == {"zero"})
-            shaky.lose["claim_all"] = 3
+            wait_until(lambda: engine.in_progress() == {"zero"})
+            unreliable_ledger.lost_replies["claim_all"] = 3
             wake_ups.send(1, 2)
-            wait_until(lambda: len(engine.inside()) == 3)
-            engine.let_all_go()
-        assert shaky.failed["claim_all"] == 3
+            wait_until(lambda: len(engine.in_progress()) == 3)
+            engine.finish_all()
+        assert unreliable_ledger.failures["claim_all"] == 3
         assert len(await pool.scores()) == 3
         assert [store.shard(shard)["finishes_accepted"] for shard in range(3)] == ["1", "1", "1"]
 
-    async def test_also_that_of_one_that_must_be_alone(
-        self, pool: Pool, wake_ups: WakeUpSender, redis_client: Any, shaky: ShakyLedger
+    async def test_a_claim_of_a_suspect_with_a_lost_reply_is_repeated(
+        self, pool: Pool, wake_ups: WakeUpSender, redis_client: Any, unreliable_ledger: UnreliableLedger
     ) -> None:
         await pool.submit("zero", "the suspect", "two")
         redis_client.hset(job_keys.shards(JOB), "1:run_alone", 1)
         wake_ups.send(1)
-        engine = GuardedEngine()
-        dispatcher = make_dispatcher(shaky, engine)
+        engine = ManualEngine()
+        dispatcher = make_dispatcher(unreliable_ledger, engine)
         with in_thread(lambda: dispatcher.run(JOB, 0, INTERACTIVE)):
-            wait_until(lambda: engine.inside() == {"zero"})
+            wait_until(lambda: engine.in_progress() == {"zero"})
             wait_until(lambda: wake_ups.waiting() == 0)
-            a_while()
-            shaky.lose["claim_all"] = 2
+            wait_briefly()
+            unreliable_ledger.lost_replies["claim_all"] = 2
             wake_ups.send(2)
-            engine.let_all_go()
-        assert [names for names in engine.entered if "the suspect" in names] == [("the suspect",)]
+            engine.finish_all()
+        assert [names for names in engine.starts if "the suspect" in names] == [("the suspect",)]
         assert len(engine.batches) >= 2
 
-    async def test_a_worker_that_leaves_meanwhile_does_not_wait_for_redis(
-        self, pool: Pool, wake_ups: WakeUpSender, shaky: ShakyLedger
+    async def test_a_stopping_worker_does_not_wait_for_its_claim(
+        self, pool: Pool, wake_ups: WakeUpSender, unreliable_ledger: UnreliableLedger
     ) -> None:
         await pool.submit("zero", "one")
-        engine = GuardedEngine()
-        dispatcher = make_dispatcher(shaky, engine)
+        engine = ManualEngine()
+        dispatcher = make_dispatcher(unreliable_ledger, engine)
         with in_thread(lambda: dispatcher.run(JOB, 0, INTERACTIVE)) as running:
-            wait_until(lambda: engine.inside() == {"zero"})
-            shaky.lose["claim_all"] = 10**9
+            wait_until(lambda: engine.in_progress() == {"zero"})
+            unreliable_ledger.lost_replies["claim_all"] = 10**9
             wake_ups.send(1)
-            wait_until(lambda: shaky.failed["claim_all"] > 0)
-            engine.let_all_go()
-            a_while()
+            wait_until(lambda: unreliable_ledger.failures["claim_all"] > 0)
+            engine.finish_all()
+            wait_briefly()
             assert not running.done()
             dispatcher.stop_waiting()
-        assert [names[-1] for names in engine.entered] == ["zero"]
+        assert [names[-1] for names in engine.starts] == ["zero"]
 
 
-class TestHandingIn:
-    async def test_scores_wait_for_redis_and_their_leases_are_kept_meanwhile(
+class TestReports:
+    async def test_scores_are_reported_after_an_outage_and_their_leases_are_renewed_meanwhile(
         self,
         pool: Pool,
         ledger: JobLedger,
@@ -135,154 +136,156 @@ class TestHandingIn:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.setattr(worker.dispatch.leases, "RENEW_SECONDS", 0.05)
-        shaky = ShakyLedger(redis_client, MessageBuilder(make_celery(redis_url)), lease_seconds=0.5)
-        leases = LeaseKeeper(shaky)
+        unreliable_ledger = UnreliableLedger(redis_client, MessageBuilder(make_celery(redis_url)), lease_seconds=0.5)
+        leases = LeaseKeeper(unreliable_ledger)
         await pool.submit("zero")
-        engine = GuardedEngine()
-        dispatcher = make_dispatcher(shaky, engine, leases)
+        engine = ManualEngine()
+        dispatcher = make_dispatcher(unreliable_ledger, engine, leases)
         leases.start()
         try:
             with in_thread(lambda: dispatcher.run(JOB, 0, INTERACTIVE)):
-                wait_until(lambda: engine.inside() == {"zero"})
-                shaky.away = True
-                engine.let_all_go()
+                wait_until(lambda: engine.in_progress() == {"zero"})
+                unreliable_ledger.unreachable = True
+                engine.finish_all()
                 until = time.monotonic() + 1.2
                 while time.monotonic() < until:
                     store.make_due()
                     assert await ledger.reconcile(MODEL) == []
-                    a_while(0.05)
-                assert shaky.failed["finish_and_dequeue"] > 3
-                shaky.away = False
+                    wait_briefly(0.05)
+                assert unreliable_ledger.failures["finish_and_dequeue"] > 3
+                unreliable_ledger.unreachable = False
         finally:
             leases.stop()
         assert await pool.scores() == [[0.0]]
         assert store.shard()["finishes_accepted"] == "1"
 
-    async def test_scores_whose_answer_is_lost_count_once_and_are_told_no_longer(
-        self, pool: Pool, store: StoreView, shaky: ShakyLedger
+    async def test_scores_with_a_lost_reply_are_accepted_once(
+        self, pool: Pool, store: StoreView, unreliable_ledger: UnreliableLedger
     ) -> None:
         await pool.submit("zero", "one")
-        shaky.lose["finish_and_dequeue"] = 2
-        leases = LeaseKeeper(shaky)
-        make_dispatcher(shaky, ScriptedEngine(), leases).run(JOB, 0, INTERACTIVE)
+        unreliable_ledger.lost_replies["finish_and_dequeue"] = 2
+        leases = LeaseKeeper(unreliable_ledger)
+        make_dispatcher(unreliable_ledger, ScriptedEngine(), leases).run(JOB, 0, INTERACTIVE)
         assert store.shard()["finishes_accepted"] == "1"
-        assert shaky.failed["finish_and_dequeue"] == 2
+        assert unreliable_ledger.failures["finish_and_dequeue"] == 2
         assert leases.release_all() == 0
 
-    async def test_a_worker_that_leaves_does_not_wait_for_redis(
-        self, pool: Pool, ledger: JobLedger, shaky: ShakyLedger
+    async def test_a_stopping_worker_does_not_wait_for_its_reports(
+        self, pool: Pool, ledger: JobLedger, unreliable_ledger: UnreliableLedger
     ) -> None:
-        """Its leases run out, and somebody else scores the shards."""
+        """Its leases expire, and another worker scores the shards."""
         await pool.submit("zero", "one")
-        engine = GuardedEngine()
-        leases = LeaseKeeper(shaky)
-        dispatcher = make_dispatcher(shaky, engine, leases)
+        engine = ManualEngine()
+        leases = LeaseKeeper(unreliable_ledger)
+        dispatcher = make_dispatcher(unreliable_ledger, engine, leases)
         with in_thread(lambda: dispatcher.run(JOB, 0, INTERACTIVE)) as running:
-            wait_until(lambda: engine.inside() == {"zero"})
-            shaky.away = True
-            engine.let_all_go()
-            a_while()
+            wait_until(lambda: engine.in_progress() == {"zero"})
+            unreliable_ledger.unreachable = True
+            engine.finish_all()
+            wait_briefly()
             assert not running.done()
-            left_at = time.monotonic()
+            stopped_at = time.monotonic()
             dispatcher.stop_waiting()
-        assert time.monotonic() - left_at < 3
+        assert time.monotonic() - stopped_at < 3
         assert leases.release_all() == 0
         assert (await read_record(ledger)).status is JobStatus.RUNNING
 
-    async def test_a_worker_that_closes_waits_and_tells(self, pool: Pool, shaky: ShakyLedger) -> None:
+    async def test_a_closed_dispatcher_retries_its_reports(
+        self, pool: Pool, unreliable_ledger: UnreliableLedger
+    ) -> None:
         await pool.submit("zero")
-        engine = GuardedEngine()
-        dispatcher = make_dispatcher(shaky, engine)
+        engine = ManualEngine()
+        dispatcher = make_dispatcher(unreliable_ledger, engine)
         with in_thread(lambda: dispatcher.run(JOB, 0, INTERACTIVE)):
-            wait_until(lambda: engine.inside() == {"zero"})
-            shaky.away = True
-            engine.let_all_go()
-            wait_until(lambda: shaky.failed["finish_and_dequeue"] > 0)
+            wait_until(lambda: engine.in_progress() == {"zero"})
+            unreliable_ledger.unreachable = True
+            engine.finish_all()
+            wait_until(lambda: unreliable_ledger.failures["finish_and_dequeue"] > 0)
             dispatcher.close()
-            shaky.away = False
+            unreliable_ledger.unreachable = False
         assert await pool.scores() == [[0.0]]
 
     @pytest.mark.parametrize(
-        ("error", "call", "told"),
+        ("error", "call", "expected"),
         [
-            (EngineDied("gone"), "release", {"status": "queued", "resends": "0"}),
+            (EngineDied("it died"), "release", {"status": "queued", "resends": "0"}),
             (TransientEngineError("not now"), "retry_later", {"status": "queued", "resends": "0", "retries": "1"}),
         ],
     )
-    async def test_what_is_no_score_is_told_once_too_and_what_was_heard_with_it_is_not_lost(
+    async def test_a_release_or_retry_with_a_lost_reply_takes_effect_once_and_no_message_is_lost(
         self,
         pool: Pool,
         wake_ups: WakeUpSender,
         store: StoreView,
-        shaky: ShakyLedger,
+        unreliable_ledger: UnreliableLedger,
         error: Exception,
         call: str,
-        told: dict[str, str],
+        expected: dict[str, str],
     ) -> None:
-        """In one round two shards are handed in and a third is heard; then the first one's answer is lost, twice."""
+        """One round reports two shards and receives a third one. Then the reply to the first report is lost twice."""
         await pool.submit("zero", job_id="job-2")
         await pool.submit("one", "two")
-        engine = OddEngine({"zero": error})
-        dispatcher = make_dispatcher(shaky, engine, concurrency=2)
+        engine = FailingEngine({"zero": error})
+        dispatcher = make_dispatcher(unreliable_ledger, engine, concurrency=2)
         wake_ups.send(0)
         with in_thread(lambda: dispatcher.run("job-2", 0, INTERACTIVE)):
-            wait_until(lambda: engine.inside() == {"zero", "one"})
-            shaky.lose[call] = 2
+            wait_until(lambda: engine.in_progress() == {"zero", "one"})
+            unreliable_ledger.lost_replies[call] = 2
             wake_ups.send(1)
-            engine.let_all_go()
-        assert shaky.failed[call] == 2
-        assert store.shard(job_id="job-2") == told
-        rung = [read_message(message) for message in store.messages()]
-        assert rung.count(("job-2", 0)) <= 1
-        # A worker whose engine died takes nothing more.
-        assert rung.count((JOB, 1)) == 1 or len(await pool.scores()) == 2
+            engine.finish_all()
+        assert unreliable_ledger.failures[call] == 2
+        assert store.shard(job_id="job-2") == expected
+        enqueued = [read_message(message) for message in store.messages()]
+        assert enqueued.count(("job-2", 0)) <= 1
+        # A worker whose engine died claims nothing more.
+        assert enqueued.count((JOB, 1)) == 1 or len(await pool.scores()) == 2
 
-    async def test_a_failure_whose_answer_is_lost_fails_the_job_once(
-        self, pool: Pool, ledger: JobLedger, shaky: ShakyLedger
+    async def test_a_failure_with_a_lost_reply_fails_the_job_once(
+        self, pool: Pool, ledger: JobLedger, unreliable_ledger: UnreliableLedger
     ) -> None:
         await pool.submit("zero")
-        shaky.lose["fail"] = 1
-        make_dispatcher(shaky, ScriptedEngine(EngineError("never"))).run(JOB, 0, INTERACTIVE)
+        unreliable_ledger.lost_replies["fail"] = 1
+        make_dispatcher(unreliable_ledger, ScriptedEngine(EngineError("never"))).run(JOB, 0, INTERACTIVE)
         record = await read_record(ledger)
         assert record.status is JobStatus.FAILED
-        assert shaky.failed["fail"] == 1
+        assert unreliable_ledger.failures["fail"] == 1
 
 
-async def test_a_dispatcher_that_lingers_hears_what_is_rung_when_redis_is_back(
-    pool: Pool, wake_ups: WakeUpSender, shaky: ShakyLedger
+async def test_a_lingering_dispatcher_receives_messages_after_an_outage(
+    pool: Pool, wake_ups: WakeUpSender, unreliable_ledger: UnreliableLedger
 ) -> None:
     await pool.submit("zero", "one")
-    dispatcher = make_dispatcher(shaky, ScriptedEngine(), linger_seconds=1.5)
+    dispatcher = make_dispatcher(unreliable_ledger, ScriptedEngine(), linger_seconds=1.5)
     with in_thread(lambda: dispatcher.run(JOB, 0, INTERACTIVE)):
-        a_while()
-        shaky.away = True
-        wait_until(lambda: shaky.failed["wait_for_wake_up"] > 0)
-        shaky.away = False
+        wait_briefly()
+        unreliable_ledger.unreachable = True
+        wait_until(lambda: unreliable_ledger.failures["wait_for_wake_up"] > 0)
+        unreliable_ledger.unreachable = False
         wake_ups.send(1)
     assert len(await pool.scores()) == 2
 
 
-async def test_a_full_redis_is_no_reason_to_stop(
-    pool: Pool, wake_ups: WakeUpSender, redis_client: Any, shaky: ShakyLedger
+async def test_work_continues_while_redis_is_out_of_memory(
+    pool: Pool, wake_ups: WakeUpSender, redis_client: Any, unreliable_ledger: UnreliableLedger
 ) -> None:
     await pool.submit("zero", "one", "two", "three")
     wake_ups.send(1, 2, 3)
     with out_of_memory(redis_client):
-        make_dispatcher(shaky, ScriptedEngine(), concurrency=2).run(JOB, 0, INTERACTIVE)
+        make_dispatcher(unreliable_ledger, ScriptedEngine(), concurrency=2).run(JOB, 0, INTERACTIVE)
     assert len(await pool.scores()) == 4
 
 
-async def test_a_redis_that_has_forgotten_its_scripts_is_no_reason_either(
-    pool: Pool, wake_ups: WakeUpSender, redis_client: Any, shaky: ShakyLedger, store: StoreView
+async def test_work_continues_after_redis_has_lost_its_scripts(
+    pool: Pool, wake_ups: WakeUpSender, redis_client: Any, unreliable_ledger: UnreliableLedger, store: StoreView
 ) -> None:
     await pool.submit("zero", "one", "two")
-    engine = GuardedEngine()
-    dispatcher = make_dispatcher(shaky, engine, concurrency=2)
+    engine = ManualEngine()
+    dispatcher = make_dispatcher(unreliable_ledger, engine, concurrency=2)
     wake_ups.send(1)
     with in_thread(lambda: dispatcher.run(JOB, 0, INTERACTIVE)):
-        wait_until(lambda: engine.inside() == {"zero", "one"})
+        wait_until(lambda: engine.in_progress() == {"zero", "one"})
         wake_ups.send(2)
         redis_client.script_flush()
-        engine.let_all_go()
+        engine.finish_all()
     assert len(await pool.scores()) == 3
-    assert not shaky.failed
+    assert not unreliable_ledger.failures

@@ -13,7 +13,14 @@ from shared.ledger.job_ledger import JobLedger
 from shared.ledger.job_record import JobStatus
 from shared.ledger.worker_ledger import WorkerLedger
 from tests.shared.support import JOB, StoreView, make_request, make_submission, read_message, read_record
-from tests.worker.support import PatientEngine, ScriptedEngine, WakeUpSender, in_thread, make_dispatcher, wait_until
+from tests.worker.support import (
+    EngineUntilCancelled,
+    ScriptedEngine,
+    WakeUpSender,
+    in_thread,
+    make_dispatcher,
+    wait_until,
+)
 from worker.dispatch.dispatcher import Dispatcher
 from worker.dispatch.drain import EXIT_ENGINE_DIED, Drain
 from worker.dispatch.executor import Executor
@@ -24,8 +31,8 @@ INTERACTIVE = WorkClass.INTERACTIVE
 A_LONG_TIME = 600.0
 
 
-class Ends:
-    """What the process would have ended with."""
+class ProcessEnd:
+    """Records the statuses with which the process would have been ended."""
 
     def __init__(self) -> None:
         self.statuses: list[int] = []
@@ -40,20 +47,20 @@ class Ends:
 
 
 @pytest.fixture(autouse=True)
-def told(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What Celery is told; put back afterwards. The last word of a drain comes soon."""
+def celery_state(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Celery's global state, restored afterwards. Also shortens the time that a process has to exit."""
     monkeypatch.setattr(celery.worker.state, "should_stop", None)
     monkeypatch.setattr(worker.dispatch.drain, "_EXIT_SECONDS", 0.2)
     return celery.worker.state
 
 
 @pytest.fixture
-def ends() -> Ends:
-    return Ends()
+def process_end() -> ProcessEnd:
+    return ProcessEnd()
 
 
 @pytest.fixture
-def own_handlers() -> Iterator[None]:
+def restored_handlers() -> Iterator[None]:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
     for number, handler in handlers.items():
@@ -65,39 +72,43 @@ def dispatcher(enqueueing_worker: WorkerLedger, leases: LeaseKeeper) -> Dispatch
     return make_dispatcher(enqueueing_worker, ScriptedEngine(), leases)
 
 
-def test_nothing_new_is_taken_at_once(dispatcher: Dispatcher, leases: LeaseKeeper, ends: Ends, told: Any) -> None:
-    drain = Drain(dispatcher, leases, A_LONG_TIME, ends)
+def test_beginning_stops_the_consumer_with_a_status(
+    dispatcher: Dispatcher, leases: LeaseKeeper, process_end: ProcessEnd, celery_state: Any
+) -> None:
+    drain = Drain(dispatcher, leases, A_LONG_TIME, process_end)
     assert drain.begin()
-    # A status to go with; None would be going on, and False too.
-    assert [type(told.should_stop), told.should_stop] == [int, 0]
-    assert ends.statuses == []
+    # An exit status: with None or False Celery would continue.
+    assert [type(celery_state.should_stop), celery_state.should_stop] == [int, 0]
+    assert process_end.statuses == []
 
 
-def test_it_begins_once(dispatcher: Dispatcher, leases: LeaseKeeper, ends: Ends, told: Any) -> None:
-    drain = Drain(dispatcher, leases, A_LONG_TIME, ends)
+def test_a_drain_begins_once(
+    dispatcher: Dispatcher, leases: LeaseKeeper, process_end: ProcessEnd, celery_state: Any
+) -> None:
+    drain = Drain(dispatcher, leases, A_LONG_TIME, process_end)
     assert drain.begin()
     assert not drain.begin(exit_status=7)
-    assert (drain.exit_status, told.should_stop) == (0, 0)
+    assert (drain.exit_status, celery_state.should_stop) == (0, 0)
 
 
-def test_it_is_told_once_that_it_begins(dispatcher: Dispatcher, leases: LeaseKeeper, ends: Ends) -> None:
-    told: list[bool] = []
-    drain = Drain(dispatcher, leases, A_LONG_TIME, ends, on_begin=lambda: told.append(True))
+def test_on_begin_is_called_once(dispatcher: Dispatcher, leases: LeaseKeeper, process_end: ProcessEnd) -> None:
+    calls: list[bool] = []
+    drain = Drain(dispatcher, leases, A_LONG_TIME, process_end, on_begin=lambda: calls.append(True))
     drain.begin()
     drain.begin()
-    assert told == [True]
+    assert calls == [True]
 
 
-async def test_until_the_deadline_what_runs_goes_on_and_then_it_is_given_back(
-    ledger: JobLedger, enqueueing_worker: WorkerLedger, leases: LeaseKeeper, store: StoreView, ends: Ends
+async def test_shards_continue_until_the_deadline_and_are_then_released(
+    ledger: JobLedger, enqueueing_worker: WorkerLedger, leases: LeaseKeeper, store: StoreView, process_end: ProcessEnd
 ) -> None:
     await ledger.submit(make_submission())
     store.drop_messages()
-    engine = PatientEngine()
+    engine = EngineUntilCancelled()
     dispatcher = make_dispatcher(enqueueing_worker, engine, leases)
-    drain = Drain(dispatcher, leases, 0.3, ends)
+    drain = Drain(dispatcher, leases, 0.3, process_end)
     with in_thread(lambda: dispatcher.run(JOB, 0, INTERACTIVE)) as running:
-        assert engine.begun.wait(10)
+        assert engine.started.wait(10)
         drain.begin()
         assert not running.done()
         assert store.shard()["status"] == "leased"
@@ -106,68 +117,68 @@ async def test_until_the_deadline_what_runs_goes_on_and_then_it_is_given_back(
     assert not {"crashes", "retries"} & set(store.shard())
 
 
-async def test_nothing_is_claimed_any_more(
-    ledger: JobLedger, dispatcher: Dispatcher, leases: LeaseKeeper, ends: Ends
+async def test_nothing_is_claimed_after_the_drain_begins(
+    ledger: JobLedger, dispatcher: Dispatcher, leases: LeaseKeeper, process_end: ProcessEnd
 ) -> None:
     await ledger.submit(make_submission())
-    Drain(dispatcher, leases, A_LONG_TIME, ends).begin()
+    Drain(dispatcher, leases, A_LONG_TIME, process_end).begin()
     dispatcher.run(JOB, 0, INTERACTIVE)
     assert (await read_record(ledger)).status is JobStatus.QUEUED
 
 
-def test_a_process_that_hangs_after_everything_is_ended(
-    dispatcher: Dispatcher, leases: LeaseKeeper, ends: Ends
+def test_a_process_that_does_not_exit_after_the_release_is_ended(
+    dispatcher: Dispatcher, leases: LeaseKeeper, process_end: ProcessEnd
 ) -> None:
-    Drain(dispatcher, leases, 0.0, ends).begin()
-    assert ends.wait()
-    assert ends.statuses == [1]
+    Drain(dispatcher, leases, 0.0, process_end).begin()
+    assert process_end.wait()
+    assert process_end.statuses == [1]
 
 
-class DyingEngine(PatientEngine):
-    """Scores for ever, until it is asked to score `the last straw`; then it is dead, and says so."""
+class DyingEngine(EngineUntilCancelled):
+    """Scores until cancelled. Dies when it receives `a fatal text`."""
 
     def score(self, batch: ScoringBatch, cancellation: Cancellation) -> BatchScores:
-        if batch.documents == ["the last straw"]:
-            assert self.begun.wait(10)
-            raise EngineDied("the engine is gone")
+        if batch.documents == ["a fatal text"]:
+            assert self.started.wait(10)
+            raise EngineDied("the engine died")
         return super().score(batch, cancellation)
 
 
-async def test_a_dead_engine_gives_everything_back_now_and_the_process_says_why_it_went(
+async def test_a_dead_engine_releases_all_shards_at_once_and_sets_the_exit_status(
     ledger: JobLedger,
     enqueueing_worker: WorkerLedger,
     leases: LeaseKeeper,
     store: StoreView,
     wake_ups: WakeUpSender,
-    ends: Ends,
-    told: Any,
+    process_end: ProcessEnd,
+    celery_state: Any,
 ) -> None:
-    await ledger.submit(make_submission(request=make_request("patience", "the last straw"), shards=2))
+    await ledger.submit(make_submission(request=make_request("a slow text", "a fatal text"), shards=2))
     store.drop_messages()
     executor = Executor(DyingEngine())
     dispatcher = Dispatcher(enqueueing_worker, executor, leases, "host-1", concurrency=4)
-    drain = Drain(dispatcher, leases, A_LONG_TIME, ends)
+    drain = Drain(dispatcher, leases, A_LONG_TIME, process_end)
     executor.on_engine_death = drain.on_engine_death
     wake_ups.send(1)
     dispatcher.run(JOB, 0, INTERACTIVE)
     assert [store.shard(shard)["status"] for shard in (0, 1)] == ["queued", "queued"]
     assert {read_message(message) for message in store.messages()} == {(JOB, 0), (JOB, 1)}
     assert not {"crashes", "retries"} & (set(store.shard(0)) | set(store.shard(1)))
-    assert drain.exit_status == told.should_stop == EXIT_ENGINE_DIED
-    assert ends.wait()
-    assert ends.statuses == [EXIT_ENGINE_DIED]
+    assert drain.exit_status == celery_state.should_stop == EXIT_ENGINE_DIED
+    assert process_end.wait()
+    assert process_end.statuses == [EXIT_ENGINE_DIED]
 
 
-@pytest.mark.usefixtures("own_handlers")
+@pytest.mark.usefixtures("restored_handlers")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_first_signal_begins_and_the_second_one_ends_the_process(
-    dispatcher: Dispatcher, leases: LeaseKeeper, ends: Ends, told: Any, number: signal.Signals
+    dispatcher: Dispatcher, leases: LeaseKeeper, process_end: ProcessEnd, celery_state: Any, number: signal.Signals
 ) -> None:
-    drain = Drain(dispatcher, leases, A_LONG_TIME, ends)
+    drain = Drain(dispatcher, leases, A_LONG_TIME, process_end)
     drain.install()
     os.kill(os.getpid(), number)
-    wait_until(lambda: told.should_stop is not None)
-    assert ends.statuses == []
+    wait_until(lambda: celery_state.should_stop is not None)
+    assert process_end.statuses == []
     os.kill(os.getpid(), number)
-    assert ends.wait()
-    assert ends.statuses == [128 + number]
+    assert process_end.wait()
+    assert process_end.statuses == [128 + number]

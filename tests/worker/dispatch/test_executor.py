@@ -9,7 +9,7 @@ from shared.contracts import RerankRequest, ScoreScale, ShardScores, WorkClass
 from shared.ledger.job_record import JobFailure
 from shared.ledger.verdicts import Claim, ClaimVerdict
 from tests.shared.support import JOB, make_lease, make_request
-from tests.worker.support import PatientEngine, ScriptedEngine, in_thread
+from tests.worker.support import EngineUntilCancelled, ScriptedEngine, in_thread
 from worker.dispatch.executor import EMPTY_DOCUMENT, Executor, ShardOutcome, ShardReport
 from worker.dispatch.leases import HeldShard
 from worker.engines.base import (
@@ -28,8 +28,8 @@ from worker.engines.lexical import LexicalEngine
 INTERACTIVE, BATCH = WorkClass.INTERACTIVE, WorkClass.BATCH
 
 
-class CallingBack:
-    """An engine that takes batches in and calls back, around one that blocks."""
+class CallbackEngine:
+    """Gives a blocking engine the interface of one that calls back."""
 
     def __init__(self, engine: ScoringEngine) -> None:
         self._engine = engine
@@ -40,20 +40,20 @@ class CallingBack:
         return self._threads.submit(self._engine.score, batch, cancellation)
 
     def score(self, batch: ScoringBatch, cancellation: Cancellation) -> BatchScores:
-        raise AssertionError("nobody waits for an engine that calls back")
+        raise AssertionError("the executor must call begin instead")
 
     def close(self) -> None:
-        """Nothing is held."""
+        pass
 
 
 make_executor: Callable[[ScoringEngine], Executor] = Executor
-"""How the engines of these tests work; both ways are tested."""
+"""Replaced by `engine_style`, so that every test runs with a blocking engine and with callbacks."""
 
 
-@pytest.fixture(autouse=True, params=["it blocks", "it calls back"])
-def engine_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.param == "it calls back":
-        monkeypatch.setitem(globals(), "make_executor", lambda engine: Executor(CallingBack(engine)))
+@pytest.fixture(autouse=True, params=["blocking", "callback"])
+def engine_style(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "callback":
+        monkeypatch.setitem(globals(), "make_executor", lambda engine: Executor(CallbackEngine(engine)))
 
 
 def begin(
@@ -62,25 +62,25 @@ def begin(
     work_class: WorkClass = INTERACTIVE,
     held: HeldShard | None = None,
 ) -> "Future[Callable[[], ShardReport]]":
-    """Begin one claimed shard; what makes its report comes when it has ended. A second end is an error."""
-    ended: Future[Callable[[], ShardReport]] = Future()
+    """Begin one claimed shard. The future has the function that creates its report; a second end raises."""
+    end: Future[Callable[[], ShardReport]] = Future()
     claim = Claim(ClaimVerdict.RUN, request or make_request("one", "two"), queue_ms=12.5)
-    executor.begin(claim, held or HeldShard(make_lease()), work_class, ended.set_result)
-    return ended
+    executor.begin(claim, held or HeldShard(make_lease()), work_class, end.set_result)
+    return end
 
 
-def attempt(
+def report_of(
     engine: ScoringEngine,
     request: RerankRequest | None = None,
     work_class: WorkClass = INTERACTIVE,
     held: HeldShard | None = None,
 ) -> ShardReport:
-    """What is reported of one claimed shard."""
+    """Score one claimed shard and return its report."""
     return begin(make_executor(engine), request, work_class, held).result(20)()
 
 
 def score(engine: ScoringEngine, request: RerankRequest | None = None) -> ShardScores:
-    report = attempt(engine, request)
+    report = report_of(engine, request)
     assert report.outcome is ShardOutcome.SCORED
     assert report.scores is not None
     return report.scores
@@ -93,55 +93,55 @@ class TestScoring:
         assert scores.scores[:2] == [0.0, 1.0]
         assert scores.prompt_tokens > 0
 
-    def test_the_report_says_whose_it_is(self) -> None:
-        report = attempt(ScriptedEngine(), work_class=BATCH, held=HeldShard(make_lease(3, "a token")))
+    def test_the_report_names_its_lease_and_class(self) -> None:
+        report = report_of(ScriptedEngine(), work_class=BATCH, held=HeldShard(make_lease(3, "a token")))
         assert (report.lease, report.work_class, report.failure) == (make_lease(3, "a token"), BATCH, None)
 
-    def test_the_engine_gets_what_the_caller_asked(self) -> None:
+    def test_the_engine_receives_the_options_of_the_request(self) -> None:
         limits = {"max_tokens_per_query": 4, "max_tokens_per_doc": 5, "max_chunks_per_doc": 2, "overlap_tokens": 1}
         engine = ScriptedEngine()
         score(engine, make_request("one", "two", priority=3, instruction="Judge!", **limits))
         batch = ScoringBatch("a query", ["one", "two"], priority=3, instruction="Judge!", **limits)
         assert engine.batches == [batch]
 
-    def test_batch_work_comes_after_every_interactive_pair(self) -> None:
+    def test_batch_work_has_a_lower_priority_than_all_interactive_work(self) -> None:
         engine = ScriptedEngine()
-        attempt(engine, make_request("one", priority=3), BATCH)
+        report_of(engine, make_request("one", priority=3), BATCH)
         assert [batch.priority for batch in engine.batches] == [BACKGROUND + 3]
         assert BACKGROUND > 999
 
-    def test_an_empty_document_fails_alone_and_never_reaches_the_engine(self) -> None:
+    def test_an_empty_document_gets_an_error_and_is_not_scored(self) -> None:
         engine = ScriptedEngine()
         scores = score(engine, make_request("", "one", " \n", "two"))
         assert [batch.documents for batch in engine.batches] == [["one", "two"]]
         assert scores.scores == [None, 0.0, None, 1.0]
         assert scores.errors == {0: EMPTY_DOCUMENT, 2: EMPTY_DOCUMENT}
 
-    def test_without_any_text_the_engine_is_left_alone(self) -> None:
+    def test_the_engine_is_not_called_without_any_text(self) -> None:
         engine = ScriptedEngine()
         scores = score(engine, make_request("", " "))
         assert engine.batches == []
         assert (scores.scores, scores.prompt_tokens) == ([None, None], 0)
         assert set(scores.errors) == {0, 1}
 
-    def test_what_the_engine_says_of_a_place_is_said_of_its_document(self) -> None:
+    def test_results_are_mapped_from_batch_positions_to_document_positions(self) -> None:
         answer = BatchScores(
-            [0.5, None, 0.7], prompt_tokens=9, truncated=[0, 2], windows={2: (3, 8)}, errors={1: "too odd"}
+            [0.5, None, 0.7], prompt_tokens=9, truncated=[0, 2], windows={2: (3, 8)}, errors={1: "too long"}
         )
         scores = score(ScriptedEngine(answer), make_request("", "one", "", "two", "three"))
         assert scores.scores == [None, 0.5, None, None, 0.7]
         assert scores.truncated == [1, 4]
         assert scores.windows == {4: (3, 8)}
-        assert scores.errors == {0: EMPTY_DOCUMENT, 2: EMPTY_DOCUMENT, 3: "too odd"}
+        assert scores.errors == {0: EMPTY_DOCUMENT, 2: EMPTY_DOCUMENT, 3: "too long"}
         assert scores.prompt_tokens == 9
 
-    def test_the_times_are_told(self) -> None:
+    def test_the_scores_have_inference_and_queue_times(self) -> None:
         scores = score(LexicalEngine(delay_seconds=0.02))
         assert 20 <= scores.inference_ms < 20_000
         assert scores.queue_ms == 12.5
 
 
-def test_the_starts_share_of_the_wait_goes_along() -> None:
+def test_the_scores_have_the_part_of_the_queue_time_spent_on_a_start() -> None:
     executor = Executor(ScriptedEngine(), start_ms=lambda queue_ms: queue_ms - 2.5)
     scores = begin(executor).result(20)().scores
     assert scores is not None
@@ -149,63 +149,61 @@ def test_the_starts_share_of_the_wait_goes_along() -> None:
 
 
 class TestFailing:
-    def test_what_the_engine_cannot_score_has_failed_for_its_reason(self) -> None:
-        report = attempt(ScriptedEngine(EngineError("the model has lost its mind")))
+    def test_an_engine_error_fails_the_shard_with_its_reason(self) -> None:
+        report = report_of(ScriptedEngine(EngineError("the model returned NaN")))
         assert report.outcome is ShardOutcome.FAILED
-        assert report.failure == JobFailure("scoring_failed", "the model has lost its mind")
+        assert report.failure == JobFailure("scoring_failed", "the model returned NaN")
 
     @pytest.mark.parametrize("answer", [ZeroDivisionError("a secret document"), BatchScores([0.5], prompt_tokens=1)])
-    def test_of_a_fault_only_the_log_says_why(
+    def test_an_unexpected_error_is_logged_but_not_reported_in_detail(
         self, caplog: pytest.LogCaptureFixture, answer: BatchScores | Exception
     ) -> None:
         with caplog.at_level(logging.ERROR):
-            report = attempt(ScriptedEngine(answer))
+            report = report_of(ScriptedEngine(answer))
         assert report.outcome is ShardOutcome.FAILED
         assert report.failure == JobFailure("scoring_failed", "the worker failed on this job; its log has the reason")
         (logged,) = caplog.records
         assert JOB in logged.getMessage()
         assert logged.exc_info
 
-    def test_what_the_engine_cannot_score_now_is_to_be_tried_later(self) -> None:
-        report = attempt(ScriptedEngine(TransientEngineError("the engine is busy")))
+    def test_a_transient_engine_error_is_reported_for_a_retry(self) -> None:
+        report = report_of(ScriptedEngine(TransientEngineError("the engine is busy")))
         assert report.outcome is ShardOutcome.RETRY
         assert report.failure == JobFailure("scoring_failed", "the engine is busy")
 
-    def test_an_engine_that_died_is_told_of_and_the_shard_is_for_somebody_else(self) -> None:
-        executor = make_executor(ScriptedEngine(EngineDied("the engine is gone")))
-        told: list[str] = []
-        executor.on_engine_death = lambda: told.append("the engine died")
+    def test_a_dead_engine_calls_the_handler_and_releases_the_shard(self) -> None:
+        executor = make_executor(ScriptedEngine(EngineDied("the engine died")))
+        calls: list[str] = []
+        executor.on_engine_death = lambda: calls.append("the engine died")
         report = begin(executor).result(20)()
-        assert told == ["the engine died"]
+        assert calls == ["the engine died"]
         assert (report.outcome, report.failure) == (ShardOutcome.RELEASED, None)
 
 
 class TestStopping:
     @pytest.mark.parametrize(("released", "outcome"), [(True, ShardOutcome.RELEASED), (False, ShardOutcome.DISCARDED)])
-    def test_what_is_cancelled_in_the_engine_is_given_back_or_dropped(
-        self, released: bool, outcome: ShardOutcome
-    ) -> None:
-        engine, held = PatientEngine(), HeldShard(make_lease())
+    def test_a_cancelled_shard_is_released_or_discarded(self, released: bool, outcome: ShardOutcome) -> None:
+        engine, held = EngineUntilCancelled(), HeldShard(make_lease())
         reports: list[ShardReport] = []
-        with in_thread(lambda: reports.append(attempt(engine, held=held))):
-            assert engine.begun.wait(10)
+        with in_thread(lambda: reports.append(report_of(engine, held=held))):
+            assert engine.started.wait(10)
             if released:
                 held.release()
             else:
                 held.cancellation.cancel()
         assert [report.outcome for report in reports] == [outcome]
 
-    def test_what_was_cancelled_before_its_turn_never_reaches_the_engine(self) -> None:
+    def test_a_shard_cancelled_before_its_start_is_not_scored(self) -> None:
         engine, held = ScriptedEngine(), HeldShard(make_lease())
         held.release()
-        assert attempt(engine, held=held).outcome is ShardOutcome.RELEASED
+        assert report_of(engine, held=held).outcome is ShardOutcome.RELEASED
         assert engine.batches == []
 
-    def test_an_engine_may_stop_a_shard_by_itself(self) -> None:
-        assert attempt(ScriptedEngine(ScoringAborted())).outcome is ShardOutcome.DISCARDED
+    def test_a_shard_aborted_by_the_engine_is_discarded(self) -> None:
+        assert report_of(ScriptedEngine(ScoringAborted())).outcome is ShardOutcome.DISCARDED
 
 
-def test_many_shards_may_be_in_a_blocking_engine_at_once() -> None:
+def test_a_blocking_engine_scores_many_shards_concurrently() -> None:
     executor = Executor(LexicalEngine(delay_seconds=0.05))
     started = time.monotonic()
     ends = [begin(executor, make_request(*["query"] * (number + 1))) for number in range(20)]

@@ -27,14 +27,14 @@ from tests.worker.support import wait_until
 from worker.dispatch.leases import LeaseKeeper
 
 
-async def test_a_shard_is_held_longer_than_a_lease_lasts(
+async def test_a_lease_is_renewed_until_the_shard_is_dropped(
     ledger: JobLedger, store: StoreView, redis_client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker.dispatch.leases, "RENEW_SECONDS", 0.05)
-    brief = WorkerLedger(redis_client, MODEL, lease_seconds=0.6)
+    short_ledger = WorkerLedger(redis_client, MODEL, lease_seconds=0.6)
     await ledger.submit(make_submission())
-    brief.claim(make_lease())
-    leases = LeaseKeeper(brief)
+    short_ledger.claim(make_lease())
+    leases = LeaseKeeper(short_ledger)
     leases.start()
     try:
         held = leases.hold(make_lease())
@@ -46,13 +46,13 @@ async def test_a_shard_is_held_longer_than_a_lease_lasts(
             await asyncio.sleep(0.02)
         assert not held.cancellation.cancelled
         leases.drop(make_lease())
-        # Nobody holds it any more: the lease runs out.
+        # The lease is no longer renewed and expires.
         wait_until(lambda: store.lease() is None, seconds=5)
     finally:
         leases.stop()
 
 
-async def test_a_canceled_job_is_noticed_within_a_second(
+async def test_a_shard_of_a_canceled_job_is_cancelled_within_a_second(
     ledger: JobLedger, enqueueing_worker: WorkerLedger, leases: LeaseKeeper
 ) -> None:
     for job_id in ("job-1", "job-2"):
@@ -65,16 +65,16 @@ async def test_a_canceled_job_is_noticed_within_a_second(
     assert not other.cancellation.cancelled
 
 
-async def test_a_shard_that_somebody_else_has_is_stopped(
+async def test_a_shard_leased_by_another_worker_is_cancelled(
     ledger: JobLedger, enqueueing_worker: WorkerLedger, leases: LeaseKeeper, store: StoreView
 ) -> None:
     await ledger.submit(make_submission())
-    enqueueing_worker.claim(make_lease(token="somebody else"))
+    enqueueing_worker.claim(make_lease(token="other-token"))
     assert leases.hold(make_lease()).cancellation.wait(5)
-    assert store.lease() == "somebody else"
+    assert store.lease() == "other-token"
 
 
-async def test_a_job_past_its_deadline_is_stopped(
+async def test_a_shard_of_an_expired_job_is_cancelled(
     ledger: JobLedger, enqueueing_worker: WorkerLedger, leases: LeaseKeeper, store: StoreView
 ) -> None:
     await ledger.submit(make_submission())
@@ -84,7 +84,7 @@ async def test_a_job_past_its_deadline_is_stopped(
     assert held.cancellation.wait(5)
 
 
-def test_giving_back_stops_everything_that_is_held_and_nothing_else(enqueueing_worker: WorkerLedger) -> None:
+def test_release_all_cancels_all_held_shards_and_no_others(enqueueing_worker: WorkerLedger) -> None:
     leases = LeaseKeeper(enqueueing_worker)
     first, second, done = (leases.hold(make_lease(shard)) for shard in range(3))
     leases.drop(make_lease(2))
@@ -96,30 +96,30 @@ def test_giving_back_stops_everything_that_is_held_and_nothing_else(enqueueing_w
     assert leases.release_all() == 0
 
 
-def test_dropping_what_is_not_held_is_no_matter(enqueueing_worker: WorkerLedger) -> None:
+def test_dropping_an_unknown_lease_has_no_effect(enqueueing_worker: WorkerLedger) -> None:
     leases = LeaseKeeper(enqueueing_worker)
-    leases.hold(make_lease(token="mine"))
-    leases.drop(make_lease(token="somebody else's"))
+    leases.hold(make_lease(token="token"))
+    leases.drop(make_lease(token="other-token"))
     assert leases.release_all() == 1
 
 
 class CountingLedger(WorkerLedger):
-    """Counts what it renews; Redis is away while it is told so."""
+    """Counts its renewals. Redis is unreachable while `unreachable` is set."""
 
     def __init__(self, client: Any) -> None:
         super().__init__(client, MODEL)
-        self.rounds = 0
-        self.away = False
+        self.renewals = 0
+        self.unreachable = False
 
     def renew(self, leases: Sequence[ShardLease]) -> list[RenewVerdict]:
-        self.rounds += 1
-        if self.away:
+        self.renewals += 1
+        if self.unreachable:
             raise StoreUnavailable("the job store cannot be reached")
         return super().renew(leases)
 
 
-class TestAStoreThatIsAway:
-    async def test_scoring_goes_on_and_leases_are_renewed_when_it_is_back(
+class TestOutages:
+    async def test_scoring_continues_and_leases_are_renewed_after_the_outage(
         self,
         ledger: JobLedger,
         store: StoreView,
@@ -132,22 +132,22 @@ class TestAStoreThatIsAway:
         await ledger.submit(make_submission())
         counting.claim(make_lease())
         leases = LeaseKeeper(counting)
-        counting.away = True
+        counting.unreachable = True
         leases.start()
         try:
             with caplog.at_level(logging.WARNING):
                 held = leases.hold(make_lease())
-                wait_until(lambda: counting.rounds >= 10)
+                wait_until(lambda: counting.renewals >= 10)
                 assert not held.cancellation.cancelled
                 assert len(caplog.records) == 1
                 redis_client.pexpire(job_keys.lease(JOB, 0), 2000)
-                counting.away = False
+                counting.unreachable = False
                 wait_until(lambda: store.remaining_seconds(job_keys.lease(JOB, 0)) > 2)
                 assert not held.cancellation.cancelled
         finally:
             leases.stop()
 
-    def test_one_that_is_not_there_at_all_cancels_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_unreachable_redis_cancels_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(worker.dispatch.leases, "RENEW_SECONDS", 0.01)
         with connect(dead_redis_url()) as client:
             leases = LeaseKeeper(WorkerLedger(client, MODEL))
@@ -157,7 +157,7 @@ class TestAStoreThatIsAway:
             finally:
                 leases.stop()
 
-    async def test_a_full_one_renews(
+    async def test_leases_are_renewed_while_redis_is_out_of_memory(
         self,
         ledger: JobLedger,
         enqueueing_worker: WorkerLedger,
@@ -173,11 +173,11 @@ class TestAStoreThatIsAway:
             wait_until(lambda: store.remaining_seconds(job_keys.lease(JOB, 0)) > 3)
 
 
-def test_without_anything_to_renew_redis_is_left_alone(redis_client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_redis_is_not_called_without_leases(redis_client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker.dispatch.leases, "RENEW_SECONDS", 0.01)
     counting = CountingLedger(redis_client)
     leases = LeaseKeeper(counting)
     leases.start()
     time.sleep(0.1)
     leases.stop()
-    assert counting.rounds == 0
+    assert counting.renewals == 0

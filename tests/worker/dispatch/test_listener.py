@@ -8,97 +8,97 @@ from shared.ledger.verdicts import NO_FREE_SLOTS, FreeSlots
 from shared.ledger.worker_ledger import WorkerLedger
 from shared.queue.messages import WakeUp
 from tests.shared.support import JOB
-from tests.worker.support import ShakyLedger, WakeUpSender, a_while, wait_until
+from tests.worker.support import UnreliableLedger, WakeUpSender, wait_briefly, wait_until
 from worker.dispatch.listener import QueueListener
 
 INTERACTIVE, BATCH = WorkClass.INTERACTIVE, WorkClass.BATCH
-AMPLE = FreeSlots(9, 9)
+MANY_FREE_SLOTS = FreeSlots(9, 9)
 
 
 @pytest.fixture
-def told() -> list[str]:
-    """One entry for each time that somebody was told."""
+def calls() -> list[str]:
+    """One entry for each call of `on_wake_up`."""
     return []
 
 
 @pytest.fixture
-def listener(enqueueing_worker: WorkerLedger, told: list[str]) -> Iterator[QueueListener]:
-    listener = QueueListener(enqueueing_worker, lambda: told.append("something was heard"))
+def listener(enqueueing_worker: WorkerLedger, calls: list[str]) -> Iterator[QueueListener]:
+    listener = QueueListener(enqueueing_worker, lambda: calls.append("wake-up"))
     yield listener
     listener.stop()
 
 
-def bell(shard: int, work_class: WorkClass = INTERACTIVE) -> WakeUp:
+def wake_up(shard: int, work_class: WorkClass = INTERACTIVE) -> WakeUp:
     return WakeUp(JOB, shard, work_class)
 
 
-def test_every_doorbell_is_told_of_and_can_be_taken_once(
-    listener: QueueListener, wake_ups: WakeUpSender, told: list[str]
+def test_every_message_calls_on_wake_up_and_can_be_taken_once(
+    listener: QueueListener, wake_ups: WakeUpSender, calls: list[str]
 ) -> None:
     listener.start(batch=True)
     wake_ups.send(0)
-    wait_until(lambda: len(told) == 1)
+    wait_until(lambda: len(calls) == 1)
     wake_ups.send(1, work_class=BATCH)
-    wait_until(lambda: len(told) == 2)
-    assert listener.take(AMPLE) == [bell(0), bell(1, BATCH)]
-    assert listener.take(AMPLE) == []
+    wait_until(lambda: len(calls) == 2)
+    assert listener.take(MANY_FREE_SLOTS) == [wake_up(0), wake_up(1, BATCH)]
+    assert listener.take(MANY_FREE_SLOTS) == []
 
 
-def test_only_what_there_is_room_for_can_be_taken_and_the_rest_refused(
-    listener: QueueListener, wake_ups: WakeUpSender, told: list[str]
+def test_messages_that_fit_the_free_slots_are_taken_and_the_others_rejected(
+    listener: QueueListener, wake_ups: WakeUpSender, calls: list[str]
 ) -> None:
     wake_ups.send(0, 1, 2)
     wake_ups.send(3, 4, work_class=BATCH)
     listener.start(batch=True)
-    wait_until(lambda: len(told) == 5)
+    wait_until(lambda: len(calls) == 5)
     assert not listener.has_wake_ups(NO_FREE_SLOTS)
     assert listener.take(NO_FREE_SLOTS) == []
-    assert listener.take(FreeSlots(2, 1)) == [bell(0), bell(1)]
-    assert listener.take(FreeSlots(2, 1)) == [bell(2), bell(3, BATCH)]
+    assert listener.take(FreeSlots(2, 1)) == [wake_up(0), wake_up(1)]
+    assert listener.take(FreeSlots(2, 1)) == [wake_up(2), wake_up(3, BATCH)]
     assert not listener.has_wake_ups(FreeSlots(5, 0))
-    assert listener.reject(AMPLE) == []
-    assert listener.reject(FreeSlots(5, 0)) == [bell(4, BATCH)]
-    assert not listener.has_wake_ups(AMPLE)
+    assert listener.reject(MANY_FREE_SLOTS) == []
+    assert listener.reject(FreeSlots(5, 0)) == [wake_up(4, BATCH)]
+    assert not listener.has_wake_ups(MANY_FREE_SLOTS)
 
 
-def test_batch_work_is_left_where_it_is_not_wanted(listener: QueueListener, wake_ups: WakeUpSender) -> None:
+def test_the_batch_queue_is_read_only_when_requested(listener: QueueListener, wake_ups: WakeUpSender) -> None:
     listener.start(batch=False)
     wake_ups.send(0, work_class=BATCH)
-    a_while(0.3)
-    assert not listener.has_wake_ups(AMPLE)
+    wait_briefly(0.3)
+    assert not listener.has_wake_ups(MANY_FREE_SLOTS)
     listener.start(batch=True)
-    wait_until(lambda: listener.has_wake_ups(AMPLE))
+    wait_until(lambda: listener.has_wake_ups(MANY_FREE_SLOTS))
 
 
-def test_hushed_it_leaves_everything_to_others_and_it_can_listen_again(
+def test_a_paused_listener_leaves_messages_in_the_queue_and_can_start_again(
     listener: QueueListener, wake_ups: WakeUpSender
 ) -> None:
     listener.start(batch=True)
-    a_while()
+    wait_briefly()
     listener.pause(wait=True)
     wake_ups.send(0)
-    a_while(0.3)
+    wait_briefly(0.3)
     assert wake_ups.waiting() == 1
     listener.start(batch=True)
-    wait_until(lambda: listener.has_wake_ups(AMPLE))
+    wait_until(lambda: listener.has_wake_ups(MANY_FREE_SLOTS))
 
 
-def test_stopped_it_has_no_thread_and_gives_back_what_it_heard(listener: QueueListener, wake_ups: WakeUpSender) -> None:
+def test_stop_ends_the_thread_and_returns_untaken_messages(listener: QueueListener, wake_ups: WakeUpSender) -> None:
     for shard in (0, 1):
         listener.start(batch=True)
         wake_ups.send(shard)
-        wait_until(lambda: listener.has_wake_ups(AMPLE))
-        assert listener.stop() == [bell(shard)]
+        wait_until(lambda: listener.has_wake_ups(MANY_FREE_SLOTS))
+        assert listener.stop() == [wake_up(shard)]
         assert "listener" not in {thread.name for thread in threading.enumerate()}
     assert listener.stop() == []
 
 
-def test_a_redis_that_is_away_for_a_while_is_listened_to_again(shaky: ShakyLedger, wake_ups: WakeUpSender) -> None:
-    listener = QueueListener(shaky, lambda: None)
-    shaky.away = True
+def test_the_listener_continues_after_an_outage(unreliable_ledger: UnreliableLedger, wake_ups: WakeUpSender) -> None:
+    listener = QueueListener(unreliable_ledger, lambda: None)
+    unreliable_ledger.unreachable = True
     listener.start(batch=True)
-    wait_until(lambda: shaky.failed["wait_for_wake_up"] > 0)
-    shaky.away = False
+    wait_until(lambda: unreliable_ledger.failures["wait_for_wake_up"] > 0)
+    unreliable_ledger.unreachable = False
     wake_ups.send(0)
-    wait_until(lambda: listener.has_wake_ups(AMPLE))
-    assert listener.stop() == [bell(0)]
+    wait_until(lambda: listener.has_wake_ups(MANY_FREE_SLOTS))
+    assert listener.stop() == [wake_up(0)]

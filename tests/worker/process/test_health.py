@@ -24,143 +24,141 @@ def writer(redis_client: Any) -> HeartbeatWriter:
 
 
 @pytest.fixture
-def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker.process.health, "INTERVAL_SECONDS", 0.02)
 
 
-def beats(client: Any) -> dict[str, tuple[WorkerState, str]]:
+def heartbeats(client: Any) -> dict[str, tuple[WorkerState, str]]:
     return {
         beat.worker: (beat.state, beat.reason) for beat in read_heartbeats(client.hgetall(pool_keys.workers(MODEL)))
     }
 
 
-def leave_behind(client: Any, name: str, state: str, age: float) -> None:
+def write_heartbeat(client: Any, name: str, state: str, age: float) -> None:
     beat = {"worker": name, "state": state, "at": time.time() - age, "reason": ""}
     client.hset(pool_keys.workers(MODEL), name, json.dumps(beat))
 
 
-class TestHeart:
-    def test_a_worker_is_starting_then_ready_then_gone(self, writer: HeartbeatWriter, redis_client: Any) -> None:
-        heart = HeartbeatThread(writer)
-        heart.start()
-        assert beats(redis_client) == {ME: (WorkerState.STARTING, "")}
-        heart.ready()
-        assert beats(redis_client) == {ME: (WorkerState.READY, "")}
-        heart.leave()
-        assert beats(redis_client) == {}
+class TestHeartbeatThread:
+    def test_a_heartbeat_is_starting_then_ready_then_removed(self, writer: HeartbeatWriter, redis_client: Any) -> None:
+        heartbeat = HeartbeatThread(writer)
+        heartbeat.start()
+        assert heartbeats(redis_client) == {ME: (WorkerState.STARTING, "")}
+        heartbeat.ready()
+        assert heartbeats(redis_client) == {ME: (WorkerState.READY, "")}
+        heartbeat.leave()
+        assert heartbeats(redis_client) == {}
 
-    def test_a_worker_that_could_not_start_leaves_the_reason(self, writer: HeartbeatWriter, redis_client: Any) -> None:
-        heart = HeartbeatThread(writer)
-        heart.start()
-        heart.fail("the weights are not there")
-        assert beats(redis_client) == {ME: (WorkerState.FAILED, "the weights are not there")}
+    def test_a_failed_start_stores_the_reason(self, writer: HeartbeatWriter, redis_client: Any) -> None:
+        heartbeat = HeartbeatThread(writer)
+        heartbeat.start()
+        heartbeat.fail("the weights are not there")
+        assert heartbeats(redis_client) == {ME: (WorkerState.FAILED, "the weights are not there")}
 
-    def test_a_ready_worker_clears_away_what_others_left_behind(
-        self, writer: HeartbeatWriter, redis_client: Any
-    ) -> None:
-        leave_behind(redis_client, "failed", "failed", 1)
-        leave_behind(redis_client, "killed", "ready", STALE_SECONDS + 1)
-        leave_behind(redis_client, "busy", "ready", 1)
-        heart = HeartbeatThread(writer)
-        heart.start()
-        assert set(beats(redis_client)) == {ME, "failed", "killed", "busy"}
-        heart.ready()
-        assert set(beats(redis_client)) == {ME, "busy"}
-        heart.leave()
+    def test_a_ready_worker_removes_stale_heartbeats(self, writer: HeartbeatWriter, redis_client: Any) -> None:
+        write_heartbeat(redis_client, "failed", "failed", 1)
+        write_heartbeat(redis_client, "killed", "ready", STALE_SECONDS + 1)
+        write_heartbeat(redis_client, "busy", "ready", 1)
+        heartbeat = HeartbeatThread(writer)
+        heartbeat.start()
+        assert set(heartbeats(redis_client)) == {ME, "failed", "killed", "busy"}
+        heartbeat.ready()
+        assert set(heartbeats(redis_client)) == {ME, "busy"}
+        heartbeat.leave()
 
-    def test_a_worker_that_drains_says_so_before_its_next_beat(
+    def test_draining_is_written_without_waiting_for_the_interval(
         self, writer: HeartbeatWriter, redis_client: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(worker.process.health, "INTERVAL_SECONDS", 600.0)
-        heart = HeartbeatThread(writer)
-        heart.start()
-        heart.ready()
-        heart.drain()
-        wait_until(lambda: beats(redis_client) == {ME: (WorkerState.DRAINING, "")})
-        heart.leave()
-        assert beats(redis_client) == {}
+        heartbeat = HeartbeatThread(writer)
+        heartbeat.start()
+        heartbeat.ready()
+        heartbeat.drain()
+        wait_until(lambda: heartbeats(redis_client) == {ME: (WorkerState.DRAINING, "")})
+        heartbeat.leave()
+        assert heartbeats(redis_client) == {}
 
-    def test_it_says_how_much_it_has_in_hand_and_how_fast_it_is(
+    def test_the_heartbeat_has_the_held_shards_and_the_throughput(
         self, writer: HeartbeatWriter, redis_client: Any
     ) -> None:
-        heart = HeartbeatThread(writer)
-        heart.throughput = ThroughputMeter(iter([0.0, 0.0, 2.0, 2.0, 2.0]).__next__)
-        heart.throughput.shard_started(1000)
-        heart.throughput.shard_ended(1000, scored=True)
-        heart.throughput.shard_started(10)
-        heart.ready()
+        heartbeat = HeartbeatThread(writer)
+        heartbeat.throughput = ThroughputMeter(iter([0.0, 0.0, 2.0, 2.0, 2.0]).__next__)
+        heartbeat.throughput.shard_started(1000)
+        heartbeat.throughput.shard_ended(1000, scored=True)
+        heartbeat.throughput.shard_started(10)
+        heartbeat.ready()
         (beat,) = read_heartbeats(redis_client.hgetall(pool_keys.workers(MODEL)))
         assert (beat.held, beat.tokens_per_second) == (1, 500.0)
 
-    @pytest.mark.usefixtures("fast")
-    def test_it_beats_until_it_stops(self, writer: HeartbeatWriter, redis_client: Any) -> None:
-        heart = HeartbeatThread(writer)
-        heart.start()
+    @pytest.mark.usefixtures("short_interval")
+    def test_heartbeats_repeat_until_the_worker_leaves(self, writer: HeartbeatWriter, redis_client: Any) -> None:
+        heartbeat = HeartbeatThread(writer)
+        heartbeat.start()
         for _ in range(250):
             redis_client.delete(pool_keys.workers(MODEL))
             time.sleep(0.04)
-            if beats(redis_client):
+            if heartbeats(redis_client):
                 break
         else:
-            raise AssertionError("no second beat")
-        heart.leave()
+            raise AssertionError("no second heartbeat was written")
+        heartbeat.leave()
         time.sleep(0.1)
-        assert beats(redis_client) == {}
+        assert heartbeats(redis_client) == {}
 
-    @pytest.mark.usefixtures("fast")
-    def test_a_redis_that_is_away_is_no_reason_to_die(self, caplog: pytest.LogCaptureFixture) -> None:
+    @pytest.mark.usefixtures("short_interval")
+    def test_an_unreachable_redis_is_logged_once_and_raises_nothing(self, caplog: pytest.LogCaptureFixture) -> None:
         with connect(dead_redis_url()) as client, caplog.at_level(logging.WARNING):
-            heart = HeartbeatThread(HeartbeatWriter(client, MODEL, ME))
-            heart.start()
-            heart.ready()
+            heartbeat = HeartbeatThread(HeartbeatWriter(client, MODEL, ME))
+            heartbeat.start()
+            heartbeat.ready()
             time.sleep(0.3)
-            heart.leave()
+            heartbeat.leave()
         assert len([record for record in caplog.records if "heartbeats cannot be written" in record.message]) == 1
 
-    def test_a_failure_is_told_although_nobody_hears_it(self) -> None:
+    def test_a_failed_start_without_redis_raises_nothing(self) -> None:
         with connect(dead_redis_url()) as client:
-            heart = HeartbeatThread(HeartbeatWriter(client, MODEL, ME))
-            heart.start()
-            heart.fail("the weights are not there")
+            heartbeat = HeartbeatThread(HeartbeatWriter(client, MODEL, ME))
+            heartbeat.start()
+            heartbeat.fail("the weights are not there")
 
 
-class TestTheStartsShare:
-    """Of a wait that ends now."""
+class TestStartMs:
+    """How much of a shard's time in the queue passed before the pool had a ready worker."""
 
-    def test_before_it_is_ready_it_tells_nothing(self, writer: HeartbeatWriter) -> None:
+    def test_it_is_zero_before_the_worker_is_ready(self, writer: HeartbeatWriter) -> None:
         assert HeartbeatThread(writer).start_ms(5000.0) == 0.0
 
-    def test_it_is_what_passed_before_the_worker_was_ready(self, writer: HeartbeatWriter) -> None:
-        heart = HeartbeatThread(writer)
-        heart.ready()
-        assert 3000 < heart.start_ms(5000.0) <= 5000
+    def test_it_is_the_wait_before_the_worker_was_ready(self, writer: HeartbeatWriter) -> None:
+        heartbeat = HeartbeatThread(writer)
+        heartbeat.ready()
+        assert 3000 < heartbeat.start_ms(5000.0) <= 5000
         time.sleep(0.05)
-        assert heart.start_ms(50.0) == 0.0
+        assert heartbeat.start_ms(50.0) == 0.0
 
-    def test_where_another_worker_was_ready_before_that_one_counts(
+    def test_it_ends_when_the_first_worker_of_the_pool_was_ready(
         self, writer: HeartbeatWriter, redis_client: Any
     ) -> None:
         for name, state, seconds in (("first", "ready", 60), ("coming", "starting", 900), ("gone", "failed", 900)):
             beat = {"worker": name, "state": state, "at": time.time(), "ready_at": time.time() - seconds}
             redis_client.hset(pool_keys.workers(MODEL), name, json.dumps(beat))
-        heart = HeartbeatThread(writer)
-        heart.ready()
-        assert heart.start_ms(50_000.0) == 0.0
-        assert 8000 < heart.start_ms(70_000.0) <= 10_000
+        heartbeat = HeartbeatThread(writer)
+        heartbeat.ready()
+        assert heartbeat.start_ms(50_000.0) == 0.0
+        assert 8000 < heartbeat.start_ms(70_000.0) <= 10_000
 
-    def test_a_clock_that_is_ahead_makes_nobody_ready_later(self, writer: HeartbeatWriter, redis_client: Any) -> None:
+    def test_a_clock_that_is_ahead_has_no_effect(self, writer: HeartbeatWriter, redis_client: Any) -> None:
         beat = {"worker": "other", "state": "ready", "at": time.time(), "ready_at": time.time() + 3600}
         redis_client.hset(pool_keys.workers(MODEL), "other", json.dumps(beat))
-        heart = HeartbeatThread(writer)
-        heart.ready()
-        assert heart.start_ms(5000.0) <= 5000
+        heartbeat = HeartbeatThread(writer)
+        heartbeat.ready()
+        assert heartbeat.start_ms(5000.0) <= 5000
 
 
-class TestCheckFromOutside:
+class TestHealthCheck:
     def test_a_host_is_ready_when_one_of_its_workers_is(self, redis_client: Any) -> None:
-        leave_behind(redis_client, "host-1", "starting", 0)
+        write_heartbeat(redis_client, "host-1", "starting", 0)
         assert not is_ready_here(redis_client, MODEL, "host")
-        leave_behind(redis_client, "host-2", "ready", 0)
+        write_heartbeat(redis_client, "host-2", "ready", 0)
         assert is_ready_here(redis_client, MODEL, "host")
 
     @pytest.mark.parametrize(
@@ -172,16 +170,18 @@ class TestCheckFromOutside:
             ("hostage-1", "ready", 0),
         ],
     )
-    def test_nobody_else_counts(self, redis_client: Any, name: str, state: str, age: float) -> None:
-        leave_behind(redis_client, name, state, age)
+    def test_workers_that_are_not_ready_or_not_on_this_host_do_not_count(
+        self, redis_client: Any, name: str, state: str, age: float
+    ) -> None:
+        write_heartbeat(redis_client, name, state, age)
         assert not is_ready_here(redis_client, MODEL, "host")
 
-    def test_a_host_whose_name_begins_the_same_does_not_count_either(self, redis_client: Any) -> None:
-        leave_behind(redis_client, "host-b-77", "ready", 0)
+    def test_a_host_whose_name_starts_with_this_hosts_name_does_not_count(self, redis_client: Any) -> None:
+        write_heartbeat(redis_client, "host-b-77", "ready", 0)
         assert not is_ready_here(redis_client, MODEL, "host")
 
-    @pytest.mark.parametrize(("state", "status", "said"), [("ready", 0, "ready\n"), ("starting", 1, "not ready\n")])
-    def test_a_container_asks_by_exit_status(
+    @pytest.mark.parametrize(("state", "status", "output"), [("ready", 0, "ready\n"), ("starting", 1, "not ready\n")])
+    def test_the_command_returns_the_state_as_its_exit_status(
         self,
         redis_url: str,
         redis_client: Any,
@@ -190,13 +190,13 @@ class TestCheckFromOutside:
         tmp_path: Path,
         state: str,
         status: int,
-        said: str,
+        output: str,
     ) -> None:
         models = tmp_path / "models.yaml"
         models.write_text(f"models: [{{name: {MODEL}}}]")
         monkeypatch.setenv("REDIS_URL", redis_url)
         monkeypatch.setenv("RERANKQ_MODELS_FILE", str(models))
         monkeypatch.setattr("socket.gethostname", lambda: "host")
-        leave_behind(redis_client, "host-1", state, 0)
+        write_heartbeat(redis_client, "host-1", state, 0)
         assert main() == status
-        assert capsys.readouterr().out == said
+        assert capsys.readouterr().out == output

@@ -1,4 +1,4 @@
-"""`python -m worker` as a process of its own, with the lexical engine: how it works and how it goes."""
+"""`python -m worker` as a separate process with the lexical engine: how it works and how it stops."""
 
 import json
 import os
@@ -22,14 +22,14 @@ from shared.queue.celery_app import make_celery
 from shared.queue.messages import MessageBuilder
 from tests.shared.support import JOB, MODEL, StoreView, make_request, make_submission, read_message, read_record
 from tests.stacks import write_models
-from tests.worker.support import WakeUpSender, a_while, wait_until
+from tests.worker.support import WakeUpSender, wait_briefly, wait_until
 from worker.dispatch.dispatcher import LINGER_SECONDS
 
 DRAIN_SECONDS = 1.0
 
 
 class WorkerProcess:
-    """One worker, ready."""
+    """A worker process that is ready."""
 
     def __init__(self, folder: Path, redis_url: str, client: Any, delay_seconds: float) -> None:
         self._client = client
@@ -39,19 +39,19 @@ class WorkerProcess:
             "REDIS_URL": redis_url,
         }
         self.child = ChildProcess("worker", [sys.executable, "-m", "worker"], folder / "worker.log", environment)
-        wait_until(self._takes_work, seconds=60)
+        wait_until(self._is_ready, seconds=60)
 
-    def _takes_work(self) -> bool:
+    def _is_ready(self) -> bool:
         assert self.child.exit_status is None, self.child.last_lines()
         beats = read_heartbeats(self._client.hgetall(pool_keys.workers(MODEL)))
         return any(beat.state is WorkerState.READY for beat in beats)
 
     def stop(self) -> float:
-        """SIGTERM; answers the seconds that it took to go."""
+        """Send SIGTERM. Returns the seconds until the process ended."""
         os.kill(self.child.pid, signal.SIGTERM)
-        told_at = time.monotonic()
+        signaled_at = time.monotonic()
         wait_until(lambda: self.child.exit_status is not None, seconds=30)
-        return time.monotonic() - told_at
+        return time.monotonic() - signaled_at
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def process(tmp_path: Path, redis_url: str, redis_client: Any, delay_seconds: fl
 
 
 async def submit(ledger: JobLedger, wake_ups: WakeUpSender, *, shards: int = 1) -> None:
-    """A job, and a doorbell that can be read for each shard."""
+    """Submit a job and enqueue one valid message for each shard."""
     await ledger.submit(make_submission(request=make_request(*["query"] * shards), shards=shards, rung=0))
     wake_ups.send(*range(shards))
 
@@ -80,12 +80,12 @@ def state_of(store: StoreView, shard: int = 0) -> str | None:
     return store.shard(shard).get("status")
 
 
-async def test_idle_it_goes_at_once_and_well(process: WorkerProcess) -> None:
+async def test_an_idle_worker_stops_at_once_with_status_0(process: WorkerProcess) -> None:
     assert process.stop() < DRAIN_SECONDS + 2
     assert process.child.exit_status == 0
 
 
-async def test_lingering_too(
+async def test_a_lingering_worker_stops_at_once_with_status_0(
     process: WorkerProcess, ledger: JobLedger, store: StoreView, wake_ups: WakeUpSender
 ) -> None:
     await submit(ledger, wake_ups, shards=20)
@@ -96,7 +96,7 @@ async def test_lingering_too(
 
 
 @pytest.mark.parametrize("delay_seconds", [0.7], indirect=True)
-async def test_scoring_it_hands_in_what_it_can_within_its_time(
+async def test_a_busy_worker_reports_shards_that_finish_before_the_deadline(
     process: WorkerProcess, ledger: JobLedger, store: StoreView, wake_ups: WakeUpSender
 ) -> None:
     await submit(ledger, wake_ups, shards=3)
@@ -107,7 +107,7 @@ async def test_scoring_it_hands_in_what_it_can_within_its_time(
 
 
 @pytest.mark.parametrize("delay_seconds", [60.0], indirect=True)
-async def test_and_gives_back_what_it_cannot_free_of_charge(
+async def test_a_busy_worker_releases_unfinished_shards_without_counting_a_retry(
     process: WorkerProcess, ledger: JobLedger, store: StoreView, wake_ups: WakeUpSender
 ) -> None:
     await submit(ledger, wake_ups, shards=3)
@@ -116,32 +116,32 @@ async def test_and_gives_back_what_it_cannot_free_of_charge(
     assert process.child.exit_status == 0
     assert [state_of(store, shard) for shard in range(3)] == ["queued"] * 3
     assert not {"crashes", "retries"} & {name for shard in range(3) for name in store.shard(shard)}
-    rung = {read_message(message) for message in store.messages(WorkClass.INTERACTIVE)}
-    assert rung == {(JOB, 0), (JOB, 1), (JOB, 2)}
+    enqueued = {read_message(message) for message in store.messages(WorkClass.INTERACTIVE)}
+    assert enqueued == {(JOB, 0), (JOB, 1), (JOB, 2)}
 
 
 @pytest.mark.parametrize("delay_seconds", [60.0], indirect=True)
-async def test_a_second_signal_ends_it_now(
+async def test_a_second_signal_ends_the_process_at_once(
     process: WorkerProcess, ledger: JobLedger, store: StoreView, wake_ups: WakeUpSender
 ) -> None:
     await submit(ledger, wake_ups)
     wait_until(lambda: state_of(store) == "leased")
     os.kill(process.child.pid, signal.SIGTERM)
-    a_while()
+    wait_briefly()
     assert process.child.exit_status is None
     assert process.stop() < DRAIN_SECONDS
     assert process.child.exit_status == 128 + signal.SIGTERM
 
 
-def message(**changes: Any) -> bytes:
-    """A doorbell of a job that there is not, spoiled."""
-    good = json.loads(
+def malformed_message(**changes: Any) -> bytes:
+    """A message for a job that does not exist, with these fields replaced."""
+    valid = json.loads(
         MessageBuilder(make_celery("")).build(queue_keys.queue_name(MODEL, WorkClass.INTERACTIVE), "job-0", 0)
     )
-    return json.dumps(good | changes).encode()
+    return json.dumps(valid | changes).encode()
 
 
-GARBAGE = (
+MALFORMED = (
     b"",
     b"no JSON",
     b"\xff\x00",
@@ -149,39 +149,39 @@ GARBAGE = (
     b"null",
     b"[1]",
     b"{}",
-    message(properties=None),
-    message(headers=None),
-    message(headers={"id": "job-0/0", "task": ["not", "hashable"]}),
-    message(headers={"id": "job-0/0", "task": "some.other"}),
-    message(headers={"id": ["job-0", 0]}),
-    message(body="%"),
+    malformed_message(properties=None),
+    malformed_message(headers=None),
+    malformed_message(headers={"id": "job-0/0", "task": ["not", "hashable"]}),
+    malformed_message(headers={"id": "job-0/0", "task": "some.other"}),
+    malformed_message(headers={"id": ["job-0", 0]}),
+    malformed_message(body="%"),
 )
 
 
-async def test_what_is_no_doorbell_is_left_out_and_nothing_else(
+async def test_malformed_messages_are_skipped_and_valid_ones_are_processed(
     process: WorkerProcess, redis_client: Any, ledger: JobLedger, store: StoreView, wake_ups: WakeUpSender
 ) -> None:
-    """In a quiet worker Celery hears it, in a busy one the dispatcher: there, any of these once ended the process."""
-    for number, spoiled in enumerate(GARBAGE):
-        wake_ups.put(spoiled)
+    """Celery receives the messages in an idle worker, and the dispatcher in a busy one."""
+    for number, malformed in enumerate(MALFORMED):
+        wake_ups.put(malformed)
         wait_until(lambda: not store.messages(WorkClass.INTERACTIVE))
         if number % 4 == 3:
             await ledger.submit(make_submission(f"job-{number}", rung=0))
             wake_ups.send(0, job_id=f"job-{number}")
-            wake_ups.put(spoiled)
+            wake_ups.put(malformed)
             wait_until(partial(has_state, store, "done", f"job-{number}"))
     assert process.child.exit_status is None
     wait_until(lambda: not redis_client.exists(queue_keys.UNACKED_INDEX))
 
 
-async def test_something_else_in_the_place_of_kombus_own_keys_is_outlived(
+async def test_the_worker_survives_kombu_keys_of_the_wrong_type(
     process: WorkerProcess, redis_client: Any, ledger: JobLedger, store: StoreView, wake_ups: WakeUpSender
 ) -> None:
     for key in queue_keys.KOMBU_KEYS:
         redis_client.delete(key)
         redis_client.set(key, "something else")
     redis_client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-    a_while(1.0)
+    wait_briefly(1.0)
     await ledger.repair(MODEL)
     await submit(ledger, wake_ups)
     wait_until(lambda: state_of(store) == "done", seconds=20)
@@ -189,7 +189,7 @@ async def test_something_else_in_the_place_of_kombus_own_keys_is_outlived(
 
 
 @pytest.mark.parametrize("mode", ["full", "replica"])
-async def test_a_redis_that_refuses_an_acknowledgement_does_not_end_the_listening(
+async def test_the_worker_still_receives_messages_after_a_refused_acknowledgement(
     process: WorkerProcess, redis_client: Any, ledger: JobLedger, store: StoreView, wake_ups: WakeUpSender, mode: str
 ) -> None:
     await submit(ledger, wake_ups)
@@ -200,8 +200,8 @@ async def test_a_redis_that_refuses_an_acknowledgement_does_not_end_the_listenin
     }[mode]
     refuse()
     try:
-        # The worker stays at the queues for a moment, and acknowledges then.
-        a_while(LINGER_SECONDS + 1.0)
+        # The worker acknowledges the message after its linger time.
+        wait_briefly(LINGER_SECONDS + 1.0)
     finally:
         allow()
     await ledger.submit(make_submission("job-2", rung=0))
@@ -209,13 +209,13 @@ async def test_a_redis_that_refuses_an_acknowledgement_does_not_end_the_listenin
     wait_until(partial(has_state, store, "done", "job-2"), seconds=20)
 
 
-async def test_a_redis_that_refuses_to_write_is_waited_for(
+async def test_the_worker_survives_a_redis_that_refuses_reads_of_the_queue(
     process: WorkerProcess, redis_client: Any, ledger: JobLedger, store: StoreView, wake_ups: WakeUpSender
 ) -> None:
-    """A replica refuses even to hear: as kombu is, that is the end of the worker."""
+    """A replica refuses BRPOP. Without the patch of kombu the worker ends."""
     redis_client.replicaof("127.0.0.1", 1)
     try:
-        a_while(1.0)
+        wait_briefly(1.0)
     finally:
         redis_client.replicaof("NO", "ONE")
     await submit(ledger, wake_ups)

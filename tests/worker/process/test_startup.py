@@ -12,7 +12,7 @@ from shared.models import ModelSpec
 from worker.process.startup import StartTimer, deferred_gc, prefetch_weights, process_age, weight_files
 
 
-def test_a_process_knows_how_old_it_is() -> None:
+def test_process_age_starts_with_the_process() -> None:
     before = process_age()
     time.sleep(0.1)
     assert 0.08 <= process_age() - before <= 5
@@ -24,20 +24,20 @@ def test_a_process_knows_how_old_it_is() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
 
 
-def test_the_stages_add_up_to_the_whole_start() -> None:
+def test_the_stages_add_up_to_the_total() -> None:
     stages = StartTimer()
     time.sleep(0.05)
     stages.mark("import")
     time.sleep(0.02)
     stages.mark("load")
-    whole, named = re.fullmatch(r"([\d.]+) s \((.+)\)", str(stages)).groups()  # type: ignore[union-attr]
-    parts = dict(part.rsplit(" ", 1) for part in named.split(", "))
+    total, stage_list = re.fullmatch(r"([\d.]+) s \((.+)\)", str(stages)).groups()  # type: ignore[union-attr]
+    parts = dict(part.rsplit(" ", 1) for part in stage_list.split(", "))
     assert list(parts) == ["process", "import", "load"]
     assert float(parts["import"]) >= 0.05
-    assert sum(map(float, parts.values())) == pytest.approx(float(whole), abs=0.03)
+    assert sum(map(float, parts.values())) == pytest.approx(float(total), abs=0.03)
 
 
-def test_nothing_is_collected_while_it_starts_and_what_was_there_never_is() -> None:
+def test_deferred_gc_disables_collection_and_freezes_existing_objects() -> None:
     frozen = gc.get_freeze_count()
     try:
         with deferred_gc():
@@ -51,26 +51,28 @@ def test_nothing_is_collected_while_it_starts_and_what_was_there_never_is() -> N
         gc.unfreeze()
 
 
-def test_collecting_goes_on_after_a_start_that_failed() -> None:
+def test_collection_is_enabled_again_after_an_exception() -> None:
     with pytest.raises(RuntimeError), deferred_gc():
         raise RuntimeError
     assert gc.isenabled()
     gc.unfreeze()
 
 
-class TestWeights:
-    def test_of_a_folder(self, tmp_path: Path) -> None:
+class TestWeightFiles:
+    def test_safetensors_of_a_folder_are_found(self, tmp_path: Path) -> None:
         for name in ("model-2.safetensors", "model-1.safetensors", "pytorch_model.bin", "config.json"):
             (tmp_path / name).touch()
         found = weight_files(ModelSpec(name="m", source=str(tmp_path)))
         assert [path.name for path in found] == ["model-1.safetensors", "model-2.safetensors"]
 
-    def test_of_a_folder_with_the_old_format_only(self, tmp_path: Path) -> None:
+    def test_weights_in_the_old_format_are_found(self, tmp_path: Path) -> None:
         (tmp_path / "pytorch_model.bin").touch()
         assert [path.name for path in weight_files(ModelSpec(name="m", source=str(tmp_path)))] == ["pytorch_model.bin"]
 
     @pytest.mark.parametrize("revision", [None, "main", "abc123"])
-    def test_of_the_hubs_cache(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, revision: str | None) -> None:
+    def test_weights_in_the_hub_cache_are_found(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, revision: str | None
+    ) -> None:
         monkeypatch.setenv("HF_HOME", str(tmp_path))
         monkeypatch.delenv("HF_HUB_CACHE", raising=False)
         model = tmp_path / "hub" / "models--BAAI--bge"
@@ -82,28 +84,28 @@ class TestWeights:
         spec = ModelSpec(name="BAAI/bge", revision=revision)
         assert weight_files(spec) == [snapshot / "model.safetensors"]
 
-    @pytest.mark.parametrize("source", ["nobody/knows-it", "package:no_such_package/model"])
-    def test_that_are_not_here(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    @pytest.mark.parametrize("source", ["unknown/model", "package:no_such_package/model"])
+    def test_a_missing_model_has_no_weight_files(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+    ) -> None:
         monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
         assert weight_files(ModelSpec(name="m", source=source)) == []
 
-    def test_are_read_ahead(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_weight_files_are_read_ahead(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         weights = tmp_path / "model.safetensors"
         weights.write_bytes(b"weights")
-        asked: list[tuple[str, int, int, int]] = []
+        calls: list[tuple[str, int, int, int]] = []
 
-        def note(number: int, offset: int, length: int, advice: int) -> None:
-            asked.append((os.readlink(f"/proc/self/fd/{number}"), offset, length, advice))
+        def record(number: int, offset: int, length: int, advice: int) -> None:
+            calls.append((os.readlink(f"/proc/self/fd/{number}"), offset, length, advice))
 
-        monkeypatch.setattr(os, "posix_fadvise", note)
+        monkeypatch.setattr(os, "posix_fadvise", record)
         prefetch_weights(ModelSpec(name="m", source=str(tmp_path))).join(timeout=5)
-        # A length of 0 is all of it.
-        assert asked == [(str(weights), 0, 0, os.POSIX_FADV_WILLNEED)]
+        # A length of 0 means the whole file.
+        assert calls == [(str(weights), 0, 0, os.POSIX_FADV_WILLNEED)]
 
-    def test_that_cannot_be_read_are_somebody_elses_to_complain_about(
-        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        (tmp_path / "model.safetensors").symlink_to(tmp_path / "gone")
+    def test_an_unreadable_weight_file_is_only_logged(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        (tmp_path / "model.safetensors").symlink_to(tmp_path / "missing")
         with caplog.at_level(logging.DEBUG):
             prefetch_weights(ModelSpec(name="m", source=str(tmp_path))).join(timeout=5)
         assert "cannot be read ahead" in caplog.text
