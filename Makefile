@@ -81,5 +81,5 @@ lock: ## Writes requirements/*.txt anew (needs uv; newer versions: ARGS=--upgrad
 clean: ## Throws away .venv, the other environments and the tools' caches
 	rm -rf .venv .venv-clients-* .venv-fuzz tests/clients/js/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
-chaos: ## Breaks everything that can break and shows what became of the jobs (options: ARGS="--kills 200 --seed 1")
+chaos: ## Kills processes, cuts connections and restarts Redis under load; reports lost and duplicate jobs (options: ARGS="--kills 200 --seed 1")
 	@$(INSTALL) --with test && exec $(VENV)/python -m tests.chaos $(ARGS)

@@ -1,4 +1,4 @@
-"""`python -m tests.chaos`: the long form. Ends with status 1 when anything was lost, done twice or done wrongly."""
+"""`python -m tests.chaos`: the long fault-injection run. Exits with 1 if it finds problems."""
 
 import argparse
 import signal
@@ -9,19 +9,21 @@ from types import FrameType
 
 from rich.console import Console
 
-from tests.chaos.harness import run_lanes
-from tests.chaos.plans import long_lanes
+from tests.chaos.harness import run_scenarios
 from tests.chaos.report import print_table
+from tests.chaos.scenarios import long_scenarios
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m tests.chaos", description="Break everything that can break, and see what becomes of the jobs."
+        prog="python -m tests.chaos", description="Inject faults into every component under load, then check every job."
     )
-    parser.add_argument("--kills", type=int, default=200, help="workers to kill by SIGKILL; default: %(default)s")
-    parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
-    parser.add_argument("--only", help="play only the faults whose name holds this text")
-    parser.add_argument("--keep", action="store_true", help="leave the processes' logs where they are")
+    parser.add_argument(
+        "--kills", type=int, default=200, help="number of workers to kill with SIGKILL; default: %(default)s"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="seed of the load and the faults; default: %(default)s")
+    parser.add_argument("--only", help="inject only the faults whose name contains this text")
+    parser.add_argument("--keep", action="store_true", help="keep the logs of the processes")
     return parser.parse_args(arguments)
 
 
@@ -33,18 +35,18 @@ def main(arguments: list[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
 
-    def say(text: str) -> None:
+    def log(text: str) -> None:
         line = f"{time.monotonic() - started:4.0f} s  {text}"
         console.print(line, highlight=False, soft_wrap=True, markup=False)
 
-    lanes = long_lanes(options.kills, only=options.only or "", keep=options.keep)
+    scenarios = long_scenarios(options.kills, only=options.only or "", keep=options.keep)
     try:
-        rows = run_lanes(lanes, options.seed, say, stopped)
+        rows = run_scenarios(scenarios, options.seed, log, stopped)
     except KeyboardInterrupt:
-        say("stopped")
+        log("stopped")
         return 130
     print_table(rows, console)
-    say(f"seed {options.seed}; the table is of `python -m tests.chaos --kills {options.kills} --seed {options.seed}`")
+    log(f"seed {options.seed}; command: `python -m tests.chaos --kills {options.kills} --seed {options.seed}`")
     return 1 if any(row.problems for row in rows) else 0
 
 

@@ -1,4 +1,4 @@
-"""What the load asks for, and what the undisturbed answer is. Pure: a seed and a number make a case."""
+"""The requests of the load, and the ranking expected for each. A seed and a number determine a case."""
 
 import random
 import re
@@ -11,7 +11,7 @@ from worker.engines.lexical import LexicalEngine
 
 POISON_WORD = "poisonpill"
 SHARD_TOKENS = 120
-"""Cuts a LARGE case into several shards, and leaves the others in one."""
+"""Splits a LARGE case into several shards; every other case fits into one."""
 
 _TEXT = """
 amber basalt cedar delta ember fjord glacier harbor island jasper kelp lagoon meadow nectar orchard prairie
@@ -25,19 +25,21 @@ Ranking = list[tuple[int, float]]
 
 
 class Kind(StrEnum):
-    """How a case is asked for."""
+    """How the load sends a case."""
 
     WAITING = "waiting"
+    """A call that waits for its result."""
     JOB = "job"
+    """A job of one shard."""
     LARGE = "large"
     """A job of several shards."""
     POISON = "poison"
-    """A job that kills whoever scores it."""
+    """A job that kills every worker that scores it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One request. Its number stands in its query, so that it is known again wherever it turns up."""
+    """One request. Its query contains its number, so that a stored job can be matched to its case."""
 
     number: int
     kind: Kind
@@ -49,14 +51,14 @@ class Case:
         return {"query": self.query, "documents": list(self.documents), "return_documents": False}
 
     def expected(self) -> Ranking:
-        """The ranking, computed by the engine itself without anything in between."""
+        """The ranking that the engine computes when it is called directly."""
         scores = LexicalEngine().score(ScoringBatch(self.query, list(self.documents)), Cancellation()).scores
         ranking = [(index, score) for index, score in enumerate(scores) if score is not None]
         return sorted(ranking, key=lambda row: -row[1])
 
 
 def make_case(seed: int, number: int, kind: Kind) -> Case:
-    """The case of that number."""
+    """Return the case with this number."""
     rng = random.Random(f"{seed}-{number}")
     count = rng.randint(20, 36) if kind is Kind.LARGE else rng.randint(3, 4)
     documents = [" ".join(rng.choices(_WORDS, k=rng.randint(4, 9))) for _ in range(count)]
@@ -65,12 +67,12 @@ def make_case(seed: int, number: int, kind: Kind) -> Case:
     return Case(number, kind, " ".join([*rng.sample(_WORDS, 3), f"case{number}"]), tuple(documents))
 
 
-def number_in(text: str) -> int | None:
-    """The number of the case that a text belongs to."""
+def find_case_number(text: str) -> int | None:
+    """Return the case number that the text contains, if any."""
     found = _NUMBER.search(text)
     return int(found.group(1)) if found else None
 
 
-def ranking_of(answer: dict[str, Any]) -> Ranking:
-    """What an answer of the root's dialect says. Raises KeyError when it is none."""
-    return [(row["index"], row["relevance_score"]) for row in answer["results"]]
+def parse_ranking(response: dict[str, Any]) -> Ranking:
+    """Return the ranking in a response of the root dialect. Raises KeyError if the response has none."""
+    return [(row["index"], row["relevance_score"]) for row in response["results"]]

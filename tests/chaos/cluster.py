@@ -1,7 +1,7 @@
-"""A whole service as processes: Redis with an append-only file, two API processes, workers behind a link.
+"""The whole service as processes: Redis with an append-only file, API processes and workers behind TCP proxies.
 
-Whoever ends is started again by a supervisor of the cluster's own. Leaving the cluster ends every process by its pid
-and removes its folder.
+A supervisor thread restarts every API process and worker that exits. Leaving the cluster ends every process by its pid
+and removes the cluster's folder.
 """
 
 import os
@@ -20,22 +20,22 @@ import yaml
 from infra.local.redis_server import find_binary, free_port
 from infra.local.stack import get_json
 from tests.chaos.cases import POISON_WORD, SHARD_TOKENS
+from tests.chaos.faulty_worker import CLOCK_VARIABLE, POISON_VARIABLE
 from tests.chaos.ledger_view import LedgerView
-from tests.chaos.link import Link
 from tests.chaos.processes import Process, stop
-from tests.chaos.worker_start import CLOCK_VARIABLE, POISON_VARIABLE
+from tests.chaos.tcp_proxy import TcpProxy
 
 MODEL = "chaos"
 WAIT_SECONDS = 30.0
-"""How long the API lets a caller wait."""
-_TEND_SECONDS = 0.05
+"""How long the API keeps a caller waiting."""
+_SUPERVISE_SECONDS = 0.05
 _READY_SECONDS = 60.0
 _GRACE_SECONDS = 4.0
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How large the cluster is. `keep`: leave the folder with the processes' logs."""
+    """Size and timing of the cluster. `keep`: do not remove the folder with the processes' logs."""
 
     apis: int = 2
     workers: int = 3
@@ -47,14 +47,17 @@ class Size:
 
 @dataclass(slots=True)
 class Slot:
-    """A place for one process. What dies in it is replaced, unless it is `free`; `struck`: that was intended."""
+    """A place for one process. The supervisor replaces a process that exits, unless the slot is `suspended`.
+
+    `exit_expected`: a fault ended the process, so its exit is not reported as unexpected.
+    """
 
     name: str
     spawn: Callable[["Slot"], Process]
     variables: dict[str, str] = field(default_factory=dict)
     process: Process | None = None
-    free: bool = False
-    struck: bool = False
+    suspended: bool = False
+    exit_expected: bool = False
 
     @property
     def pid(self) -> int:
@@ -64,37 +67,37 @@ class Slot:
     def alive(self) -> bool:
         return self.process is not None and self.process.exit_status is None
 
-    def strike(self, number: signal.Signals) -> None:
-        """Signal its process so that it ends."""
+    def end(self, number: signal.Signals) -> None:
+        """Send the process a signal that ends it."""
         if self.process is not None:
-            self.struck = True
+            self.exit_expected = True
             self.process.send(number)
 
 
 class ClusterError(Exception):
-    """A part did not start; the message has the end of its log."""
+    """A process did not start. The message has the last lines of its log."""
 
 
 class Cluster:
-    """Use as a context manager, from a thread that lives as long: the processes' leashes hang on it."""
+    """A context manager. Redis is killed when the thread that entered it ends, so that thread must outlive it."""
 
     def __init__(self, size: Size | None = None) -> None:
         self.size = size or Size()
-        self.deaths: list[str] = []
+        self.unexpected_exits: list[str] = []
         self.redis_port = free_port()
         self._redis: Process | None = None
-        self._halted = threading.Event()
-        self._released = threading.Event()
+        self._stopping = threading.Event()
+        self._processes_ended = threading.Event()
         self._supervisor = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
         self._lock = threading.RLock()
 
     def __enter__(self) -> "Cluster":
         self.folder = Path(tempfile.mkdtemp(prefix="rerankq-chaos-"))
-        self.links: dict[str, Link] = {}
+        self.proxies: dict[str, TcpProxy] = {}
         self.workers: list[Slot] = []
         self.apis: list[Slot] = []
         self._views: list[LedgerView] = []
-        self.view = self.view_again()
+        self.view = self.new_view()
         try:
             self._start()
         except BaseException:
@@ -103,19 +106,19 @@ class Cluster:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._halted.set()
+        self._stopping.set()
         with self._lock:
-            served = [slot.process for slot in (*self.apis, *self.workers) if slot.process]
+            processes = [slot.process for slot in (*self.apis, *self.workers) if slot.process]
         try:
-            stop(served, _GRACE_SECONDS)
+            stop(processes, _GRACE_SECONDS)
             if self._redis is not None:
                 stop([self._redis], _GRACE_SECONDS)
         finally:
-            self._released.set()
+            self._processes_ended.set()
             if self._supervisor.ident is not None:
                 self._supervisor.join(_GRACE_SECONDS)
-            for link in self.links.values():
-                link.close()
+            for proxy in self.proxies.values():
+                proxy.close()
             for view in self._views:
                 view.close()
             if not self.size.keep:
@@ -125,18 +128,18 @@ class Cluster:
     def urls(self) -> list[str]:
         return [f"http://127.0.0.1:{port}" for port in self._api_ports]
 
-    def view_again(self) -> LedgerView:
-        """A view for another thread, closed with the cluster."""
+    def new_view(self) -> LedgerView:
+        """Return a ledger view for another thread. The cluster closes it."""
         self._views.append(LedgerView(self.redis_port, MODEL))
         return self._views[-1]
 
     def ready_workers(self) -> int:
-        """How many workers are up and have said so. Raises redis.RedisError."""
+        """Count the running workers whose heartbeat says ready. Raises redis.RedisError."""
         ready = self.view.ready_pids()
         return sum(slot.alive and slot.pid in ready for slot in self.workers)
 
     def wait_ready(self) -> None:
-        """Every API answers and every worker takes work. Raises ClusterError."""
+        """Wait until every API process responds and every worker is ready. Raises ClusterError."""
         deadline = time.monotonic() + _READY_SECONDS
         while not self._all_ready():
             if time.monotonic() > deadline:
@@ -145,7 +148,7 @@ class Cluster:
             time.sleep(0.1)
 
     def start_redis(self) -> None:
-        """Start Redis on what is in its file, and return when it answers. Raises ClusterError."""
+        """Start Redis with its append-only file, and wait until it responds. Raises ClusterError."""
         command = [find_binary(), "--port", str(self.redis_port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
         command += ["--save", "", "--appendonly", "yes", "--appendfsync", "everysec"]
         command += ["--maxmemory-policy", "noeviction"]
@@ -156,28 +159,28 @@ class Cluster:
                 raise ClusterError(f"Redis did not start:\n{self._redis.last_lines()}")
             time.sleep(0.05)
 
-    def end_redis(self, number: signal.Signals) -> None:
-        """Stop or kill Redis; it stays away until it is started again."""
+    def stop_redis(self, number: signal.Signals) -> None:
+        """Stop or kill Redis. The supervisor does not restart it."""
         assert self._redis is not None
         self._redis.send(number)
         if not self._redis.wait(_GRACE_SECONDS):
             self._redis.kill()
 
-    def replace(self, slot: Slot, variables: Mapping[str, str]) -> None:
-        """End the slot's process, asking first, and have another one started with these variables."""
+    def restart_with(self, slot: Slot, variables: Mapping[str, str]) -> None:
+        """Stop the slot's process, and let the supervisor start another one with these environment variables."""
         with self._lock:
-            slot.free = slot.struck = True
+            slot.suspended = slot.exit_expected = True
             process = slot.process
         if process is not None:
             stop([process], _GRACE_SECONDS * 3)
         with self._lock:
             slot.variables = dict(variables)
-            slot.free = False
+            slot.suspended = False
 
     def _start(self) -> None:
         self._write_models()
         self.start_redis()
-        self.links = {"workers": Link(self.redis_port), "apis": Link(self.redis_port)}
+        self.proxies = {"workers": TcpProxy(self.redis_port), "apis": TcpProxy(self.redis_port)}
         self._api_ports = [free_port() for _ in range(self.size.apis)]
         self.apis = [Slot(f"api-{number}", self._spawn_api) for number in range(self.size.apis)]
         self.workers = [Slot(f"worker-{number}", self._spawn_worker) for number in range(self.size.workers)]
@@ -188,9 +191,9 @@ class Cluster:
         entry = {"name": MODEL, "engine": "lexical", "engine_args": {"delay_seconds": self.size.delay_seconds}}
         (self.folder / "models.yaml").write_text(yaml.safe_dump({"models": [entry]}))
 
-    def _environment(self, link: str) -> dict[str, str]:
+    def _environment(self, proxy: str) -> dict[str, str]:
         return os.environ | {
-            "REDIS_URL": f"redis://127.0.0.1:{self.links[link].port}/0",
+            "REDIS_URL": f"redis://127.0.0.1:{self.proxies[proxy].port}/0",
             "RERANKQ_MODELS_FILE": str(self.folder / "models.yaml"),
             "TMPDIR": str(self.folder),
             "PYTHONUNBUFFERED": "1",
@@ -214,26 +217,26 @@ class Cluster:
             POISON_VARIABLE: POISON_WORD,
             CLOCK_VARIABLE: "",
         }
-        command = [sys.executable, "-m", "tests.chaos.worker_start", "--model", MODEL]
+        command = [sys.executable, "-m", "tests.chaos.faulty_worker", "--model", MODEL]
         environment = self._environment("workers") | variables | slot.variables
         return Process(slot.name, command, self.folder / f"{slot.name}.log", environment)
 
     def _supervise(self) -> None:
-        """Starts all but Redis. Runs until everything is stopped: the processes' leashes hang on this thread."""
-        while not self._halted.is_set():
+        """Start all processes but Redis. Runs until they have ended: they die with the thread that started them."""
+        while not self._stopping.is_set():
             with self._lock:
                 for slot in (*self.apis, *self.workers):
-                    if not slot.free and not slot.alive and not self._halted.is_set():
-                        self._revive(slot)
-            self._halted.wait(_TEND_SECONDS)
-        self._released.wait()
+                    if not slot.suspended and not slot.alive and not self._stopping.is_set():
+                        self._restart(slot)
+            self._stopping.wait(_SUPERVISE_SECONDS)
+        self._processes_ended.wait()
 
-    def _revive(self, slot: Slot) -> None:
+    def _restart(self, slot: Slot) -> None:
         if slot.process is not None:
-            if not slot.struck:
-                self.deaths.append(f"{slot.name} ended by itself with status {slot.process.exit_status}")
+            if not slot.exit_expected:
+                self.unexpected_exits.append(f"{slot.name} exited unexpectedly with status {slot.process.exit_status}")
             slot.process.kill()
-        slot.process, slot.struck = slot.spawn(slot), False
+        slot.process, slot.exit_expected = slot.spawn(slot), False
 
     def _all_ready(self) -> bool:
         if not all(slot.alive for slot in (*self.apis, *self.workers)):

@@ -1,7 +1,8 @@
-"""Plays lanes of faults, each on a cluster of its own, and says what became of every job.
+"""Runs scenarios of faults, each on its own cluster, and reports the outcome of every job.
 
-A lane goes through its faults one after the other: load, strikes, then quiet until every job has ended. At its end
-nothing may be left: no doorbell in a queue, no shard outstanding, no key once the jobs have outlived their time.
+A scenario injects its faults one after the other. For each it starts the load, injects the fault, stops the load and
+waits until every job has ended. At the end of the scenario no wake-up message, no outstanding shard and no expired key
+may be left.
 """
 
 import random
@@ -15,21 +16,21 @@ import redis
 
 from shared.queue.celery_app import VISIBILITY_TIMEOUT_SECONDS
 from tests.chaos.cluster import Cluster, Size
+from tests.chaos.fault_context import FaultContext, Stopped
 from tests.chaos.faults import Fault
-from tests.chaos.load import Load, Numbers
+from tests.chaos.load import CaseNumbers, LoadGenerator
 from tests.chaos.observer import Observer
-from tests.chaos.report import Row
-from tests.chaos.stage import Stage, Stopped
+from tests.chaos.report import ReportRow
 
 SETTLE_SECONDS = 30.0
-"""The bound: so long after the last fault every accepted job has ended."""
-_FORGET_SECONDS = 15.0
-_SAY_SECONDS = 5.0
+"""Every accepted job must have ended this long after the load stops."""
+_EXPIRY_MARGIN_SECONDS = 15.0
+_PROGRESS_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Lane:
-    """Faults to play, each with the number of its strikes. `callers` is the number of calls at once."""
+class Scenario:
+    """Faults to inject, each with its count. `callers` is the number of concurrent callers."""
 
     name: str
     plan: Sequence[tuple[Fault, int]]
@@ -37,32 +38,32 @@ class Lane:
     callers: int = 12
 
 
-class LaneRun:
-    """One lane on its way. `rows` fills while it runs."""
+class ScenarioRun:
+    """Runs one scenario on a thread. `rows` grows while it runs."""
 
-    def __init__(self, lane: Lane, seed: int, stopped: threading.Event, say: Callable[[str], None]) -> None:
-        self.lane = lane
-        self.rows: list[Row] = []
+    def __init__(self, scenario: Scenario, seed: int, stopped: threading.Event, log: Callable[[str], None]) -> None:
+        self.scenario = scenario
+        self.rows: list[ReportRow] = []
         self.error: BaseException | None = None
         self._seed = seed
         self._stopped = stopped
-        self._say = say
-        self._numbers = Numbers()
+        self._log = log
+        self._numbers = CaseNumbers()
         self._hits: Counter[tuple[str, int]] = Counter()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"lane-{lane.name}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"scenario-{scenario.name}", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def join(self, seconds: float) -> bool:
-        """Whether it has ended within the time. A Ctrl-C amid Thread.join would leave the thread looking ended."""
+        """Return whether it ended within `seconds`. After Ctrl-C, Thread.join reports a running thread as ended."""
         return self._ended.wait(seconds)
 
     def _run(self) -> None:
         try:
-            with Cluster(self.lane.size) as cluster:
-                self._play(cluster)
+            with Cluster(self.scenario.size) as cluster:
+                self._run_faults(cluster)
         except Stopped:
             pass
         except BaseException as error:
@@ -71,61 +72,61 @@ class LaneRun:
         finally:
             self._ended.set()
 
-    def _play(self, cluster: Cluster) -> None:
-        behind = Row(f"left behind ({self.lane.name})")
-        observer = Observer(cluster.view_again(), cluster.urls, behind)
+    def _run_faults(self, cluster: Cluster) -> None:
+        leftovers = ReportRow(leftovers_title(self.scenario.name))
+        observer = Observer(cluster.new_view(), cluster.urls, leftovers)
         observer.start()
         try:
-            for position, (fault, count) in enumerate(self.lane.plan):
-                row = Row(fault.kind, recovery_limit=fault.recovery_limit)
+            for position, (fault, count) in enumerate(self.scenario.plan):
+                row = ReportRow(fault.kind, recovery_limit=fault.recovery_limit)
                 self.rows.append(row)
-                self._play_fault(cluster, observer, fault, count, row, position)
-                row.notes += _unexpected(cluster)
-            self.rows.append(behind)
-            self._check_nothing_is_left(cluster, behind)
+                self._run_fault(cluster, observer, fault, count, row, position)
+                row.notes += _describe_unexpected_exits(cluster)
+            self.rows.append(leftovers)
+            self._check_leftovers(cluster, leftovers)
         finally:
             observer.stop()
 
-    def _play_fault(
-        self, cluster: Cluster, observer: Observer, fault: Fault, count: int, row: Row, position: int
+    def _run_fault(
+        self, cluster: Cluster, observer: Observer, fault: Fault, count: int, row: ReportRow, position: int
     ) -> None:
         observer.row = row
         seed = self._seed * 1000 + position
-        load = Load(cluster.urls, observer, self._numbers, seed, self.lane.callers)
-        stage = Stage(cluster, observer, load, row, random.Random(seed), self._stopped, self._hits)
-        said = _Progress(self._say, self.lane.name, row, count)
+        load = LoadGenerator(cluster.urls, observer, self._numbers, seed, self.scenario.callers)
+        context = FaultContext(cluster, observer, load, row, random.Random(seed), self._stopped, self._hits)
+        progress = _Progress(self._log, self.scenario.name, row, count)
         load.start()
-        said.start()
+        progress.start()
         try:
-            stage.pause(1.0)
-            fault.strike(stage, count)
+            context.sleep(1.0)
+            fault.inject(context, count)
             load.stop()
-            struck = time.monotonic()
-            stage.until(lambda: not observer.busy, SETTLE_SECONDS)
-            row.quiet_after = time.monotonic() - struck
-            observer.close_books()
+            load_stopped_at = time.monotonic()
+            context.wait_until(lambda: not observer.busy, SETTLE_SECONDS)
+            row.quiet_after = time.monotonic() - load_stopped_at
+            observer.report_unfinished()
         finally:
             load.stop(seconds=0.0)
-            said.stop()
+            progress.stop()
 
-    def _check_nothing_is_left(self, cluster: Cluster, row: Row) -> None:
-        """Wait, with a bound, until queues and keys are gone; what is still there is wrong."""
-        self._say(f"{self.lane.name}: waiting for empty queues, and for the jobs' keys to go")
+    def _check_leftovers(self, cluster: Cluster, row: ReportRow) -> None:
+        """Wait until queues are empty and keys have expired. Reports leftovers at the time limit as wrong."""
+        self._log(f"{self.scenario.name}: waiting until the queues are empty and the jobs' keys have expired")
         size = cluster.size
-        # kombu delivers a dead worker's messages again after its visibility timeout; then a claim drops them.
-        bound = VISIBILITY_TIMEOUT_SECONDS + _FORGET_SECONDS
-        left = self._wait_for_none(
-            lambda: [f"{name}: {count}" for name, count in cluster.view.left_over().items()], bound
+        # kombu redelivers a dead worker's messages after its visibility timeout; then a claim drops them.
+        limit = VISIBILITY_TIMEOUT_SECONDS + _EXPIRY_MARGIN_SECONDS
+        left = self._wait_until_empty(
+            lambda: [f"{name}: {count}" for name, count in cluster.view.leftover_counts().items()], limit
         )
-        row.wrong += [f"not empty after {bound:g} s: {what}" for what in left]
-        bound = size.result_seconds + _FORGET_SECONDS
-        row.wrong += [f"still there: {name}" for name in self._wait_for_none(cluster.view.job_keys, bound)]
+        row.wrong += [f"not empty after {limit:g} s: {name}" for name in left]
+        limit = size.result_seconds + _EXPIRY_MARGIN_SECONDS
+        row.wrong += [f"has not expired: {name}" for name in self._wait_until_empty(cluster.view.job_keys, limit)]
 
-    def _wait_for_none(self, look: Callable[[], list[str]], seconds: float) -> list[str]:
+    def _wait_until_empty(self, find: Callable[[], list[str]], seconds: float) -> list[str]:
         deadline = time.monotonic() + seconds
         while True:
             try:
-                found = look()
+                found = find()
             except redis.RedisError as error:
                 found = [str(error)]
             if not found or time.monotonic() > deadline:
@@ -135,11 +136,11 @@ class LaneRun:
 
 
 class _Progress:
-    """Says every few seconds how far a fault has come."""
+    """Logs the progress of one fault every few seconds."""
 
-    def __init__(self, say: Callable[[str], None], lane: str, row: Row, count: int) -> None:
-        self._say = say
-        self._lane = lane
+    def __init__(self, log: Callable[[str], None], scenario: str, row: ReportRow, count: int) -> None:
+        self._log = log
+        self._scenario = scenario
         self._row = row
         self._count = count
         self._ended = threading.Event()
@@ -151,43 +152,50 @@ class _Progress:
     def stop(self) -> None:
         self._ended.set()
         self._thread.join()
-        self._say(f"{self._line()}, done")
+        self._log(f"{self._line()}, done")
 
     def _run(self) -> None:
-        while not self._ended.wait(_SAY_SECONDS):
-            self._say(self._line())
+        while not self._ended.wait(_PROGRESS_SECONDS):
+            self._log(self._line())
 
     def _line(self) -> str:
         row = self._row
-        bad = len(row.lost) + len(row.duplicated) + len(row.wrong)
+        problems = len(row.lost) + len(row.duplicated) + len(row.wrong)
         worst = "" if row.worst_recovery is None else f", worst recovery {row.worst_recovery:.1f} s"
-        return f"{self._lane}: {row.kind}: {row.faults}/{self._count}, {row.jobs} jobs, {bad} problems{worst}"
+        return f"{self._scenario}: {row.kind}: {row.faults}/{self._count}, {row.jobs} jobs, {problems} problems{worst}"
 
 
-def run_lanes(lanes: Sequence[Lane], seed: int, say: Callable[[str], None], stopped: threading.Event) -> list[Row]:
-    """Play all of them at once; answers their rows. Raises what kept a lane from running."""
-    runs = [LaneRun(lane, seed + number, stopped, say) for number, lane in enumerate(lanes)]
+def leftovers_title(scenario: str) -> str:
+    """Title of the row for the data that a scenario leaves in Redis."""
+    return f"leftovers ({scenario})"
+
+
+def run_scenarios(
+    scenarios: Sequence[Scenario], seed: int, log: Callable[[str], None], stopped: threading.Event
+) -> list[ReportRow]:
+    """Run all scenarios concurrently. Returns their rows. Raises the error that stopped a scenario."""
+    runs = [ScenarioRun(scenario, seed + number, stopped, log) for number, scenario in enumerate(scenarios)]
     try:
         for run in runs:
             run.start()
         for run in runs:
-            # In small steps: Ctrl-C is heard between two of them.
+            # In short steps, because Ctrl-C is only handled between them.
             while not run.join(0.5):
                 pass
     finally:
         stopped.set()
         for run in runs:
             if not run.join(60.0):
-                say(f"{run.lane.name}: does not stop")
+                log(f"{run.scenario.name}: did not stop")
             elif run.error is not None:
-                say(f"{run.lane.name}: {run.error!r}")
+                log(f"{run.scenario.name}: {run.error!r}")
     for run in runs:
         if run.error is not None:
             raise run.error
     return [row for run in runs for row in run.rows]
 
 
-def _unexpected(cluster: Cluster) -> list[str]:
-    """Processes that ended by themselves: of poison, or of something that the product did not live through."""
-    deaths, cluster.deaths = cluster.deaths, []
-    return [f"{sentence}, {count} times" for sentence, count in Counter(deaths).items()]
+def _describe_unexpected_exits(cluster: Cluster) -> list[str]:
+    """Describe exits that no fault caused directly: poison documents, or crashes of the product."""
+    unexpected_exits, cluster.unexpected_exits = cluster.unexpected_exits, []
+    return [f"{description}, {count} times" for description, count in Counter(unexpected_exits).items()]

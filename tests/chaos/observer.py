@@ -1,6 +1,6 @@
-"""Follows every job that was ever answered or is found in Redis, from its acceptance until it is forgotten.
+"""Tracks every job that was accepted or is found in Redis, until its keys expire.
 
-Says of each whether it was lost, done twice or done wrongly, and how long work took to come back after a fault.
+Reports jobs that were lost, duplicated or wrong, and how long shards took to recover from a fault.
 """
 
 import threading
@@ -14,69 +14,69 @@ import redis
 from shared.ledger.job_record import JobStatus
 from tests.chaos.cases import Case, Kind, Ranking
 from tests.chaos.ledger_view import Job, Lease, LedgerView
-from tests.chaos.report import Row
-from tests.chaos.results import ResultReader, difference
+from tests.chaos.report import ReportRow
+from tests.chaos.result_checks import ResultChecker, compare_ranking
 
 _TICK_SECONDS = 0.1
 _SCAN_SECONDS = 0.5
-_ENDED_AGAIN_SECONDS = 1.0
+_RECHECK_SECONDS = 1.0
 
 
 @dataclass(slots=True)
 class Tracked:
-    """One job. `accepted` holds the most finishes ever seen for each shard."""
+    """The observed state of one job. `settled`: it was reported as lost, and is not checked further."""
 
     job_id: str
-    row: Row
+    row: ReportRow
     since: float
     case: Case | None = None
-    states: set[JobStatus] = field(default_factory=set)
+    statuses: set[JobStatus] = field(default_factory=set)
     seen: bool = False
-    gone: bool = False
+    deleted: bool = False
     settled: bool = False
     duplicated: bool = False
     shards: int = 0
 
     @property
     def ended(self) -> bool:
-        return any(state.final for state in self.states)
+        return any(status.final for status in self.statuses)
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
-    """A lease that was held when a fault struck. `trail` is what became of the shard, with the seconds since then."""
+class RecoveryWatch:
+    """A lease that was held when a fault was injected. `history`: the shard's states, with the seconds since then."""
 
     lease: Lease
     since: float
-    row: Row
-    trail: list[tuple[float, str]] = field(default_factory=list)
+    row: ReportRow
+    history: list[tuple[float, str]] = field(default_factory=list)
 
-    def saw(self, job: Job | None, now: float) -> None:
-        said = "gone" if job is None else f"{job.status}: {job.shards[self.lease.shard]}"
-        if not self.trail or self.trail[-1][1] != said:
-            self.trail.append((now - self.since, said))
+    def record(self, job: Job | None, now: float) -> None:
+        state = "deleted" if job is None else f"{job.status}: {job.shards[self.lease.shard]}"
+        if not self.history or self.history[-1][1] != state:
+            self.history.append((now - self.since, state))
 
-    def story(self) -> str:
-        steps = "; ".join(f"{seconds:.1f} s {said}" for seconds, said in self.trail)
+    def describe(self) -> str:
+        steps = "; ".join(f"{seconds:.1f} s {state}" for seconds, state in self.history)
         return f"{self.lease.job_id}/{self.lease.shard} of {self.lease.token.split(':')[0]}: {steps}"
 
 
 class Observer:
-    """Runs on threads of its own between `start` and `stop`. `row` gets the jobs that are found from then on."""
+    """Runs on its own threads between `start` and `stop`. New jobs are counted in `row`, which may be replaced."""
 
-    def __init__(self, view: LedgerView, urls: Sequence[str], row: Row) -> None:
+    def __init__(self, view: LedgerView, urls: Sequence[str], row: ReportRow) -> None:
         self.row = row
         self.jobs: dict[str, Tracked] = {}
         self._view = view
         self._cases: dict[int, Case] = {}
-        self._broken: set[int] = set()
+        self._disconnected: set[int] = set()
         self._keyed: set[int] = set()
         self._jobs_of: defaultdict[int, set[str]] = defaultdict(set)
-        self._watched: list[Watch] = []
+        self._watches: list[RecoveryWatch] = []
         self._lock = threading.RLock()
         self._stopped = threading.Event()
-        self._results = ResultReader(urls)
-        self._scanned = self._looked_again = 0.0
+        self._results = ResultChecker(urls)
+        self._scanned = self._rechecked = 0.0
         self._thread = threading.Thread(target=self._run, name="observer", daemon=True)
 
     def start(self) -> None:
@@ -88,60 +88,60 @@ class Observer:
         self._thread.join()
         self._results.stop()
 
-    def expect(self, case: Case) -> None:
-        """A request that is about to be sent."""
+    def register(self, case: Case) -> None:
+        """Register a request that is about to be sent."""
         with self._lock:
             self._cases[case.number] = case
 
-    def broke(self, case: Case) -> None:
-        """Its caller lost the connection: its job, if there is one, may also be canceled."""
+    def connection_lost(self, case: Case) -> None:
+        """The caller lost its connection: the job may not exist, or may be canceled."""
         with self._lock:
-            self._broken.add(case.number)
+            self._disconnected.add(case.number)
 
-    def accepted(self, job_id: str, case: Case, *, keyed: bool = False) -> None:
-        """A caller was told of this job; `keyed`: under an Idempotency-Key, so that there must be no other."""
+    def job_accepted(self, job_id: str, case: Case, *, keyed: bool = False) -> None:
+        """A caller received this job id. `keyed`: it sent an Idempotency-Key, so the case must have only this job."""
         with self._lock:
             if keyed:
                 self._keyed.add(case.number)
-            self._belongs(self._track(job_id), case)
+            self._assign_case(self._track(job_id), case)
 
-    def answered(self, job_id: str, case: Case, ranking: Ranking) -> None:
-        """A waiting caller got this ranking."""
-        self.accepted(job_id, case)
+    def result_received(self, job_id: str, case: Case, ranking: Ranking) -> None:
+        """A waiting caller received this ranking."""
+        self.job_accepted(job_id, case)
         with self._lock:
-            self.jobs[job_id].row.wrong += difference(job_id, case, ranking)
+            self.jobs[job_id].row.wrong += compare_ranking(job_id, case, ranking)
 
-    def watch(self, leases: Sequence[Lease], row: Row, since: float) -> None:
-        """Measure how long these shards take to end or to be claimed again."""
+    def measure_recovery(self, leases: Sequence[Lease], row: ReportRow, since: float) -> None:
+        """Measure how long these shards take to finish or to be claimed again."""
         with self._lock:
-            self._watched += [Watch(lease, since, row) for lease in leases]
+            self._watches += [RecoveryWatch(lease, since, row) for lease in leases]
 
     def has_ended(self, job_id: str) -> bool:
         with self._lock:
             return (tracked := self.jobs.get(job_id)) is not None and tracked.ended
 
     def open_jobs(self) -> list[Tracked]:
-        """Jobs that are in no final state yet."""
+        """Jobs without a final status that are not reported as lost."""
         with self._lock:
             return [tracked for tracked in self.jobs.values() if not tracked.settled and not tracked.ended]
 
     @property
     def busy(self) -> bool:
-        """Whether anything is still to be waited for."""
+        """Whether jobs, recoveries or result checks are unfinished."""
         with self._lock:
-            return bool(self.open_jobs() or self._watched or self._results.pending)
+            return bool(self.open_jobs() or self._watches or self._results.pending)
 
-    def close_books(self) -> None:
-        """Time is up: what has not ended is lost, what has not recovered never did."""
+    def report_unfinished(self) -> None:
+        """Report every unfinished job and every shard that has not recovered as lost."""
         with self._lock:
             for tracked in self.open_jobs():
                 tracked.settled = True
-                states = ", ".join(sorted(tracked.states)) or "never seen"
-                tracked.row.lost.append(f"{tracked.job_id} has not ended in time ({states})")
-            for watch in self._watched:
-                watch.row.recovered(time.monotonic() - watch.since)
-                watch.row.lost.append(f"not claimed again in time: {watch.story()}")
-            self._watched.clear()
+                statuses = ", ".join(sorted(tracked.statuses)) or "never seen"
+                tracked.row.lost.append(f"{tracked.job_id} has not ended in time ({statuses})")
+            for watch in self._watches:
+                watch.row.record_recovery(time.monotonic() - watch.since)
+                watch.row.lost.append(f"not claimed again in time: {watch.describe()}")
+            self._watches.clear()
 
     def _track(self, job_id: str) -> Tracked:
         if job_id not in self.jobs:
@@ -149,8 +149,8 @@ class Observer:
             self.jobs[job_id] = Tracked(job_id, self.row, time.monotonic())
         return self.jobs[job_id]
 
-    def _belongs(self, tracked: Tracked, case: Case) -> None:
-        """The job is of this case; two jobs of one case are one too many when it was sent with a key."""
+    def _assign_case(self, tracked: Tracked, case: Case) -> None:
+        """Assign the job to its case. A second job of a case with an Idempotency-Key is reported as duplicated."""
         tracked.case = case
         jobs = self._jobs_of[case.number]
         known = len(jobs)
@@ -174,57 +174,57 @@ class Observer:
                 for job_id in new:
                     tracked = self._track(job_id)
                     if (case := self._cases.get(numbers[job_id] or -1)) is not None:
-                        self._belongs(tracked, case)
-        again = now - self._looked_again >= _ENDED_AGAIN_SECONDS
-        if again:
-            self._looked_again = now
+                        self._assign_case(tracked, case)
+        recheck = now - self._rechecked >= _RECHECK_SECONDS
+        if recheck:
+            self._rechecked = now
         with self._lock:
-            watched = {watch.lease.job_id for watch in self._watched}
+            watched = {watch.lease.job_id for watch in self._watches}
             wanted = [
                 tracked.job_id
                 for tracked in self.jobs.values()
-                if tracked.job_id in watched or (not tracked.gone and (again or not tracked.ended))
+                if tracked.job_id in watched or (not tracked.deleted and (recheck or not tracked.ended))
             ]
         seen = self._view.read(wanted)
         now = time.monotonic()
         with self._lock:
             for job_id, job in seen.items():
-                self._look_at(self.jobs[job_id], job)
-            self._watched = [watch for watch in self._watched if not self._recovered(watch, seen, now)]
+                self._update(self.jobs[job_id], job)
+            self._watches = [watch for watch in self._watches if not self._recovered(watch, seen, now)]
 
-    def _recovered(self, watch: Watch, seen: dict[str, Job | None], now: float) -> bool:
+    def _recovered(self, watch: RecoveryWatch, seen: dict[str, Job | None], now: float) -> bool:
         if watch.lease.job_id not in seen:
             return False
         job = seen[watch.lease.job_id]
-        watch.saw(job, now)
+        watch.record(job, now)
         if not watch.lease.is_over(job):
             return False
-        watch.row.recovered(now - watch.since)
+        watch.row.record_recovery(now - watch.since)
         if watch.row.recovery_limit and now - watch.since > watch.row.recovery_limit:
-            watch.row.notes.append(f"slow: {watch.story()}")
+            watch.row.notes.append(f"slow: {watch.describe()}")
         return True
 
-    def _look_at(self, tracked: Tracked, job: Job | None) -> None:
+    def _update(self, tracked: Tracked, job: Job | None) -> None:
         if job is None:
-            tracked.gone = tracked.ended
+            tracked.deleted = tracked.ended
             if tracked.seen and not tracked.ended and not tracked.settled:
-                tracked.settled = tracked.gone = True
-                tracked.row.lost.append(f"{tracked.job_id} vanished before it had ended")
+                tracked.settled = tracked.deleted = True
+                tracked.row.lost.append(f"{tracked.job_id} was deleted before it ended")
             return
         tracked.seen = True
         tracked.shards = len(job.shards)
-        had_ended = tracked.ended
-        if had_ended and job.status not in tracked.states:
-            tracked.row.duplicated.append(f"{tracked.job_id} was {', '.join(tracked.states)}, now it is {job.status}")
-        tracked.states.add(job.status)
+        already_ended = tracked.ended
+        if already_ended and job.status not in tracked.statuses:
+            tracked.row.duplicated.append(f"{tracked.job_id} was {', '.join(tracked.statuses)} and became {job.status}")
+        tracked.statuses.add(job.status)
         twice = [number for number, shard in enumerate(job.shards) if shard.accepted > 1]
         if twice and not tracked.duplicated:
             tracked.duplicated = True
             tracked.row.duplicated.append(f"{tracked.job_id}: shards {twice} have more than one accepted finish")
-        if job.status.final and not had_ended and not tracked.settled:
-            self._ended(tracked, job)
+        if job.status.final and not already_ended and not tracked.settled:
+            self._check_ended(tracked, job)
 
-    def _ended(self, tracked: Tracked, job: Job) -> None:
+    def _check_ended(self, tracked: Tracked, job: Job) -> None:
         name, kind = tracked.job_id, tracked.case.kind if tracked.case else None
         number = tracked.case.number if tracked.case else -1
         if kind is Kind.POISON:
@@ -234,7 +234,7 @@ class Observer:
             missing = [number for number, shard in enumerate(job.shards) if shard.accepted != 1]
             if missing:
                 counts = [shard.accepted for shard in job.shards]
-                tracked.row.wrong.append(f"{name} has succeeded, accepted finishes a shard: {counts}")
-            self._results.read(name, tracked.case, tracked.row)
-        elif not (job.status is JobStatus.CANCELED and number in self._broken):
+                tracked.row.wrong.append(f"{name} succeeded with these accepted finishes per shard: {counts}")
+            self._results.check(name, tracked.case, tracked.row)
+        elif not (job.status is JobStatus.CANCELED and number in self._disconnected):
             tracked.row.lost.append(f"{name} ({kind}) is {job.status}: {job.failure or 'no failure'}")

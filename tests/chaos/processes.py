@@ -1,4 +1,4 @@
-"""Processes of the chaos tests: started on a leash, signalled and ended by pid alone."""
+"""Child processes of the chaos tests. They are killed when the test process ends."""
 
 import os
 import signal
@@ -11,11 +11,11 @@ from pathlib import Path
 
 from infra.local.stack import ROOT
 
-_LEASH = Path(__file__).with_name("leash.py")
+_LAUNCHER = Path(__file__).with_name("die_with_parent.py")
 
 
 class Process:
-    """One process in a session of its own. The thread that starts it has to outlive it: the leash hangs on it."""
+    """A process in its own session. It is killed when the thread that started it ends."""
 
     def __init__(self, name: str, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
         self.name = name
@@ -23,7 +23,7 @@ class Process:
         self.started = time.monotonic()
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(_LEASH), str(os.getpid()), *command],
+                [sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid()), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -38,22 +38,22 @@ class Process:
 
     @property
     def exit_status(self) -> int | None:
-        """None while it runs."""
+        """None while the process runs."""
         return self._process.poll()
 
     def send(self, number: signal.Signals) -> None:
-        """Signal it; one that has ended is left alone."""
+        """Send a signal, unless the process has ended."""
         if self.exit_status is None:
             self._process.send_signal(number)
 
     def kill(self) -> None:
-        """End it and what it started, at once, also when it is stopped."""
+        """Kill the process and its children, even if it is paused."""
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
 
     def wait(self, seconds: float) -> bool:
-        """Whether it ended within `seconds`."""
+        """Wait. Returns whether the process ended within `seconds`."""
         try:
             self._process.wait(timeout=max(seconds, 0.0))
         except subprocess.TimeoutExpired:
@@ -61,20 +61,20 @@ class Process:
         return True
 
     def last_lines(self, count: int = 15) -> str:
-        """The end of its log."""
+        """The last lines of its log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-count:])
 
 
 def stop(processes: Iterable[Process], grace_seconds: float) -> None:
-    """Ask all of them to end; whoever has not after the grace is killed."""
-    everyone = list(processes)
+    """Terminate all processes, and kill those that have not ended after the grace period."""
+    all_processes = list(processes)
     deadline = time.monotonic() + grace_seconds
     try:
-        for process in everyone:
+        for process in all_processes:
             process.send(signal.SIGCONT)
             process.send(signal.SIGTERM)
-        for process in everyone:
+        for process in all_processes:
             process.wait(deadline - time.monotonic())
     finally:
-        for process in everyone:
+        for process in all_processes:
             process.kill()

@@ -1,4 +1,4 @@
-"""What the chaos found: a row for each kind of fault, and a sentence for each thing that was not right."""
+"""The report of a run: a row for each kind of fault, and a line for each problem."""
 
 import threading
 from collections.abc import Sequence
@@ -9,16 +9,17 @@ from rich.console import Console
 from rich.table import Table
 
 RECOVERY_SECONDS = 10.0
-"""The promise: so long after a SIGKILL its victim's work has ended or is in other hands."""
-_SHOWN = 12
+"""How long after a SIGKILL the worker's shards must be finished or claimed again."""
+_MAX_LINES = 12
 _WIDTH = 120
 
 
 @dataclass(slots=True)
-class Row:
-    """One kind of fault. The lists hold a sentence each; `worst_recovery` is None when nothing had to recover.
+class ReportRow:
+    """The outcome of one kind of fault. The lists hold descriptions of single problems.
 
-    `quiet_after` is how long after the last caller every job had ended.
+    `worst_recovery` is None if no shard had to recover. `quiet_after`: seconds from the end of the load until every
+    job had ended.
     """
 
     kind: str
@@ -33,26 +34,26 @@ class Row:
     quiet_after: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def recovered(self, seconds: float) -> None:
-        """A shard was in other hands, or done, so long after its fault."""
+    def record_recovery(self, seconds: float) -> None:
+        """Record that a shard finished or was claimed again this long after its fault."""
         with self._lock:
             self.worst_recovery = max(self.worst_recovery or 0.0, seconds)
 
     @property
     def problems(self) -> list[str]:
-        """Everything that breaks the promise."""
+        """All violations: lost, duplicated and wrong jobs, and recovery over its limit."""
         found = [
-            f"{self.kind}: {what}: {sentence}"
-            for what in ("lost", "duplicated", "wrong")
-            for sentence in getattr(self, what)
+            f"{self.kind}: {category}: {description}"
+            for category in ("lost", "duplicated", "wrong")
+            for description in getattr(self, category)
         ]
         if self.recovery_limit and self.worst_recovery is not None and self.worst_recovery > self.recovery_limit:
             found.append(f"{self.kind}: recovery took {self.worst_recovery:.1f} s, over {self.recovery_limit:g} s")
         return found
 
 
-def print_table(rows: Sequence[Row], console: Console) -> None:
-    """The table, then what was not right."""
+def print_table(rows: Sequence[ReportRow], console: Console) -> None:
+    """Print the table, then notes and problems."""
     table = Table(box=MARKDOWN)
     table.add_column("fault")
     for name in ("faults", "jobs", "lost", "duplicated", "wrong", "worst recovery s"):
@@ -61,7 +62,7 @@ def print_table(rows: Sequence[Row], console: Console) -> None:
         recovery = "-" if row.worst_recovery is None else f"{row.worst_recovery:.1f}"
         counts = (row.faults, row.jobs, len(row.lost), len(row.duplicated), len(row.wrong))
         table.add_row(row.kind, *map(str, counts), recovery)
-    # Never broken into a terminal's width, so that it can be copied.
+    # Fixed width, independent of the terminal, so that the table can be copied.
     Console(file=console.file, width=_WIDTH).print(table)
     for row in rows:
         _print_some([f"note: {row.kind}: {note}" for note in row.notes], console)
@@ -70,7 +71,7 @@ def print_table(rows: Sequence[Row], console: Console) -> None:
 
 
 def _print_some(lines: Sequence[str], console: Console) -> None:
-    for line in lines[:_SHOWN]:
+    for line in lines[:_MAX_LINES]:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
-    if len(lines) > _SHOWN:
-        console.print(f"  ... and {len(lines) - _SHOWN} more like these")
+    if len(lines) > _MAX_LINES:
+        console.print(f"  ... and {len(lines) - _MAX_LINES} more")

@@ -1,16 +1,13 @@
-"""The short form: every kind of fault at least once, twenty workers killed, and not one job the worse for it.
-
-`make chaos` is the long form.
-"""
+"""The short run: every kind of fault at least once, with twenty killed workers. `make chaos` is the long run."""
 
 import threading
 
 import pytest
 
 from tests.chaos.faults import Fault
-from tests.chaos.harness import run_lanes
-from tests.chaos.plans import SHORT_KILLS, short_lanes
-from tests.chaos.report import Row
+from tests.chaos.harness import leftovers_title, run_scenarios
+from tests.chaos.report import ReportRow
+from tests.chaos.scenarios import SHORT_KILLS, short_scenarios
 
 SEED = 1
 
@@ -18,28 +15,28 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
-def rows() -> dict[str, Row]:
-    """What became of all the jobs, by the kind of fault."""
+def rows() -> dict[str, ReportRow]:
+    """The outcome of all jobs, by kind of fault."""
     lines: list[str] = []
-    return {row.kind: row for row in run_lanes(short_lanes(), SEED, lines.append, threading.Event())}
+    return {row.kind: row for row in run_scenarios(short_scenarios(), SEED, lines.append, threading.Event())}
 
 
-PLANNED = [step for lane in short_lanes() for step in lane.plan]
-LEFT_BEHIND = [f"left behind ({lane.name})" for lane in short_lanes()]
+PLANNED = [step for scenario in short_scenarios() for step in scenario.plan]
+LEFTOVERS = [leftovers_title(scenario.name) for scenario in short_scenarios()]
 
 
 @pytest.mark.parametrize(("fault", "count"), PLANNED, ids=[fault.kind for fault, _ in PLANNED])
-def test_every_job_survives(rows: dict[str, Row], fault: Fault, count: int) -> None:
+def test_no_job_is_lost_duplicated_or_wrong(rows: dict[str, ReportRow], fault: Fault, count: int) -> None:
     row = rows[fault.kind]
     assert row.problems == []
     assert row.faults >= count
     assert row.jobs >= 5
 
 
-@pytest.mark.parametrize("kind", LEFT_BEHIND)
-def test_nothing_is_left_behind(rows: dict[str, Row], kind: str) -> None:
+@pytest.mark.parametrize("kind", LEFTOVERS)
+def test_no_messages_shards_or_keys_are_left_at_the_end(rows: dict[str, ReportRow], kind: str) -> None:
     assert rows[kind].problems == []
 
 
-def test_enough_workers_were_killed(rows: dict[str, Row]) -> None:
+def test_at_least_the_planned_number_of_workers_is_killed(rows: dict[str, ReportRow]) -> None:
     assert rows["worker SIGKILL"].faults >= SHORT_KILLS

@@ -1,8 +1,8 @@
-"""Requests that a generator writes from the OpenAPI document, by the thousand, to a running service.
+"""Sends thousands of requests, which schemathesis generates from the OpenAPI document, to a running service.
 
-Passes when no answer is a 5xx, has a status that the document does not name, or a body or headers that are not what it
-says of that status. Whether a request that fits the document is taken is not asked here: some rules have no place in a
-schema (as many queries as texts, a key that stands for another body).
+Fails if a response is a 5xx, has an undocumented status, or has a body or headers that differ from the documented ones.
+Valid requests may be rejected, because a schema cannot express some rules (as many queries as texts, a key that was
+already used for another body).
 """
 
 import argparse
@@ -23,17 +23,17 @@ CHECKS = (
     "unsupported_method",
     "allow_header_conformance",
 )
-AT_LEAST = 5_000
-_LONGEST_SECONDS = 1800
+MIN_REQUESTS = 5_000
+_TIMEOUT_SECONDS = 1800
 _WAIT_SECONDS = "20"
-"""Much longer than the engine takes that compares words: a 504 would be a find."""
+"""Much longer than the lexical engine takes, so that a 504 is an error."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("--examples", type=int, default=25, help="requests for each operation and way of writing them")
-    parser.add_argument("--seed", type=int, default=1, help="the same requests for the same seed")
-    parser.add_argument("--at-least", type=int, default=AT_LEAST, help="fail when fewer requests were sent")
+    parser.add_argument("--examples", type=int, default=25, help="requests per operation and generation method")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the generated requests")
+    parser.add_argument("--at-least", type=int, default=MIN_REQUESTS, help="fail if fewer requests are sent")
     options = parser.parse_args(arguments)
     with running(environment={"RERANKQ_WAIT_SECONDS": _WAIT_SECONDS}) as stack, tempfile.TemporaryDirectory() as folder:
         command = [
@@ -42,19 +42,19 @@ def main(arguments: list[str] | None = None) -> int:
             *("--max-examples", str(options.examples), "--seed", str(options.seed)),
             *("--continue-on-failure", "--no-shrink", "--warnings", "off"),
         ]
-        # In a folder of its own: it keeps what it has found beside itself.
-        ended = subprocess.run(
-            command, cwd=folder, stdout=subprocess.PIPE, text=True, timeout=_LONGEST_SECONDS, check=False
+        # In a temporary folder, because schemathesis stores its findings in the working directory.
+        finished = subprocess.run(
+            command, cwd=folder, stdout=subprocess.PIPE, text=True, timeout=_TIMEOUT_SECONDS, check=False
         )
-    print(ended.stdout)
-    found = re.search(r"(\d+) generated", ended.stdout)
+    print(finished.stdout)
+    found = re.search(r"(\d+) generated", finished.stdout)
     sent = int(found[1]) if found else 0
-    print(f"{sent} requests, at least {options.at_least} were asked for; {verdict(ended.returncode)}")
-    return ended.returncode or int(sent < options.at_least)
+    print(f"{sent} requests sent, at least {options.at_least} required; {summary(finished.returncode)}")
+    return finished.returncode or int(sent < options.at_least)
 
 
-def verdict(status: int) -> str:
-    return "no 5xx, no undocumented status, no undocumented shape" if status == 0 else "see above for what was found"
+def summary(status: int) -> str:
+    return "no 5xx, no undocumented status, no undocumented shape" if status == 0 else "see the failures above"
 
 
 if __name__ == "__main__":

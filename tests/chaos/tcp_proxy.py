@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback whose connections can be reset, or fall silent without being closed."""
+"""A TCP proxy on loopback that can reset its connections, or stall them without closing them."""
 
 import asyncio
 import socket
@@ -14,13 +14,13 @@ _CHUNK = 65536
 _T = TypeVar("_T")
 
 
-class Link:
-    """Forwards one port to another. Its calls come from other threads; its work is done on a thread of its own."""
+class TcpProxy:
+    """Forwards one port to another, on its own thread. The methods are called from other threads."""
 
     def __init__(self, target_port: int) -> None:
         self._target = target_port
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="link", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="tcp-proxy", daemon=True)
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._thread.start()
@@ -29,21 +29,21 @@ class Link:
         self.port: int = self._server.sockets[0].getsockname()[1]
 
     def reset(self) -> int:
-        """Cut every connection with an RST on both sides; answers how many sockets were cut."""
+        """Reset every connection with an RST on both sides. Returns the number of sockets that were reset."""
         return self._call(self._reset())
 
     def stall(self) -> None:
-        """Stop forwarding. Nothing is closed; who connects is let in and hears nothing."""
+        """Stop forwarding. Connections stay open; new ones are accepted and receive no data."""
         self._call(self._set_flowing(False))
 
     def resume(self, *, dropping: bool) -> None:
-        """Forward again what was held back, late; or, `dropping`, lose it with its connections."""
+        """Forward again, including the delayed data. With `dropping`, reset the connections and discard that data."""
         if dropping:
             self.reset()
         self._call(self._set_flowing(True))
 
     def close(self) -> None:
-        """End every connection and the thread."""
+        """Close every connection and end the thread."""
         if self._loop.is_closed():
             return
         self._call(self._close())
@@ -71,11 +71,11 @@ class Link:
             self._flowing.clear()
 
     async def _reset(self) -> int:
-        cut = list(self._writers)
-        for writer in cut:
+        writers = list(self._writers)
+        for writer in writers:
             _abort(writer)
         await asyncio.sleep(0)
-        return len(cut)
+        return len(writers)
 
     async def _close(self) -> None:
         self._server.close()
@@ -117,7 +117,7 @@ class Link:
                 await self._flowing.wait()
                 writer.write(data)
                 await writer.drain()
-            # A closed end is news too: it does not get through a silent link.
+            # A stalled connection must not forward the close either.
             await self._flowing.wait()
 
     def _forget(self, writer: asyncio.StreamWriter) -> None:
@@ -126,7 +126,7 @@ class Link:
 
 
 def _abort(writer: asyncio.StreamWriter) -> None:
-    """Close with an RST: no lingering, what is not sent is lost."""
+    """Close with an RST; unsent data is lost."""
     sock: socket.socket | None = writer.get_extra_info("socket")
     if sock is not None:
         with suppress(OSError):
