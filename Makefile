@@ -1,12 +1,12 @@
-# Every target first makes .venv hold what it needs (nothing to do: a blink), then works inside it; nothing
-# has to be activated. PYTHON names the interpreter that starts the installer; it finds a better one if need be.
+# Every target first installs what it needs into .venv (a moment when nothing is missing) and then runs inside it; there
+# is nothing to activate. PYTHON is the interpreter that starts the installer, which picks a supported version.
 PYTHON ?= python3
 ARGS ?=
 
 INSTALL := $(PYTHON) -E -S -m infra.local.install
 VENV := .venv/bin
 
-# What the caller's shell says about Python is meant for other projects.
+# Python settings in the caller's shell must not affect .venv.
 unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
@@ -16,11 +16,11 @@ unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 help: ## Lists the targets
 	@sed -n 's/^\([a-z-]*\): ## \(.*\)/  make \1\t\2/p' Makefile
 
-# exec puts Python in the shell's place: Ctrl-C reaches it, and its exit status is the one make sees.
+# exec replaces the shell with Python, so that make sees its exit status and Ctrl-C reaches it.
 run: ## Starts the service on this machine; Ctrl-C stops it (options: ARGS="--help")
 	@$(INSTALL) --with run && exec $(VENV)/python -m infra.local $(ARGS)
 
-demo: ## The same, and shows a few requests on it
+demo: ## Starts the service and runs a few sample requests
 	@$(INSTALL) --with run && exec $(VENV)/python -m infra.local --demo $(ARGS)
 
 test: ## Runs the tests (options for pytest: ARGS="...")
@@ -29,11 +29,11 @@ test: ## Runs the tests (options for pytest: ARGS="...")
 test-long: ## Runs the tests that take too long for make test: twenty starts and stops with each engine, 10 minutes
 	@$(INSTALL) --with test && exec $(VENV)/python -m pytest -m long -s $(ARGS)
 
-test-redis: ## Repeats the tests of the store and of the whole stack with the machine's own redis-server, 5 minutes
+test-redis: ## Runs the tests of the store and of the whole stack on this machine's redis-server, 5 minutes
 	@$(INSTALL) --with test && exec $(VENV)/python -m pytest --store redis tests/shared tests/worker/dispatch \
 		tests/worker/consumer tests/integration tests/chaos $(ARGS)
 
-# One environment for each set of libraries whose pins agree.
+# One environment for each set of libraries with compatible pins.
 test-clients: ## Runs real client libraries against the service (options: ARGS="--only cohere --engine vllm")
 	@$(INSTALL) --with test && for set in sdks frameworks infinity; do \
 		$(INSTALL) --with clients-$$set || exit; \
@@ -52,7 +52,7 @@ check: ## Format, lint, types and imports; changes nothing
 	$(VENV)/mypy
 	$(VENV)/lint-imports
 
-fix: ## Formats, and repairs what the linter can; the only target that changes sources
+fix: ## Formats the code and applies the linter's fixes; the only target that changes sources
 	@$(INSTALL) --with check
 	$(VENV)/ruff format .
 	$(VENV)/ruff check --fix .
@@ -60,22 +60,22 @@ fix: ## Formats, and repairs what the linter can; the only target that changes s
 bench-interactive: ## Measures interactive calls while batch work saturates the worker
 	@$(INSTALL) --with test && exec $(VENV)/python -m bench.interactive_under_load $(ARGS)
 
-bench-store: ## Measures what a job and a remembered score cost Redis, 10 seconds (options: ARGS="--help")
+bench-store: ## Measures the time and memory that jobs and cached scores take in Redis, 10 seconds (options: ARGS="--help")
 	@$(INSTALL) --with test && exec $(VENV)/python -m bench.store_costs $(ARGS)
 
 simulate: ## Simulates scaling: waits and costs under several kinds of traffic, a minute (options: ARGS="--help")
 	@$(INSTALL) --with check && exec $(VENV)/python -m bench.simulate_scaling $(ARGS)
 
-bench-cold: ## Measures a cold start against that of vLLM's own server, 4 minutes (options: ARGS="--help")
+bench-cold: ## Compares a cold start with that of vLLM's own server, 4 minutes (options: ARGS="--help")
 	@$(INSTALL) --with bench && exec $(VENV)/python -m bench.cold_start $(ARGS)
 
-bench: ## Measures this service against vLLM's own server, 15 minutes (options: ARGS="--help")
+bench: ## Compares this service with vLLM's own server, 15 minutes (options: ARGS="--help")
 	@$(INSTALL) --with bench && exec $(VENV)/python -m bench $(ARGS)
 
-bench-quick: ## The same in one short round, to see that it works
+bench-quick: ## A smoke test of make bench: one short round, 4 minutes
 	@$(INSTALL) --with bench && exec $(VENV)/python -m bench --quick $(ARGS)
 
-lock: ## Writes requirements/*.txt anew (needs uv; newer versions: ARGS=--upgrade)
+lock: ## Regenerates requirements/*.txt (needs uv; newer versions: ARGS=--upgrade)
 	@requirements/lock.sh $(ARGS)
 
 clean: ## Throws away .venv, the other environments and the tools' caches
