@@ -104,12 +104,16 @@ def two_reconcilers(context: FaultContext, count: int) -> None:
 
 
 def _pause_leader(context: FaultContext) -> Process:
-    """Pause the API process that reconciles. It is found by pausing each one until the lock is no longer renewed."""
+    """Pause the API process that reconciles. It is found by pausing each one until the lock is no longer renewed.
+
+    The lock is renewed twice a second. The limit is far above that, so that a stall of the machine is not mistaken for
+    the pause; it is below the lock's lifetime, so that the takeover comes after it.
+    """
     processes = [slot.process for slot in context.cluster.apis if slot.process is not None]
     for process in processes:
         process.send(signal.SIGSTOP)
         before = context.cluster.view.reconciler_lock_ms()
-        if not context.wait_until(partial(_is_renewed, context, before), LEADER_SECONDS / 2):
+        if not context.wait_until(partial(_is_renewed, context, before), LEADER_SECONDS * 0.75):
             return process
         process.send(signal.SIGCONT)
     return processes[-1]
