@@ -36,7 +36,7 @@ def store(redis_client: redis.Redis) -> StoreView:
 
 @pytest.fixture
 def worker(redis_client: redis.Redis) -> WorkerLedger:
-    """Rings for nothing: the doorbells in the queue are the API's own."""
+    """A worker that sends no messages: those in the queue are the API's."""
     return WorkerLedger(redis_client, MODEL)
 
 
@@ -46,19 +46,19 @@ def enqueueing_worker(redis_client: redis.Redis, redis_url: str) -> WorkerLedger
 
 
 @pytest.fixture
-def announced(redis_client: Any) -> Iterator[Callable[[], list[str]]]:
-    """Answers the ids that were published as finished since it was last asked."""
+def published_ends(redis_client: Any) -> Iterator[Callable[[], list[str]]]:
+    """Returns the ids of the jobs whose end was published since the last call."""
     with redis_client.pubsub() as channel:
         channel.subscribe(job_keys.JOB_ENDED_CHANNEL)
 
         def read() -> list[str]:
-            redis_client.publish(job_keys.JOB_ENDED_CHANNEL, "that is all")
+            redis_client.publish(job_keys.JOB_ENDED_CHANNEL, "end of test")
             ids: list[str] = []
             while (message := channel.get_message(timeout=5)) is not None:
-                if message["data"] == b"that is all":
+                if message["data"] == b"end of test":
                     return ids
                 if message["type"] == "message":
                     ids.append(message["data"].decode().partition(" ")[0])
-            raise AssertionError("the channel went quiet")
+            raise AssertionError("the channel has no message")
 
         yield read

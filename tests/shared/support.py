@@ -1,4 +1,4 @@
-"""What the tests of several packages share: jobs to submit, a view of the store, and a Redis that is away or full."""
+"""Shared by the tests of several packages: jobs to submit, a view of the store, and a Redis that is down or full."""
 
 import base64
 import json
@@ -24,7 +24,7 @@ MODEL = "test-model"
 OWNER = "owner-1"
 
 properties = settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-"""The same examples in every run, and no verdict on how fast a busy machine is."""
+"""The same examples in every run, without a deadline: the machine may be busy."""
 
 
 def make_request(*texts: str, **fields: object) -> RerankRequest:
@@ -33,7 +33,7 @@ def make_request(*texts: str, **fields: object) -> RerankRequest:
 
 
 def make_size(pairs: int, shard: int = 0) -> ShardSize:
-    """Some other number of tokens for every shard of a job."""
+    """A size whose tokens differ for every shard of a job."""
     return ShardSize(pairs, 10 * pairs + shard)
 
 
@@ -41,14 +41,14 @@ def make_submission(
     job_id: str = JOB,
     *,
     shards: int = 1,
-    rung: int | None = None,
+    enqueued: int | None = None,
     deadline_seconds: float = 60.0,
     request: RerankRequest | None = None,
     work_class: WorkClass = WorkClass.INTERACTIVE,
     idempotency: str | None = None,
     known_scores: KnownScores | None = None,
 ) -> Submission:
-    """A job of so many shards, cut evenly; the first `rung` of them, or all, are rung for at once.
+    """A job whose documents are divided evenly into `shards`. The first `enqueued` of them, or all, have a message.
 
     `known_scores` covers documents that are in no shard.
     """
@@ -62,7 +62,7 @@ def make_submission(
         owner=OWNER,
         work_class=work_class,
         sizes=[make_size(len(range(shard, len(scored), shards)), shard) for shard in range(shards)],
-        messages=[f"doorbell {job_id}/{shard}".encode() for shard in range(shards if rung is None else rung)],
+        messages=[f"message {job_id}/{shard}".encode() for shard in range(shards if enqueued is None else enqueued)],
         deadline_seconds=deadline_seconds,
         idempotency=idempotency,
         known_scores=known_scores,
@@ -78,7 +78,7 @@ def make_scores(*scores: float | None) -> ShardScores:
 
 
 class StoreView:
-    """What the ledger has written, seen past it; and the two things that time does, done at once."""
+    """Reads the ledger's keys directly, and makes shards due or leases expire without waiting."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -90,7 +90,7 @@ class StoreView:
         return [member.decode() for member in self._client.zrange(pool_keys.deadlines(MODEL), 0, -1)]
 
     def shard(self, shard: int = 0, *, job_id: str = JOB) -> dict[str, str]:
-        """How the shard stands: its fields, without its number and its size."""
+        """The fields of a shard, without its number and its size."""
         fields = self._client.hgetall(job_keys.shards(job_id))
         start = f"{shard}:"
         named = {
@@ -101,12 +101,12 @@ class StoreView:
         return {name: value for name, value in named.items() if name not in ShardSize._fields}
 
     def size(self, shard: int = 0, *, job_id: str = JOB) -> ShardSize:
-        """How much the shard is."""
+        """The size of a shard."""
         fields = self._client.hmget(job_keys.shards(job_id), [f"{shard}:{name}" for name in ShardSize._fields])
         return ShardSize(*map(int, fields))
 
     def lease(self, shard: int = 0, *, job_id: str = JOB) -> str | None:
-        """Whose lease it is, None when there is none."""
+        """The token of the shard's lease; None without a lease."""
         token = self._client.get(job_keys.lease(job_id, shard))
         return token.decode() if token else None
 
@@ -116,30 +116,30 @@ class StoreView:
         return messages[::-1]
 
     def drop_messages(self) -> None:
-        """A worker pops them all, and dies before it has looked."""
+        """Delete all messages, as if a worker had popped them and died."""
         self._client.delete(*(queue_keys.queue(MODEL, work_class) for work_class in WorkClass))
 
-    def dead(self) -> list[dict[str, Any]]:
-        return [json.loads(note) for note in self._client.lrange(job_keys.DEAD_LETTERS, 0, -1)]
+    def dead_letters(self) -> list[dict[str, Any]]:
+        return [json.loads(entry) for entry in self._client.lrange(job_keys.DEAD_LETTERS, 0, -1)]
 
     def now_ms(self) -> int:
         seconds, microseconds = self._client.time()
         return int(seconds) * 1000 + int(microseconds) // 1000
 
     def due_in_seconds(self, shard: int = 0, *, job_id: str = JOB) -> float:
-        """When the reconciler looks after the shard again."""
+        """The seconds until the reconciler checks the shard."""
         return float(self._client.zscore(pool_keys.outstanding(MODEL), f"{job_id}/{shard}") - self.now_ms()) / 1000
 
     def remaining_seconds(self, key: str | bytes) -> float:
-        """How long a key lives."""
+        """The seconds until the key expires."""
         return float(self._client.pttl(key)) / 1000
 
     def make_due(self, *shards: int, job_id: str = JOB) -> None:
-        """The time to look after the shards has come."""
+        """Let the reconciler check the shards now."""
         self._client.zadd(pool_keys.outstanding(MODEL), {f"{job_id}/{shard}": 0 for shard in shards or (0,)}, xx=True)
 
     def end_lease(self, *shards: int, job_id: str = JOB) -> None:
-        """The leases run out, and the reconciler is to look."""
+        """Let the leases expire, and the reconciler check the shards now."""
         self._client.delete(*(job_keys.lease(job_id, shard) for shard in shards or (0,)))
         self.make_due(*shards, job_id=job_id)
 
@@ -149,7 +149,7 @@ class StoreView:
 
 
 async def read_record(ledger: JobLedger, job_id: str = JOB) -> JobRecord:
-    """The record of a job that is there."""
+    """The record of an existing job."""
     record = await ledger.read(job_id)
     assert record is not None
     return record
@@ -162,13 +162,13 @@ def read_message(message: bytes) -> tuple[str, int]:
 
 
 def dead_redis_url() -> str:
-    """Where no Redis listens."""
+    """A URL where no Redis listens."""
     return f"redis://127.0.0.1:{free_port()}/0"
 
 
 @contextmanager
 def out_of_memory(client: redis.Redis) -> Iterator[None]:
-    """The store reads, but refuses to write."""
+    """Redis has reached its memory limit: it reads, but refuses to write."""
     client.config_set("maxmemory", 1)
     try:
         yield

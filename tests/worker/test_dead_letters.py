@@ -37,7 +37,7 @@ def run_dead_letters(redis_url: str) -> Command:
 async def failed(ledger: JobLedger, redis_client: redis.Redis, store: StoreView) -> None:
     """A job of three shards: one is done, one exceeded its retry budget, one was never enqueued."""
     worker = WorkerLedger(redis_client, MODEL)
-    await ledger.submit(make_submission(shards=3, rung=2, work_class=BATCH))
+    await ledger.submit(make_submission(shards=3, enqueued=2, work_class=BATCH))
     worker.claim(make_lease(0))
     worker.finish(make_lease(0), make_scores(), BATCH)
     for _ in range(MAX_TRANSIENT_ERRORS + 1):
@@ -79,7 +79,7 @@ def test_retry_enqueues_only_unfinished_shards(
 ) -> None:
     assert run_dead_letters("retry", JOB) == 0
     assert capsys.readouterr().out == f"{JOB}: 2 of 3 shards are retried\n"
-    assert store.dead() == []
+    assert store.dead_letters() == []
     assert [read_message(message) for message in store.messages(BATCH)] == [(JOB, 1), (JOB, 2)]
     worker = WorkerLedger(redis_client, MODEL)
     for shard in (1, 2):
@@ -105,7 +105,7 @@ def test_retry_keeps_the_dead_letters_of_other_jobs(
 ) -> None:
     redis_client.lpush(job_keys.DEAD_LETTERS, '{"job": "job-2"}')
     assert run_dead_letters("retry", JOB) == 0
-    assert store.dead() == [{"job": "job-2"}]
+    assert store.dead_letters() == [{"job": "job-2"}]
 
 
 @pytest.mark.parametrize("arguments", [["list"], ["show", JOB], ["retry", JOB]])

@@ -94,7 +94,7 @@ class TestASpoiledJob:
 
     @pytest.mark.parametrize("part", [job_keys.job, job_keys.shards])
     async def test_is_given_up_by_the_reconciler_which_looks_after_the_others(
-        self, ledger: JobLedger, store: StoreView, redis_client: Any, part: Callable[[str], str], announced: Any
+        self, ledger: JobLedger, store: StoreView, redis_client: Any, part: Callable[[str], str], published_ends: Any
     ) -> None:
         spoil(redis_client, part(JOB))
         store.make_due()
@@ -102,7 +102,7 @@ class TestASpoiledJob:
         assert await ledger.reconcile(MODEL) == [WakeUp(GOOD, 0, WorkClass.INTERACTIVE)]
         assert store.outstanding() == [f"{GOOD}/0"]
         # Who waits for one that is gone notices by itself: it has not ended.
-        assert announced() == []
+        assert published_ends() == []
 
     async def test_and_does_not_keep_others_from_expiring(
         self, ledger: JobLedger, store: StoreView, redis_client: Any
@@ -187,7 +187,7 @@ class TestALostPart:
 
 class TestMending:
     async def test_a_job_of_a_store_that_is_well_is_left_alone(self, ledger: JobLedger, redis_client: Any) -> None:
-        await ledger.submit(make_submission(shards=3, rung=1))
+        await ledger.submit(make_submission(shards=3, enqueued=1))
         before = redis_client.zrange(pool_keys.outstanding(MODEL), 0, -1, withscores=True)
         redis_client.zadd(pool_keys.open_jobs(MODEL, WorkClass.INTERACTIVE), {JOB: 1})
         await ledger.repair(MODEL)
@@ -197,7 +197,7 @@ class TestMending:
     async def test_what_is_outstanding_is_found_again(
         self, ledger: JobLedger, store: StoreView, redis_client: Any, rung: int
     ) -> None:
-        await ledger.submit(make_submission(shards=2, rung=rung))
+        await ledger.submit(make_submission(shards=2, enqueued=rung))
         store.drop_messages()
         redis_client.delete(pool_keys.outstanding(MODEL))
         redis_client.zadd(pool_keys.open_jobs(MODEL, WorkClass.INTERACTIVE), {JOB: 1, "job-gone": 1})

@@ -100,7 +100,7 @@ class TestTaking:
     ) -> None:
         finishes = []
         for job_id, work_class in (("job-1", INTERACTIVE), ("job-2", BATCH), ("job-3", INTERACTIVE)):
-            await ledger.submit(make_submission(job_id, shards=2, rung=1, work_class=work_class))
+            await ledger.submit(make_submission(job_id, shards=2, enqueued=1, work_class=work_class))
             enqueueing_worker.claim(make_lease(job_id=job_id))
             finishes.append((make_lease(job_id=job_id), make_scores(0.5), work_class))
         store.drop_messages()
@@ -118,7 +118,7 @@ class TestTaking:
         caplog: pytest.LogCaptureFixture,
     ) -> None:
         """The queue of batch work is no list: nothing can be pushed there."""
-        await ledger.submit(make_submission(shards=2, rung=1, work_class=BATCH))
+        await ledger.submit(make_submission(shards=2, enqueued=1, work_class=BATCH))
         enqueueing_worker.claim(make_lease())
         store.drop_messages()
         redis_client.set(queue_keys.queue(MODEL, BATCH), "no list")

@@ -104,7 +104,7 @@ async def test_retrying_until_the_budget_is_spent(ledger: JobLedger, worker: Wor
         worker.claim(make_lease())
         worker.retry_later(make_lease(), 1.0, FAILURE)
     assert (await read_record(ledger)).status is JobStatus.FAILED
-    assert len(store.dead()) == 1
+    assert len(store.dead_letters()) == 1
 
 
 @pytest.mark.usefixtures("full")
@@ -158,7 +158,7 @@ async def test_ringing_again(ledger: JobLedger, redis_client: redis.Redis) -> No
 async def test_finishing_rings_for_the_next_shard(
     ledger: JobLedger, enqueueing_worker: WorkerLedger, store: StoreView, redis_client: redis.Redis
 ) -> None:
-    await ledger.submit(make_submission(shards=2, rung=1))
+    await ledger.submit(make_submission(shards=2, enqueued=1))
     enqueueing_worker.claim(make_lease())
     store.drop_messages()
     with out_of_memory(redis_client):

@@ -123,11 +123,11 @@ class TestSubmit:
         assert [store.size(number) for number in range(2)] == submission.sizes
         assert store.outstanding() == ["job-1/0", "job-1/1"]
         assert store.deadlines() == [JOB]
-        assert store.messages() == [b"doorbell job-1/0", b"doorbell job-1/1"]
+        assert store.messages() == [b"message job-1/0", b"message job-1/1"]
 
     async def test_only_the_first_shards_of_a_large_job_are_rung_for(self, ledger: JobLedger, store: StoreView) -> None:
-        await ledger.submit(make_submission(shards=4, rung=2))
-        assert store.messages() == [b"doorbell job-1/0", b"doorbell job-1/1"]
+        await ledger.submit(make_submission(shards=4, enqueued=2))
+        assert store.messages() == [b"message job-1/0", b"message job-1/1"]
         assert [store.shard(number)["status"] for number in range(4)] == ["queued", "queued", "waiting", "waiting"]
         assert len(store.outstanding()) == 4
         assert [store.due_in_seconds(number) < 3600 for number in range(4)] == [True, True, False, False]
@@ -140,7 +140,7 @@ class TestSubmit:
     async def test_the_oldest_doorbell_is_popped_first(self, ledger: JobLedger, store: StoreView) -> None:
         await ledger.submit(make_submission("job-1"))
         await ledger.submit(make_submission("job-2"))
-        assert store.messages() == [b"doorbell job-1/0", b"doorbell job-2/0"]
+        assert store.messages() == [b"message job-1/0", b"message job-2/0"]
 
     async def test_batch_work_has_a_queue_of_its_own(self, ledger: JobLedger, store: StoreView) -> None:
         await ledger.submit(replace(make_submission(), work_class=WorkClass.BATCH))
@@ -295,14 +295,14 @@ class TestClaim:
         ledger: JobLedger,
         worker: WorkerLedger,
         store: StoreView,
-        announced: Callable[[], list[str]],
+        published_ends: Callable[[], list[str]],
     ) -> None:
         await ledger.submit(make_submission(deadline_seconds=0.001))
         await asyncio.sleep(0.01)
         assert worker.claim(make_lease()).verdict is ClaimVerdict.ENDED
         assert (await read_record(ledger)).status is JobStatus.EXPIRED
         assert (store.outstanding(), store.deadlines()) == ([], [])
-        assert announced() == [JOB]
+        assert published_ends() == [JOB]
 
     async def test_a_claim_that_is_sent_again_is_still_ours(self, ledger: JobLedger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission())
@@ -391,7 +391,7 @@ class TestFinish:
     async def test_every_shard_that_is_done_rings_for_the_next_one(
         self, ledger: JobLedger, enqueueing_worker: WorkerLedger, store: StoreView
     ) -> None:
-        await ledger.submit(make_submission(shards=4, rung=2))
+        await ledger.submit(make_submission(shards=4, enqueued=2))
         store.drop_messages()
         rung: list[list[tuple[str, int]]] = []
         for shard in (1, 0, 2, 3):
@@ -405,7 +405,7 @@ class TestFinish:
     async def test_the_next_shard_is_looked_after_even_if_nobody_rang(
         self, ledger: JobLedger, worker: WorkerLedger, store: StoreView
     ) -> None:
-        await ledger.submit(make_submission(shards=3, rung=1))
+        await ledger.submit(make_submission(shards=3, enqueued=1))
         store.drop_messages()
         worker.claim(make_lease())
         worker.finish(make_lease(), make_scores(), INTERACTIVE)
@@ -417,7 +417,7 @@ class TestFinish:
     async def test_the_next_shard_of_batch_work_is_rung_for_in_the_queue_of_batch_work(
         self, ledger: JobLedger, enqueueing_worker: WorkerLedger, store: StoreView
     ) -> None:
-        await ledger.submit(replace(make_submission(shards=2, rung=1), work_class=WorkClass.BATCH))
+        await ledger.submit(replace(make_submission(shards=2, enqueued=1), work_class=WorkClass.BATCH))
         store.drop_messages()
         enqueueing_worker.claim(make_lease())
         enqueueing_worker.finish(make_lease(), make_scores(), WorkClass.BATCH)
@@ -427,7 +427,7 @@ class TestFinish:
     async def test_a_shard_that_was_claimed_before_its_turn_is_not_scored_twice(
         self, ledger: JobLedger, worker: WorkerLedger, store: StoreView
     ) -> None:
-        await ledger.submit(make_submission(shards=3, rung=1))
+        await ledger.submit(make_submission(shards=3, enqueued=1))
         for shard in (1, 0):
             worker.claim(make_lease(shard))
             worker.finish(make_lease(shard), make_scores(), INTERACTIVE)
@@ -553,30 +553,30 @@ class TestLifetimes:
 
 class TestAnnouncements:
     async def test_only_the_last_finish_is_announced(
-        self, ledger: JobLedger, worker: WorkerLedger, announced: Callable[[], list[str]]
+        self, ledger: JobLedger, worker: WorkerLedger, published_ends: Callable[[], list[str]]
     ) -> None:
         await ledger.submit(make_submission(shards=2))
         worker.claim(make_lease())
         worker.finish(make_lease(), make_scores(), INTERACTIVE)
         worker.claim(make_lease(1))
-        assert announced() == []
+        assert published_ends() == []
         worker.finish(make_lease(1), make_scores(), INTERACTIVE)
-        assert announced() == [JOB]
+        assert published_ends() == [JOB]
 
     async def test_an_end_is_announced_once_whatever_comes_after(
-        self, ledger: JobLedger, worker: WorkerLedger, announced: Callable[[], list[str]]
+        self, ledger: JobLedger, worker: WorkerLedger, published_ends: Callable[[], list[str]]
     ) -> None:
         await ledger.submit(make_submission())
         worker.claim(make_lease())
         worker.fail(make_lease(), FAILURE)
-        assert announced() == [JOB]
+        assert published_ends() == [JOB]
         worker.fail(make_lease(), FAILURE)
         worker.finish(make_lease(), make_scores(), INTERACTIVE)
         worker.claim(make_lease())
         record = await read_record(ledger)
         await ledger.cancel(record)
         await ledger.delete(record)
-        assert announced() == []
+        assert published_ends() == []
 
     @pytest.mark.parametrize("end", ENDS)
     async def test_every_end_wakes_those_who_wait_once(
@@ -584,7 +584,7 @@ class TestAnnouncements:
         ledger: JobLedger,
         worker: WorkerLedger,
         store: StoreView,
-        announced: Callable[[], list[str]],
+        published_ends: Callable[[], list[str]],
         end: End,
     ) -> None:
         await ledger.submit(make_submission(shards=2))
@@ -592,19 +592,21 @@ class TestAnnouncements:
         worker.finish(make_lease(), make_scores(), INTERACTIVE)
         worker.claim(make_lease(1))
         await end(ledger, worker, store)
-        assert announced() == [JOB]
+        assert published_ends() == [JOB]
 
-    async def test_deleting_wakes_those_who_wait(self, ledger: JobLedger, announced: Callable[[], list[str]]) -> None:
+    async def test_deleting_wakes_those_who_wait(
+        self, ledger: JobLedger, published_ends: Callable[[], list[str]]
+    ) -> None:
         await ledger.submit(make_submission())
         await ledger.delete(await read_record(ledger))
-        assert announced() == [JOB]
+        assert published_ends() == [JOB]
 
 
 class TestRing:
     async def test_what_is_rung_for_again_comes_before_what_is_new(self, ledger: JobLedger, store: StoreView) -> None:
         await ledger.submit(make_submission())
         await ledger.enqueue(queue_keys.queue(MODEL, INTERACTIVE), [b"first", b"second"])
-        assert store.messages() == [b"first", b"second", b"doorbell job-1/0"]
+        assert store.messages() == [b"first", b"second", b"message job-1/0"]
 
     async def test_without_a_doorbell_nothing_is_rung(self, ledger: JobLedger, redis_client: Any) -> None:
         await ledger.enqueue(queue_keys.queue(MODEL, INTERACTIVE), [])

@@ -125,7 +125,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def submit(self, shards: int, window: int, work_class: WorkClass) -> str:
         rung = min(shards, window)
         job_id = f"job-{self._number()}"
-        self._wait(self._ledger.submit(make_submission(job_id, shards=shards, rung=rung, work_class=work_class)))
+        self._wait(self._ledger.submit(make_submission(job_id, shards=shards, enqueued=rung, work_class=work_class)))
         record = self._wait(self._ledger.read(job_id))
         assert record is not None
         model = [Shard("queued" if number < rung else "waiting") for number in range(shards)]
@@ -398,7 +398,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert {job_id.decode() for job_id in next(answers)} == {
             job_id for job_id, job in self._model.items() if job.goes_on
         }
-        assert [(note["job"], note["shard"]) for note in self._store.dead()] == self._dead
+        assert [(note["job"], note["shard"]) for note in self._store.dead_letters()] == self._dead
         self._check_load()
 
     @staticmethod

@@ -111,7 +111,7 @@ class TestUnheardDoorbells:
         assert await ledger.reconcile(MODEL) == []
 
     async def test_a_shard_that_waits_for_its_turn_is_left_alone(self, ledger: JobLedger, store: StoreView) -> None:
-        await ledger.submit(make_submission(shards=3, rung=1))
+        await ledger.submit(make_submission(shards=3, enqueued=1))
         store.drop_messages()
         store.make_due(0)
         assert await ledger.reconcile(MODEL) == [WakeUp(JOB, 0, INTERACTIVE)]
@@ -205,12 +205,12 @@ class TestCrashes:
         await ledger.submit(make_submission(shards=2))
         for _ in range(MAX_CRASHES - 1):
             assert await crash(ledger, worker, store, 1) == [WakeUp(JOB, 1, INTERACTIVE)]
-        assert store.dead() == []
+        assert store.dead_letters() == []
         assert await crash(ledger, worker, store, 1) == []
 
         record = await read_record(ledger)
         assert (record.status, record.failure) == (JobStatus.FAILED, CRASHED)
-        (note,) = store.dead()
+        (note,) = store.dead_letters()
         assert (note["job"], note["shard"], note["model"], note["crashes"]) == (JOB, 1, MODEL, MAX_CRASHES)
         assert note["failure"] == {"code": CRASHED.code, "message": CRASHED.message}
         assert store.outstanding() == []
@@ -270,7 +270,7 @@ class TestRevive:
     async def test_what_is_done_stays_done_and_the_rest_starts_over(
         self, ledger: JobLedger, worker: WorkerLedger, store: StoreView
     ) -> None:
-        await ledger.submit(make_submission(shards=4, rung=2))
+        await ledger.submit(make_submission(shards=4, enqueued=2))
         worker.claim(make_lease(0))
         worker.finish(make_lease(0), make_scores(0.5), INTERACTIVE)
         for _ in range(MAX_CRASHES):
@@ -321,7 +321,7 @@ class TestRevive:
         assert (await read_record(ledger)).status is JobStatus.RUNNING
         await crash(ledger, worker, store)
         assert (await read_record(ledger)).status is JobStatus.FAILED
-        assert len(store.dead()) == 2
+        assert len(store.dead_letters()) == 2
 
     async def test_a_token_of_its_former_life_counts_for_nothing(self, ledger: JobLedger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission(shards=2))

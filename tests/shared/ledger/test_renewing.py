@@ -171,7 +171,7 @@ class TestRetryLater:
         await ledger.submit(make_submission(shards=2))
         verdicts = []
         for turn in range(MAX_TRANSIENT_ERRORS + 1):
-            assert store.dead() == []
+            assert store.dead_letters() == []
             lease = make_lease(1, f"token {turn}")
             worker.claim(lease)
             verdicts.append(worker.retry_later(lease, 1.0, BUSY))
@@ -179,7 +179,7 @@ class TestRetryLater:
 
         record = await read_record(ledger)
         assert (record.status, record.failure) == (JobStatus.FAILED, BUSY)
-        (note,) = store.dead()
+        (note,) = store.dead_letters()
         assert abs(note.pop("at_ms") - store.now_ms()) < 60_000
         assert note == {
             "job": JOB,
@@ -206,7 +206,7 @@ class TestRetryLater:
         for _ in range(MAX_TRANSIENT_ERRORS + 1):
             worker.claim(make_lease())
             worker.retry_later(make_lease(), 1.0, BUSY)
-        notes = store.dead()
+        notes = store.dead_letters()
         assert len(notes) == MAX_DEAD_LETTERS
         assert (notes[0]["job"], notes[1]["job"], notes[-1]["job"]) == (JOB, f"old-{MAX_DEAD_LETTERS - 1}", "old-1")
 
@@ -216,7 +216,7 @@ class TestRetryLater:
         await ledger.submit(make_submission())
         worker.claim(make_lease())
         worker.fail(make_lease(), BUSY)
-        assert store.dead() == []
+        assert store.dead_letters() == []
 
 
 async def test_of_many_who_claim_at_once_one_gets_the_shard(ledger: JobLedger, worker: WorkerLedger) -> None:

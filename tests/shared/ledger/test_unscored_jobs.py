@@ -89,9 +89,9 @@ class TestKnown:
         await ledger.submit(known())
         assert (store.outstanding(), store.deadlines(), store.messages()) == ([], [], [])
 
-    async def test_whoever_waits_is_told(self, ledger: JobLedger, announced: Callable[[], list[str]]) -> None:
+    async def test_whoever_waits_is_told(self, ledger: JobLedger, published_ends: Callable[[], list[str]]) -> None:
         await ledger.submit(known())
-        assert announced() == [JOB]
+        assert published_ends() == [JOB]
 
     async def test_it_lives_as_long_as_any_job_that_has_ended(
         self, ledger: JobLedger, store: StoreView, redis_client: Any

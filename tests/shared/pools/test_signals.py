@@ -108,7 +108,7 @@ class TestLoad:
 
     async def test_classes_are_counted_separately(self, ledger: JobLedger, redis_client: Any) -> None:
         await ledger.submit(make_submission("job-1"))
-        await ledger.submit(make_submission("job-2", work_class=WorkClass.BATCH, shards=4, rung=1))
+        await ledger.submit(make_submission("job-2", work_class=WorkClass.BATCH, shards=4, enqueued=1))
         signals = read_pool(redis_client)
         assert signals.interactive == ClassLoad(jobs=1, queued_pairs=2, queued_tokens=20)
         assert signals.batch == ClassLoad(jobs=1, queued_pairs=4, queued_tokens=46)

@@ -35,7 +35,7 @@ def environment(tmp_path: Path, redis_url: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def announced() -> list[str]:
+def published_ends() -> list[str]:
     return []
 
 
@@ -43,11 +43,13 @@ Launch = Callable[..., LocalLauncher]
 
 
 @pytest.fixture
-def launch(environment: dict[str, str], announced: list[str]) -> Iterator[Launch]:
+def launch(environment: dict[str, str], published_ends: list[str]) -> Iterator[Launch]:
     launchers: list[LocalLauncher] = []
 
     def launch(**changes: Any) -> LocalLauncher:
-        launchers.append(LocalLauncher(LaunchOptions(**({"environment": environment} | changes)), announced.append))
+        launchers.append(
+            LocalLauncher(LaunchOptions(**({"environment": environment} | changes)), published_ends.append)
+        )
         return launchers[-1]
 
     yield launch
@@ -184,18 +186,18 @@ def standby_pid(launcher: LocalLauncher) -> int:
     return launcher._standby.current.pid
 
 
-def test_a_ready_standby_is_announced(launch: Launch, states: States, announced: list[str]) -> None:
+def test_a_ready_standby_is_announced(launch: Launch, states: States, published_ends: list[str]) -> None:
     start(launch(**standby_options()), states)
-    (sentence,) = announced
+    (sentence,) = published_ends
     assert sentence.startswith("a standby is ready after ")
 
 
-def test_workers_outlive_their_standby(launch: Launch, states: States, announced: list[str]) -> None:
+def test_workers_outlive_their_standby(launch: Launch, states: States, published_ends: list[str]) -> None:
     launcher = launch(**standby_options())
     worker = start(launcher, states)
     os.kill(standby_pid(launcher), signal.SIGKILL)
-    wait_until(lambda: launcher.reap() == [] and len(announced) == 2)
-    assert announced[1] == "the standby was terminated by SIGKILL; workers start without it"
+    wait_until(lambda: launcher.reap() == [] and len(published_ends) == 2)
+    assert published_ends[1] == "the standby was terminated by SIGKILL; workers start without it"
     assert worker.process.poll() is None
     # Started without a standby: a forked worker would have no command line of its own.
     other = start(launcher, states)
@@ -205,7 +207,7 @@ def test_workers_outlive_their_standby(launch: Launch, states: States, announced
 
 
 def test_a_worker_that_the_standby_did_not_fork_is_started_without_it(
-    launch: Launch, states: States, announced: list[str]
+    launch: Launch, states: States, published_ends: list[str]
 ) -> None:
     launcher = launch(**standby_options())
     os.kill(standby_pid(launcher), signal.SIGSTOP)
@@ -218,28 +220,28 @@ def test_a_worker_that_the_standby_did_not_fork_is_started_without_it(
         return worker.name is not None and states().get(worker.name) is WorkerState.READY
 
     wait_until(is_ready, seconds=30)
-    assert announced == ["the standby was terminated by SIGKILL; workers start without it"]
+    assert published_ends == ["the standby was terminated by SIGKILL; workers start without it"]
 
 
 def test_a_hanging_standby_is_killed_and_the_worker_starts_without_it(
-    launch: Launch, states: States, announced: list[str], monkeypatch: pytest.MonkeyPatch
+    launch: Launch, states: States, published_ends: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(standby_client, "FORK_TIMEOUT_SECONDS", 0.3)
     launcher = launch(**standby_options())
-    wait_until(lambda: launcher.reap() == [] and len(announced) == 1)
+    wait_until(lambda: launcher.reap() == [] and len(published_ends) == 1)
     os.kill(standby_pid(launcher), signal.SIGSTOP)
     start(launcher, states)
-    assert announced[1] == "the standby was terminated by SIGKILL; workers start without it"
+    assert published_ends[1] == "the standby was terminated by SIGKILL; workers start without it"
 
 
 def test_another_standby_is_started_after_a_pause(
-    launch: Launch, announced: list[str], monkeypatch: pytest.MonkeyPatch
+    launch: Launch, published_ends: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(standby_client, "RESTART_SECONDS", 0.2)
     launcher = launch(**standby_options())
     os.kill(standby_pid(launcher), signal.SIGKILL)
-    wait_until(lambda: launcher.reap() == [] and len(announced) == 2)
-    assert announced[1].startswith("a standby is ready after ")
+    wait_until(lambda: launcher.reap() == [] and len(published_ends) == 2)
+    assert published_ends[1].startswith("a standby is ready after ")
 
 
 PROGRAM = """

@@ -25,7 +25,7 @@ def launcher() -> FakeLauncher:
 
 
 @pytest.fixture
-def announced() -> list[str]:
+def published_ends() -> list[str]:
     return []
 
 
@@ -38,7 +38,7 @@ Make = Callable[..., Autoscaler]
 
 
 @pytest.fixture
-def make(redis_client: Any, launcher: FakeLauncher, announced: list[str]) -> Make:
+def make(redis_client: Any, launcher: FakeLauncher, published_ends: list[str]) -> Make:
     """Make an autoscaler of the test model, or of the given models."""
 
     def make(
@@ -53,7 +53,7 @@ def make(redis_client: Any, launcher: FakeLauncher, announced: list[str]) -> Mak
             client,
             [ModelSpec(name=name, engine="lexical", pool=settings) for name in models or (MODEL,)],
             launcher,
-            announced.append,
+            published_ends.append,
             capacity=capacity,
             start_seconds=START_SECONDS,
             drain_seconds=DRAIN_SECONDS,
@@ -67,17 +67,17 @@ def is_stopping(worker: WorkerProcess) -> bool:
 
 
 async def test_without_work_no_worker_starts_and_nothing_is_announced(
-    make: Make, launcher: FakeLauncher, announced: list[str]
+    make: Make, launcher: FakeLauncher, published_ends: list[str]
 ) -> None:
     autoscaler = make()
     for _ in range(3):
         autoscaler.round()
     assert launcher.started == 0
-    assert announced == []
+    assert published_ends == []
 
 
 async def test_a_request_starts_one_worker_in_the_next_round(
-    make: Make, launcher: FakeLauncher, ledger: JobLedger, announced: list[str]
+    make: Make, launcher: FakeLauncher, ledger: JobLedger, published_ends: list[str]
 ) -> None:
     autoscaler = make()
     await ledger.submit(make_submission())
@@ -85,11 +85,11 @@ async def test_a_request_starts_one_worker_in_the_next_round(
     for _ in range(3):
         autoscaler.round()
     assert launcher.started == 1
-    assert announced == ["1 request waits: starting a worker"]
+    assert published_ends == ["1 request waits: starting a worker"]
 
 
 async def test_a_ready_worker_is_announced_once(
-    make: Make, launcher: FakeLauncher, ledger: JobLedger, heartbeats: Heartbeats, announced: list[str]
+    make: Make, launcher: FakeLauncher, ledger: JobLedger, heartbeats: Heartbeats, published_ends: list[str]
 ) -> None:
     autoscaler = make()
     worker = await starting(autoscaler, launcher, ledger)
@@ -99,12 +99,12 @@ async def test_a_ready_worker_is_announced_once(
     heartbeats.write(worker, WorkerState.READY)
     for _ in range(3):
         autoscaler.round()
-    assert announced[1:] == ["ready after 9.3 s"]
+    assert published_ends[1:] == ["ready after 9.3 s"]
     assert launcher.started == 1
 
 
 async def test_an_idle_worker_is_stopped(
-    make: Make, launcher: FakeLauncher, ledger: JobLedger, heartbeats: Heartbeats, announced: list[str]
+    make: Make, launcher: FakeLauncher, ledger: JobLedger, heartbeats: Heartbeats, published_ends: list[str]
 ) -> None:
     autoscaler = make()
     worker = await starting(autoscaler, launcher, ledger)
@@ -118,7 +118,7 @@ async def test_an_idle_worker_is_stopped(
     assert is_stopping(worker)
     launcher.end(worker, 0)
     autoscaler.round()
-    assert announced[2:] == ["idle for 0 s: stopping the worker", "the worker has stopped"]
+    assert published_ends[2:] == ["idle for 0 s: stopping the worker", "the worker has stopped"]
 
 
 async def starting(autoscaler: Autoscaler, launcher: FakeLauncher, ledger: JobLedger) -> WorkerProcess:
@@ -150,16 +150,16 @@ async def test_a_request_while_the_last_worker_drains_starts_another_worker(
 
 
 async def test_on_a_full_machine_the_new_worker_starts_when_the_draining_one_has_ended(
-    make: Make, launcher: FakeLauncher, ledger: JobLedger, heartbeats: Heartbeats, announced: list[str]
+    make: Make, launcher: FakeLauncher, ledger: JobLedger, heartbeats: Heartbeats, published_ends: list[str]
 ) -> None:
     autoscaler = make(capacity=1)
     await draining(autoscaler, launcher, ledger, heartbeats)
     await ledger.submit(make_submission("second"))
-    announced.clear()
+    published_ends.clear()
     for _ in range(3):
         autoscaler.round()
     assert launcher.started == 1
-    assert announced == ["2 interactive pairs wait: no worker slot is free"]
+    assert published_ends == ["2 interactive pairs wait: no worker slot is free"]
 
     launcher.end(launcher.running[0], 0)
     autoscaler.round()
@@ -204,7 +204,7 @@ async def test_a_worker_that_dies_before_it_was_ready_counts_as_a_failed_start(
     ledger: JobLedger,
     heartbeats: Heartbeats,
     redis_client: Any,
-    announced: list[str],
+    published_ends: list[str],
 ) -> None:
     autoscaler = make()
     worker = await starting(autoscaler, launcher, ledger)
@@ -216,11 +216,11 @@ async def test_a_worker_that_dies_before_it_was_ready_counts_as_a_failed_start(
     health = summarize(redis_client.hgetall(pool_keys.workers(MODEL)), heartbeats.read()[worker.name or ""]["at"])
     assert health.down
     assert health.failure == reason
-    assert announced[1] == f"the worker could not start: {reason}"
+    assert published_ends[1] == f"the worker could not start: {reason}"
 
 
 async def test_after_a_failed_start_it_waits_and_then_tries_again(
-    make: Make, launcher: FakeLauncher, ledger: JobLedger, heartbeats: Heartbeats, announced: list[str]
+    make: Make, launcher: FakeLauncher, ledger: JobLedger, heartbeats: Heartbeats, published_ends: list[str]
 ) -> None:
     autoscaler = make()
     await ledger.submit(make_submission())
@@ -231,13 +231,13 @@ async def test_after_a_failed_start_it_waits_and_then_tries_again(
         for _ in range(3):
             autoscaler.round()
         assert launcher.started == failures
-        assert "next try in" in announced[-1]
+        assert "next try in" in published_ends[-1]
         heartbeats.age(2 ** (failures - 1))
-    assert len([sentence for sentence in announced if "next try in" in sentence]) == 3
+    assert len([sentence for sentence in published_ends if "next try in" in sentence]) == 3
 
 
 async def test_the_reason_that_a_worker_gives_itself_is_kept(
-    make: Make, launcher: FakeLauncher, ledger: JobLedger, heartbeats: Heartbeats, announced: list[str]
+    make: Make, launcher: FakeLauncher, ledger: JobLedger, heartbeats: Heartbeats, published_ends: list[str]
 ) -> None:
     autoscaler = make()
     worker = await starting(autoscaler, launcher, ledger)
@@ -245,11 +245,11 @@ async def test_the_reason_that_a_worker_gives_itself_is_kept(
     launcher.end(worker, 1, "something else")
     autoscaler.round()
     assert heartbeats.read()[worker.name or ""]["reason"] == "model 'x' has 3 labels"
-    assert announced[1] == "the worker could not start: model 'x' has 3 labels"
+    assert published_ends[1] == "the worker could not start: model 'x' has 3 labels"
 
 
 async def test_a_worker_that_dies_later_is_replaced_at_once(
-    make: Make, launcher: FakeLauncher, ledger: JobLedger, heartbeats: Heartbeats, announced: list[str]
+    make: Make, launcher: FakeLauncher, ledger: JobLedger, heartbeats: Heartbeats, published_ends: list[str]
 ) -> None:
     autoscaler = make()
     worker = await starting(autoscaler, launcher, ledger)
@@ -259,7 +259,7 @@ async def test_a_worker_that_dies_later_is_replaced_at_once(
     autoscaler.round()
     assert launcher.started == 2
     assert heartbeats.read() == {}
-    assert announced[2:] == ["the worker was terminated by SIGKILL", "1 request waits: starting a worker"]
+    assert published_ends[2:] == ["the worker was terminated by SIGKILL", "1 request waits: starting a worker"]
 
 
 async def test_a_worker_that_was_ready_for_less_than_a_round_is_replaced_at_once(
@@ -314,7 +314,7 @@ async def test_a_worker_that_does_not_exit_after_its_drain_time_is_killed(
 
 
 async def test_a_worker_without_heartbeats_is_killed_and_replaced(
-    make: Make, launcher: FakeLauncher, ledger: JobLedger, heartbeats: Heartbeats, announced: list[str]
+    make: Make, launcher: FakeLauncher, ledger: JobLedger, heartbeats: Heartbeats, published_ends: list[str]
 ) -> None:
     autoscaler = make()
     worker = await starting(autoscaler, launcher, ledger)
@@ -329,7 +329,7 @@ async def test_a_worker_without_heartbeats_is_killed_and_replaced(
     assert launcher.started == 2
     launcher.end(worker, -signal.SIGKILL)
     autoscaler.round()
-    assert announced[2:] == [
+    assert published_ends[2:] == [
         "no heartbeat for 20 s: killing the worker",
         "1 request waits: starting a worker",
         "the worker was terminated by SIGKILL",
@@ -351,13 +351,13 @@ async def test_a_process_that_cannot_be_started_is_a_failed_start(
 
 
 async def test_while_redis_is_unreachable_no_worker_is_started_or_stopped(
-    make: Make, launcher: FakeLauncher, announced: list[str]
+    make: Make, launcher: FakeLauncher, published_ends: list[str]
 ) -> None:
     autoscaler = make(client=connect(dead_redis_url()), min=1)
     for _ in range(3):
         autoscaler.round()
     assert launcher.started == 0
-    (sentence,) = announced
+    (sentence,) = published_ends
     assert sentence.startswith("Redis is unreachable, no worker is started or stopped")
 
 
@@ -420,17 +420,17 @@ async def test_workers_of_other_hosts_count(
 
 
 async def test_each_model_has_a_separate_pool(
-    make: Make, launcher: FakeLauncher, ledger: JobLedger, announced: list[str]
+    make: Make, launcher: FakeLauncher, ledger: JobLedger, published_ends: list[str]
 ) -> None:
     autoscaler = make(MODEL, "other")
     await ledger.submit(make_submission())
     autoscaler.round()
     assert [worker.model for worker in launcher.running] == [MODEL]
-    assert announced == [f"{MODEL}: 1 request waits: starting a worker"]
+    assert published_ends == [f"{MODEL}: 1 request waits: starting a worker"]
 
 
 async def test_an_idle_pool_yields_its_slot_to_a_pool_with_work(
-    make: Make, launcher: FakeLauncher, ledger: JobLedger, heartbeats: Heartbeats, announced: list[str]
+    make: Make, launcher: FakeLauncher, ledger: JobLedger, heartbeats: Heartbeats, published_ends: list[str]
 ) -> None:
     autoscaler = make(MODEL, "idle", capacity=1, idle_seconds=300)
     launcher.start(ModelSpec(name="idle", engine="lexical"))
@@ -442,7 +442,7 @@ async def test_an_idle_pool_yields_its_slot_to_a_pool_with_work(
         autoscaler.round()
     assert is_stopping(idle)
     assert launcher.started == 1
-    assert "idle: another model needs the slot: stopping the worker" in announced
+    assert "idle: another model needs the slot: stopping the worker" in published_ends
 
     launcher.end(idle, 0)
     autoscaler.round()
@@ -450,7 +450,7 @@ async def test_an_idle_pool_yields_its_slot_to_a_pool_with_work(
 
 
 async def test_an_observe_only_launcher_announces_what_it_would_do_and_does_nothing(
-    make: Make, ledger: JobLedger, heartbeats: Heartbeats, announced: list[str]
+    make: Make, ledger: JobLedger, heartbeats: Heartbeats, published_ends: list[str]
 ) -> None:
     autoscaler = make(launcher=ObserveOnlyLauncher())
     await ledger.submit(make_submission())
@@ -461,7 +461,7 @@ async def test_an_observe_only_launcher_announces_what_it_would_do_and_does_noth
     await ledger.cancel(await read_record(ledger))
     for _ in range(3):
         autoscaler.round()
-    assert announced == ["1 request waits: would start a worker", "idle for 0 s: would stop the worker"]
+    assert published_ends == ["1 request waits: would start a worker", "idle for 0 s: would stop the worker"]
 
 
 async def test_close_stops_every_worker(make: Make, launcher: FakeLauncher, heartbeats: Heartbeats) -> None:

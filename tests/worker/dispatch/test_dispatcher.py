@@ -57,7 +57,7 @@ class TestReporting:
     async def test_finishing_a_shard_enqueues_the_next_one_and_it_is_scored_too(
         self, pool: Pool, ledger: JobLedger, store: StoreView
     ) -> None:
-        await ledger.submit(make_submission(shards=5, rung=1))
+        await ledger.submit(make_submission(shards=5, enqueued=1))
         store.drop_messages()
         make_dispatcher(pool.worker_ledger, ScriptedEngine(), linger_seconds=0.5).run(JOB, 0, INTERACTIVE)
         assert len(await pool.scores()) == 5
@@ -89,7 +89,7 @@ class TestReporting:
         pool.run(ScriptedEngine(TransientEngineError("the engine is busy still")))
         record = await read_record(ledger)
         assert record.failure == JobFailure("scoring_failed", "the engine is busy still")
-        assert len(store.dead()) == 1
+        assert len(store.dead_letters()) == 1
 
     async def test_a_dead_engine_releases_the_shard_without_counting_a_retry(
         self, pool: Pool, ledger: JobLedger, store: StoreView

@@ -93,7 +93,7 @@ async def test_batch_claims_stop_at_the_limit_of_batch_pairs(
     """Unclaimed work can be scored by other workers."""
     pairs = BATCH_PAIRS // 3
     request = make_request(*(f"text {number}" for number in range(20 * pairs)))
-    await ledger.submit(make_submission(request=request, shards=20, rung=0, work_class=BATCH))
+    await ledger.submit(make_submission(request=request, shards=20, enqueued=0, work_class=BATCH))
     wake_ups.send(*range(1, 20), work_class=BATCH)
     engine = ManualEngine()
     dispatcher = make_dispatcher(enqueueing_worker, engine, concurrency=64)
