@@ -23,12 +23,12 @@ class Target:
 
 
 def with_unknown_model(target: Target) -> Target:
-    """A target that answers 404, for clients that send a model name."""
+    """A target that causes a 404, for clients that send a model name."""
     return replace(target, model="no-such-model")
 
 
 def with_unknown_path(target: Target) -> Target:
-    """A target that answers 404, for clients that send no model name."""
+    """A target that causes a 404, for clients that send no model name."""
     return replace(target, url=f"{target.url}/nowhere", says="nowhere")
 
 
@@ -41,7 +41,7 @@ class Client:
     call: Callable[[Target], str]
     # Status -> the exception that the client must raise.
     raises: Mapping[int, type[Exception]] = field(default_factory=dict)
-    # Changes a target so that it answers 404; None when this client cannot cause a 404.
+    # Changes a target so that the service returns 404; None when this client cannot cause a 404.
     not_found: Callable[[Target], Target] | None = with_unknown_model
     # Statuses for which the client's exception does not contain the service's message.
     drops_message: Set[int] = frozenset()

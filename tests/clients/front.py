@@ -1,4 +1,4 @@
-"""A proxy that answers every request with 429, in the format of the request's dialect.
+"""A proxy that returns 429 for every request, in the format of the request's dialect.
 
 It returns the status, headers and body that an overloaded service would return. Below `/once/NAME` only the first
 request for each NAME gets 429; later ones are forwarded to the service. The dialects render the errors.
@@ -58,17 +58,19 @@ class _LimitingHandler(BaseHTTPRequestHandler):
     def _reject(self, path: str, body: bytes) -> None:
         error = Overloaded(MESSAGE, retry_after=RETRY_AFTER)
         dialect = dialect_for_path(urlsplit(path).path).dialect_for_body(json.loads(body or b"{}"))
-        self._answer(dialect.status_of(error), headers_of(error), json.dumps(dialect.render_error(error)).encode())
+        self._send_response(
+            dialect.status_of(error), headers_of(error), json.dumps(dialect.render_error(error)).encode()
+        )
 
     def _forward(self, path: str, body: bytes) -> None:
         service = HTTPConnection(self.server.service_address, timeout=30)
         headers = {name: self.headers[name] for name in _FORWARDED if name in self.headers}
         service.request(self.command, path, body or None, headers)
-        answer = service.getresponse()
-        self._answer(answer.status, {}, answer.read())
+        response = service.getresponse()
+        self._send_response(response.status, {}, response.read())
         service.close()
 
-    def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+    def _send_response(self, status: int, headers: dict[str, str], body: bytes) -> None:
         self.send_response(status)
         described = {"Content-Type": "application/json", "Content-Length": str(len(body))}
         for name, value in (headers | described).items():
@@ -81,7 +83,7 @@ class _LimitingHandler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def limiting_front(service_url: str) -> Iterator[str]:
+def limiting_proxy(service_url: str) -> Iterator[str]:
     """Run the proxy and yield its URL."""
     server = _LimitingServer(service_url)
     serving = threading.Thread(target=server.serve_forever, daemon=True)

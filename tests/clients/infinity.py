@@ -10,9 +10,9 @@ from tests.clients.case import Client, Target, check_ranking, evaluate_line, que
 
 def infinity(target: Target) -> str:
     client = evaluate_line("infinity_client", target, AuthenticatedClient=AuthenticatedClient)
-    answer = rerank.sync(client=client, body=RerankInput(model=target.model, return_documents=True, **question()))
-    assert answer.usage.total_tokens >= 0
-    rows = answer.results
+    response = rerank.sync(client=client, body=RerankInput(model=target.model, return_documents=True, **question()))
+    assert response.usage.total_tokens >= 0
+    rows = response.results
     return check_ranking([row.index for row in rows], [row.relevance_score for row in rows])
 
 

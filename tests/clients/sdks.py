@@ -45,8 +45,8 @@ JINA_SECONDS = 5.0
 
 
 def cohere_v2(target: Target) -> str:
-    answer = evaluate_line("cohere, ClientV2", target, cohere=cohere).rerank(model=target.model, **question())
-    return check_ranking([row.index for row in answer.results], [row.relevance_score for row in answer.results])
+    response = evaluate_line("cohere, ClientV2", target, cohere=cohere).rerank(model=target.model, **question())
+    return check_ranking([row.index for row in response.results], [row.relevance_score for row in response.results])
 
 
 def cohere_v1(target: Target) -> str:
@@ -58,9 +58,9 @@ def cohere_v1(target: Target) -> str:
 
 def voyage(target: Target) -> str:
     client = evaluate_line("voyageai", target, voyageai=voyageai)
-    answer = client.rerank(QUERY, DOCUMENTS, model=target.model, top_k=TOP)
-    assert answer.total_tokens >= 0
-    rows = answer.results
+    response = client.rerank(QUERY, DOCUMENTS, model=target.model, top_k=TOP)
+    assert response.total_tokens >= 0
+    rows = response.results
     return check_ranking(
         [row.index for row in rows], [row.relevance_score for row in rows], [row.document for row in rows]
     )
@@ -68,9 +68,9 @@ def voyage(target: Target) -> str:
 
 def together_sdk(target: Target) -> str:
     client = evaluate_line("together", target, together=together)
-    answer = client.rerank.create(model=target.model, return_documents=True, **question())
-    assert answer.usage.total_tokens >= 0
-    rows = answer.results
+    response = client.rerank.create(model=target.model, return_documents=True, **question())
+    assert response.usage.total_tokens >= 0
+    rows = response.results
     texts = [row.document.text for row in rows]
     return check_ranking([row.index for row in rows], [row.relevance_score for row in rows], texts)
 
@@ -84,17 +84,17 @@ def pinecone_sdk(target: Target) -> str:
 
 def mixedbread_sdk(target: Target) -> str:
     client = evaluate_line("mixedbread", target, Mixedbread=Mixedbread)
-    answer = client.rerank(query=QUERY, input=DOCUMENTS, model=target.model, top_k=TOP, return_input=True)
-    assert answer.usage.total_tokens >= 0
-    rows = answer.data
+    response = client.rerank(query=QUERY, input=DOCUMENTS, model=target.model, top_k=TOP, return_input=True)
+    assert response.usage.total_tokens >= 0
+    rows = response.data
     return check_ranking([row.index for row in rows], [row.score for row in rows], [row.input for row in rows])
 
 
 def dashscope_sdk(target: Target) -> str:
     client = evaluate_line("dashscope, Client", target, dashscope=dashscope)
-    answer = client.rerank.create(model=target.model, return_documents=True, **question())
-    assert answer.usage.total_tokens >= 0
-    rows = answer.results
+    response = client.rerank.create(model=target.model, return_documents=True, **question())
+    assert response.usage.total_tokens >= 0
+    rows = response.results
     texts = [row.document.text for row in rows]
     return check_ranking([row.index for row in rows], [row.relevance_score for row in rows], texts)
 
@@ -133,10 +133,10 @@ def openai_models(target: Target) -> str:
 
 def haystack_jina(target: Target) -> str:
     ranker = evaluate_line("haystack, JinaRanker", target, JinaRanker=JinaRanker, Secret=Secret)
-    answer = ranker.run(query=QUERY, documents=_documents(), top_k=TOP)
-    assert answer["meta"]["model"] == target.model
-    assert answer["meta"]["usage"]["total_tokens"] >= 0
-    return _check_documents(answer["documents"])
+    response = ranker.run(query=QUERY, documents=_documents(), top_k=TOP)
+    assert response["meta"]["model"] == target.model
+    assert response["meta"]["usage"]["total_tokens"] >= 0
+    return _check_documents(response["documents"])
 
 
 def haystack_jina_many(target: Target) -> str:
@@ -144,11 +144,11 @@ def haystack_jina_many(target: Target) -> str:
     ranker = evaluate_line("haystack, JinaRanker", target, JinaRanker=JinaRanker, Secret=Secret)
     passages = [f"Passage {number}: {' '.join(DOCUMENTS)} {'It eats bamboo. ' * 20}" for number in range(MANY)]
     started = time.monotonic()
-    answer = ranker.run(query=QUERY, documents=[Document(content=text) for text in passages])
+    response = ranker.run(query=QUERY, documents=[Document(content=text) for text in passages])
     seconds = time.monotonic() - started
-    assert len(answer["documents"]) == MANY
+    assert len(response["documents"]) == MANY
     assert seconds < JINA_SECONDS
-    tokens = answer["meta"]["usage"]["total_tokens"]
+    tokens = response["meta"]["usage"]["total_tokens"]
     return f"{MANY} documents, {tokens} tokens, in {seconds:.2f} s of its {JINA_SECONDS:g}"
 
 

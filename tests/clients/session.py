@@ -93,14 +93,14 @@ def _check_retry(client: Client, target: Target) -> Check:
 def _check_error(client: Client, status: int, expected: type[Exception], target: Target) -> Check:
     shown = f"{status} {expected.__name__}"
     try:
-        answer = client.call(target)
+        result = client.call(target)
     except Exception as error:
         if type(error) is not expected:
             return _result(f"{status} {type(error).__name__}", f"not {expected}: {_describe(error)}")
         if status not in client.drops_message and target.says not in str(error):
             return _result(shown, f"{target.says!r} is not in the message: {error}")
         return _result(shown)
-    return _result(shown, f"no exception was raised; the result: {answer}")
+    return _result(shown, f"no exception was raised; the result: {result}")
 
 
 def _describe(error: Exception) -> str:

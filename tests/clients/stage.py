@@ -1,4 +1,4 @@
-"""Starts the targets: a service with an API key, a service without its Redis, and a proxy that answers 429."""
+"""Starts the targets: a service with an API key, a service without its Redis, and a proxy that returns 429."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from dataclasses import asdict
 from infra.local.stack import ROOT, Options, Stack, StackError, get_json
 from shared.processes import stop_all
 from tests.clients.case import Target
-from tests.clients.front import MESSAGE, limiting_front
+from tests.clients.front import MESSAGE, limiting_proxy
 
 READY_SECONDS = 180.0
 _TIMEOUT_SECONDS = 20.0
@@ -27,13 +27,13 @@ def start_targets(engine: str) -> Iterator[dict[str, dict[str, str]]]:
         model = real.start_service().name
         down = opened.enter_context(Stack(Options(port=0, workers=0, engine="lexical", environment=environment)))
         _start_and_stop_redis(down)
-        front = opened.enter_context(limiting_front(real.url))
+        proxy = opened.enter_context(limiting_proxy(real.url))
         real.wait_ready(READY_SECONDS)
         key = _make_key(real)
         targets = {
             "real": Target(real.url, key, model),
             "refused": Target(real.url, "rq-wrong", model, says="API key is not known"),
-            "limited": Target(front, key, model, says=MESSAGE),
+            "limited": Target(proxy, key, model, says=MESSAGE),
             "down": Target(down.url, key, model, says="the job store cannot be reached"),
         }
         yield {name: asdict(target) for name, target in targets.items()}
@@ -42,7 +42,9 @@ def start_targets(engine: str) -> Iterator[dict[str, dict[str, str]]]:
 def _start_and_stop_redis(stack: Stack) -> None:
     stack.start_redis()
     stack.start_service()
-    _wait_until(lambda: get_json(f"{stack.url}/health")[0] == 200, "the API of the stack without Redis does not answer")
+    _wait_until(
+        lambda: get_json(f"{stack.url}/health")[0] == 200, "the API of the stack without Redis does not respond"
+    )
     stop_all([stack.child("redis")], 5)
 
 

@@ -38,10 +38,10 @@ def test_response_has_the_request_id_and_server_timing(client: httpx.Client) -> 
 
 
 def test_respond_async_returns_a_job_with_progress_and_result(client: httpx.Client) -> None:
-    taken = client.post("/v1/rerank", json=PANDA, headers={"Prefer": "respond-async"})
-    assert taken.status_code == 202
-    assert taken.headers["preference-applied"] == "respond-async"
-    location = taken.headers["location"]
+    accepted = client.post("/v1/rerank", json=PANDA, headers={"Prefer": "respond-async"})
+    assert accepted.status_code == 202
+    assert accepted.headers["preference-applied"] == "respond-async"
+    location = accepted.headers["location"]
 
     job = client.get(location, headers={"Prefer": "wait=10"}).json()
     assert job["status"] == "succeeded"

@@ -55,10 +55,10 @@ def test_key_is_required_except_for_health_until_it_is_revoked(key_stack: Stack)
 
 
 def test_without_a_key_the_api_listens_only_on_loopback(key_stack: Stack) -> None:
-    refused = run_api_command(key_stack, "serve", "--host", "0.0.0.0", "--port", "0")
-    assert refused.returncode == 2
-    assert refused.stderr.startswith("api: will not listen on 0.0.0.0: no API key is configured")
-    assert len(refused.stderr.splitlines()) == 1
+    serving = run_api_command(key_stack, "serve", "--host", "0.0.0.0", "--port", "0")
+    assert serving.returncode == 2
+    assert serving.stderr.startswith("api: will not listen on 0.0.0.0: no API key is configured")
+    assert len(serving.stderr.splitlines()) == 1
 
 
 def wait_for_status(client: httpx.Client, status: int, headers: dict[str, str] | None = None) -> None:

@@ -113,7 +113,7 @@ def temporary_folder(process: psutil.Process) -> str:
         return ""
 
 
-def wait_for_answer(url: str, seconds: float) -> None:
+def wait_for_ranking(url: str, seconds: float) -> None:
     """Wait until a request with a new query returns its ranking."""
     deadline = time.monotonic() + seconds
     while True:
@@ -138,7 +138,7 @@ def test_killed_process_is_restarted(tmp_path: Path, name: str, options: list[st
         victim = find_process(process, name)
         victim.kill()
         wait_for_text(output, f"{name} was terminated by SIGKILL; restarting in 0.5 s")
-        wait_for_answer(url, seconds=15)
+        wait_for_ranking(url, seconds=15)
         assert find_process(process, name).pid != victim.pid
         assert httpx.get(f"{url}/v1/jobs/{job}/results").status_code == 200
         assert output.read_text().count("restarting") == 1

@@ -53,7 +53,7 @@ def test_waiting_call_and_job_return_the_same_result(client: httpx.Client) -> No
     assert result["results"] == waited["results"]
 
 
-def test_repeated_request_is_answered_from_the_score_cache(client: httpx.Client) -> None:
+def test_repeated_request_uses_the_score_cache(client: httpx.Client) -> None:
     deadline = time.monotonic() + 10
     cached = 0
     while cached < len(PANDA["documents"]) and time.monotonic() < deadline:
@@ -70,15 +70,15 @@ def test_idempotency_key_refers_to_the_first_job(client: httpx.Client) -> None:
     assert conflict.status_code == 422
 
 
-def test_full_store_refuses_new_jobs_and_keeps_its_results(stack: Stack, client: httpx.Client) -> None:
-    done = client.post("/v1/rerank", json=PANDA | {"query": "before"}).json()
+def test_full_store_rejects_new_jobs_and_keeps_finished_results(stack: Stack, client: httpx.Client) -> None:
+    finished = client.post("/v1/rerank", json=PANDA | {"query": "before"}).json()
     with redis.Redis.from_url(stack.redis_url) as store:
         store.config_set("maxmemory", 1)
         try:
-            refused = client.post("/v1/rerank", json=PANDA | {"query": "while it is full"})
+            rejected = client.post("/v1/rerank", json=PANDA | {"query": "while it is full"})
         finally:
             store.config_set("maxmemory", 0)
-    assert refused.status_code == 503
-    assert "out of memory" in refused.json()["message"]
-    assert client.get(f"/v1/jobs/{done['id']}/results").json() == done
+    assert rejected.status_code == 503
+    assert "out of memory" in rejected.json()["message"]
+    assert client.get(f"/v1/jobs/{finished['id']}/results").json() == finished
     assert client.post("/v1/rerank", json=PANDA | {"query": "afterwards"}).status_code == 200

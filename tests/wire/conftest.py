@@ -9,7 +9,7 @@ from tests.stacks import client_of, running
 
 @pytest.fixture(scope="package")
 def stack() -> Iterator[Stack]:
-    # Several examples ask the same: each is to be answered as if it were the first.
+    # Several examples send the same request. Each must be scored as if it were the first.
     with running(environment={"RERANKQ_SCORE_CACHE": "false"}) as started:
         yield started
 

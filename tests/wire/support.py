@@ -1,4 +1,4 @@
-"""What the tests of the wire share: the OpenAPI document, and the comparing of bodies with it."""
+"""The OpenAPI document, and functions that compare bodies with it."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,37 +15,37 @@ DOCUMENT: dict[str, Any] = create_app(ApiSettings(), ModelRegistry([ModelSpec(na
 
 
 def rerank_routes() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each path that ranks, with what the document says of it."""
+    """Yields each rerank path and its operation in the OpenAPI document."""
     for path, methods in DOCUMENT["paths"].items():
         if "requestBody" in methods.get("post", {}):
             yield path, methods["post"]
 
 
-every_route = pytest.mark.parametrize("path", [path for path, _ in rerank_routes()])
+every_rerank_path = pytest.mark.parametrize("path", [path for path, _ in rerank_routes()])
 
 
 def first_example(path: str) -> dict[str, Any]:
-    """A body that is answered; without the name of a model, for other stacks serve others."""
+    """A valid body for this path, without the model: not every stack serves the same one."""
     examples = DOCUMENT["paths"][path]["post"]["requestBody"]["content"][JSON]["examples"]
     return {name: value for name, value in next(iter(examples.values()))["value"].items() if name != "model"}
 
 
-def masked(answer: Any) -> Any:
-    """The body with `<name>` for what differs every time: ids, times, milliseconds."""
-    if not isinstance(answer, dict):
-        return answer
+def mask_variable_fields(body: Any) -> Any:
+    """Replace ids, timestamps and durations by `<name>` in place, and return the body."""
+    if not isinstance(body, dict):
+        return body
     for name, kind in (("id", str), ("request_id", str), ("created", int)):
-        if name in answer:
-            assert isinstance(answer[name], kind)
-            answer[name] = f"<{name}>"
-    if "latency" in (extra := answer.get("extra_fields", {})):
+        if name in body:
+            assert isinstance(body[name], kind)
+            body[name] = f"<{name}>"
+    if "latency" in (extra := body.get("extra_fields", {})):
         assert isinstance(extra["latency"], int)
         extra["latency"] = "<latency>"
-    return answer
+    return body
 
 
 def shape(value: Any) -> Any:
-    """The names of what is there, and the kinds; of a list, those of its first entry."""
+    """The field names and types of a JSON value. Of a list, the shape of its first entry."""
     if isinstance(value, dict):
         return {name: shape(each) for name, each in value.items()}
     if isinstance(value, list):
@@ -53,17 +53,17 @@ def shape(value: Any) -> Any:
     return "number" if isinstance(value, int | float) and not isinstance(value, bool) else type(value).__name__
 
 
-def assert_documented(path: str, answer: httpx.Response, status: int) -> None:
-    """The status is promised, and the body has the form of what is promised for it."""
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == JSON
-    promised = DOCUMENT["paths"][path]["post"]["responses"][str(status)]["content"][JSON]["examples"]
-    forms = [_without_param(shape(example["value"])) for example in promised.values()]
-    assert _without_param(shape(answer.json())) in forms
+def assert_documented(path: str, response: httpx.Response, status: int) -> None:
+    """Asserts that the response has this status, and the shape of one of the examples documented for it."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == JSON
+    examples = DOCUMENT["paths"][path]["post"]["responses"][str(status)]["content"][JSON]["examples"]
+    shapes = [_without_param(shape(example["value"])) for example in examples.values()]
+    assert _without_param(shape(response.json())) in shapes
 
 
-def _without_param(form: Any) -> Any:
-    """Which field is wrong is not always to be said."""
-    if isinstance(form.get("error"), dict):
-        form["error"].pop("param", None)
-    return form
+def _without_param(body_shape: Any) -> Any:
+    """Removes the error's `param`, because not every error has one."""
+    if isinstance(body_shape.get("error"), dict):
+        body_shape["error"].pop("param", None)
+    return body_shape

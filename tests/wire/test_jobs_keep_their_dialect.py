@@ -1,4 +1,4 @@
-"""A job's result is, byte for byte, what the waiting call got, in every dialect and wherever it was asked."""
+"""A job's result equals the waiting response byte for byte, in every dialect and at every path."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +12,7 @@ from api.dialects.root import RootDialect
 from api.openapi.examples import answer_to
 
 
-def answered_examples() -> Iterator[Any]:
+def successful_examples() -> Iterator[Any]:
     for prefix, family in mounted_families():
         for dialect in family.dialects:
             readers = dialect.readers("/v1/rerank") if prefix == "" else (dialect,)
@@ -23,8 +23,8 @@ def answered_examples() -> Iterator[Any]:
                         yield pytest.param(prefix + dialect.paths[0], body, id=label)
 
 
-@pytest.mark.parametrize(("path", "body"), list(answered_examples()))
-def test_what_was_waited_for_can_be_read_again(client: httpx.Client, path: str, body: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("path", "body"), list(successful_examples()))
+def test_job_result_equals_the_waiting_response(client: httpx.Client, path: str, body: dict[str, Any]) -> None:
     key = {"Idempotency-Key": uuid4().hex}
     waited = client.post(path, json=body, headers=key)
     assert waited.status_code == 200
@@ -35,8 +35,8 @@ def test_what_was_waited_for_can_be_read_again(client: httpx.Client, path: str, 
     assert again.headers["content-type"] == waited.headers["content-type"]
 
 
-@pytest.mark.parametrize(("path", "body"), list(answered_examples()))
-def test_what_was_not_waited_for_is_what_the_waiting_call_gets(
+@pytest.mark.parametrize(("path", "body"), list(successful_examples()))
+def test_waiting_response_equals_the_result_of_an_existing_job(
     client: httpx.Client, path: str, body: dict[str, Any]
 ) -> None:
     key = {"Idempotency-Key": uuid4().hex}
@@ -46,5 +46,5 @@ def test_what_was_not_waited_for_is_what_the_waiting_call_gets(
     assert waited.content == client.get(f"{job.headers['location']}/results").content
 
 
-def test_the_root_is_tried_in_all_its_ways() -> None:
+def test_root_has_seven_readers() -> None:
     assert len(RootDialect().readers("/v1/rerank")) == 7

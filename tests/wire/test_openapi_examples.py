@@ -1,4 +1,4 @@
-"""Every example of the OpenAPI document, sent to a running service as it stands: it answers as the document says."""
+"""Sends every example of the OpenAPI document to a running service and compares the responses with the document."""
 
 import copy
 from collections.abc import Iterator
@@ -8,62 +8,65 @@ import httpx
 import pytest
 
 from tests.stacks import PANDA
-from tests.wire.support import DOCUMENT, JSON, masked, rerank_routes, shape
+from tests.wire.support import DOCUMENT, JSON, mask_variable_fields, rerank_routes, shape
 
 
-def requests() -> Iterator[Any]:
+def example_requests() -> Iterator[Any]:
     for path, operation in rerank_routes():
         for name, example in operation["requestBody"]["content"][JSON]["examples"].items():
             yield pytest.param(path, operation, name, example["value"], id=f"{path} {name}")
 
 
-def reads() -> Iterator[Any]:
+def get_operations() -> Iterator[Any]:
     for path, methods in DOCUMENT["paths"].items():
         if "get" in methods and "{" not in path:
             yield pytest.param(path, methods["get"], id=path)
 
 
 def expected(operation: dict[str, Any], name: str) -> tuple[int, Any]:
-    """Status and body that the document promises for an example."""
+    """The documented status and body of an example."""
     for status, response in operation["responses"].items():
         if name in (examples := response["content"][JSON]["examples"]):
             return int(status), examples[name]["value"]
-    raise AssertionError(f"nothing is promised for {name}")
+    raise AssertionError(f"no response is documented for the example {name}")
 
 
-@pytest.mark.parametrize(("path", "operation", "name", "body"), list(requests()))
-def test_an_example_is_answered_as_the_document_says(
+@pytest.mark.parametrize(("path", "operation", "name", "body"), list(example_requests()))
+def test_example_request_gets_the_documented_response(
     client: httpx.Client, path: str, operation: dict[str, Any], name: str, body: dict[str, Any]
 ) -> None:
-    answer = client.post(path, json=body)
-    status, promised = expected(operation, name)
-    assert (answer.status_code, masked(answer.json())) == (status, masked(copy.deepcopy(promised)))
+    response = client.post(path, json=body)
+    status, documented = expected(operation, name)
+    assert (response.status_code, mask_variable_fields(response.json())) == (
+        status,
+        mask_variable_fields(copy.deepcopy(documented)),
+    )
 
 
-def is_alike(one: Any, other: Any) -> bool:
-    """Whether two shapes have the same fields; a null is what is not known yet, and may be anything."""
+def same_shape(one: Any, other: Any) -> bool:
+    """Whether two shapes have the same fields. A null matches any type: its value is not known yet."""
     if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(is_alike(one[name], other[name]) for name in one)
+        return one.keys() == other.keys() and all(same_shape(one[name], other[name]) for name in one)
     if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(is_alike(*pair) for pair in zip(one, other, strict=True))
+        return len(one) == len(other) and all(same_shape(*pair) for pair in zip(one, other, strict=True))
     return one == other or "NoneType" in (one, other)
 
 
-@pytest.mark.parametrize(("path", "operation"), list(reads()))
-def test_what_is_read_has_the_documented_form(client: httpx.Client, path: str, operation: dict[str, Any]) -> None:
-    answer = client.get(path)
+@pytest.mark.parametrize(("path", "operation"), list(get_operations()))
+def test_get_response_has_the_documented_shape(client: httpx.Client, path: str, operation: dict[str, Any]) -> None:
+    response = client.get(path)
     body = operation["responses"]["200"]["content"][JSON]
-    assert answer.status_code == 200
-    assert is_alike(shape(answer.json()), shape(body["example"]))
+    assert response.status_code == 200
+    assert same_shape(shape(response.json()), shape(body["example"]))
 
 
-def test_a_job_has_the_documented_form(client: httpx.Client) -> None:
-    taken = client.post("/v1/rerank", json=PANDA, headers={"Prefer": "respond-async"})
-    promised = expected(DOCUMENT["paths"]["/v1/rerank"]["post"], "job")
-    # A worker may have begun, or be done, by the time that the job is described: then it has more to tell.
-    assert taken.status_code == 202
-    assert shape(promised[1]).items() <= shape(taken.json()).items()
-    location = taken.headers["location"]
+def test_job_has_the_documented_shape(client: httpx.Client) -> None:
+    accepted = client.post("/v1/rerank", json=PANDA, headers={"Prefer": "respond-async"})
+    documented = expected(DOCUMENT["paths"]["/v1/rerank"]["post"], "job")
+    # A worker may already have started or finished the job. The record then has more fields.
+    assert accepted.status_code == 202
+    assert shape(documented[1]).items() <= shape(accepted.json()).items()
+    location = accepted.headers["location"]
     done = client.get(location, headers={"Prefer": "wait=10"})
     assert shape(done.json()) == shape(example_of("get", "/v1/jobs/{job_id}"))
     result = client.get(f"{location}/results")

@@ -1,4 +1,4 @@
-"""What real clients send beside clean requests: each is answered as it was meant, or with one clear error in JSON."""
+"""Irregular requests of real clients: the service accepts them, or rejects them with one clear error in JSON."""
 
 import gzip
 import json
@@ -13,19 +13,19 @@ import pytest
 from infra.local.stack import Stack
 
 BODY: dict[str, Any] = {"query": "What is a panda?", "documents": ["hi", "it is a bear"]}
-SENT = json.dumps(BODY).encode()
-BARE = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+ENCODED_BODY = json.dumps(BODY).encode()
+RAW_DEFLATE = zlib.compressobj(wbits=-zlib.MAX_WBITS)
 
 
-def assert_ranked(answer: httpx.Response) -> None:
-    assert answer.status_code == 200, answer.text
-    assert [row["index"] for row in answer.json()["results"]] == [1, 0]
+def assert_ranked(response: httpx.Response) -> None:
+    assert response.status_code == 200, response.text
+    assert [row["index"] for row in response.json()["results"]] == [1, 0]
 
 
-def assert_refused(answer: httpx.Response, param: str | None, message: str, status: int = 400) -> None:
-    assert answer.status_code == status
-    assert answer.headers["content-type"] == "application/json"
-    assert (answer.json()["error"]["param"], message in answer.json()["message"]) == (param, True), answer.text
+def assert_rejected(response: httpx.Response, param: str | None, message: str, status: int = 400) -> None:
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/json"
+    assert (response.json()["error"]["param"], message in response.json()["message"]) == (param, True), response.text
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def assert_refused(answer: httpx.Response, param: str | None, message: str, stat
         *("/jina/rerank", "/cohere/rerank", "/gpustack/rerank", "/jina/v1/v1/rerank"),
     ],
 )
-def test_slashes_queries_and_versions_do_not_matter(client: httpx.Client, path: str) -> None:
+def test_extra_slashes_query_strings_and_versions_in_the_path_are_ignored(client: httpx.Client, path: str) -> None:
     assert_ranked(client.post(path, json=BODY))
 
 
@@ -65,58 +65,60 @@ def test_slashes_queries_and_versions_do_not_matter(client: httpx.Client, path: 
     ],
     ids=str,
 )
-def test_headers_do_not_matter(client: httpx.Client, headers: dict[str, str]) -> None:
-    assert_ranked(client.post("/v1/rerank", content=SENT, headers=headers))
+def test_content_type_and_other_headers_are_ignored(client: httpx.Client, headers: dict[str, str]) -> None:
+    assert_ranked(client.post("/v1/rerank", content=ENCODED_BODY, headers=headers))
 
 
 @pytest.mark.parametrize(
-    ("encoding", "packed"),
+    ("encoding", "compressed"),
     [
-        ("gzip", gzip.compress(SENT)),
-        ("GZIP", gzip.compress(SENT)),
-        ("deflate", zlib.compress(SENT)),
-        ("deflate", BARE.compress(SENT) + BARE.flush()),
-        ("identity", SENT),
+        ("gzip", gzip.compress(ENCODED_BODY)),
+        ("GZIP", gzip.compress(ENCODED_BODY)),
+        ("deflate", zlib.compress(ENCODED_BODY)),
+        ("deflate", RAW_DEFLATE.compress(ENCODED_BODY) + RAW_DEFLATE.flush()),
+        ("identity", ENCODED_BODY),
     ],
 )
-def test_a_body_may_be_packed(client: httpx.Client, encoding: str, packed: bytes) -> None:
-    assert_ranked(client.post("/v1/rerank", content=packed, headers={"Content-Encoding": encoding}))
+def test_compressed_body_is_accepted(client: httpx.Client, encoding: str, compressed: bytes) -> None:
+    assert_ranked(client.post("/v1/rerank", content=compressed, headers={"Content-Encoding": encoding}))
 
 
 @pytest.mark.parametrize(
-    ("encoding", "packed", "message"),
+    ("encoding", "compressed", "message"),
     [
-        ("br", SENT, "must be one of gzip, deflate"),
-        ("gzip", SENT, "the body is not valid gzip data"),
-        ("gzip", gzip.compress(SENT)[:-4], "or it is incomplete"),
+        ("br", ENCODED_BODY, "must be one of gzip, deflate"),
+        ("gzip", ENCODED_BODY, "the body is not valid gzip data"),
+        ("gzip", gzip.compress(ENCODED_BODY)[:-4], "or it is incomplete"),
         ("deflate", b"", "the body is not valid deflate data"),
     ],
 )
-def test_what_cannot_be_unpacked_is_named(client: httpx.Client, encoding: str, packed: bytes, message: str) -> None:
-    answer = client.post("/v1/rerank", content=packed, headers={"Content-Encoding": encoding})
-    assert_refused(answer, "Content-Encoding", message)
+def test_invalid_compressed_body_is_rejected(
+    client: httpx.Client, encoding: str, compressed: bytes, message: str
+) -> None:
+    response = client.post("/v1/rerank", content=compressed, headers={"Content-Encoding": encoding})
+    assert_rejected(response, "Content-Encoding", message)
 
 
-def test_a_small_body_does_not_become_a_large_one(client: httpx.Client) -> None:
-    packed = gzip.compress(b" " * (33 * 1024 * 1024))
-    answer = client.post("/v1/rerank", content=packed, headers={"Content-Encoding": "gzip"})
-    assert_refused(answer, None, "over the limit", 413)
+def test_limit_applies_to_the_decompressed_body(client: httpx.Client) -> None:
+    compressed = gzip.compress(b" " * (33 * 1024 * 1024))
+    response = client.post("/v1/rerank", content=compressed, headers={"Content-Encoding": "gzip"})
+    assert_rejected(response, None, "over the limit", 413)
 
 
 @pytest.mark.parametrize(
     ("sent", "text"),
     [
-        (b"\xef\xbb\xbf" + SENT, "it is a bear"),
-        # A letter that JavaScript's slice() has cut in two, and ones that look like it.
-        (SENT.replace(b"a bear", rb"a bear \ud83d"), "it is a bear \ufffd"),
-        (SENT.replace(b"a bear", rb"a bear \udc3c\ud83d\udc3c"), "it is a bear \ufffd\U0001f43c"),
-        (SENT.replace(b"a bear", rb"a bear \\ud83d \ud83d\n"), "it is a bear \\ud83d \ufffd\n"),
+        (b"\xef\xbb\xbf" + ENCODED_BODY, "it is a bear"),
+        # A surrogate pair that JavaScript's slice() has cut in two, and similar escapes.
+        (ENCODED_BODY.replace(b"a bear", rb"a bear \ud83d"), "it is a bear \ufffd"),
+        (ENCODED_BODY.replace(b"a bear", rb"a bear \udc3c\ud83d\udc3c"), "it is a bear \ufffd\U0001f43c"),
+        (ENCODED_BODY.replace(b"a bear", rb"a bear \\ud83d \ud83d\n"), "it is a bear \\ud83d \ufffd\n"),
     ],
 )
-def test_a_body_that_a_strict_reader_refuses(client: httpx.Client, sent: bytes, text: str) -> None:
-    answer = client.post("/v1/rerank", content=sent)
-    assert_ranked(answer)
-    assert answer.json()["results"][0]["document"] == {"text": text}
+def test_byte_order_mark_and_lone_surrogates_are_accepted(client: httpx.Client, sent: bytes, text: str) -> None:
+    response = client.post("/v1/rerank", content=sent)
+    assert_ranked(response)
+    assert response.json()["results"][0]["document"] == {"text": text}
 
 
 @pytest.mark.parametrize(
@@ -124,13 +126,13 @@ def test_a_body_that_a_strict_reader_refuses(client: httpx.Client, sent: bytes, 
     [
         (b"", "the body is not valid JSON: it is empty"),
         (b" \r\n", "the body is not valid JSON: it is empty"),
-        (SENT.decode().encode("utf-16"), "the body is not valid JSON: byte 0 is not UTF-8"),
+        (ENCODED_BODY.decode().encode("utf-16"), "the body is not valid JSON: byte 0 is not UTF-8"),
         ('{"query": "é"}'.encode("latin-1"), "the body is not valid JSON: byte 11 is not UTF-8"),
-        (json.dumps(SENT.decode()).encode(), "the body must be a JSON object"),
+        (json.dumps(ENCODED_BODY.decode()).encode(), "the body must be a JSON object"),
     ],
 )
-def test_what_cannot_be_read_is_said(client: httpx.Client, sent: bytes, message: str) -> None:
-    assert_refused(client.post("/v1/rerank", content=sent), None, message)
+def test_unreadable_body_is_rejected_with_the_reason(client: httpx.Client, sent: bytes, message: str) -> None:
+    assert_rejected(client.post("/v1/rerank", content=sent), None, message)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +152,7 @@ def test_what_cannot_be_read_is_said(client: httpx.Client, sent: bytes, message:
     ],
     ids=str,
 )
-def test_values_are_taken_as_they_are_meant(client: httpx.Client, more: dict[str, Any]) -> None:
+def test_equivalent_values_are_accepted(client: httpx.Client, more: dict[str, Any]) -> None:
     assert_ranked(client.post("/v1/rerank", json=BODY | more))
 
 
@@ -176,11 +178,11 @@ def test_values_are_taken_as_they_are_meant(client: httpx.Client, more: dict[str
     ],
     ids=str,
 )
-def test_an_error_names_the_field(client: httpx.Client, more: dict[str, Any], param: str, status: int) -> None:
-    assert_refused(client.post("/v1/rerank", json=BODY | more), param, param.partition("[")[0].rstrip("s"), status)
+def test_error_names_the_invalid_field(client: httpx.Client, more: dict[str, Any], param: str, status: int) -> None:
+    assert_rejected(client.post("/v1/rerank", json=BODY | more), param, param.partition("[")[0].rstrip("s"), status)
 
 
-def test_documents_that_are_few_equal_or_empty(client: httpx.Client) -> None:
+def test_single_equal_empty_and_long_documents_are_ranked(client: httpx.Client) -> None:
     def ranked(*documents: str) -> list[tuple[int, bool]]:
         rows = client.post("/v1/rerank", json=BODY | {"documents": documents}).json()["results"]
         return [(row["index"], "error" in row) for row in rows]
@@ -191,50 +193,53 @@ def test_documents_that_are_few_equal_or_empty(client: httpx.Client) -> None:
     assert ranked("panda " * 200_000) == [(0, False)]
 
 
-def test_a_head_is_a_get_without_its_body(client: httpx.Client) -> None:
+def test_head_returns_the_headers_of_get(client: httpx.Client) -> None:
     for path in ("/health", "/v1/models", "/tei/health/"):
-        got, asked = client.get(path), client.head(path)
-        assert (asked.status_code, asked.content) == (200, b"")
-        assert asked.headers["content-length"] == got.headers["content-length"]
+        get, head = client.get(path), client.head(path)
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-length"] == get.headers["content-length"]
     assert client.head("/v1/rerank").status_code == 405
 
 
 H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
-LENGTH = b"Content-Length: %d\r\n" % len(SENT)
+LENGTH = b"Content-Length: %d\r\n" % len(ENCODED_BODY)
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
-IN_CHUNKS = b"%x\r\n%s\r\n0\r\n\r\n" % (len(SENT), SENT)
+CHUNKED_BODY = b"%x\r\n%s\r\n0\r\n\r\n" % (len(ENCODED_BODY), ENCODED_BODY)
 
 
 @pytest.mark.parametrize(
     "parts",
     [
-        pytest.param([b"HTTP/1.1\r\nHost: a\r\n" + H2C + LENGTH + b"\r\n" + SENT], id="Java, in one piece"),
-        pytest.param([b"HTTP/1.1\r\nHost: a\r\n" + H2C + LENGTH + b"\r\n", SENT], id="Java, head and body"),
-        pytest.param([b"HTTP/1.1\r\nHost: a\r\n", H2C + LENGTH, b"\r\n", SENT[:9], SENT[9:]], id="Java, in crumbs"),
-        pytest.param([b"HTTP/1.1\r\nHost: a\r\n" + H2C + CHUNKED + b"\r\n", IN_CHUNKS], id="Java, in chunks"),
-        pytest.param([b"HTTP/1.1\r\nHost: a\r\n" + CHUNKED + b"\r\n" + IN_CHUNKS], id="in chunks"),
-        pytest.param([b"HTTP/1.0\r\n" + LENGTH + b"\r\n" + SENT], id="HTTP/1.0"),
+        pytest.param([b"HTTP/1.1\r\nHost: a\r\n" + H2C + LENGTH + b"\r\n" + ENCODED_BODY], id="Java, in one piece"),
+        pytest.param([b"HTTP/1.1\r\nHost: a\r\n" + H2C + LENGTH + b"\r\n", ENCODED_BODY], id="Java, head and body"),
+        pytest.param(
+            [b"HTTP/1.1\r\nHost: a\r\n", H2C + LENGTH, b"\r\n", ENCODED_BODY[:9], ENCODED_BODY[9:]],
+            id="Java, in small parts",
+        ),
+        pytest.param([b"HTTP/1.1\r\nHost: a\r\n" + H2C + CHUNKED + b"\r\n", CHUNKED_BODY], id="Java, in chunks"),
+        pytest.param([b"HTTP/1.1\r\nHost: a\r\n" + CHUNKED + b"\r\n" + CHUNKED_BODY], id="in chunks"),
+        pytest.param([b"HTTP/1.0\r\n" + LENGTH + b"\r\n" + ENCODED_BODY], id="HTTP/1.0"),
     ],
 )
-def test_a_request_as_it_comes_on_the_wire(stack: Stack, parts: list[bytes]) -> None:
-    with connected(stack) as line:
-        line.sendall(b"POST /v1/rerank ")
+def test_http_framing_and_upgrade_offers_of_real_clients_are_accepted(stack: Stack, parts: list[bytes]) -> None:
+    with connect(stack) as connection:
+        connection.sendall(b"POST /v1/rerank ")
         for part in parts:
-            line.sendall(part)
-        status, body = answer_on(line)
+            connection.sendall(part)
+        status, body = read_response(connection)
         assert (status, body["results"][0]["index"]) == (200, 1)
         if b"HTTP/1.0" not in parts[0]:
-            # The connection goes on.
-            line.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
-            assert answer_on(line) == (200, {"status": "ok"})
+            # The connection stays open.
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert read_response(connection) == (200, {"status": "ok"})
 
 
-def test_many_offers_at_once_are_declined_one_by_one(stack: Stack) -> None:
-    asked = b"GET /health HTTP/1.1\r\nHost: a\r\n" + H2C + b"\r\n"
-    with connected(stack) as line:
-        line.sendall(asked * 1500)
+def test_pipelined_upgrade_offers_are_all_ignored(stack: Stack) -> None:
+    request = b"GET /health HTTP/1.1\r\nHost: a\r\n" + H2C + b"\r\n"
+    with connect(stack) as connection:
+        connection.sendall(request * 1500)
         for _ in range(1500):
-            assert answer_on(line) == (200, {"status": "ok"})
+            assert read_response(connection) == (200, {"status": "ok"})
 
 
 @pytest.mark.parametrize(
@@ -245,28 +250,28 @@ def test_many_offers_at_once_are_declined_one_by_one(stack: Stack) -> None:
         (b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", "CONNECT is not allowed here"),
     ],
 )
-def test_what_is_no_request_is_answered_in_json(stack: Stack, sent: bytes, message: str) -> None:
-    with connected(stack) as line:
-        line.sendall(sent)
-        status, body = answer_on(line)
+def test_malformed_http_gets_a_json_error(stack: Stack, sent: bytes, message: str) -> None:
+    with connect(stack) as connection:
+        connection.sendall(sent)
+        status, body = read_response(connection)
         assert (status, body["message"]) == (400, message)
-        assert line.recv(1) == b""
+        assert connection.recv(1) == b""
 
 
-def connected(stack: Stack) -> socket.socket:
+def connect(stack: Stack) -> socket.socket:
     address = urlsplit(stack.url)
-    line = socket.create_connection((address.hostname, address.port), timeout=30)
-    line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return line
+    connection = socket.create_connection((address.hostname, address.port), timeout=30)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
 
 
-def answer_on(line: socket.socket) -> tuple[int, Any]:
-    """The next answer's status and body."""
+def read_response(connection: socket.socket) -> tuple[int, Any]:
+    """The status and body of the next response."""
     head = b""
     while not head.endswith(b"\r\n\r\n"):
-        head += line.recv(1)
+        head += connection.recv(1)
     length = int(head.lower().partition(b"content-length:")[2].split()[0])
     body = b""
     while len(body) < length:
-        body += line.recv(length - len(body))
+        body += connection.recv(length - len(body))
     return int(head.split()[1]), json.loads(body)

@@ -119,7 +119,7 @@ async def test_damaged_record_matches_no_key_and_still_requires_one(
     assert [record.name for record in await store.list()] == ["good"]
 
 
-async def test_unreachable_redis_lets_no_request_in(unreachable_store: KeyStore, clock: Clock) -> None:
+async def test_unreachable_redis_rejects_every_request(unreachable_store: KeyStore, clock: Clock) -> None:
     authenticator = Authenticator(unreachable_store, always_required=False)
     with pytest.raises(StoreUnavailable):
         await authenticator.owner(None)

@@ -1,4 +1,4 @@
-"""Rows, requests and bodies of every kind that the dialects' tests share."""
+"""Rows, request bodies and strategies that the tests of the dialects share."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ ROWS = (
     RankedRow(index=0, score=0.0, document=Document(text=""), error="the document is empty"),
 )
 
-anything = st.recursive(
+json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
     lambda values: (
         st.lists(values, max_size=3)
@@ -30,16 +30,16 @@ NUMBERS = ["top_n", "top_k", "priority", "max_tokens_per_query", "max_chunk_per_
 bodies = st.fixed_dictionaries(
     {},
     optional={
-        "query": st.just("q") | anything,
-        **{name: st.lists(st.just("t") | anything, max_size=3) | anything for name in LISTS},
-        **dict.fromkeys([*FLAGS, *NUMBERS, "model", "instruction", "fallbacks", "truncate_prompt_tokens"], anything),
-        "rank_fields": st.lists(st.sampled_from(["text", "id", "meta", ""]), max_size=2) | anything,
+        "query": st.just("q") | json_values,
+        **{name: st.lists(st.just("t") | json_values, max_size=3) | json_values for name in LISTS},
+        **dict.fromkeys([*FLAGS, *NUMBERS, "model", "instruction", "fallbacks", "truncate_prompt_tokens"], json_values),
+        "rank_fields": st.lists(st.sampled_from(["text", "id", "meta", ""]), max_size=2) | json_values,
     },
 )
 
 
-def refusal(dialect: Dialect, body: dict[str, Any]) -> tuple[str, str | None]:
-    """What is said of a body, and of which field."""
+def parse_error(dialect: Dialect, body: dict[str, Any]) -> tuple[str, str | None]:
+    """The message and the field of the InvalidRequest that parsing this body raises."""
     with pytest.raises(InvalidRequest) as caught:
         dialect.parse(body)
     return caught.value.message, caught.value.param

@@ -5,16 +5,16 @@ import pytest
 from api.dialects.bifrost import BifrostDialect
 from shared.contracts import Document, RankedRow
 from shared.errors import InternalError, InvalidRequest, ModelNotFound
-from tests.api.dialects.support import BODY, ROWS, refusal
+from tests.api.dialects.support import BODY, ROWS, parse_error
 from tests.api.support import make_result
 
 BIFROST = BifrostDialect()
 
 
 @pytest.mark.parametrize("blank", ["", " \n", {"text": ""}, {"text": " ", "id": "x"}, {"id": "x"}])
-def test_no_document_is_blank(blank: object) -> None:
+def test_blank_document_is_rejected(blank: object) -> None:
     message = "document text is required for rerank at index 1"
-    assert refusal(BIFROST, BODY | {"documents": ["one", blank]}) == (message, "documents[1].text")
+    assert parse_error(BIFROST, BODY | {"documents": ["one", blank]}) == (message, "documents[1].text")
 
 
 def test_documents_are_strings_or_objects_with_id_and_meta() -> None:
@@ -25,7 +25,7 @@ def test_documents_are_strings_or_objects_with_id_and_meta() -> None:
     ]
 
 
-def test_models_are_tried_in_the_order_they_are_named() -> None:
+def test_model_and_fallbacks_keep_their_order() -> None:
     body = BODY | {"model": "vllm/a", "fallbacks": ["cohere/b", {"provider": "vllm", "model": "org/c"}]}
     parsed = BIFROST.parse(body)
     assert (parsed.model, parsed.fallbacks) == ("vllm/a", ["cohere/b", "vllm/org/c"])
@@ -33,8 +33,8 @@ def test_models_are_tried_in_the_order_they_are_named() -> None:
 
 
 @pytest.mark.parametrize("fallbacks", ["vllm/a", [3], [""], [{"model": "a"}], ["a"] * 17, {}])
-def test_fallbacks_are_some_names(fallbacks: object) -> None:
-    assert refusal(BIFROST, BODY | {"fallbacks": fallbacks})[1] == "fallbacks"
+def test_invalid_fallbacks_are_rejected(fallbacks: object) -> None:
+    assert parse_error(BIFROST, BODY | {"fallbacks": fallbacks})[1] == "fallbacks"
 
 
 @pytest.mark.parametrize(
@@ -45,12 +45,12 @@ def test_fallbacks_are_some_names(fallbacks: object) -> None:
         ("all-MiniLM", "rerankq", "all-MiniLM"),
     ],
 )
-def test_the_provider_is_told_apart_from_the_model(name: str, provider: str, model: str) -> None:
-    answer = BIFROST.render(make_result().model_copy(update={"model": name}))
-    assert (answer["model"], answer["extra_fields"]["provider"]) == (model, provider)
+def test_model_name_is_split_into_provider_and_model(name: str, provider: str, model: str) -> None:
+    response = BIFROST.render(make_result().model_copy(update={"model": name}))
+    assert (response["model"], response["extra_fields"]["provider"]) == (model, provider)
 
 
-def test_the_whole_answer() -> None:
+def test_full_response() -> None:
     row = RankedRow(index=2, score=0.1, document=Document(text="c", id="doc-c", meta={"page": 3}))
     result = make_result(*ROWS, row).model_copy(update={"model": "vllm/m", "queue_ms": 1.4, "inference_ms": 20.3})
     assert BIFROST.render(result) == {
@@ -89,10 +89,10 @@ def test_the_whole_answer() -> None:
         ),
     ],
 )
-def test_errors_are_bifrosts(error: Any, body: dict[str, Any]) -> None:
+def test_errors_have_bifrosts_format(error: Any, body: dict[str, Any]) -> None:
     assert BIFROST.render_error(error) == body
     assert BIFROST.status_of(error) == body["status_code"]
 
 
-def test_an_unknown_model_is_404() -> None:
+def test_unknown_model_is_404() -> None:
     assert BIFROST.status_of(ModelNotFound("x")) == 404

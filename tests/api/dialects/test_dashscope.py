@@ -5,14 +5,14 @@ import pytest
 from api.dialects.dashscope import DashscopeDialect
 from shared.contracts import Document
 from shared.errors import InvalidRequest, JobNotFound, ModelNotFound, Overloaded, RerankqError, ScoringFailed
-from tests.api.dialects.support import ROWS, refusal
+from tests.api.dialects.support import ROWS, parse_error
 from tests.api.support import make_result
 
 DASHSCOPE = DashscopeDialect()
 BODY: dict[str, Any] = {"model": "m", "input": {"query": "q", "documents": ["one", {"text": "two"}]}}
 
 
-def test_the_question_is_in_input_and_how_to_answer_it_in_parameters() -> None:
+def test_query_and_documents_are_read_from_input_and_options_from_parameters() -> None:
     parsed = DASHSCOPE.parse(BODY | {"parameters": {"top_n": 1, "return_documents": True, "instruct": "i"}})
     assert (parsed.model, parsed.query, parsed.top_n, parsed.instruction) == ("m", "q", 1, "i")
     assert parsed.documents == [Document(text="one"), Document(text="two")]
@@ -21,7 +21,7 @@ def test_the_question_is_in_input_and_how_to_answer_it_in_parameters() -> None:
     assert not DASHSCOPE.parse(BODY).return_documents
 
 
-def test_the_shared_fields_may_stand_beside_them() -> None:
+def test_shared_fields_are_read_from_the_top_level() -> None:
     assert DASHSCOPE.parse(BODY | {"priority": 5, "instruction": "i"}).priority == 5
 
 
@@ -36,11 +36,11 @@ def test_the_shared_fields_may_stand_beside_them() -> None:
         ({"parameters": {"instruct": 3}}, "instruct: input should be a valid string", "instruct"),
     ],
 )
-def test_what_is_wrong_is_named(change: dict[str, Any], message: str, param: str) -> None:
-    assert refusal(DASHSCOPE, BODY | change) == (message, param)
+def test_error_names_the_invalid_field(change: dict[str, Any], message: str, param: str) -> None:
+    assert parse_error(DASHSCOPE, BODY | change) == (message, param)
 
 
-def test_the_whole_answer() -> None:
+def test_full_response() -> None:
     assert DASHSCOPE.render(make_result(*ROWS)) == {
         "output": {
             "results": [
@@ -65,5 +65,5 @@ def test_the_whole_answer() -> None:
         (ScoringFailed("x"), "InternalError"),
     ],
 )
-def test_errors_have_one_of_its_codes(error: RerankqError, code: str) -> None:
+def test_errors_have_dashscopes_codes(error: RerankqError, code: str) -> None:
     assert DASHSCOPE.render_error(error, "r") == {"code": code, "message": "x", "request_id": "r"}

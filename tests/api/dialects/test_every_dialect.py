@@ -1,4 +1,4 @@
-"""What holds for every way of speaking."""
+"""Properties of every dialect."""
 
 from typing import Any
 
@@ -63,18 +63,18 @@ def make_error(kind: type[RerankqError]) -> RerankqError:
     return WaitTimedOut("x", job_id="job-1", retry_after=1) if kind is WaitTimedOut else kind("one sentence", param="p")
 
 
-def fits(model: type[BaseModel], body: Any) -> None:
-    """Raises ValidationError unless the body, as it is on the wire, is just what the model says."""
+def assert_matches(model: type[BaseModel], body: Any) -> None:
+    """Raises ValidationError or AssertionError unless the body, sent as JSON, has exactly the fields of the model."""
     wire = from_json(to_json(body))
-    read = model.model_validate(wire, strict=True)
-    assert from_json(to_json(read.model_dump(exclude_unset=True, by_alias=True))) == wire
+    parsed = model.model_validate(wire, strict=True)
+    assert from_json(to_json(parsed.model_dump(exclude_unset=True, by_alias=True))) == wire
 
 
 @every_dialect
 @properties
 @given(body=bodies)
-def test_whatever_comes_is_a_valid_request_or_refused_by_its_field(dialect: Dialect, body: JsonObject) -> None:
-    outcome = parse_or_refuse(dialect.dialect_for_body(body), body)
+def test_any_body_is_parsed_or_rejected_with_the_field(dialect: Dialect, body: JsonObject) -> None:
+    outcome = parse_or_error(dialect.dialect_for_body(body), body)
     if isinstance(outcome, InvalidRequest):
         assert outcome.param is not None
         assert "\n" not in outcome.message
@@ -83,7 +83,7 @@ def test_whatever_comes_is_a_valid_request_or_refused_by_its_field(dialect: Dial
         assert outcome.documents
 
 
-def parse_or_refuse(dialect: Dialect, body: JsonObject) -> RerankRequest | InvalidRequest:
+def parse_or_error(dialect: Dialect, body: JsonObject) -> RerankRequest | InvalidRequest:
     try:
         return dialect.parse(body)
     except InvalidRequest as error:
@@ -93,38 +93,38 @@ def parse_or_refuse(dialect: Dialect, body: JsonObject) -> RerankRequest | Inval
 @every_dialect
 @properties
 @given(result=results)
-def test_every_answer_has_exactly_the_documented_shape(dialect: Dialect, result: RerankResult) -> None:
-    fits(dialect.answer_models[0], dialect.render(result))
+def test_every_response_has_exactly_the_documented_shape(dialect: Dialect, result: RerankResult) -> None:
+    assert_matches(dialect.answer_models[0], dialect.render(result))
 
 
 @every_dialect
 @pytest.mark.parametrize("kind", LEAVES, ids=lambda kind: kind.code)
 def test_every_error_has_exactly_the_documented_shape(dialect: Dialect, kind: type[RerankqError]) -> None:
     error = make_error(kind)
-    fits(dialect.error_model, dialect.render_error(error, "request-1"))
+    assert_matches(dialect.error_model, dialect.render_error(error, "request-1"))
     assert 400 <= dialect.status_of(error) < 600
 
 
 @every_dialect
-def test_every_error_says_what_is_wrong(dialect: Dialect) -> None:
+def test_every_error_includes_its_message(dialect: Dialect) -> None:
     for error in ERRORS:
         assert error.message.encode() in to_json(dialect.render_error(error))
 
 
 @every_dialect
-def test_being_overloaded_is_429_to_everybody(dialect: Dialect) -> None:
+def test_overloaded_is_429(dialect: Dialect) -> None:
     assert dialect.status_of(Overloaded("come back later", retry_after=3)) == 429
 
 
 @every_dialect
-def test_documents_are_absent_or_there_but_never_null(dialect: Dialect) -> None:
+def test_documents_are_never_null(dialect: Dialect) -> None:
     row = RankedRow(index=0, score=0.5, document=Document(text="t"))
     for wanted in (True, False):
         assert b'"document":null' not in to_json(dialect.render(make_result(row, return_documents=wanted)))
 
 
 @every_dialect
-def test_a_request_that_went_through_the_store_is_answered_byte_for_byte_the_same(dialect: Dialect) -> None:
+def test_stored_request_renders_byte_for_byte_the_same(dialect: Dialect) -> None:
     for body in dialect.examples.values():
         try:
             request = dialect.dialect_for_body(body).parse(body)
@@ -132,16 +132,16 @@ def test_a_request_that_went_through_the_store_is_answered_byte_for_byte_the_sam
             continue
         parts = [encoding.encode_documents(request.documents[:1]), encoding.encode_documents(request.documents[1:])]
         stored = encoding.decode_request(encoding.encode_request(request), parts)
-        assert answered(dialect, stored) == answered(dialect, request)
+        assert render_example(dialect, stored) == render_example(dialect, request)
 
 
-def answered(dialect: Dialect, request: RerankRequest) -> bytes:
-    ranked = [RankedRow(index=index, score=0.5, document=each) for index, each in enumerate(request.documents)]
+def render_example(dialect: Dialect, request: RerankRequest) -> bytes:
+    ranked = [RankedRow(index=index, score=0.5, document=document) for index, document in enumerate(request.documents)]
     return to_json(dialect.render(make_result(*ranked, return_documents=request.return_documents)))
 
 
 @every_dialect
-def test_a_body_with_nulls_reads_as_one_without(dialect: Dialect) -> None:
+def test_null_is_the_same_as_a_missing_field(dialect: Dialect) -> None:
     for body in dialect.examples.values():
         nulls = dict.fromkeys(set(dialect.request_model.model_fields) - set(body))
         try:
@@ -153,8 +153,7 @@ def test_a_body_with_nulls_reads_as_one_without(dialect: Dialect) -> None:
 
 
 @every_dialect
-def test_every_documented_field_is_said_to_be_what_is_read(dialect: Dialect) -> None:
-    """An example that is answered fits the documented request."""
+def test_parsed_examples_match_the_documented_request(dialect: Dialect) -> None:
     for body in dialect.examples.values():
         try:
             dialect.dialect_for_body(body).parse(body)
@@ -163,18 +162,18 @@ def test_every_documented_field_is_said_to_be_what_is_read(dialect: Dialect) -> 
         dialect.request_model.model_validate(body)
 
 
-def test_no_two_dialects_have_a_name_or_a_model_in_common() -> None:
+def test_names_and_model_names_are_unique() -> None:
     names = [dialect.name for dialect in DIALECTS]
     assert len(set(names)) == len(names)
     models = {model for dialect in DIALECTS for model in (dialect.request_model, *dialect.answer_models)}
     assert len({model.__name__ for model in models}) == len(models)
 
 
-def test_the_shapes_are_exact() -> None:
-    """What keeps the tests above honest: a field more, a field less and a null are told."""
-    answer = RootDialect().render(make_result())
-    for wrong in (answer | {"more": 1}, {**answer, "id": None}, {k: v for k, v in answer.items() if k != "id"}):
+def test_assert_matches_rejects_extra_missing_and_null_fields() -> None:
+    """The tests above rely on this."""
+    body = RootDialect().render(make_result())
+    for wrong in (body | {"more": 1}, {**body, "id": None}, {k: v for k, v in body.items() if k != "id"}):
         with pytest.raises(ValidationError):
-            fits(superset.SupersetAnswer, wrong)
+            assert_matches(superset.SupersetAnswer, wrong)
     vllm = VllmRerankDialect()
     assert not issubclass(vllm.answer_models[0], RootModel)

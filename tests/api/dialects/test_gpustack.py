@@ -2,24 +2,24 @@ import pytest
 
 from api.dialects.gpustack import GpustackDialect
 from shared.errors import InvalidRequest, JobExpired, ModelNotFound, RerankqError, StoreUnavailable
-from tests.api.dialects.support import BODY, ROWS, refusal
+from tests.api.dialects.support import BODY, ROWS, parse_error
 from tests.api.support import make_result
 from tests.shared.support import MODEL
 
 GPUSTACK = GpustackDialect()
 
 
-def test_scores_are_the_models_own_unless_the_caller_says_otherwise() -> None:
+def test_scores_are_raw_by_default() -> None:
     assert GPUSTACK.parse(BODY).raw_scores
     assert not GPUSTACK.parse(BODY | {"raw_scores": False}).raw_scores
 
 
-def test_documents_are_strings_and_returned_unless_the_caller_says_no() -> None:
+def test_documents_are_strings_and_returned_by_default() -> None:
     assert GPUSTACK.parse(BODY).return_documents
-    assert refusal(GPUSTACK, BODY | {"documents": [{"text": "t"}]})[1] == "documents[0]"
+    assert parse_error(GPUSTACK, BODY | {"documents": [{"text": "t"}]})[1] == "documents[0]"
 
 
-def test_the_whole_answer() -> None:
+def test_full_response() -> None:
     assert GPUSTACK.render(make_result(*ROWS)) == {
         "model": MODEL,
         "object": "list",
@@ -42,6 +42,6 @@ def test_the_whole_answer() -> None:
         (JobExpired("x"), 504, "GatewayTimeout"),
     ],
 )
-def test_errors_are_gpustacks(error: RerankqError, status: int, kind: str) -> None:
+def test_errors_have_gpustacks_format(error: RerankqError, status: int, kind: str) -> None:
     assert GPUSTACK.render_error(error) == {"error": {"message": "x", "code": status, "type": kind}}
     assert GPUSTACK.status_of(error) == status

@@ -15,7 +15,7 @@ ROWS = (
 
 
 @pytest.mark.parametrize("document", [{"text": "t"}, {}, None, 3, ["t"]])
-def test_documents_are_strings_only(document: object) -> None:
+def test_document_other_than_a_string_is_rejected(document: object) -> None:
     with pytest.raises(InvalidRequest) as caught:
         INFINITY.parse({"query": "q", "documents": ["one", document]})
     assert (caught.value.message, caught.value.param) == ("documents[1] must be a string", "documents[1]")
@@ -25,11 +25,11 @@ def test_documents_are_strings_only(document: object) -> None:
     ("body", "returned"),
     [({}, False), ({"return_documents": None}, False), ({"return_documents": True}, True)],
 )
-def test_documents_are_returned_only_when_the_caller_says_so(body: dict[str, object], returned: bool) -> None:
+def test_documents_are_returned_only_on_request(body: dict[str, object], returned: bool) -> None:
     assert INFINITY.parse({"query": "q", "documents": ["t"]} | body).return_documents is returned
 
 
-def test_the_whole_answer() -> None:
+def test_full_response() -> None:
     assert INFINITY.render(make_result(*ROWS)) == {
         "object": "rerank",
         "results": [
@@ -43,12 +43,12 @@ def test_the_whole_answer() -> None:
     }
 
 
-def test_a_document_that_is_not_wanted_is_absent_not_null() -> None:
+def test_rows_without_documents_omit_the_field() -> None:
     rows = INFINITY.render(make_result(*ROWS, return_documents=False))["results"]
     assert rows == [{"relevance_score": 0.9, "index": 1}, {"relevance_score": 0.0, "index": 0}]
 
 
-def test_its_validation_reads_like_fastapis() -> None:
+def test_validation_errors_have_fastapis_format() -> None:
     error = InvalidRequest("query is required for rerank", param="query")
     assert INFINITY.status_of(error) == 422
     assert INFINITY.render_error(error) == {
@@ -56,12 +56,12 @@ def test_its_validation_reads_like_fastapis() -> None:
     }
 
 
-def test_a_body_that_is_no_json_has_no_place_in_it() -> None:
+def test_error_without_a_field_has_the_location_body() -> None:
     body = INFINITY.render_error(InvalidRequest("the body is not valid JSON"))
     assert body["detail"][0]["loc"] == ["body"]
 
 
-def test_an_unknown_model_is_a_wrong_request_to_it() -> None:
+def test_unknown_model_is_400() -> None:
     error = ModelNotFound("model 'x' is not served here", param="model")
     assert INFINITY.status_of(error) == 400
     assert INFINITY.render_error(error) == {
@@ -69,16 +69,16 @@ def test_an_unknown_model_is_a_wrong_request_to_it() -> None:
     }
 
 
-def test_what_the_framework_refuses_is_a_detail() -> None:
+def test_authentication_errors_have_a_detail() -> None:
     assert INFINITY.render_error(Unauthorized("a key is required")) == {"detail": "a key is required"}
 
 
 class TestNebul:
-    def test_it_speaks_infinitys_schema(self) -> None:
+    def test_requests_and_responses_have_infinitys_format(self) -> None:
         assert NEBUL.render(make_result(*ROWS)) == INFINITY.render(make_result(*ROWS))
         assert NEBUL.parse({"query": "q", "documents": ["t"]}) == INFINITY.parse({"query": "q", "documents": ["t"]})
 
-    def test_its_errors_read_like_the_roots(self) -> None:
+    def test_errors_have_the_roots_format(self) -> None:
         error = InvalidRequest("query is required for rerank", param="query")
         body = NEBUL.render_error(error)
         assert body["detail"] == body["message"] == body["error"]["message"] == "query is required for rerank"

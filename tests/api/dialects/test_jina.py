@@ -15,12 +15,12 @@ def test_documents_are_strings_or_objects_with_a_text() -> None:
     ]
 
 
-def test_documents_are_returned_unless_the_caller_says_no() -> None:
+def test_documents_are_returned_by_default() -> None:
     assert JINA.parse(BODY).return_documents
     assert not JINA.parse(BODY | {"return_documents": False}).return_documents
 
 
-def test_the_whole_answer() -> None:
+def test_full_response() -> None:
     assert JINA.render(make_result(*ROWS)) == {
         "model": MODEL,
         "usage": {"total_tokens": 7},
@@ -31,13 +31,13 @@ def test_the_whole_answer() -> None:
     }
 
 
-def test_a_document_that_is_not_wanted_is_absent() -> None:
+def test_rows_without_documents_omit_the_field() -> None:
     rows = JINA.render(make_result(*ROWS, return_documents=False))["results"]
     assert rows == [{"index": 1, "relevance_score": 0.9}, {"index": 0, "relevance_score": 0.0}]
 
 
-def test_errors_are_a_detail_and_validation_is_422() -> None:
+def test_errors_have_a_detail_and_validation_is_422() -> None:
     error = InvalidRequest("query is required for rerank", param="query")
     assert JINA.render_error(error) == {"detail": "query is required for rerank"}
     assert JINA.status_of(error) == 422
-    assert (JINA.status_of(Unauthorized("who?")), JINA.status_of(ModelNotFound("which?"))) == (401, 404)
+    assert (JINA.status_of(Unauthorized("x")), JINA.status_of(ModelNotFound("x"))) == (401, 404)

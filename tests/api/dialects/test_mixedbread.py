@@ -5,7 +5,7 @@ import pytest
 from api.dialects.mixedbread import MixedbreadDialect
 from shared.contracts import Document, RankedRow
 from shared.errors import InvalidRequest
-from tests.api.dialects.support import ROWS, refusal
+from tests.api.dialects.support import ROWS, parse_error
 from tests.api.support import make_result
 from tests.shared.support import MODEL
 
@@ -13,14 +13,14 @@ MIXEDBREAD = MixedbreadDialect()
 BODY: dict[str, Any] = {"query": "q", "input": ["one", {"text": "two", "page": 3}]}
 
 
-def test_documents_are_input_and_top_k_is_top_n() -> None:
+def test_input_becomes_documents_and_top_k_becomes_top_n() -> None:
     parsed = MIXEDBREAD.parse(BODY | {"top_k": 1, "rewrite_query": True})
     assert parsed.documents == [Document(text="one"), Document(text="two", fields={"text": "two", "page": 3})]
     assert (parsed.top_n, parsed.return_documents) == (1, False)
     assert MIXEDBREAD.parse(BODY | {"return_input": True}).return_documents
 
 
-def test_rank_fields_pick_what_is_scored() -> None:
+def test_rank_fields_select_the_scored_fields() -> None:
     parsed = MIXEDBREAD.parse({"query": "q", "input": [{"title": "t"}], "rank_fields": ["title"]})
     assert parsed.documents == [Document(text="title: t\n", fields={"title": "t"})]
 
@@ -41,12 +41,12 @@ def test_rank_fields_pick_what_is_scored() -> None:
         ({"top_k": 0}, "top_k must be at least 1", "top_k"),
     ],
 )
-def test_what_is_wrong_is_named(change: dict[str, Any], message: str | None, param: str) -> None:
-    said, named = refusal(MIXEDBREAD, BODY | change)
-    assert (said if message else None, named) == (message, param)
+def test_error_names_the_invalid_field(change: dict[str, Any], message: str | None, param: str) -> None:
+    actual, field = parse_error(MIXEDBREAD, BODY | change)
+    assert (actual if message else None, field) == (message, param)
 
 
-def test_the_whole_answer() -> None:
+def test_full_response() -> None:
     whole = RankedRow(index=2, score=0.5, document=Document(text="two", fields={"text": "two", "page": 3}))
     assert MIXEDBREAD.render(make_result(*ROWS, whole)) == {
         "usage": {"prompt_tokens": 7, "total_tokens": 7, "completion_tokens": 0},
@@ -65,7 +65,7 @@ def test_the_whole_answer() -> None:
     assert bare["return_input"] is False
 
 
-def test_errors_read_like_the_roots() -> None:
+def test_errors_have_the_roots_format() -> None:
     error = InvalidRequest("input is required for rerank", param="input")
     assert MIXEDBREAD.render_error(error)["message"] == "input is required for rerank"
     assert MIXEDBREAD.status_of(error) == 400

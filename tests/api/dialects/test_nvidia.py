@@ -5,7 +5,7 @@ import pytest
 from api.dialects.nvidia import NvidiaDialect
 from shared.contracts import Document
 from shared.errors import InvalidRequest, ModelNotFound, StoreUnavailable
-from tests.api.dialects.support import ROWS, refusal
+from tests.api.dialects.support import ROWS, parse_error
 from tests.api.support import make_result
 
 NVIDIA = NvidiaDialect()
@@ -18,7 +18,7 @@ def test_query_and_passages_are_objects_with_a_text() -> None:
     assert (parsed.raw_scores, parsed.return_documents) == (True, False)
 
 
-def test_strings_will_do() -> None:
+def test_query_and_passages_may_be_strings() -> None:
     assert NVIDIA.parse({"query": "q", "passages": ["one", "two"]}) == NVIDIA.parse(BODY)
 
 
@@ -35,15 +35,15 @@ def test_strings_will_do() -> None:
         ({"passages": [3]}, "passages[0] must be a string or an object with text", "passages[0]"),
     ],
 )
-def test_what_is_missing_is_named(change: dict[str, Any], message: str, param: str) -> None:
-    assert refusal(NVIDIA, BODY | change) == (message, param)
+def test_error_names_the_invalid_field(change: dict[str, Any], message: str, param: str) -> None:
+    assert parse_error(NVIDIA, BODY | change) == (message, param)
 
 
-def test_the_whole_answer() -> None:
+def test_full_response() -> None:
     assert NVIDIA.render(make_result(*ROWS)) == {"rankings": [{"index": 1, "logit": 0.9}, {"index": 0, "logit": 0.0}]}
 
 
-def test_errors_have_what_nims_clients_look_for_and_validation_is_422() -> None:
+def test_errors_have_the_fields_that_nim_clients_read_and_validation_is_422() -> None:
     error = InvalidRequest("query is required for rerank", param="query")
     assert NVIDIA.render_error(error) == {
         "object": "error",

@@ -12,17 +12,17 @@ PANDA = {"id": "vec1", "text": "A bear.", "title": "Giant panda"}
 
 
 @pytest.mark.parametrize("rank_fields", [None, ["text"]])
-def test_the_text_is_scored_and_the_document_comes_back_whole(rank_fields: object) -> None:
+def test_text_is_scored_and_the_whole_document_is_returned(rank_fields: object) -> None:
     (document,) = PINECONE.parse(BODY | {"documents": [PANDA], "rank_fields": rank_fields}).documents
     assert (document.text, document.fields) == ("A bear.", PANDA)
 
 
-def test_other_fields_are_scored_on_demand() -> None:
+def test_rank_fields_select_other_fields() -> None:
     (document,) = PINECONE.parse(BODY | {"documents": [PANDA], "rank_fields": ["title"]}).documents
     assert (document.text, document.fields) == ("title: Giant panda\n", PANDA)
 
 
-def test_the_whole_answer() -> None:
+def test_full_response() -> None:
     row = RankedRow(index=0, score=0.9, document=Document(text="A bear.", fields=PANDA))
     assert PINECONE.parse(BODY).return_documents
     assert PINECONE.render(make_result(row)) == {
@@ -43,6 +43,6 @@ def test_the_whole_answer() -> None:
         (ScoringFailed("x"), 500, "UNKNOWN"),
     ],
 )
-def test_errors_are_pinecones(error: RerankqError, status: int, code: str) -> None:
+def test_errors_have_pinecones_format(error: RerankqError, status: int, code: str) -> None:
     assert PINECONE.render_error(error) == {"error": {"code": code, "message": "x"}, "status": status}
     assert PINECONE.status_of(error) == status

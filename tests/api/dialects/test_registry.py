@@ -4,19 +4,19 @@ from api.dialects.registry import FAMILIES, SUPERSET, dialect_by_name, dialect_f
 
 
 @pytest.mark.parametrize("each", FAMILIES, ids=lambda each: each.name)
-def test_a_job_finds_the_dialect_it_came_in(each: object) -> None:
+def test_dialects_are_found_by_name(each: object) -> None:
     dialects = family(each.name).dialects  # type: ignore[attr-defined]
     assert [dialect_by_name(dialect.name) for dialect in dialects] == list(dialects)
 
 
-def test_an_unknown_dialect_is_an_error() -> None:
+def test_unknown_dialect_and_family_raise() -> None:
     with pytest.raises(KeyError):
         dialect_by_name("klingon")
     with pytest.raises(KeyError):
         family("klingon")
 
 
-def test_names_that_jobs_remember_never_change() -> None:
+def test_dialect_names_in_stored_jobs_do_not_change() -> None:
     names = {dialect.name for each in FAMILIES for dialect in each.dialects}
     assert names == {
         *("superset", "jina", "cohere-v1", "cohere-v2", "tei", "vllm", "vllm-score", "infinity", "nebul"),
@@ -43,23 +43,23 @@ def test_names_that_jobs_remember_never_change() -> None:
         ("/vllm/v2/rerank", "vllm"),
     ],
 )
-def test_a_path_has_the_dialect_of_its_prefix(path: str, name: str) -> None:
+def test_prefix_of_a_path_selects_the_dialect(path: str, name: str) -> None:
     assert dialect_for_path(path).name == name
 
 
-def test_the_root_has_the_dialect_that_was_chosen_for_it() -> None:
+def test_root_has_the_configured_dialect() -> None:
     cohere = family("cohere")
     assert dialect_for_path("/v2/rerank", cohere).name == "cohere-v2"
     assert dialect_for_path("/v1/models", cohere).name == "cohere-v1"
     assert dialect_for_path("/tei/rerank", cohere).name == "tei"
 
 
-def test_the_root_comes_first_and_every_family_has_its_prefix() -> None:
+def test_root_is_first_and_every_family_has_a_prefix() -> None:
     assert next(mounted_families()) == ("", SUPERSET)
     assert [prefix for prefix, _ in mounted_families()][1:] == [f"/{each.name}" for each in FAMILIES]
 
 
-def test_no_path_is_spoken_at_twice() -> None:
+def test_paths_are_unique_within_a_family() -> None:
     for each in FAMILIES:
         paths = [path for dialect in each.dialects for path in (*dialect.paths, *dialect.aliases)]
         assert len(set(paths)) == len(paths)

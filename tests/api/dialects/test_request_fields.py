@@ -21,30 +21,30 @@ def dialect(request: pytest.FixtureRequest) -> Dialect:
     return request.param  # type: ignore[no-any-return]
 
 
-def refusal(dialect: Dialect, body: dict[str, Any]) -> tuple[str, str | None]:
+def parse_error(dialect: Dialect, body: dict[str, Any]) -> tuple[str, str | None]:
     with pytest.raises(InvalidRequest) as caught:
         dialect.parse(body)
     return caught.value.message, caught.value.param
 
 
-class TestWhatIsTaken:
-    def test_query_and_documents_are_enough(self, dialect: Dialect) -> None:
+class TestAccepted:
+    def test_query_and_documents_are_the_only_required_fields(self, dialect: Dialect) -> None:
         parsed = dialect.parse(BODY)
         assert parsed.query == "a query"
         assert parsed.documents == [Document(text="one"), Document(text="two")]
         assert (parsed.model, parsed.top_n, parsed.max_tokens_per_doc) == (None, None, None)
         assert (parsed.raw_scores, parsed.priority) == (False, 0)
 
-    def test_an_explicit_null_is_an_absent_field(self, dialect: Dialect) -> None:
+    def test_null_is_the_same_as_a_missing_field(self, dialect: Dialect) -> None:
         optional = ["model", "top_n", "return_documents", "raw_scores", "max_tokens_per_doc", "priority", "instruction"]
         optional += ["max_tokens_per_query", "max_chunks_per_doc", "max_chunk_per_doc", "overlap_tokens", "rank_fields"]
         assert dialect.parse(BODY | dict.fromkeys(optional)) == dialect.parse(BODY)
 
     @pytest.mark.parametrize("name", ["", " "])
-    def test_an_empty_model_is_none(self, dialect: Dialect, name: str) -> None:
+    def test_empty_model_is_the_same_as_no_model(self, dialect: Dialect, name: str) -> None:
         assert dialect.parse(BODY | {"model": name}).model is None
 
-    def test_an_unknown_field_is_ignored(self, dialect: Dialect) -> None:
+    def test_unknown_fields_are_ignored(self, dialect: Dialect) -> None:
         unknown = {"rank_fields": ["title"], "user": {"id": 3}, "truncate_prompt_tokens": -1, "scores": None}
         assert dialect.parse(BODY | unknown) == dialect.parse(BODY)
 
@@ -73,41 +73,43 @@ class TestWhatIsTaken:
             ("overlap_tokens", 0, 0),
         ],
     )
-    def test_a_field_is_read_leniently(self, dialect: Dialect, field: str, value: object, expected: object) -> None:
-        read = dialect.parse(BODY | {field: value})
-        assert getattr(read, {"top_k": "top_n"}.get(field, field)) == expected
+    def test_fields_accept_equivalent_types(
+        self, dialect: Dialect, field: str, value: object, expected: object
+    ) -> None:
+        parsed = dialect.parse(BODY | {field: value})
+        assert getattr(parsed, {"top_k": "top_n"}.get(field, field)) == expected
 
-    def test_one_document_is_cut_into_one_window_unless_the_caller_says_more(self, dialect: Dialect) -> None:
+    def test_max_chunks_per_doc_defaults_to_one(self, dialect: Dialect) -> None:
         assert dialect.parse(BODY).max_chunks_per_doc == 1
         assert dialect.parse(BODY | {"max_chunk_per_doc": 3}).max_chunks_per_doc == 3
 
-    def test_an_empty_document_is_a_document(self, dialect: Dialect) -> None:
+    def test_empty_documents_are_accepted(self, dialect: Dialect) -> None:
         assert dialect.parse(BODY | {"documents": ["", " "]}).documents == [Document(text=""), Document(text=" ")]
 
 
-class TestWhatIsRefused:
+class TestRejected:
     @pytest.mark.parametrize("query", [None, "", " \n\t"])
-    def test_no_query(self, dialect: Dialect, query: str | None) -> None:
-        assert refusal(dialect, BODY | {"query": query}) == ("query is required for rerank", "query")
-        assert refusal(dialect, {"documents": ["one"]}) == ("query is required for rerank", "query")
+    def test_missing_query_is_rejected(self, dialect: Dialect, query: str | None) -> None:
+        assert parse_error(dialect, BODY | {"query": query}) == ("query is required for rerank", "query")
+        assert parse_error(dialect, {"documents": ["one"]}) == ("query is required for rerank", "query")
 
     @pytest.mark.parametrize("query", [3, True, ["q"], {"text": "q"}])
-    def test_a_query_that_is_no_string(self, dialect: Dialect, query: object) -> None:
-        assert refusal(dialect, BODY | {"query": query}) == ("query must be a string", "query")
+    def test_query_other_than_a_string_is_rejected(self, dialect: Dialect, query: object) -> None:
+        assert parse_error(dialect, BODY | {"query": query}) == ("query must be a string", "query")
 
     @pytest.mark.parametrize("documents", [None, []])
-    def test_no_documents(self, dialect: Dialect, documents: object) -> None:
+    def test_missing_documents_are_rejected(self, dialect: Dialect, documents: object) -> None:
         expected = ("documents are required for rerank", "documents")
-        assert refusal(dialect, BODY | {"documents": documents}) == expected
-        assert refusal(dialect, {"query": "q"}) == expected
+        assert parse_error(dialect, BODY | {"documents": documents}) == expected
+        assert parse_error(dialect, {"query": "q"}) == expected
 
     @pytest.mark.parametrize("documents", ["text", 3, {}, {"text": "t"}, True])
-    def test_documents_that_are_no_list(self, dialect: Dialect, documents: object) -> None:
-        assert refusal(dialect, BODY | {"documents": documents}) == ("documents must be a list", "documents")
+    def test_documents_other_than_a_list_are_rejected(self, dialect: Dialect, documents: object) -> None:
+        assert parse_error(dialect, BODY | {"documents": documents}) == ("documents must be a list", "documents")
 
     @pytest.mark.parametrize("top_n", [0, -1, "0", -0.0])
-    def test_a_top_n_below_one(self, dialect: Dialect, top_n: object) -> None:
-        assert refusal(dialect, BODY | {"top_n": top_n}) == ("top_n must be at least 1", "top_n")
+    def test_top_n_below_one_is_rejected(self, dialect: Dialect, top_n: object) -> None:
+        assert parse_error(dialect, BODY | {"top_n": top_n}) == ("top_n must be at least 1", "top_n")
 
     @pytest.mark.parametrize(
         ("field", "values"),
@@ -125,18 +127,18 @@ class TestWhatIsRefused:
             ("overlap_tokens", [-1, "many", 1.5, [], {}]),
         ],
     )
-    def test_a_field_of_a_wrong_type_or_out_of_range(self, dialect: Dialect, field: str, values: list[object]) -> None:
+    def test_wrong_type_or_range_is_rejected(self, dialect: Dialect, field: str, values: list[object]) -> None:
         for value in values:
-            message, param = refusal(dialect, BODY | {field: value})
+            message, param = parse_error(dialect, BODY | {field: value})
             assert param == field
             assert message.startswith(f"{field}: ")
             assert "\n" not in message
 
     @pytest.mark.parametrize("field", ["top_n", "max_tokens_per_doc", "priority"])
-    def test_a_bool_is_no_number(self, dialect: Dialect, field: str) -> None:
+    def test_bool_is_not_accepted_as_a_number(self, dialect: Dialect, field: str) -> None:
         with pytest.raises(InvalidRequest, match=field):
             dialect.parse(BODY | {field: True})
 
-    def test_the_query_is_looked_at_first(self, dialect: Dialect) -> None:
-        assert refusal(dialect, {"top_n": 0})[1] == "query"
-        assert refusal(dialect, {"query": "q", "top_n": 0})[1] == "documents"
+    def test_query_is_checked_first_and_documents_second(self, dialect: Dialect) -> None:
+        assert parse_error(dialect, {"top_n": 0})[1] == "query"
+        assert parse_error(dialect, {"query": "q", "top_n": 0})[1] == "documents"

@@ -32,30 +32,30 @@ ROOT = RootDialect()
         ({"items": ["t"]}, "superset"),
     ],
 )
-def test_the_body_decides_who_is_meant(body: dict[str, Any], name: str) -> None:
+def test_body_selects_the_dialect(body: dict[str, Any], name: str) -> None:
     assert ROOT.dialect_for_body(body).name == name
 
 
-@pytest.mark.parametrize("more", ["texts", "passages", "queries", "items", "data_1", "text_1", "input"])
-def test_what_the_superset_can_read_it_answers(more: str) -> None:
-    """The rest is an unknown field."""
-    assert ROOT.dialect_for_body({"query": "q", "documents": ["t"], more: ["x"]}) is ROOT
+@pytest.mark.parametrize("other", ["texts", "passages", "queries", "items", "data_1", "text_1", "input"])
+def test_superset_parses_every_body_with_query_and_documents(other: str) -> None:
+    """The other field is ignored as unknown."""
+    assert ROOT.dialect_for_body({"query": "q", "documents": ["t"], other: ["x"]}) is ROOT
 
 
 @pytest.mark.parametrize("field", ["texts", "passages", "queries", "data_1", "input"])
-def test_an_explicit_null_is_an_absent_field(field: str) -> None:
+def test_null_is_the_same_as_a_missing_field(field: str) -> None:
     assert ROOT.dialect_for_body({field: None}) is ROOT
     assert ROOT.dialect_for_body({"query": None, "documents": ["t"], "queries": "q"}).name == "vllm-score"
     assert ROOT.dialect_for_body({"query": "q", "documents": ["t"], "truncation": None}) is ROOT
 
 
-def test_a_prefix_speaks_one_dialect_alone() -> None:
+def test_dialect_below_a_prefix_ignores_the_body() -> None:
     for reader in ROOT.readers("/v1/rerank")[1:]:
         assert reader.dialect_for_body({"query": "q", "texts": ["t"], "data_1": "q", "data_2": "t"}) is reader
 
 
 @pytest.mark.parametrize(
-    ("path", "likeliest"),
+    ("path", "first"),
     [
         ("/v1/rerank", "superset"),
         ("/rerank", "superset"),
@@ -65,8 +65,8 @@ def test_a_prefix_speaks_one_dialect_alone() -> None:
         ("/api/v1/services/rerank/text-rerank/text-rerank", "dashscope"),
     ],
 )
-def test_whose_path_it_is_is_shown_first(path: str, likeliest: str) -> None:
-    assert ROOT.readers(path)[0].name == likeliest
+def test_owner_of_the_path_is_the_first_reader(path: str, first: str) -> None:
+    assert ROOT.readers(path)[0].name == first
     assert {reader.name for reader in ROOT.readers(path)} == {
         *("superset", "tei", "vllm-score", "nvidia", "voyage", "mixedbread", "dashscope")
     }

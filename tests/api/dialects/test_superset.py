@@ -24,7 +24,7 @@ def parse(*documents: Any) -> list[Document]:
 
 
 class TestDocuments:
-    def test_they_are_strings_or_objects_or_both(self) -> None:
+    def test_documents_may_be_strings_objects_or_both(self) -> None:
         mixed = parse("one", {"text": "two"}, {"text": "three", "id": "3", "meta": {"a": [1, None]}})
         assert mixed == [
             Document(text="one"),
@@ -32,28 +32,28 @@ class TestDocuments:
             Document(text="three", id="3", meta={"a": [1, None]}),
         ]
 
-    @pytest.mark.parametrize("own", ["a-1", "", 0, 7, 10**30])
-    def test_an_id_comes_back_as_it_was(self, own: object) -> None:
-        (document,) = parse({"text": "t", "id": own})
-        assert document.id == own
-        assert type(document.id) is type(own)
+    @pytest.mark.parametrize("value", ["a-1", "", 0, 7, 10**30])
+    def test_id_keeps_its_type(self, value: object) -> None:
+        (document,) = parse({"text": "t", "id": value})
+        assert document.id == value
+        assert type(document.id) is type(value)
 
-    @pytest.mark.parametrize("own", [None, [], {}, "x", 0, False, [{"deep": [None]}]])
-    def test_meta_is_anything_at_all(self, own: object) -> None:
-        (document,) = parse({"text": "t", "meta": own})
-        assert document.meta == own
+    @pytest.mark.parametrize("value", [None, [], {}, "x", 0, False, [{"deep": [None]}]])
+    def test_meta_may_be_any_json_value(self, value: object) -> None:
+        (document,) = parse({"text": "t", "meta": value})
+        assert document.meta == value
 
     def test_other_fields_of_an_object_are_ignored(self) -> None:
         assert parse({"text": "t", "title": "x", "image": None}) == [Document(text="t")]
 
     @pytest.mark.parametrize("document", [{}, {"text": None}, {"id": "x"}, {"Text": "t"}])
-    def test_an_object_has_a_text(self, document: object) -> None:
+    def test_object_without_a_text_is_rejected(self, document: object) -> None:
         with pytest.raises(InvalidRequest) as caught:
             parse("one", document)
         assert caught.value.message == "document text is required for rerank at index 1"
         assert caught.value.param == "documents[1].text"
 
-    def test_of_objects_without_a_text_all_fields_are_scored(self) -> None:
+    def test_all_fields_are_scored_when_no_object_has_a_text(self) -> None:
         first, second = {"id": 1, "title": "t", "": "x", "year": None}, {"page": 3, "title": "u", "meta": "m"}
         assert parse(first, second) == [
             Document(id=1, text="title: t\n", fields=first),
@@ -63,13 +63,13 @@ class TestDocuments:
     @pytest.mark.parametrize(
         "documents", [[{}], [{"id": "x", "meta": "y"}], [{"title": None}], [{"title": "t"}, "two"]]
     )
-    def test_objects_without_anything_to_score_are_refused(self, documents: list[object]) -> None:
+    def test_objects_without_any_field_to_score_are_rejected(self, documents: list[object]) -> None:
         with pytest.raises(InvalidRequest) as caught:
             parse(*documents)
         assert caught.value.param == "documents[0].text"
 
     @pytest.mark.parametrize("document", [None, 3, True, ["text"]])
-    def test_nothing_else_is_a_document(self, document: object) -> None:
+    def test_other_types_of_documents_are_rejected(self, document: object) -> None:
         with pytest.raises(InvalidRequest) as caught:
             parse(document)
         assert caught.value.message == "documents[0] must be a string or an object with text"
@@ -82,32 +82,32 @@ class TestDocuments:
             ({"text": ["t"]}, "documents[0].text"),
             ({"text": "t", "id": 1.5}, "documents[0].id"),
             ({"text": "t", "id": ["x"]}, "documents[0].id"),
-            # Read from 1e999; sent back it would be no JSON.
+            # Parsed from 1e999; JSON cannot represent infinity in the response.
             ({"text": "t", "meta": {"deep": [float("inf")]}}, "documents[0].meta"),
         ],
     )
-    def test_a_wrong_type_is_named_by_its_place(self, document: object, param: str) -> None:
+    def test_error_names_the_field_with_the_wrong_type(self, document: object, param: str) -> None:
         with pytest.raises(InvalidRequest) as caught:
             parse(document)
         assert caught.value.param == param
         assert caught.value.message.startswith(f"{param}: ")
 
-    @pytest.mark.parametrize("own", [True, 1.0, 1, "1"])
-    def test_an_id_that_is_nearly_a_number_is_refused_or_left_as_it_is(self, own: object) -> None:
+    @pytest.mark.parametrize("value", [True, 1.0, 1, "1"])
+    def test_id_is_rejected_or_kept_but_never_converted(self, value: object) -> None:
         try:
-            (document,) = parse({"text": "t", "id": own})
+            (document,) = parse({"text": "t", "id": value})
         except InvalidRequest:
             return
-        assert type(document.id) is type(own)
+        assert type(document.id) is type(value)
 
 
-def test_documents_are_returned_unless_the_caller_says_no() -> None:
+def test_documents_are_returned_by_default() -> None:
     assert SUPERSET.parse({"query": "q", "documents": ["t"]}).return_documents
     assert not SUPERSET.parse({"query": "q", "documents": ["t"], "return_documents": False}).return_documents
 
 
 class TestRendering:
-    def test_the_whole_answer(self) -> None:
+    def test_full_response(self) -> None:
         assert SUPERSET.render(make_result(*ROWS)) == {
             "id": "job-1",
             "object": "rerank",
@@ -141,27 +141,27 @@ class TestRendering:
             },
         }
 
-    def test_the_window_that_won_is_named(self) -> None:
+    def test_best_window_is_reported(self) -> None:
         row = RankedRow(index=0, score=0.5, document=Document(text="a long one"), window=(2, 6))
-        answer = SUPERSET.render(make_result(row, return_documents=False))
+        response = SUPERSET.render(make_result(row, return_documents=False))
         expected = {"index": 0, "relevance_score": 0.5, "window": {"start": 2, "end": 6}}
-        assert answer["results"] == answer["data"] == [expected]
+        assert response["results"] == response["data"] == [expected]
 
-    def test_pairs_whose_scores_were_known_are_counted_when_there_are_any(self) -> None:
+    def test_cached_pairs_are_reported_unless_there_are_none(self) -> None:
         result = make_result(*ROWS).model_copy(update={"cached_pairs": 2})
         assert SUPERSET.render(result)["usage"]["cached_pairs"] == 2
         assert "cached_pairs" not in SUPERSET.render(make_result(*ROWS))["usage"]
 
-    def test_a_document_that_is_not_wanted_is_absent_not_null(self) -> None:
-        answer = SUPERSET.render(make_result(*ROWS, return_documents=False))
-        assert answer["results"] == answer["data"]
-        assert all("document" not in row for row in answer["results"])
+    def test_rows_without_documents_omit_the_field(self) -> None:
+        response = SUPERSET.render(make_result(*ROWS, return_documents=False))
+        assert response["results"] == response["data"]
+        assert all("document" not in row for row in response["results"])
 
-    def test_rows_stay_in_the_order_of_the_ranking(self) -> None:
-        answer = SUPERSET.render(make_result(*ROWS))
-        assert [row["index"] for row in answer["results"]] == [row["index"] for row in answer["data"]] == [1, 0, 2]
+    def test_rows_keep_the_order_of_the_ranking(self) -> None:
+        response = SUPERSET.render(make_result(*ROWS))
+        assert [row["index"] for row in response["results"]] == [row["index"] for row in response["data"]] == [1, 0, 2]
 
-    def test_an_error_is_readable_for_nearly_every_client(self) -> None:
+    def test_error_has_the_fields_of_several_client_formats(self) -> None:
         error = InvalidRequest("top_n must be at least 1", param="top_n")
         assert SUPERSET.render_error(error) == {
             "error": {
@@ -175,7 +175,7 @@ class TestRendering:
         }
 
 
-def test_documents_that_went_through_the_store_are_rendered_byte_for_byte_the_same() -> None:
+def test_stored_documents_render_byte_for_byte_the_same() -> None:
     documents = ["plain", {"text": "ü 日本", "id": 7, "meta": {"a": 1.0, "b": [1e22, -0.0, 0.1], "c": {"d": None}}}]
     request = SUPERSET.parse({"query": "q", "documents": documents})
     stored = encoding.decode_request(encoding.encode_request(request), [encoding.encode_documents(request.documents)])

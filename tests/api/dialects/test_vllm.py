@@ -5,7 +5,7 @@ import pytest
 from api.dialects.vllm import VllmRerankDialect
 from shared.contracts import Document
 from shared.errors import InvalidRequest, ModelNotFound, ScoringFailed, StoreUnavailable, WaitTimedOut
-from tests.api.dialects.support import BODY, ROWS, refusal
+from tests.api.dialects.support import BODY, ROWS, parse_error
 from tests.api.support import make_result
 from tests.shared.support import MODEL
 
@@ -16,12 +16,12 @@ def parts(*texts: str) -> dict[str, Any]:
     return {"content": [{"type": "text", "text": text} for text in texts]}
 
 
-class TestReading:
+class TestParsing:
     @pytest.mark.parametrize("documents", ["one", ["one"], parts("one"), [parts("one")]])
-    def test_documents_are_one_text_or_many_in_one_part_or_many(self, documents: object) -> None:
+    def test_documents_may_be_a_text_content_parts_or_a_list_of_them(self, documents: object) -> None:
         assert VLLM.parse(BODY | {"documents": documents}).documents == [Document(text="one")]
 
-    def test_parts_of_a_text_are_lines_of_it(self) -> None:
+    def test_content_parts_are_joined_as_lines(self) -> None:
         parsed = VLLM.parse({"query": parts("what", "is it?"), "documents": [parts("a", "b")]})
         assert (parsed.query, parsed.documents[0].text) == ("what\nis it?", "a\nb")
 
@@ -34,50 +34,50 @@ class TestReading:
             {"content": ["t"]},
         ],
     )
-    def test_only_text_can_be_scored(self, document: object) -> None:
-        assert refusal(VLLM, BODY | {"documents": ["t", document]}) == (
+    def test_content_other_than_text_is_rejected(self, document: object) -> None:
+        assert parse_error(VLLM, BODY | {"documents": ["t", document]}) == (
             "documents[1]: only text can be scored here",
             "documents[1]",
         )
 
     @pytest.mark.parametrize("document", [3, None, {"text": "t"}, {"content": "t"}, {"content": []}, ["t"]])
-    def test_nothing_else_is_a_text(self, document: object) -> None:
-        assert refusal(VLLM, BODY | {"documents": [document]})[1] == "documents[0]"
+    def test_other_types_of_documents_are_rejected(self, document: object) -> None:
+        assert parse_error(VLLM, BODY | {"documents": [document]})[1] == "documents[0]"
 
     @pytest.mark.parametrize("field", ["top_n", "max_tokens_per_query", "max_tokens_per_doc"])
-    def test_zero_is_no_limit(self, field: str) -> None:
+    def test_zero_means_no_limit(self, field: str) -> None:
         assert getattr(VLLM.parse(BODY | {field: 0}), field) is None
         assert getattr(VLLM.parse(BODY | {field: 2}), field) == 2
-        assert refusal(VLLM, BODY | {field: -1})[1] == field
-        assert refusal(VLLM, BODY | {field: False})[1] == field
+        assert parse_error(VLLM, BODY | {field: -1})[1] == field
+        assert parse_error(VLLM, BODY | {field: False})[1] == field
 
     @pytest.mark.parametrize(("limit", "expected"), [(None, None), (-1, None), (0, None), (64, 64), ("64", 64)])
-    def test_a_limit_on_the_prompt_is_one_on_each_document(self, limit: object, expected: int | None) -> None:
+    def test_truncate_prompt_tokens_limits_each_document(self, limit: object, expected: int | None) -> None:
         assert VLLM.parse(BODY | {"truncate_prompt_tokens": limit}).max_tokens_per_doc == expected
         both = VLLM.parse(BODY | {"truncate_prompt_tokens": limit, "max_tokens_per_doc": 8})
         assert both.max_tokens_per_doc == 8
 
     @pytest.mark.parametrize("limit", [-2, "many", True, 1.5, [], "-3"])
-    def test_a_limit_on_the_prompt_is_a_number(self, limit: object) -> None:
-        assert refusal(VLLM, BODY | {"truncate_prompt_tokens": limit})[1] == "truncate_prompt_tokens"
+    def test_invalid_truncate_prompt_tokens_is_rejected(self, limit: object) -> None:
+        assert parse_error(VLLM, BODY | {"truncate_prompt_tokens": limit})[1] == "truncate_prompt_tokens"
 
     @pytest.mark.parametrize(
         ("value", "raw"), [(True, False), (False, True), ("false", True), ("True", False), (0, True)]
     )
-    def test_without_activation_the_scores_are_the_models_own(self, value: object, raw: bool) -> None:
+    def test_scores_are_raw_without_activation(self, value: object, raw: bool) -> None:
         assert VLLM.parse(BODY | {"use_activation": value}).raw_scores is raw
         assert VLLM.parse(BODY).raw_scores is False
 
     @pytest.mark.parametrize("value", ["maybe", 2, [], {}])
-    def test_use_activation_is_a_bool(self, value: object) -> None:
-        assert refusal(VLLM, BODY | {"use_activation": value})[1] == "use_activation"
+    def test_invalid_use_activation_is_rejected(self, value: object) -> None:
+        assert parse_error(VLLM, BODY | {"use_activation": value})[1] == "use_activation"
 
     @pytest.mark.parametrize(("priority", "expected"), [(-(2**63), 0), (5, 5), (2**63 - 1, 999), ("7", 7)])
-    def test_priorities_beyond_ours_are_the_nearest_of_ours(self, priority: object, expected: int) -> None:
+    def test_priorities_are_clamped_to_the_supported_range(self, priority: object, expected: int) -> None:
         assert VLLM.parse(BODY | {"priority": priority}).priority == expected
 
 
-def test_the_whole_answer_always_has_the_documents() -> None:
+def test_full_response_always_has_the_documents() -> None:
     assert VLLM.render(make_result(*ROWS, return_documents=False)) == {
         "id": "job-1",
         "model": MODEL,
@@ -98,11 +98,11 @@ def test_the_whole_answer_always_has_the_documents() -> None:
         (StoreUnavailable("x", param="p"), 503, "ServiceUnavailableError"),
     ],
 )
-def test_errors_are_vllms(error: Any, status: int, kind: str) -> None:
+def test_errors_have_vllms_format(error: Any, status: int, kind: str) -> None:
     assert VLLM.render_error(error) == {"error": {"message": "x", "type": kind, "param": "p", "code": status}}
     assert VLLM.status_of(error) == status
 
 
-def test_an_error_that_vllm_has_not_keeps_its_own_name() -> None:
+def test_error_unknown_to_vllm_keeps_its_own_type() -> None:
     error = WaitTimedOut("x", job_id="job-1", retry_after=1)
     assert VLLM.render_error(error)["error"]["type"] == "wait_timed_out"

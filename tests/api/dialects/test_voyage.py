@@ -2,7 +2,7 @@ import pytest
 
 from api.dialects.voyage import VoyageDialect
 from shared.errors import InvalidRequest
-from tests.api.dialects.support import BODY, ROWS, refusal
+from tests.api.dialects.support import BODY, ROWS, parse_error
 from tests.api.support import make_result
 from tests.shared.support import MODEL
 
@@ -10,15 +10,15 @@ VOYAGE = VoyageDialect()
 
 
 @pytest.mark.parametrize(("top_k", "expected"), [(None, None), (1, 1), ("2", 2)])
-def test_top_k_is_top_n(top_k: object, expected: int | None) -> None:
+def test_top_k_becomes_top_n(top_k: object, expected: int | None) -> None:
     assert VOYAGE.parse(BODY | {"top_k": top_k}).top_n == expected
 
 
-def test_a_top_k_below_one_is_refused() -> None:
-    assert refusal(VOYAGE, BODY | {"top_k": 0}) == ("top_k must be at least 1", "top_k")
+def test_top_k_below_one_is_rejected() -> None:
+    assert parse_error(VOYAGE, BODY | {"top_k": 0}) == ("top_k must be at least 1", "top_k")
 
 
-def test_the_whole_answer_is_in_data() -> None:
+def test_full_response_has_its_rows_in_data() -> None:
     assert VOYAGE.render(make_result(*ROWS)) == {
         "object": "list",
         "data": [
@@ -32,7 +32,7 @@ def test_the_whole_answer_is_in_data() -> None:
     assert "document" not in VOYAGE.render(make_result(*ROWS, return_documents=False))["data"][0]
 
 
-def test_errors_are_a_detail() -> None:
+def test_errors_have_a_detail() -> None:
     error = InvalidRequest("query is required for rerank", param="query")
     assert VOYAGE.render_error(error) == {"detail": "query is required for rerank"}
     assert VOYAGE.status_of(error) == 400

@@ -196,7 +196,7 @@ async def test_lost_connection_is_restored(
         assert await seconds_until(ended.wait()) < POLL_SECONDS / 2
 
 
-async def test_finished_waits_are_forgotten(completions: CompletionListener, redis_client: Any) -> None:
+async def test_finished_waits_are_removed(completions: CompletionListener, redis_client: Any) -> None:
     with completions.expect("job-1"), completions.expect("job-1"), completions.expect("job-2"):
         assert set(completions._waiting) == {"job-1", "job-2"}
     with pytest.raises(ZeroDivisionError), completions.expect("job-3"):

@@ -1,4 +1,4 @@
-"""`GET /v1/pools`, as people and KEDA read it."""
+"""`GET /v1/pools`, for operators and KEDA."""
 
 import json
 import time
@@ -34,13 +34,13 @@ async def client(redis_url: str, redis_client: Any) -> AsyncIterator[httpx.Async
 
 
 async def read(client: httpx.AsyncClient, name: str = MODEL) -> dict[str, Any]:
-    answer = await client.get(f"/v1/pools/{name}")
-    assert answer.status_code == 200, answer.text
-    pool: dict[str, Any] = answer.json()
+    response = await client.get(f"/v1/pools/{name}")
+    assert response.status_code == 200, response.text
+    pool: dict[str, Any] = response.json()
     return pool
 
 
-async def test_a_pool_that_sleeps(client: httpx.AsyncClient) -> None:
+async def test_idle_pool(client: httpx.AsyncClient) -> None:
     assert await read(client) == {
         "id": MODEL,
         "object": "pool",
@@ -61,7 +61,7 @@ async def test_a_pool_that_sleeps(client: httpx.AsyncClient) -> None:
     }
 
 
-async def test_a_pool_at_work(client: httpx.AsyncClient, ledger: JobLedger, redis_client: Any) -> None:
+async def test_working_pool(client: httpx.AsyncClient, ledger: JobLedger, redis_client: Any) -> None:
     await ledger.submit(make_submission("job-1", request=make_request("a", "b", "c"), shards=2))
     await ledger.submit(make_submission("job-2", work_class=WorkClass.BATCH))
     WorkerLedger(redis_client, MODEL).claim(make_lease(0))
@@ -87,8 +87,8 @@ async def test_a_pool_at_work(client: httpx.AsyncClient, ledger: JobLedger, redi
     assert 9 <= pool["start_seconds"] < 15
 
 
-async def test_what_is_read_is_what_is_so_now(client: httpx.AsyncClient, ledger: JobLedger, redis_client: Any) -> None:
-    """Whoever scales by it must not see what was so a second ago."""
+async def test_response_has_the_current_state(client: httpx.AsyncClient, ledger: JobLedger, redis_client: Any) -> None:
+    """A scaler must not act on a cached response."""
     for number in range(5):
         await ledger.submit(make_submission(f"job-{number}"))
         assert (await read(client))["backlog"]["jobs"] == 1
@@ -100,7 +100,7 @@ async def test_what_is_read_is_what_is_so_now(client: httpx.AsyncClient, ledger:
         assert (pool["backlog"]["jobs"], pool["in_flight"]["jobs"], pool["shards"]) == (0, 0, 0)
 
 
-async def test_a_pool_whose_workers_do_not_start(client: httpx.AsyncClient, redis_client: Any) -> None:
+async def test_pool_with_failed_starts(client: httpx.AsyncClient, redis_client: Any) -> None:
     for number, age in enumerate((3.0, 0.5)):
         beat = {"worker": f"w{number}", "state": "failed", "at": time.time() - age, "reason": "no weights"}
         redis_client.hset(pool_keys.workers("always"), f"w{number}", json.dumps(beat))
@@ -111,16 +111,16 @@ async def test_a_pool_whose_workers_do_not_start(client: httpx.AsyncClient, redi
     assert pool["failed_at"] == pytest.approx(time.time() - 0.5, abs=1)
 
 
-async def test_all_pools_stand_in_the_models_order(client: httpx.AsyncClient) -> None:
+async def test_pools_are_listed_in_the_order_of_the_models(client: httpx.AsyncClient) -> None:
     body = (await client.get("/v1/pools")).json()
     assert body["object"] == "list"
     assert [(pool["id"], pool["desired"]) for pool in body["data"]] == [(MODEL, 0), ("always", 2)]
 
 
-async def test_an_alias_with_a_slash_names_its_models_pool(client: httpx.AsyncClient) -> None:
+async def test_alias_with_a_slash_returns_the_pool_of_its_model(client: httpx.AsyncClient) -> None:
     assert (await read(client, "org/alias"))["id"] == MODEL
 
 
-async def test_a_model_that_is_not_served_has_none(client: httpx.AsyncClient) -> None:
-    answer = await client.get("/v1/pools/nope")
-    assert (answer.status_code, answer.json()["error"]["type"]) == (404, "model_not_found")
+async def test_unknown_model_is_404(client: httpx.AsyncClient) -> None:
+    response = await client.get("/v1/pools/nope")
+    assert (response.status_code, response.json()["error"]["type"]) == (404, "model_not_found")

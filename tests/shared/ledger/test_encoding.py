@@ -17,9 +17,9 @@ from shared.ledger.encoding import (
 from tests.shared.support import make_request, properties
 
 texts = st.text(max_size=20)
-finite = st.floats(allow_nan=False, allow_infinity=False)
+finite_floats = st.floats(allow_nan=False, allow_infinity=False)
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | finite | texts,
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | finite_floats | texts,
     lambda values: st.lists(values, max_size=3) | st.dictionaries(texts, values, max_size=3),
     max_leaves=5,
 )
@@ -48,32 +48,32 @@ requests = st.builds(
 )
 shard_scores = st.builds(
     ShardScores,
-    scores=st.lists(st.none() | finite, max_size=5),
+    scores=st.lists(st.none() | finite_floats, max_size=5),
     scale=st.sampled_from(ScoreScale),
     prompt_tokens=st.integers(0, 10**9),
     truncated=st.lists(st.integers(0, 10**4), max_size=3),
     windows=st.dictionaries(st.integers(0, 10**4), st.tuples(st.integers(0, 10**6), st.integers(0, 10**6)), max_size=3),
     errors=st.dictionaries(st.integers(0, 10**4), texts, max_size=3),
-    queue_ms=finite,
-    inference_ms=finite,
+    queue_ms=finite_floats,
+    inference_ms=finite_floats,
 )
 
 
-def stored(request: RerankRequest) -> RerankRequest:
-    """The request after it went through the store in one piece."""
+def round_trip(request: RerankRequest) -> RerankRequest:
+    """The request after it is encoded and decoded with all documents in one shard."""
     return decode_request(encode_request(request), [encode_documents(request.documents)])
 
 
 @properties
 @given(requests, st.integers(1, 3))
-def test_a_request_comes_back_as_it_was_however_it_is_cut(request: RerankRequest, size: int) -> None:
+def test_request_is_decoded_unchanged_from_any_shards(request: RerankRequest, size: int) -> None:
     slices = [request.documents[start : start + size] for start in range(0, len(request.documents), size)]
     assert decode_request(encode_request(request), [encode_documents(part) for part in slices]) == request
 
 
 @properties
 @given(requests)
-def test_one_slice_is_the_request_with_these_documents_alone(request: RerankRequest) -> None:
+def test_one_shard_is_decoded_to_a_request_with_only_its_documents(request: RerankRequest) -> None:
     first = request.documents[:1]
     decoded = decode_request(encode_request(request), [encode_documents(first)])
     assert decoded == request.model_copy(update={"documents": first})
@@ -81,17 +81,17 @@ def test_one_slice_is_the_request_with_these_documents_alone(request: RerankRequ
 
 @properties
 @given(requests)
-def test_a_shard_is_scored_against_the_query_that_its_documents_have(request: RerankRequest) -> None:
+def test_query_of_a_document_replaces_the_query_of_the_request(request: RerankRequest) -> None:
     first = request.documents[:1]
-    own = first[0].query if first else None
+    document_query = first[0].query if first else None
     decoded = decode_shard_request(encode_request(request), encode_documents(first))
-    expected = request.query if own is None else own
+    expected = request.query if document_query is None else document_query
     assert decoded == request.model_copy(update={"documents": first, "query": expected})
 
 
 @properties
 @given(texts)
-def test_a_plain_document_is_one_like_any_other(text: str) -> None:
+def test_plain_document_equals_a_validated_document(text: str) -> None:
     plain, other = Document.plain(text), Document(text=text)
     assert plain == other
     assert plain.model_copy(update={"id": 1}) == Document(text=text, id=1)
@@ -101,30 +101,30 @@ def test_a_plain_document_is_one_like_any_other(text: str) -> None:
 
 @properties
 @given(shard_scores)
-def test_scores_come_back_as_they_were(scores: ShardScores) -> None:
+def test_scores_are_decoded_unchanged(scores: ShardScores) -> None:
     assert decode_scores(encode_scores(scores)) == scores
 
 
-def test_the_types_of_a_callers_own_values_survive() -> None:
-    mine = {"ratio": 1.0, "count": 1, "flag": True, "nothing": None, "deep": [{"ü": "日本"}]}
-    request = RerankRequest(query="q", documents=[Document(text="t", id="1", meta=mine), Document(text="t", id=1)])
-    decoded = stored(request)
+def test_values_of_ids_and_metadata_keep_their_types() -> None:
+    meta = {"ratio": 1.0, "count": 1, "flag": True, "nothing": None, "deep": [{"ü": "日本"}]}
+    request = RerankRequest(query="q", documents=[Document(text="t", id="1", meta=meta), Document(text="t", id=1)])
+    decoded = round_trip(request)
     assert repr(decoded.documents) == repr(request.documents)
 
 
-def test_what_is_the_default_costs_no_bytes() -> None:
+def test_default_values_are_not_encoded() -> None:
     request = make_request("t")
     assert json.loads(encode_request(request)) == {"query": "a query"}
     assert json.loads(encode_documents(request.documents)) == [{"text": "t"}]
 
 
 @pytest.mark.parametrize("payload", [b"", b"{}", b"[]", b'{"documents": []}'])
-def test_what_is_no_request_is_refused(payload: bytes) -> None:
+def test_invalid_request_is_rejected(payload: bytes) -> None:
     with pytest.raises(ValidationError):
         decode_request(payload, [])
 
 
 @pytest.mark.parametrize("part", [b"", b"{}", b"[3]", b'[{"id": 1}]'])
-def test_what_are_no_documents_is_refused(part: bytes) -> None:
+def test_invalid_documents_are_rejected(part: bytes) -> None:
     with pytest.raises(ValidationError):
         decode_request(encode_request(make_request()), [part])

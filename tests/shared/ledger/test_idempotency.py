@@ -25,10 +25,10 @@ from tests.shared.support import (
 INTERACTIVE = WorkClass.INTERACTIVE
 ONE = ShardSize(1, 9)
 FIRST = make_submission("job-1", idempotency="mine")
-NAME = job_keys.idempotency(OWNER, "mine")
+IDEMPOTENCY_KEY = job_keys.idempotency(OWNER, "mine")
 
 
-async def test_the_same_request_under_the_same_key_is_the_same_job(
+async def test_same_request_with_the_same_key_returns_the_same_job(
     ledger: JobLedger, store: StoreView, redis_client: Any
 ) -> None:
     assert await ledger.submit(FIRST) == Acceptance("job-1", existing=False)
@@ -40,13 +40,13 @@ async def test_the_same_request_under_the_same_key_is_the_same_job(
     assert len(store.messages()) == 1
 
 
-async def test_a_caller_that_waited_may_come_back_for_its_job_as_batch_work(ledger: JobLedger) -> None:
+async def test_work_class_is_not_part_of_the_comparison(ledger: JobLedger) -> None:
     await ledger.submit(FIRST)
     again = replace(make_submission("job-2", idempotency="mine"), work_class=WorkClass.BATCH)
     assert await ledger.submit(again) == Acceptance("job-1", existing=True)
 
 
-async def test_it_stands_for_the_job_whatever_has_become_of_it(ledger: JobLedger, worker: WorkerLedger) -> None:
+async def test_key_returns_a_finished_job(ledger: JobLedger, worker: WorkerLedger) -> None:
     await ledger.submit(FIRST)
     worker.claim(make_lease())
     worker.finish(make_lease(), make_scores(), INTERACTIVE)
@@ -65,9 +65,7 @@ async def test_it_stands_for_the_job_whatever_has_become_of_it(ledger: JobLedger
     ],
     ids=["another document", "another top_n", "another priority", "another dialect"],
 )
-async def test_another_request_under_the_same_key_is_a_conflict(
-    ledger: JobLedger, store: StoreView, other: Any
-) -> None:
+async def test_another_request_with_the_same_key_is_a_conflict(ledger: JobLedger, store: StoreView, other: Any) -> None:
     await ledger.submit(FIRST)
     with pytest.raises(IdempotencyConflict, match="was used for another request") as caught:
         await ledger.submit(replace(other, job_id="job-2"))
@@ -76,8 +74,8 @@ async def test_another_request_under_the_same_key_is_a_conflict(
     assert store.outstanding() == ["job-1/0"]
 
 
-async def test_documents_cannot_change_places_unnoticed(ledger: JobLedger) -> None:
-    """What is compared has the documents' borders in it."""
+async def test_documents_in_another_order_or_with_other_boundaries_are_a_conflict(ledger: JobLedger) -> None:
+    """The comparison includes the boundaries between documents."""
     request = make_request("ab", "c")
     await ledger.submit(replace(FIRST, request=request, sizes=[ONE, ONE]))
     for texts in (("a", "bc"), ("c", "ab"), ("ab", "c", "")):
@@ -86,38 +84,38 @@ async def test_documents_cannot_change_places_unnoticed(ledger: JobLedger) -> No
             await ledger.submit(replace(FIRST, job_id="job-2", request=make_request(*texts), sizes=sizes))
 
 
-async def test_the_key_of_another_owner_is_another_key(ledger: JobLedger) -> None:
+async def test_two_owners_may_use_the_same_key(ledger: JobLedger) -> None:
     await ledger.submit(FIRST)
     other = replace(make_submission("job-2", idempotency="mine"), owner="owner-2")
     assert await ledger.submit(other) == Acceptance("job-2", existing=False)
 
 
-async def test_without_a_key_every_submission_is_a_job(ledger: JobLedger, redis_client: Any) -> None:
+async def test_without_a_key_every_submission_creates_a_job(ledger: JobLedger, redis_client: Any) -> None:
     for job_id in ("job-1", "job-2"):
         assert await ledger.submit(make_submission(job_id)) == Acceptance(job_id, existing=False)
     assert redis_client.keys("rerankq:idempotency:*") == []
 
 
-async def test_a_submit_that_is_sent_again_after_a_lost_answer_is_the_first_one(ledger: JobLedger) -> None:
+async def test_repeated_submission_returns_the_first_acceptance(ledger: JobLedger) -> None:
     assert await ledger.submit(FIRST) == await ledger.submit(FIRST) == Acceptance("job-1", existing=False)
 
 
-async def test_the_key_goes_with_its_deleted_job(ledger: JobLedger, redis_client: Any) -> None:
+async def test_deleting_a_job_deletes_its_key(ledger: JobLedger, redis_client: Any) -> None:
     await ledger.submit(FIRST)
     await ledger.delete(await read_record(ledger))
-    assert not redis_client.exists(NAME)
+    assert not redis_client.exists(IDEMPOTENCY_KEY)
     again = make_submission("job-2", idempotency="mine")
     assert await ledger.submit(again) == Acceptance("job-2", existing=False)
 
 
-async def test_the_key_lives_as_long_as_its_job(ledger: JobLedger, store: StoreView) -> None:
+async def test_key_expires_with_its_job(ledger: JobLedger, store: StoreView) -> None:
     await ledger.submit(FIRST)
-    assert LIFETIMES.result < store.remaining_seconds(NAME) <= LIFETIMES.unfinished
+    assert LIFETIMES.result < store.remaining_seconds(IDEMPOTENCY_KEY) <= LIFETIMES.unfinished
     await ledger.cancel(await read_record(ledger))
-    assert 0 < store.remaining_seconds(NAME) <= LIFETIMES.result
+    assert 0 < store.remaining_seconds(IDEMPOTENCY_KEY) <= LIFETIMES.result
 
 
-def test_what_a_caller_writes_into_its_key_is_in_no_name() -> None:
+def test_redis_key_does_not_contain_the_callers_key() -> None:
     secret = "a secret " * 100
     assert "secret" not in job_keys.idempotency(OWNER, secret)
     assert len(job_keys.idempotency(OWNER, secret)) == len(job_keys.idempotency(OWNER, "x"))

@@ -20,7 +20,7 @@ FIELDS = {
 }
 
 
-def test_a_hash_becomes_a_record() -> None:
+def test_record_is_built_from_a_hash() -> None:
     assert JobRecord.from_hash("job-1", FIELDS) == JobRecord(
         id="job-1",
         status=JobStatus.RUNNING,
@@ -41,21 +41,21 @@ def test_a_hash_becomes_a_record() -> None:
     )
 
 
-def test_a_failure_survives_its_json() -> None:
+def test_failure_is_decoded_from_its_json() -> None:
     failure = JobFailure("scoring_failed", 'the engine said "no": ü')
     fields = FIELDS | {b"status": b"failed", b"failure": failure.to_json().encode()}
     assert JobRecord.from_hash("job-1", fields).failure == failure
 
 
 @pytest.mark.parametrize("missing", [b"status", b"model", b"dialect", b"owner", b"class"])
-def test_a_hash_that_is_not_a_jobs_is_refused(missing: bytes) -> None:
+def test_hash_without_a_required_field_is_rejected(missing: bytes) -> None:
     fields = {name: value for name, value in FIELDS.items() if name != missing}
     with pytest.raises(KeyError):
         JobRecord.from_hash("job-1", fields)
 
 
-def test_four_states_are_final() -> None:
-    assert [state for state in JobStatus if state.final] == [
+def test_four_statuses_are_final() -> None:
+    assert [status for status in JobStatus if status.final] == [
         JobStatus.SUCCEEDED,
         JobStatus.FAILED,
         JobStatus.CANCELED,
@@ -63,7 +63,7 @@ def test_four_states_are_final() -> None:
     ]
 
 
-def test_ids_are_new_and_unguessable() -> None:
+def test_job_ids_are_unique_and_random() -> None:
     ids = {new_job_id() for _ in range(1000)}
     assert len(ids) == 1000
     assert all(len(job_id) == len("job-") + 32 and job_id.startswith("job-") for job_id in ids)

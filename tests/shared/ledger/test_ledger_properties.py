@@ -1,8 +1,8 @@
-"""Random sequences of everything that may happen to a job, on the real ledger, against what was promised of it.
+"""Runs random sequences of operations on the real ledger and compares it with a model.
 
-The promise: a job has one status, and a final one stays (but for a revival); of a shard one finish is accepted; there
-is a result exactly when the job succeeded; what is not done of an unfinished job is outstanding, and looked after;
-what is counted as the pool's load is what is outstanding; only a budget that is spent writes to the dead list.
+The invariants: A job has one status, and only a retry changes a final status. The ledger accepts one finish per shard.
+A job has a result exactly when it succeeded. The unfinished shards of an unfinished job are outstanding, and the
+reconciler checks them. The pool's load equals its outstanding work. Only an exhausted budget writes a dead letter.
 """
 
 import asyncio
@@ -46,31 +46,31 @@ T = TypeVar("T")
 
 MAX_CRASHES = 2
 MAX_TRANSIENT_ERRORS = 1
-"""So small that a few random steps spend them."""
+"""Low limits, so that a few random steps exhaust them."""
 INTERACTIVE = WorkClass.INTERACTIVE
-FAILURE = JobFailure("scoring_failed", "the engine gave up")
+FAILURE = JobFailure("scoring_failed", "the engine failed")
 QUEUED, RUNNING, SUCCEEDED = JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.SUCCEEDED
 
 
 @dataclass
 class Shard:
-    """What is promised of one shard; `token` is the one that counts."""
+    """The expected state of one shard. `token` belongs to the valid claim."""
 
     status: str
     token: str | None = None
-    lease_lives: bool = False
+    has_lease: bool = False
     due: bool = False
     crashes: int = 0
     retries: int = 0
     accepted: float | None = None
 
-    def queue(self) -> None:
-        self.status, self.token, self.lease_lives = "queued", None, False
+    def requeue(self) -> None:
+        self.status, self.token, self.has_lease = "queued", None, False
 
 
 @dataclass
 class Job:
-    """What is promised of one job; `status` None when it was deleted."""
+    """The expected state of one job. `status` is None after the job is deleted."""
 
     record: JobRecord
     shards: list[Shard]
@@ -78,17 +78,17 @@ class Job:
     overdue: bool = False
 
     @property
-    def goes_on(self) -> bool:
+    def unfinished(self) -> bool:
         return self.status is not None and not self.status.final
 
     def end(self, status: JobStatus | None) -> None:
         self.status = status
         for shard in self.shards:
-            shard.lease_lives = shard.due = False
+            shard.has_lease = shard.due = False
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """Every rule does one thing to the ledger and to the model, and compares the answers."""
+    """Every rule applies one operation to the ledger and to the model, and compares the results."""
 
     jobs: Bundle[str] = Bundle("jobs")
     leases: Bundle[ShardLease] = Bundle("leases")
@@ -101,124 +101,124 @@ class LedgerMachine(RuleBasedStateMachine):
         self._worker = WorkerLedger(client, MODEL)
         self._store = StoreView(client)
         self._model: dict[str, Job] = {}
-        self._dead: list[tuple[str, int]] = []
+        self._dead_letters: list[tuple[str, int]] = []
         self._count = 0
 
-    def _wait(self, call: Coroutine[Any, Any, T]) -> T:
+    def _run(self, call: Coroutine[Any, Any, T]) -> T:
         return self._runner.run(call)
 
-    def _number(self) -> int:
+    def _next_number(self) -> int:
         self._count += 1
         return self._count
 
-    def _at(self, lease: ShardLease) -> tuple[Job, Shard]:
+    def _find(self, lease: ShardLease) -> tuple[Job, Shard]:
         job = self._model[lease.job_id]
         return job, job.shards[lease.shard]
 
     @initialize()
-    def begin_with_nothing(self) -> None:
+    def start_with_an_empty_store(self) -> None:
         self._client.flushall()
 
-    # What callers do.
+    # Operations of callers.
 
     @rule(target=jobs, shards=st.integers(1, 3), window=st.integers(1, 3), work_class=st.sampled_from(WorkClass))
     def submit(self, shards: int, window: int, work_class: WorkClass) -> str:
-        rung = min(shards, window)
-        job_id = f"job-{self._number()}"
-        self._wait(self._ledger.submit(make_submission(job_id, shards=shards, enqueued=rung, work_class=work_class)))
-        record = self._wait(self._ledger.read(job_id))
+        enqueued = min(shards, window)
+        job_id = f"job-{self._next_number()}"
+        self._run(self._ledger.submit(make_submission(job_id, shards=shards, enqueued=enqueued, work_class=work_class)))
+        record = self._run(self._ledger.read(job_id))
         assert record is not None
-        model = [Shard("queued" if number < rung else "waiting") for number in range(shards)]
+        model = [Shard("queued" if number < enqueued else "waiting") for number in range(shards)]
         self._model[job_id] = Job(record, model)
         return job_id
 
     @rule(job_id=jobs)
     def submit_again(self, job_id: str) -> None:
-        """As after a lost answer. One that was deleted meanwhile would be a new job."""
+        """The caller repeats the request after a lost response. A deleted job would be created again."""
         job = self._model[job_id]
         if job.status is not None:
-            self._wait(self._ledger.submit(make_submission(job_id, shards=len(job.shards))))
+            self._run(self._ledger.submit(make_submission(job_id, shards=len(job.shards))))
 
     @rule(job_id=jobs)
     def cancel(self, job_id: str) -> None:
         job = self._model[job_id]
-        if job.goes_on:
+        if job.unfinished:
             job.end(JobStatus.CANCELED)
-        assert self._wait(self._ledger.cancel(job.record)) == job.status
+        assert self._run(self._ledger.cancel(job.record)) == job.status
 
     @rule(job_id=consumes(jobs))
     def delete(self, job_id: str) -> None:
         job = self._model[job_id]
         existed = job.status is not None
         job.end(None)
-        assert self._wait(self._ledger.delete(job.record)) == existed
+        assert self._run(self._ledger.delete(job.record)) == existed
         assert not self._client.keys(f"{job_keys.job(job_id)}*")
 
     @rule(job_id=jobs)
-    def revive(self, job_id: str) -> None:
-        self._revive(job_id)
+    def retry_any_job(self, job_id: str) -> None:
+        self._retry(job_id)
 
-    @precondition(lambda self: self._failed())
+    @precondition(lambda self: self._failed_jobs())
     @rule(data=st.data())
-    def revive_one_that_failed(self, data: st.DataObject) -> None:
-        """Any other one seldom has."""
-        self._revive(data.draw(st.sampled_from(self._failed())))
+    def retry_failed_job(self, data: st.DataObject) -> None:
+        """Retries a job that failed, because `retry_any_job` seldom draws one."""
+        self._retry(data.draw(st.sampled_from(self._failed_jobs())))
 
-    def _failed(self) -> list[str]:
+    def _failed_jobs(self) -> list[str]:
         return [job_id for job_id, job in self._model.items() if job.status is JobStatus.FAILED]
 
-    def _revive(self, job_id: str) -> None:
+    def _retry(self, job_id: str) -> None:
         job = self._model[job_id]
-        rings = self._wait(self._ledger.retry_failed(job.record, 60))
+        wake_ups = self._run(self._ledger.retry_failed(job.record, 60))
         if job.status is not JobStatus.FAILED:
-            assert rings is None
+            assert wake_ups is None
             return
         job.status, job.overdue = QUEUED, False
-        left = [number for number, shard in enumerate(job.shards) if shard.status != "done"]
-        assert rings == [WakeUp(job_id, number, job.record.work_class) for number in left]
-        for number in left:
+        unfinished = [number for number, shard in enumerate(job.shards) if shard.status != "done"]
+        assert wake_ups == [WakeUp(job_id, number, job.record.work_class) for number in unfinished]
+        for number in unfinished:
             job.shards[number] = Shard("queued", due=True)
 
-    # What workers do.
+    # Operations of workers.
 
     @rule(target=leases, job_id=jobs, data=st.data())
     def claim(self, job_id: str, data: st.DataObject) -> Any:
-        """Of any shard, also one that was not rung for: whatever a message says, the claim decides."""
+        """Claims any shard, even one without a message: the claim decides, not the message."""
         shard = data.draw(st.integers(0, len(self._model[job_id].shards) - 1))
-        lease = ShardLease(job_id, shard, f"token {self._number()}")
+        lease = ShardLease(job_id, shard, f"token {self._next_number()}")
         return lease if self._claim(lease) is ClaimVerdict.RUN else multiple()
 
     @precondition(lambda self: self._shards("queued", "waiting"))
     @rule(target=leases, data=st.data())
-    def claim_a_free_one(self, data: st.DataObject) -> Any:
+    def claim_free_shard(self, data: st.DataObject) -> Any:
         job_id, shard = data.draw(st.sampled_from(self._shards("queued", "waiting")))
-        lease = ShardLease(job_id, shard, f"token {self._number()}")
+        lease = ShardLease(job_id, shard, f"token {self._next_number()}")
         return lease if self._claim(lease) is ClaimVerdict.RUN else multiple()
 
     def _shards(self, *states: str) -> list[tuple[str, int]]:
-        """Those of jobs that go on."""
+        """The shards in `states` of unfinished jobs, as (job id, shard number)."""
         return [
             (job_id, number)
             for job_id, job in self._model.items()
             for number, shard in enumerate(job.shards)
-            if job.goes_on and shard.status in states
+            if job.unfinished and shard.status in states
         ]
 
     @rule(lease=leases)
     def claim_again(self, lease: ShardLease) -> None:
-        """As after a lost answer."""
-        shard = self._at(lease)[1]
+        """The worker repeats the claim after a lost response."""
+        shard = self._find(lease)[1]
         if shard.token in (lease.token, None):
             self._claim(lease)
 
     def _claim(self, lease: ShardLease) -> ClaimVerdict:
-        job, shard = self._at(lease)
+        job, shard = self._find(lease)
         claim = self._worker.claim(lease)
         if job.status is None:
             expected = ClaimVerdict.GONE
-        elif not job.goes_on or job.overdue:
+        elif not job.unfinished or job.overdue:
             expected = ClaimVerdict.ENDED
-            if job.goes_on:
+            if job.unfinished:
                 job.end(JobStatus.EXPIRED)
         elif shard.status == "done":
             expected = ClaimVerdict.DONE
@@ -227,27 +227,27 @@ class LedgerMachine(RuleBasedStateMachine):
         else:
             expected = ClaimVerdict.RUN
             job.status = RUNNING
-            shard.status, shard.token, shard.lease_lives, shard.due = "leased", lease.token, True, False
+            shard.status, shard.token, shard.has_lease, shard.due = "leased", lease.token, True, False
         assert claim.verdict is expected
         return claim.verdict
 
     @rule(lease=leases)
     def renew(self, lease: ShardLease) -> None:
-        job, shard = self._at(lease)
-        if job.goes_on and job.overdue:
+        job, shard = self._find(lease)
+        if job.unfinished and job.overdue:
             job.end(JobStatus.EXPIRED)
-        if not job.goes_on:
+        if not job.unfinished:
             expected = RenewVerdict.ENDED
         elif shard.status == "leased" and shard.token == lease.token:
             expected = RenewVerdict.LIVE
-            shard.lease_lives = True
+            shard.has_lease = True
         else:
             expected = RenewVerdict.LOST
         assert self._worker.renew([lease]) == [expected]
 
-    def _judge(self, lease: ShardLease) -> FinishVerdict:
-        job, shard = self._at(lease)
-        if not job.goes_on:
+    def _expected_verdict(self, lease: ShardLease) -> FinishVerdict:
+        job, shard = self._find(lease)
+        if not job.unfinished:
             return FinishVerdict.ENDED
         live = shard.status == "leased" and shard.token == lease.token
         return FinishVerdict.ACCEPTED if live else FinishVerdict.STALE
@@ -258,19 +258,19 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self._shards("leased"))
     @rule(data=st.data())
-    def finish_a_held_one(self, data: st.DataObject) -> None:
+    def finish_leased_shard(self, data: st.DataObject) -> None:
         job_id, shard = data.draw(st.sampled_from(self._shards("leased")))
         self._finish(ShardLease(job_id, shard, self._model[job_id].shards[shard].token or ""))
 
     def _finish(self, lease: ShardLease) -> None:
-        expected = self._judge(lease)
-        score = float(self._number())
+        expected = self._expected_verdict(lease)
+        score = float(self._next_number())
         assert self._worker.finish(lease, make_scores(score), INTERACTIVE) is expected
         if expected is not FinishVerdict.ACCEPTED:
             return
-        job, shard = self._at(lease)
+        job, shard = self._find(lease)
         assert shard.accepted is None
-        shard.status, shard.lease_lives, shard.due, shard.accepted = "done", False, False, score
+        shard.status, shard.has_lease, shard.due, shard.accepted = "done", False, False, score
         if all(shard.status == "done" for shard in job.shards):
             job.end(SUCCEEDED)
         elif waiting := [shard for shard in job.shards if shard.status == "waiting"]:
@@ -278,127 +278,127 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(lease=leases)
     def fail(self, lease: ShardLease) -> None:
-        expected = self._judge(lease)
+        expected = self._expected_verdict(lease)
         assert self._worker.fail(lease, FAILURE) is expected
         if expected is FinishVerdict.ACCEPTED:
-            self._at(lease)[0].end(JobStatus.FAILED)
+            self._find(lease)[0].end(JobStatus.FAILED)
 
     @rule(lease=leases)
     def release(self, lease: ShardLease) -> None:
-        expected = self._judge(lease)
+        expected = self._expected_verdict(lease)
         assert self._worker.release(lease, INTERACTIVE) is expected
         if expected is FinishVerdict.ACCEPTED:
-            shard = self._at(lease)[1]
-            shard.queue()
+            shard = self._find(lease)[1]
+            shard.requeue()
             shard.due = False
 
     @rule(lease=leases)
     def retry_later(self, lease: ShardLease) -> None:
-        expected = self._judge(lease)
+        expected = self._expected_verdict(lease)
         if expected is FinishVerdict.ACCEPTED:
-            shard = self._at(lease)[1]
+            shard = self._find(lease)[1]
             shard.retries += 1
             shard.due = False
             if shard.retries > MAX_TRANSIENT_ERRORS:
                 expected = FinishVerdict.FAILED
-                self._bury(lease.job_id, lease.shard)
+                self._dead_letter(lease.job_id, lease.shard)
             else:
-                shard.queue()
+                shard.requeue()
         assert self._worker.retry_later(lease, 60.0, FAILURE) is expected
 
-    def _bury(self, job_id: str, shard: int) -> None:
+    def _dead_letter(self, job_id: str, shard: int) -> None:
         self._model[job_id].end(JobStatus.FAILED)
-        self._dead.insert(0, (job_id, shard))
+        self._dead_letters.insert(0, (job_id, shard))
 
-    # What time does, and who looks after it.
+    # The passing of time, and the reconciler.
 
     @rule(lease=leases)
-    def the_lease_ends(self, lease: ShardLease) -> None:
-        shard = self._at(lease)[1]
-        if shard.lease_lives and shard.token == lease.token:
-            shard.lease_lives, shard.due = False, True
+    def lease_expires(self, lease: ShardLease) -> None:
+        shard = self._find(lease)[1]
+        if shard.has_lease and shard.token == lease.token:
+            shard.has_lease, shard.due = False, True
             self._store.end_lease(lease.shard, job_id=lease.job_id)
 
     @rule(job_id=jobs)
-    def its_time_comes(self, job_id: str) -> None:
+    def shards_become_due(self, job_id: str) -> None:
         job = self._model[job_id]
-        if job.goes_on:
+        if job.unfinished:
             for number, shard in enumerate(job.shards):
                 if shard.status in ("queued", "leased"):
                     shard.due = True
                     self._store.make_due(number, job_id=job_id)
 
     @rule(job_id=jobs)
-    def its_deadline_passes(self, job_id: str) -> None:
+    def deadline_passes(self, job_id: str) -> None:
         job = self._model[job_id]
-        if job.goes_on and not job.overdue:
+        if job.unfinished and not job.overdue:
             job.overdue = True
             self._store.pass_deadline(job_id)
 
     @rule()
-    def doorbells_are_lost(self) -> None:
+    def messages_are_lost(self) -> None:
         self._store.drop_messages()
 
     @precondition(lambda self: any(shard.due for job in self._model.values() for shard in job.shards))
     @rule()
     def reconcile(self) -> None:
-        rung = sum(len(self._store.messages(work_class)) for work_class in WorkClass)
-        enough = rung >= len(self._store.outstanding())
+        message_count = sum(len(self._store.messages(work_class)) for work_class in WorkClass)
+        enough_messages = message_count >= len(self._store.outstanding())
         due = self._client.zrangebyscore(pool_keys.outstanding(MODEL), "-inf", self._store.now_ms())
         expected: list[WakeUp] = []
         for member in due:
             job_id, _, number = member.decode().rpartition("/")
             job, shard = self._model[job_id], self._model[job_id].shards[int(number)]
-            if not job.goes_on:
-                # It was buried for another of its shards, a moment ago.
+            if not job.unfinished:
+                # Another shard of this job has just exceeded its budget.
                 continue
             assert shard.due
             shard.due = False
-            if shard.status == "leased" and shard.lease_lives:
+            if shard.status == "leased" and shard.has_lease:
                 continue
             if shard.status == "leased":
                 shard.crashes += 1
                 if shard.crashes >= MAX_CRASHES:
-                    self._bury(job_id, int(number))
+                    self._dead_letter(job_id, int(number))
                     continue
-                shard.queue()
-            elif enough:
+                shard.requeue()
+            elif enough_messages:
                 continue
             expected.append(WakeUp(job_id, int(number), job.record.work_class))
         assert not [job_id for job_id, job in self._model.items() for shard in job.shards if shard.due]
-        assert self._wait(self._ledger.reconcile(MODEL)) == expected
+        assert self._run(self._ledger.reconcile(MODEL)) == expected
 
     @rule()
     def expire(self) -> None:
-        overdue = [job for job in self._model.values() if job.goes_on and job.overdue]
+        overdue = [job for job in self._model.values() if job.unfinished and job.overdue]
         for job in overdue:
             job.end(JobStatus.EXPIRED)
-        assert self._wait(self._ledger.expire(MODEL)) == len(overdue)
+        assert self._run(self._ledger.expire(MODEL)) == len(overdue)
 
     @invariant()
-    def the_promise_holds(self) -> None:
-        left = [job_id for job_id, job in self._model.items() if job.status is not None]
+    def invariants_hold(self) -> None:
+        existing = [job_id for job_id, job in self._model.items() if job.status is not None]
         with self._client.pipeline(transaction=False) as pipe:
-            for job_id in left:
+            for job_id in existing:
                 for name in (job_keys.job(job_id), job_keys.shards(job_id), job_keys.results(job_id)):
                     pipe.hgetall(name)
                 for number in range(len(self._model[job_id].shards)):
                     pipe.exists(job_keys.lease(job_id, number))
             pipe.zrange(pool_keys.outstanding(MODEL), 0, -1, withscores=True)
             pipe.zrange(pool_keys.deadlines(MODEL), 0, -1)
-            answers = iter(pipe.execute())
-        for job_id in left:
+            replies = iter(pipe.execute())
+        for job_id in existing:
             job = self._model[job_id]
-            record, shards, results = (next(answers) for _ in range(3))
-            leases = [bool(next(answers)) for _ in job.shards]
+            record, shards, results = (next(replies) for _ in range(3))
+            leases = [bool(next(replies)) for _ in job.shards]
             self._check_record(job, JobRecord.from_hash(job_id, record))
             self._check_results(job, results)
             self._check_shards(job, {name.decode(): value.decode() for name, value in shards.items()}, leases)
-        self._check_outstanding({member.decode(): at_ms for member, at_ms in next(answers)})
-        assert {job_id.decode() for job_id in next(answers)} == {
-            job_id for job_id, job in self._model.items() if job.goes_on
+        self._check_outstanding({member.decode(): at_ms for member, at_ms in next(replies)})
+        assert {job_id.decode() for job_id in next(replies)} == {
+            job_id for job_id, job in self._model.items() if job.unfinished
         }
-        assert [(note["job"], note["shard"]) for note in self._store.dead_letters()] == self._dead
+        assert [(entry["job"], entry["shard"]) for entry in self._store.dead_letters()] == self._dead_letters
         self._check_load()
 
     @staticmethod
@@ -410,7 +410,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @staticmethod
     def _check_results(job: Job, results: dict[bytes, bytes]) -> None:
-        """The accepted scores, and so a result, all of them, exactly when the job succeeded."""
+        """The store has the accepted scores, and has all scores exactly when the job succeeded."""
         scores = {int(number): decode_scores(payload).scores for number, payload in results.items()}
         accepted = {number: [shard.accepted] for number, shard in enumerate(job.shards) if shard.accepted is not None}
         assert scores == accepted
@@ -419,36 +419,36 @@ class LedgerMachine(RuleBasedStateMachine):
     @staticmethod
     def _check_shards(job: Job, fields: dict[str, str], leases: list[bool]) -> None:
         for number, shard in enumerate(job.shards):
-            assert leases[number] == shard.lease_lives
+            assert leases[number] == shard.has_lease
             assert fields.get(f"{number}:finishes_accepted") == (None if shard.accepted is None else "1")
-            if job.goes_on:
+            if job.unfinished:
                 assert fields[f"{number}:status"] == shard.status
                 assert int(fields.get(f"{number}:crashes", "0")) == shard.crashes
                 assert int(fields.get(f"{number}:retries", "0")) == shard.retries
 
     def _check_outstanding(self, outstanding: dict[str, float]) -> None:
-        """All that is not done of unfinished jobs; and somebody will come to each of these jobs."""
+        """The unfinished shards of unfinished jobs are outstanding; the reconciler checks each such job soon."""
         soon = self._store.now_ms() + 3_600_000
         expected = set()
         for job_id, job in self._model.items():
-            if job.goes_on:
+            if job.unfinished:
                 members = {f"{job_id}/{number}": shard for number, shard in enumerate(job.shards)}
                 expected |= {member for member, shard in members.items() if shard.status != "done"}
-                looked_after = {member for member, shard in members.items() if shard.status in ("queued", "leased")}
-                assert looked_after
-                assert all(outstanding[member] < soon for member in looked_after)
+                checked = {member for member, shard in members.items() if shard.status in ("queued", "leased")}
+                assert checked
+                assert all(outstanding[member] < soon for member in checked)
         assert set(outstanding) == expected
 
     def _check_load(self) -> None:
         signals = read_signals_blocking(self._client, [MODEL], 0.0)[MODEL]
         loads = {WorkClass.INTERACTIVE: signals.interactive, WorkClass.BATCH: signals.batch}
         assert loads == {work_class: self._expected_load(work_class) for work_class in WorkClass}
-        assert signals.shards == sum(shard.status != "done" for job in self._going_on() for shard in job.shards)
-        if not self._going_on():
+        assert signals.shards == sum(shard.status != "done" for job in self._unfinished_jobs() for shard in job.shards)
+        if not self._unfinished_jobs():
             assert set(self._client.hgetall(pool_keys.load(MODEL))) <= {b"ended_ms"}
 
     def _expected_load(self, work_class: WorkClass) -> ClassLoad:
-        jobs = [job for job in self._going_on() if job.record.work_class is work_class]
+        jobs = [job for job in self._unfinished_jobs() if job.record.work_class is work_class]
         sizes: dict[bool, list[ShardSize]] = {False: [], True: []}
         for job in jobs:
             submitted = make_submission(shards=len(job.shards)).sizes
@@ -464,11 +464,11 @@ class LedgerMachine(RuleBasedStateMachine):
             running_jobs=sum(job.status is RUNNING for job in jobs),
         )
 
-    def _going_on(self) -> list[Job]:
-        return [job for job in self._model.values() if job.goes_on]
+    def _unfinished_jobs(self) -> list[Job]:
+        return [job for job in self._model.values() if job.unfinished]
 
 
-def test_whatever_happens_in_whatever_order_the_promise_holds(
+def test_invariants_hold_after_any_sequence_of_operations(
     redis_url: str, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shared.ledger.job_ledger, "MAX_CRASHES", MAX_CRASHES)

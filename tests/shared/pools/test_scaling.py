@@ -229,11 +229,11 @@ class TestIdle:
         assert [decision.desired for decision in run(rounds)] == [1, 1, 0]
 
     def test_work_resets_the_idle_time(self) -> None:
-        idle, asked = (
+        idle, with_work = (
             make_signals(ready=1, idle_seconds=None),
             make_signals(ready=1, idle_seconds=None, interactive=work(100)),
         )
-        rounds = [(0.0, idle), (200.0, asked), (201.0, idle), (400.0, idle), (501.0, idle)]
+        rounds = [(0.0, idle), (200.0, with_work), (201.0, idle), (400.0, idle), (501.0, idle)]
         assert [decision.desired for decision in run(rounds)] == [1, 1, 1, 1, 0]
 
     def test_idle_seconds_of_zero_stop_the_worker_at_once(self) -> None:
@@ -364,8 +364,8 @@ def test_size_is_between_min_and_max(
 def test_interactive_work_gets_a_worker_except_during_a_pause(
     history: list[tuple[float, PoolSignals]], signals: PoolSignals, pool: PoolSettings
 ) -> None:
-    asked = replace(signals, interactive=work(100))
-    decision = decide(asked, pool, state_after(history, pool), NOW)
+    with_work = replace(signals, interactive=work(100))
+    decision = decide(with_work, pool, state_after(history, pool), NOW)
     assert decision.desired >= 1 or decision.retry_at is not None
 
 

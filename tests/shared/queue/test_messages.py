@@ -26,7 +26,7 @@ def app(redis_url: str) -> Iterator[Celery]:
 @pytest.fixture
 def task(app: Celery) -> Any:
     def score_shard(self: object, job_id: str, shard: int) -> None:
-        raise AssertionError("only published, never run")
+        raise AssertionError("the task is only published, never run")
 
     return app.task(name=TASK_NAME, bind=True, shared=False)(score_shard)
 
@@ -42,7 +42,7 @@ def published(client: Any, work_class: WorkClass) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("work_class", WorkClass)
 @pytest.mark.parametrize("shard", [0, 12])
-def test_an_envelope_is_what_celery_publishes(
+def test_message_equals_the_one_that_celery_publishes(
     app: Celery, task: Any, redis_client: Any, work_class: WorkClass, shard: int
 ) -> None:
     queue_name = queue_keys.queue_name(MODEL, work_class)
@@ -57,18 +57,18 @@ def test_an_envelope_is_what_celery_publishes(
     assert message["properties"].keys() == built["properties"].keys()
 
 
-def test_celery_publishes_only_into_the_queue_that_submit_pushes_to(task: Any, redis_client: Any) -> None:
+def test_celery_publishes_to_the_same_list_as_submit(task: Any, redis_client: Any) -> None:
     task.apply_async(args=(JOB, 0), queue=queue_keys.queue_name(MODEL, WorkClass.BATCH))
     lists = list(redis_client.scan_iter(_type="list"))
     assert lists == [queue_keys.queue(MODEL, WorkClass.BATCH).encode()]
 
 
-def test_whatever_celery_and_kombu_write_has_our_prefix(task: Any, redis_client: Any) -> None:
+def test_every_key_of_celery_and_kombu_has_the_prefix(task: Any, redis_client: Any) -> None:
     task.apply_async(args=(JOB, 0), queue=queue_keys.queue_name(MODEL, WorkClass.BATCH))
     assert all(key.startswith(b"rerankq:") for key in redis_client.scan_iter())
 
 
-def test_kombu_decodes_an_envelope_to_the_task_it_is_for(app: Any, redis_client: Any) -> None:
+def test_kombu_decodes_the_task_of_a_message(app: Any, redis_client: Any) -> None:
     queue_name = queue_keys.queue_name(MODEL, WorkClass.INTERACTIVE)
     redis_client.lpush(queue_keys.queue(MODEL, WorkClass.INTERACTIVE), MessageBuilder(app).build(queue_name, JOB, 3))
     with app.connection_for_read() as connection, connection.SimpleQueue(queue_name) as queue:
@@ -79,24 +79,24 @@ def test_kombu_decodes_an_envelope_to_the_task_it_is_for(app: Any, redis_client:
         message.ack()
 
 
-def test_every_envelope_has_a_delivery_tag_of_its_own(app: Celery) -> None:
-    messages = MessageBuilder(app)
-    tags = {json.loads(messages.build("queue:m:batch", JOB, 0))["properties"]["delivery_tag"] for _ in range(100)}
+def test_every_message_has_a_unique_delivery_tag(app: Celery) -> None:
+    builder = MessageBuilder(app)
+    tags = {json.loads(builder.build("queue:m:batch", JOB, 0))["properties"]["delivery_tag"] for _ in range(100)}
     assert len(tags) == 100
 
 
-def test_envelopes_share_nothing(app: Celery) -> None:
-    messages = MessageBuilder(app)
-    first = messages.build("queue:m:batch", "job-1", 0)
-    messages.build("queue:m:interactive", "job-2", 1)
+def test_building_a_message_does_not_change_an_earlier_one(app: Celery) -> None:
+    builder = MessageBuilder(app)
+    first = builder.build("queue:m:batch", "job-1", 0)
+    builder.build("queue:m:interactive", "job-2", 1)
     assert json.loads(first)["headers"]["id"] == "job-1/0"
 
 
-def test_a_pool_has_two_queues_the_interactive_one_first() -> None:
+def test_pool_has_an_interactive_queue_before_its_batch_queue() -> None:
     assert [queue.name for queue in pool_queues("m")] == ["queue:m:interactive", "queue:m:batch"]
 
 
-def test_a_message_is_acknowledged_after_the_work_and_its_result_kept_nowhere(app: Any) -> None:
+def test_celery_acknowledges_late_and_stores_no_results(app: Any) -> None:
     assert app.conf.task_acks_late
     assert not app.conf.task_reject_on_worker_lost
     assert app.conf.task_ignore_result
@@ -104,15 +104,15 @@ def test_a_message_is_acknowledged_after_the_work_and_its_result_kept_nowhere(ap
     assert app.conf.accept_content == ["json"]
 
 
-def test_an_envelope_is_read_back(app: Celery) -> None:
+def test_message_is_parsed_to_its_job_and_shard(app: Celery) -> None:
     assert parse_message(MessageBuilder(app).build(queue_keys.queue_name(MODEL, WorkClass.BATCH), JOB, 12)) == (JOB, 12)
 
 
 @pytest.mark.parametrize("task_id", ["", "job-1", "job-1/", "/1", "job-1/-1", "job-1/x", "job 1/1", "job-\ud800/1", 7])
-def test_what_names_no_shard_is_no_envelope(task_id: Any) -> None:
+def test_task_id_that_names_no_shard_is_not_parsed(task_id: Any) -> None:
     assert parse_message(json.dumps({"headers": {"id": task_id}}).encode()) is None
 
 
 @pytest.mark.parametrize("message", [b"", b"x", b"\xff", b"7", b"[]", b'{"headers": null}', b"[" * 100_000])
-def test_nor_is_anything_else(message: bytes) -> None:
+def test_foreign_message_is_not_parsed(message: bytes) -> None:
     assert parse_message(message) is None

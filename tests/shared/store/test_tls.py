@@ -1,4 +1,4 @@
-"""A Redis behind TLS: its certificate is checked by every connection, redis-py's and kombu's."""
+"""Redis over TLS: connections of redis-py and of kombu verify its certificate."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,53 +19,53 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tls_url(redis_server: str, certificate: Path) -> Iterator[str]:
-    """The tests' Redis, reached through a TLS door."""
+    """The URL of a TLS proxy in front of the tests' Redis."""
     with tls_proxy(redis_server, certificate) as url:
         yield url
 
 
-def ask_as_the_ledger(url: str) -> None:
+def connect_with_redis_py(url: str) -> None:
     with connect(url) as client:
         client.ping()
 
 
-def ask_as_the_queue(url: str) -> None:
+def connect_with_kombu(url: str) -> None:
     app = make_celery(url)
     with app.connection() as connection:
         connection.ensure_connection(max_retries=1, interval_start=0, timeout=5)
     app.close()
 
 
-WAYS = (ask_as_the_ledger, ask_as_the_queue)
+CONNECT_FUNCTIONS = (connect_with_redis_py, connect_with_kombu)
 
 
-@pytest.mark.parametrize("ask", WAYS)
-def test_a_certificate_of_a_known_authority_is_taken(
-    tls_url: str, certificate: Path, ask: Callable[[str], None]
+@pytest.mark.parametrize("connect_to", CONNECT_FUNCTIONS)
+def test_certificate_of_a_trusted_authority_is_accepted(
+    tls_url: str, certificate: Path, connect_to: Callable[[str], None]
 ) -> None:
-    ask(f"{tls_url}?ssl_ca_certs={certificate}")
-    ask(f"{tls_url}?ssl_cert_reqs=required&ssl_ca_certs={certificate}")
+    connect_to(f"{tls_url}?ssl_ca_certs={certificate}")
+    connect_to(f"{tls_url}?ssl_cert_reqs=required&ssl_ca_certs={certificate}")
 
 
-@pytest.mark.parametrize("ask", WAYS)
+@pytest.mark.parametrize("connect_to", CONNECT_FUNCTIONS)
 @pytest.mark.parametrize("query", ["", "?ssl_cert_reqs=required"])
-def test_a_strangers_certificate_is_refused_without_being_asked_to(
-    tls_url: str, query: str, ask: Callable[[str], None]
+def test_untrusted_certificate_is_rejected_by_default(
+    tls_url: str, query: str, connect_to: Callable[[str], None]
 ) -> None:
     with pytest.raises((redis.ConnectionError, OperationalError), match="CERTIFICATE_VERIFY_FAILED"):
-        ask(f"{tls_url}{query}")
+        connect_to(f"{tls_url}{query}")
 
 
 @pytest.mark.parametrize(
-    ("url", "checked"),
+    ("url", "expected"),
     [
         ("redis://host:6379/0", "redis://host:6379/0"),
         ("unix:///run/redis.sock", "unix:///run/redis.sock"),
         ("rediss://host:6380/0", "rediss://host:6380/0?ssl_cert_reqs=required"),
         ("rediss://host/0?ssl_ca_certs=/ca", "rediss://host/0?ssl_ca_certs=/ca&ssl_cert_reqs=required"),
-        # Whoever says so means it.
+        # An explicit setting is kept.
         ("rediss://host/0?ssl_cert_reqs=none", "rediss://host/0?ssl_cert_reqs=none"),
     ],
 )
-def test_only_what_says_nothing_is_made_to_check(url: str, checked: str) -> None:
-    assert require_certificates(url) == checked
+def test_verification_is_added_to_urls_without_a_setting(url: str, expected: str) -> None:
+    assert require_certificates(url) == expected
