@@ -1,4 +1,4 @@
-"""What happens when somebody else has written into our keys, or removed some: one job suffers, and nobody else."""
+"""Another program has changed or deleted keys of the ledger: only the affected job fails."""
 
 from collections.abc import Callable
 from typing import Any
@@ -31,10 +31,10 @@ GOOD = "job-2"
 PARTS = (job_keys.job, job_keys.shards, job_keys.documents, job_keys.request)
 
 
-def spoil(client: Any, key: str) -> None:
-    """Something else is there."""
+def damage(client: Any, key: str) -> None:
+    """Replace the key by one of another type."""
     client.delete(key)
-    client.set(key, "something else") if key != job_keys.request(JOB) else client.hset(key, "something", "else")
+    client.set(key, "foreign value") if key != job_keys.request(JOB) else client.hset(key, "foreign", "value")
 
 
 @pytest.fixture
@@ -45,12 +45,12 @@ async def two_jobs(ledger: JobLedger, store: StoreView) -> None:
 
 
 @pytest.mark.usefixtures("two_jobs")
-class TestASpoiledJob:
+class TestDamagedJob:
     @pytest.mark.parametrize("part", PARTS)
-    def test_is_not_claimed_and_its_neighbour_is(
+    def test_it_is_not_claimed_and_other_jobs_are(
         self, worker: WorkerLedger, store: StoreView, redis_client: Any, part: Callable[[str], str]
     ) -> None:
-        spoil(redis_client, part(JOB))
+        damage(redis_client, part(JOB))
         claims = worker.claim_all([make_lease(), make_lease(job_id=GOOD)], alone=False)
         assert [claim.verdict for claim in claims] == [ClaimVerdict.ENDED, ClaimVerdict.RUN]
         assert store.outstanding() == [f"{GOOD}/0"]
@@ -58,79 +58,77 @@ class TestASpoiledJob:
         assert worker.claim(make_lease()).verdict in (ClaimVerdict.ENDED, ClaimVerdict.GONE)
 
     @pytest.mark.parametrize("part", [job_keys.job, job_keys.shards])
-    def test_has_ended_for_who_renews_it(
+    def test_its_lease_cannot_be_renewed(
         self, worker: WorkerLedger, store: StoreView, redis_client: Any, part: Callable[[str], str]
     ) -> None:
         leases = [make_lease(), make_lease(job_id=GOOD)]
         worker.claim_all(leases, alone=False)
-        spoil(redis_client, part(JOB))
+        damage(redis_client, part(JOB))
         assert worker.renew(leases) == [RenewVerdict.ENDED, RenewVerdict.LIVE]
         assert store.lease() is None
 
     @pytest.mark.parametrize("part", [job_keys.job, job_keys.shards, job_keys.results])
-    def test_and_for_who_hands_its_scores_in(
+    def test_its_scores_are_rejected_and_those_of_other_jobs_accepted(
         self, worker: WorkerLedger, store: StoreView, redis_client: Any, part: Callable[[str], str]
     ) -> None:
         leases = [make_lease(), make_lease(job_id=GOOD)]
         worker.claim_all(leases, alone=False)
-        spoil(redis_client, part(JOB))
+        damage(redis_client, part(JOB))
         verdicts, _ = worker.finish_and_dequeue(
             [(lease, make_scores(), WorkClass.INTERACTIVE) for lease in leases], FreeSlots(4, 4)
         )
         assert verdicts == [FinishVerdict.ENDED, FinishVerdict.ACCEPTED]
         assert store.outstanding() == []
 
-    def test_and_for_who_tells_that_it_cannot_be_scored(self, worker: WorkerLedger, redis_client: Any) -> None:
+    def test_it_has_ended_for_other_reports(self, worker: WorkerLedger, redis_client: Any) -> None:
         lease, failure = make_lease(), JobFailure("scoring_failed", "no")
         worker.claim(lease)
-        tellings: list[Callable[[], FinishVerdict]] = [
+        reports: list[Callable[[], FinishVerdict]] = [
             lambda: worker.fail(lease, failure),
             lambda: worker.retry_later(lease, 1.0, failure),
             lambda: worker.release(lease, WorkClass.INTERACTIVE),
         ]
-        for tell in tellings:
-            spoil(redis_client, job_keys.job(JOB))
-            assert tell() is FinishVerdict.ENDED
+        for report in reports:
+            damage(redis_client, job_keys.job(JOB))
+            assert report() is FinishVerdict.ENDED
 
     @pytest.mark.parametrize("part", [job_keys.job, job_keys.shards])
-    async def test_is_given_up_by_the_reconciler_which_looks_after_the_others(
+    async def test_the_reconciler_discards_it_and_checks_the_others(
         self, ledger: JobLedger, store: StoreView, redis_client: Any, part: Callable[[str], str], published_ends: Any
     ) -> None:
-        spoil(redis_client, part(JOB))
+        damage(redis_client, part(JOB))
         store.make_due()
         store.make_due(job_id=GOOD)
         assert await ledger.reconcile(MODEL) == [WakeUp(GOOD, 0, WorkClass.INTERACTIVE)]
         assert store.outstanding() == [f"{GOOD}/0"]
-        # Who waits for one that is gone notices by itself: it has not ended.
+        # Nothing is published: waiting callers find that the job does not exist.
         assert published_ends() == []
 
-    async def test_and_does_not_keep_others_from_expiring(
-        self, ledger: JobLedger, store: StoreView, redis_client: Any
-    ) -> None:
+    async def test_other_jobs_expire(self, ledger: JobLedger, store: StoreView, redis_client: Any) -> None:
         store.pass_deadline()
         store.pass_deadline(GOOD)
-        spoil(redis_client, job_keys.job(JOB))
+        damage(redis_client, job_keys.job(JOB))
         assert await ledger.expire(MODEL) == 1
         assert (await read_record(ledger, GOOD)).status is JobStatus.EXPIRED
         assert store.deadlines() == []
 
-    async def test_is_said_to_be_damaged(self, ledger: JobLedger, redis_client: Any) -> None:
+    async def test_reading_it_raises_store_damaged(self, ledger: JobLedger, redis_client: Any) -> None:
         redis_client.hset(job_keys.job(JOB), "status", "nonsense")
         assert await ledger.statuses([JOB, GOOD, "job-3"]) == {JOB: None, GOOD: JobStatus.QUEUED, "job-3": None}
         with pytest.raises(StoreDamaged):
             await ledger.read(JOB)
-        spoil(redis_client, job_keys.job(JOB))
+        damage(redis_client, job_keys.job(JOB))
         assert await ledger.statuses([JOB, GOOD]) == {JOB: None, GOOD: JobStatus.QUEUED}
         with pytest.raises(StoreDamaged):
             await ledger.read(JOB)
-        redis_client.set(job_keys.request(GOOD), "no JSON")
+        redis_client.set(job_keys.request(GOOD), "not JSON")
         with pytest.raises(StoreDamaged):
             await ledger.read_request(GOOD)
 
 
-class TestALostPart:
+class TestMissingPart:
     @pytest.mark.parametrize("part", PARTS[1:])
-    async def test_fails_the_job_and_says_so(
+    async def test_a_claim_fails_the_job_with_an_explanation(
         self, ledger: JobLedger, worker: WorkerLedger, store: StoreView, redis_client: Any, part: Callable[[str], str]
     ) -> None:
         await ledger.submit(make_submission(shards=2))
@@ -140,14 +138,16 @@ class TestALostPart:
         assert (record.status, record.failure) == (JobStatus.FAILED, JobFailure("scoring_failed", LOST))
         assert store.outstanding() == []
 
-    async def test_also_when_nobody_claims_it(self, ledger: JobLedger, store: StoreView, redis_client: Any) -> None:
+    async def test_the_reconciler_fails_an_unclaimed_job(
+        self, ledger: JobLedger, store: StoreView, redis_client: Any
+    ) -> None:
         await ledger.submit(make_submission())
         redis_client.delete(job_keys.shards(JOB))
         store.make_due()
         assert await ledger.reconcile(MODEL) == []
         assert (await read_record(ledger)).status is JobStatus.FAILED
 
-    async def test_also_when_its_state_makes_no_sense(
+    async def test_an_unknown_shard_status_fails_the_job(
         self, ledger: JobLedger, store: StoreView, redis_client: Any
     ) -> None:
         await ledger.submit(make_submission())
@@ -157,17 +157,17 @@ class TestALostPart:
         assert (await read_record(ledger)).status is JobStatus.FAILED
 
     @pytest.mark.parametrize(("shards", "status"), [(1, JobStatus.SUCCEEDED), (2, JobStatus.FAILED)])
-    async def test_also_when_it_is_how_many_shards_are_left(
+    async def test_a_missing_counter_fails_the_job_unless_all_scores_exist(
         self, ledger: JobLedger, worker: WorkerLedger, redis_client: Any, shards: int, status: JobStatus
     ) -> None:
-        """Of the only shard the scores are there: that is all."""
+        """A job of one shard has all its scores after the first finish."""
         await ledger.submit(make_submission(shards=shards))
         worker.claim(make_lease())
         redis_client.hdel(job_keys.job(JOB), "shards_left")
         worker.finish(make_lease(), make_scores(0.5), WorkClass.INTERACTIVE)
         assert (await read_record(ledger)).status is status
 
-    async def test_also_when_it_is_the_scores_of_a_shard(
+    async def test_missing_scores_fail_the_job(
         self, ledger: JobLedger, worker: WorkerLedger, redis_client: Any
     ) -> None:
         await ledger.submit(make_submission(shards=2))
@@ -177,33 +177,31 @@ class TestALostPart:
             worker.finish(make_lease(shard), make_scores(0.5), WorkClass.INTERACTIVE)
         assert (await read_record(ledger)).status is JobStatus.FAILED
 
-    async def test_a_shard_that_the_job_never_had_is_no_part_of_it(
-        self, ledger: JobLedger, worker: WorkerLedger
-    ) -> None:
+    async def test_a_shard_number_beyond_the_last_is_gone(self, ledger: JobLedger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission())
         assert worker.claim(make_lease(7)).verdict is ClaimVerdict.GONE
         assert (await read_record(ledger)).status is JobStatus.QUEUED
 
 
-class TestMending:
-    async def test_a_job_of_a_store_that_is_well_is_left_alone(self, ledger: JobLedger, redis_client: Any) -> None:
+class TestRepair:
+    async def test_an_undamaged_job_is_unchanged(self, ledger: JobLedger, redis_client: Any) -> None:
         await ledger.submit(make_submission(shards=3, enqueued=1))
         before = redis_client.zrange(pool_keys.outstanding(MODEL), 0, -1, withscores=True)
         redis_client.zadd(pool_keys.open_jobs(MODEL, WorkClass.INTERACTIVE), {JOB: 1})
         await ledger.repair(MODEL)
         assert redis_client.zrange(pool_keys.outstanding(MODEL), 0, -1, withscores=True) == before
 
-    @pytest.mark.parametrize("rung", [1, 2])
-    async def test_what_is_outstanding_is_found_again(
-        self, ledger: JobLedger, store: StoreView, redis_client: Any, rung: int
+    @pytest.mark.parametrize("enqueued", [1, 2])
+    async def test_missing_outstanding_shards_are_restored(
+        self, ledger: JobLedger, store: StoreView, redis_client: Any, enqueued: int
     ) -> None:
-        await ledger.submit(make_submission(shards=2, enqueued=rung))
+        await ledger.submit(make_submission(shards=2, enqueued=enqueued))
         store.drop_messages()
         redis_client.delete(pool_keys.outstanding(MODEL))
-        redis_client.zadd(pool_keys.open_jobs(MODEL, WorkClass.INTERACTIVE), {JOB: 1, "job-gone": 1})
+        redis_client.zadd(pool_keys.open_jobs(MODEL, WorkClass.INTERACTIVE), {JOB: 1, "job-missing": 1})
         await ledger.repair(MODEL)
         assert store.outstanding() == [f"{JOB}/0", f"{JOB}/1"]
-        assert [ring.shard for ring in await ledger.reconcile(MODEL)] == list(range(rung))
+        assert [wake_up.shard for wake_up in await ledger.reconcile(MODEL)] == list(range(enqueued))
         assert redis_client.zrange(pool_keys.open_jobs(MODEL, WorkClass.INTERACTIVE), 0, -1) == [JOB.encode()]
 
     @pytest.mark.parametrize(
@@ -219,11 +217,11 @@ class TestMending:
             *queue_keys.KOMBU_KEYS,
         ],
     )
-    async def test_what_is_not_of_its_kind_is_removed(
+    async def test_a_key_of_the_wrong_type_is_deleted(
         self, ledger: JobLedger, worker: WorkerLedger, redis_client: Any, key: str
     ) -> None:
         await ledger.submit(make_submission(GOOD))
-        spoil(redis_client, key)
+        damage(redis_client, key)
         worker.finish_and_dequeue([], FreeSlots(1, 1))
         await ledger.repair(MODEL)
         assert redis_client.type(key) != b"string"
@@ -235,7 +233,9 @@ class TestMending:
             "accepted"
         ]
 
-    async def test_also_in_full_memory(self, ledger: JobLedger, store: StoreView, redis_client: Any) -> None:
+    async def test_repair_works_when_redis_is_full(
+        self, ledger: JobLedger, store: StoreView, redis_client: Any
+    ) -> None:
         await ledger.submit(make_submission())
         redis_client.delete(pool_keys.outstanding(MODEL))
         redis_client.zadd(pool_keys.open_jobs(MODEL, WorkClass.INTERACTIVE), {JOB: 1})
@@ -244,8 +244,8 @@ class TestMending:
         assert store.outstanding() == [f"{JOB}/0"]
 
 
-class TestWhatDamageIs:
-    def test_something_of_another_kind_or_a_script_that_fails_on_it(self, redis_client: Any) -> None:
+class TestIsDamage:
+    def test_a_wrong_type_and_a_script_that_fails_on_it_are_damage(self, redis_client: Any) -> None:
         redis_client.set("text", "text")
         calls: list[Callable[[], Any]] = [
             lambda: redis_client.hget("text", "field"),
@@ -261,7 +261,7 @@ class TestWhatDamageIs:
                 raise caught.value
 
     @pytest.mark.parametrize("write", ["return redis.call('SET', KEYS[1], '')", None])
-    def test_not_a_redis_that_refuses(self, redis_client: Any, write: str | None) -> None:
+    def test_a_redis_that_refuses_writes_is_not_damage(self, redis_client: Any, write: str | None) -> None:
         def call() -> None:
             redis_client.eval(write, 1, "text") if write else redis_client.set("text", "")
 
@@ -275,11 +275,11 @@ class TestWhatDamageIs:
             redis_client.replicaof("NO", "ONE")
         for caught in (full, replica):
             assert not is_damage(caught.value)
-            with pytest.raises(StoreUnavailable) as told, store_errors():
+            with pytest.raises(StoreUnavailable) as raised, store_errors():
                 raise caught.value
-            assert type(told.value) is StoreUnavailable
+            assert type(raised.value) is StoreUnavailable
 
-    async def test_a_redis_that_refuses_makes_no_job_given_up(
+    async def test_no_job_is_discarded_while_redis_refuses_writes(
         self, ledger: JobLedger, store: StoreView, redis_client: Any
     ) -> None:
         await ledger.submit(make_submission())
@@ -287,9 +287,9 @@ class TestWhatDamageIs:
         store.pass_deadline()
         redis_client.replicaof("127.0.0.1", 1)
         try:
-            for look in (ledger.repair, ledger.expire, ledger.reconcile):
+            for check in (ledger.repair, ledger.expire, ledger.reconcile):
                 with pytest.raises(StoreUnavailable) as caught:
-                    await look(MODEL)
+                    await check(MODEL)
                 assert type(caught.value) is StoreUnavailable
         finally:
             redis_client.replicaof("NO", "ONE")

@@ -33,7 +33,7 @@ from tests.shared.support import (
 )
 
 INTERACTIVE = WorkClass.INTERACTIVE
-FAILURE = JobFailure("scoring_failed", "the engine gave up")
+FAILURE = JobFailure("scoring_failed", "the engine failed")
 
 
 End = Callable[[JobLedger, WorkerLedger, StoreView], Awaitable[None]]
@@ -61,7 +61,7 @@ async def expired_at_a_renewal(_: JobLedger, worker: WorkerLedger, store: StoreV
     worker.renew([make_lease(1)])
 
 
-async def expired_unseen(ledger: JobLedger, _: WorkerLedger, store: StoreView) -> None:
+async def expired_by_the_reconciler(ledger: JobLedger, _: WorkerLedger, store: StoreView) -> None:
     store.pass_deadline()
     await ledger.expire(MODEL)
 
@@ -85,15 +85,15 @@ ENDS: list[End] = [
     canceled,
     expired_at_a_claim,
     expired_at_a_renewal,
-    expired_unseen,
+    expired_by_the_reconciler,
     crashed_too_often,
     retried_too_often,
 ]
-"""Every way in which a job comes to its end while its second shard is in a worker's hands."""
+"""All ways in which a job ends while its second shard is claimed."""
 
 
 class TestSubmit:
-    async def test_job_request_shards_outstanding_members_and_doorbells_appear_together(
+    async def test_a_submission_writes_the_job_its_shards_and_its_messages(
         self, ledger: JobLedger, store: StoreView
     ) -> None:
         submission = make_submission(shards=2, deadline_seconds=30)
@@ -125,29 +125,29 @@ class TestSubmit:
         assert store.deadlines() == [JOB]
         assert store.messages() == [b"message job-1/0", b"message job-1/1"]
 
-    async def test_only_the_first_shards_of_a_large_job_are_rung_for(self, ledger: JobLedger, store: StoreView) -> None:
+    async def test_only_the_first_shards_of_a_large_job_are_enqueued(self, ledger: JobLedger, store: StoreView) -> None:
         await ledger.submit(make_submission(shards=4, enqueued=2))
         assert store.messages() == [b"message job-1/0", b"message job-1/1"]
         assert [store.shard(number)["status"] for number in range(4)] == ["queued", "queued", "waiting", "waiting"]
         assert len(store.outstanding()) == 4
         assert [store.due_in_seconds(number) < 3600 for number in range(4)] == [True, True, False, False]
 
-    async def test_the_time_of_acceptance_is_redis_own(self, ledger: JobLedger, store: StoreView) -> None:
+    async def test_the_time_of_acceptance_is_from_the_clock_of_redis(self, ledger: JobLedger, store: StoreView) -> None:
         before = store.now_ms()
         await ledger.submit(make_submission())
         assert before <= (await read_record(ledger)).created_ms <= store.now_ms()
 
-    async def test_the_oldest_doorbell_is_popped_first(self, ledger: JobLedger, store: StoreView) -> None:
+    async def test_the_oldest_message_is_popped_first(self, ledger: JobLedger, store: StoreView) -> None:
         await ledger.submit(make_submission("job-1"))
         await ledger.submit(make_submission("job-2"))
         assert store.messages() == [b"message job-1/0", b"message job-2/0"]
 
-    async def test_batch_work_has_a_queue_of_its_own(self, ledger: JobLedger, store: StoreView) -> None:
+    async def test_batch_jobs_have_their_own_queue(self, ledger: JobLedger, store: StoreView) -> None:
         await ledger.submit(replace(make_submission(), work_class=WorkClass.BATCH))
         assert store.messages() == []
         assert len(store.messages(WorkClass.BATCH)) == 1
 
-    async def test_a_submit_that_is_sent_again_changes_nothing(
+    async def test_a_repeated_submission_changes_nothing(
         self, ledger: JobLedger, worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission())
@@ -159,12 +159,12 @@ class TestSubmit:
 
 
 class TestReading:
-    async def test_what_is_not_there_is_none(self, ledger: JobLedger) -> None:
+    async def test_a_missing_job_is_none(self, ledger: JobLedger) -> None:
         assert await ledger.read("job-x") is None
         assert await ledger.read_request("job-x") is None
         assert await ledger.read_finished("job-x") == (None, [])
 
-    async def test_many_states_at_once(self, ledger: JobLedger, worker: WorkerLedger) -> None:
+    async def test_statuses_of_many_jobs(self, ledger: JobLedger, worker: WorkerLedger) -> None:
         for job_id in ("job-1", "job-2"):
             await ledger.submit(make_submission(job_id))
         worker.claim(make_lease(job_id="job-2"))
@@ -174,7 +174,7 @@ class TestReading:
             "job-x": None,
         }
 
-    async def test_scores_come_back_in_the_order_of_the_shards(self, ledger: JobLedger, worker: WorkerLedger) -> None:
+    async def test_scores_are_in_the_order_of_the_shards(self, ledger: JobLedger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission(shards=11))
         for shard in reversed(range(11)):
             worker.claim(make_lease(shard, f"token {shard}"))
@@ -186,7 +186,7 @@ class TestReading:
 
 
 class TestClaim:
-    async def test_a_queued_shard_is_given_with_its_request_and_its_wait(
+    async def test_a_claim_returns_the_request_and_the_time_in_the_queue(
         self, ledger: JobLedger, worker: WorkerLedger
     ) -> None:
         await ledger.submit(make_submission())
@@ -199,7 +199,7 @@ class TestClaim:
         assert record.status is JobStatus.RUNNING
         assert record.started_ms == record.created_ms + claim.queue_ms
 
-    def test_an_unknown_job_is_gone(self, worker: WorkerLedger) -> None:
+    def test_a_missing_job_is_gone(self, worker: WorkerLedger) -> None:
         assert worker.claim(make_lease(job_id="job-x")).verdict is ClaimVerdict.GONE
 
     async def test_a_shard_under_a_live_lease_is_held(self, ledger: JobLedger, worker: WorkerLedger) -> None:
@@ -207,29 +207,31 @@ class TestClaim:
         worker.claim(make_lease(token="first"))
         assert worker.claim(make_lease(token="second")).verdict is ClaimVerdict.HELD
 
-    async def test_shards_are_claimed_each_for_itself(self, ledger: JobLedger, worker: WorkerLedger) -> None:
+    async def test_shards_are_claimed_independently(self, ledger: JobLedger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission(shards=2))
         assert worker.claim(make_lease(token="first")).verdict is ClaimVerdict.RUN
         assert worker.claim(make_lease(1, "second")).verdict is ClaimVerdict.RUN
 
-    async def test_a_shard_comes_with_its_own_documents_alone(self, ledger: JobLedger, worker: WorkerLedger) -> None:
+    async def test_a_claim_returns_only_the_documents_of_its_shard(
+        self, ledger: JobLedger, worker: WorkerLedger
+    ) -> None:
         request = make_request("a", "b", "c", "d", "e", top_n=2, priority=7)
         await ledger.submit(make_submission(request=request, shards=2))
-        given = [worker.claim(make_lease(shard)).request for shard in (0, 1)]
-        assert given == [
+        requests = [worker.claim(make_lease(shard)).request for shard in (0, 1)]
+        assert requests == [
             request.model_copy(update={"documents": request.documents[:3]}),
             request.model_copy(update={"documents": request.documents[3:]}),
         ]
         assert await ledger.read_request(JOB) == (request, None)
 
-    async def test_a_claim_is_leased(self, ledger: JobLedger, worker: WorkerLedger, store: StoreView) -> None:
+    async def test_a_claim_creates_a_lease(self, ledger: JobLedger, worker: WorkerLedger, store: StoreView) -> None:
         await ledger.submit(make_submission())
         worker.claim(make_lease())
         assert store.lease() == "token"
         assert 0 < store.remaining_seconds(job_keys.lease(JOB, 0)) <= LEASE_SECONDS
         assert 0 < store.due_in_seconds() <= LEASE_SECONDS
 
-    async def test_a_shard_whose_lease_ran_out_is_held_until_the_reconciler_has_taken_it_away(
+    async def test_a_shard_with_an_expired_lease_is_held_until_the_reconciler_requeues_it(
         self, ledger: JobLedger, worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission())
@@ -239,32 +241,32 @@ class TestClaim:
         await ledger.reconcile(MODEL)
         assert worker.claim(make_lease(token="second")).verdict is ClaimVerdict.RUN
 
-    async def test_what_must_have_no_company_is_not_given_to_a_worker_that_has_some(
+    async def test_a_shard_that_must_run_alone_is_not_claimed_by_a_worker_with_other_shards(
         self, ledger: JobLedger, worker: WorkerLedger, store: StoreView, redis_client: Any
     ) -> None:
         await ledger.submit(make_submission())
         redis_client.hset(job_keys.shards(JOB), "0:run_alone", 1)
         assert worker.claim(make_lease(), alone=False).verdict is ClaimVerdict.ALONE
-        # Not leased: while it waits, whatever happens to the worker is not its crash.
+        # It has no lease: a crash of the worker does not count for it while it waits.
         assert (store.shard()["status"], store.lease()) == ("queued", None)
         assert (await read_record(ledger)).status is JobStatus.QUEUED
         assert worker.claim(make_lease(), alone=True).verdict is ClaimVerdict.RUN
 
-    async def test_that_it_must_have_no_company_is_said_only_of_what_could_be_taken(
+    async def test_the_verdict_alone_is_returned_only_for_claimable_shards(
         self, ledger: JobLedger, worker: WorkerLedger, redis_client: Any
     ) -> None:
         await ledger.submit(make_submission(shards=2))
         redis_client.hset(job_keys.shards(JOB), "0:run_alone", 1)
-        worker.claim(make_lease(token="somebody else"))
+        worker.claim(make_lease(token="another worker"))
         assert worker.claim(make_lease(), alone=False).verdict is ClaimVerdict.HELD
-        worker.finish(make_lease(token="somebody else"), make_scores(), INTERACTIVE)
+        worker.finish(make_lease(token="another worker"), make_scores(), INTERACTIVE)
         assert worker.claim(make_lease(), alone=False).verdict is ClaimVerdict.DONE
 
-    async def test_many_are_claimed_at_once_each_with_its_own_answer(
+    async def test_each_of_several_claims_has_its_own_verdict(
         self, ledger: JobLedger, worker: WorkerLedger, redis_client: Any
     ) -> None:
         await ledger.submit(make_submission(shards=4, request=make_request("a", "b", "c", "d")))
-        worker.claim(make_lease(1, "somebody else"))
+        worker.claim(make_lease(1, "another worker"))
         redis_client.hset(job_keys.shards(JOB), "2:run_alone", 1)
         redis_client.hset(job_keys.documents(JOB), "3", "not JSON")
         leases = [make_lease(shard) for shard in range(4)] + [make_lease(job_id="job-x")]
@@ -279,18 +281,18 @@ class TestClaim:
         assert [claim.request is not None for claim in claims] == [True, False, False, False, False]
         assert worker.claim_all([], alone=False) == []
 
-    async def test_a_scored_shard_of_a_job_that_goes_on_is_done(self, ledger: JobLedger, worker: WorkerLedger) -> None:
+    async def test_a_scored_shard_of_an_unfinished_job_is_done(self, ledger: JobLedger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission(shards=2))
         worker.claim(make_lease())
         worker.finish(make_lease(), make_scores(), INTERACTIVE)
         assert worker.claim(make_lease(token="another")).verdict is ClaimVerdict.DONE
 
-    async def test_a_job_that_has_ended_has_nothing_to_claim(self, ledger: JobLedger, worker: WorkerLedger) -> None:
+    async def test_an_ended_job_cannot_be_claimed(self, ledger: JobLedger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission())
         await ledger.cancel(await read_record(ledger))
         assert worker.claim(make_lease()).verdict is ClaimVerdict.ENDED
 
-    async def test_past_the_deadline_the_job_expires(
+    async def test_a_claim_past_the_deadline_expires_the_job(
         self,
         ledger: JobLedger,
         worker: WorkerLedger,
@@ -304,7 +306,7 @@ class TestClaim:
         assert (store.outstanding(), store.deadlines()) == ([], [])
         assert published_ends() == [JOB]
 
-    async def test_a_claim_that_is_sent_again_is_still_ours(self, ledger: JobLedger, worker: WorkerLedger) -> None:
+    async def test_a_claim_can_be_repeated_with_its_token(self, ledger: JobLedger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission())
         worker.claim(make_lease())
         assert worker.claim(make_lease()).verdict is ClaimVerdict.RUN
@@ -313,16 +315,16 @@ class TestClaim:
 class TestFinish:
     async def test_the_last_shard_makes_the_job_succeed(self, ledger: JobLedger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission(shards=2))
-        states = []
+        statuses = []
         for shard in (0, 1):
             worker.claim(make_lease(shard))
             assert worker.finish(make_lease(shard), make_scores(), INTERACTIVE) is FinishVerdict.ACCEPTED
             record = await read_record(ledger)
-            states.append((record.status, record.shards_left))
-        assert states == [(JobStatus.RUNNING, 1), (JobStatus.SUCCEEDED, 0)]
+            statuses.append((record.status, record.shards_left))
+        assert statuses == [(JobStatus.RUNNING, 1), (JobStatus.SUCCEEDED, 0)]
         assert record.finished_ms >= record.started_ms >= record.created_ms
 
-    async def test_a_shard_that_is_done_is_no_longer_outstanding(
+    async def test_a_finished_shard_is_not_outstanding(
         self, ledger: JobLedger, worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission(shards=2))
@@ -348,11 +350,11 @@ class TestFinish:
     def test_a_finish_of_a_job_that_is_gone_is_too_late(self, worker: WorkerLedger) -> None:
         assert worker.finish(make_lease(job_id="job-x"), make_scores(), INTERACTIVE) is FinishVerdict.ENDED
 
-    async def test_nobody_finishes_what_was_never_claimed(self, ledger: JobLedger, worker: WorkerLedger) -> None:
+    async def test_finishing_an_unclaimed_shard_is_stale(self, ledger: JobLedger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission())
         assert worker.finish(make_lease(), make_scores(), INTERACTIVE) is FinishVerdict.STALE
 
-    async def test_a_shard_that_was_taken_away_is_its_first_owners_no_longer(
+    async def test_reports_with_the_token_of_an_expired_claim_are_stale(
         self, ledger: JobLedger, worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission())
@@ -370,7 +372,7 @@ class TestFinish:
         _, shards = await ledger.read_finished(JOB)
         assert shards == [make_scores(0.9, 0.9)]
 
-    async def test_an_owner_whose_lease_ran_out_may_finish_while_nobody_has_taken_it_away(
+    async def test_a_worker_with_an_expired_lease_may_finish_until_the_shard_is_requeued(
         self, ledger: JobLedger, worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission())
@@ -388,21 +390,21 @@ class TestFinish:
                 worker.finish(make_lease(shard), make_scores(), INTERACTIVE)
         assert [store.shard(shard)["finishes_accepted"] for shard in range(3)] == ["1", "1", "1"]
 
-    async def test_every_shard_that_is_done_rings_for_the_next_one(
+    async def test_each_finish_enqueues_the_next_shard(
         self, ledger: JobLedger, enqueueing_worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission(shards=4, enqueued=2))
         store.drop_messages()
-        rung: list[list[tuple[str, int]]] = []
+        enqueued: list[list[tuple[str, int]]] = []
         for shard in (1, 0, 2, 3):
             enqueueing_worker.claim(make_lease(shard))
             enqueueing_worker.finish(make_lease(shard), make_scores(), INTERACTIVE)
-            rung.append([read_message(message) for message in store.messages()])
+            enqueued.append([read_message(message) for message in store.messages()])
             store.drop_messages()
-        assert rung == [[(JOB, 2)], [(JOB, 3)], [], []]
+        assert enqueued == [[(JOB, 2)], [(JOB, 3)], [], []]
         assert (await read_record(ledger)).status is JobStatus.SUCCEEDED
 
-    async def test_the_next_shard_is_looked_after_even_if_nobody_rang(
+    async def test_the_reconciler_finds_the_next_shard_without_a_message(
         self, ledger: JobLedger, worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission(shards=3, enqueued=1))
@@ -414,7 +416,7 @@ class TestFinish:
         store.make_due(1)
         assert await ledger.reconcile(MODEL) == [WakeUp(JOB, 1, INTERACTIVE)]
 
-    async def test_the_next_shard_of_batch_work_is_rung_for_in_the_queue_of_batch_work(
+    async def test_the_next_shard_of_a_batch_job_is_enqueued_in_the_batch_queue(
         self, ledger: JobLedger, enqueueing_worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(replace(make_submission(shards=2, enqueued=1), work_class=WorkClass.BATCH))
@@ -424,7 +426,7 @@ class TestFinish:
         assert store.messages() == []
         assert [read_message(message) for message in store.messages(WorkClass.BATCH)] == [(JOB, 1)]
 
-    async def test_a_shard_that_was_claimed_before_its_turn_is_not_scored_twice(
+    async def test_a_shard_claimed_before_it_was_enqueued_is_scored_once(
         self, ledger: JobLedger, worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission(shards=3, enqueued=1))
@@ -446,13 +448,13 @@ class TestFail:
         assert (record.status, record.failure) == (JobStatus.FAILED, FAILURE)
         assert store.outstanding() == []
 
-    async def test_a_failure_under_a_foreign_token_is_stale(self, ledger: JobLedger, worker: WorkerLedger) -> None:
+    async def test_a_failure_with_another_token_is_stale(self, ledger: JobLedger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission())
         worker.claim(make_lease())
         assert worker.fail(make_lease(token="another"), FAILURE) is FinishVerdict.STALE
         assert (await read_record(ledger)).status is JobStatus.RUNNING
 
-    async def test_a_failure_after_the_end_is_too_late(self, ledger: JobLedger, worker: WorkerLedger) -> None:
+    async def test_a_failure_after_the_end_is_ignored(self, ledger: JobLedger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission())
         worker.claim(make_lease())
         worker.finish(make_lease(), make_scores(), INTERACTIVE)
@@ -472,7 +474,7 @@ class TestCancel:
         assert await read_record(ledger) == canceled
         assert store.outstanding() == []
 
-    async def test_a_job_that_succeeded_stays_as_it_is(self, ledger: JobLedger, worker: WorkerLedger) -> None:
+    async def test_a_succeeded_job_is_unchanged(self, ledger: JobLedger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission())
         worker.claim(make_lease())
         worker.finish(make_lease(), make_scores(), INTERACTIVE)
@@ -480,9 +482,7 @@ class TestCancel:
         assert await ledger.cancel(await read_record(ledger)) is JobStatus.SUCCEEDED
         assert await ledger.read_finished(JOB) == succeeded
 
-    async def test_a_running_shard_of_a_canceled_job_is_not_accepted(
-        self, ledger: JobLedger, worker: WorkerLedger
-    ) -> None:
+    async def test_the_scores_of_a_canceled_job_are_rejected(self, ledger: JobLedger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission())
         worker.claim(make_lease())
         await ledger.cancel(await read_record(ledger))
@@ -490,7 +490,7 @@ class TestCancel:
         _, shards = await ledger.read_finished(JOB)
         assert shards == []
 
-    async def test_a_job_that_is_gone_has_no_state(self, ledger: JobLedger) -> None:
+    async def test_a_deleted_job_has_no_status(self, ledger: JobLedger) -> None:
         await ledger.submit(make_submission())
         record = await read_record(ledger)
         await ledger.delete(record)
@@ -499,7 +499,7 @@ class TestCancel:
 
 class TestDelete:
     @pytest.mark.parametrize("finished", [False, True])
-    async def test_no_trace_stays_but_the_doorbell_and_when_the_pool_was_last_used(
+    async def test_only_the_message_and_the_time_of_the_last_end_remain(
         self, ledger: JobLedger, worker: WorkerLedger, redis_client: redis.Redis, finished: bool
     ) -> None:
         await ledger.submit(make_submission())
@@ -517,7 +517,7 @@ class TestDelete:
 
 
 class TestLifetimes:
-    async def test_every_key_of_an_unfinished_job_has_a_ceiling(
+    async def test_every_key_of_an_unfinished_job_has_a_maximum_lifetime(
         self, ledger: JobLedger, worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission(shards=2))
@@ -528,7 +528,7 @@ class TestLifetimes:
         assert store.remaining_seconds(job_keys.results(JOB)) > LIFETIMES.result
 
     @pytest.mark.parametrize("end", ENDS)
-    async def test_every_key_of_an_ended_job_goes_when_its_result_does(
+    async def test_every_key_of_an_ended_job_expires_with_its_result(
         self, ledger: JobLedger, worker: WorkerLedger, store: StoreView, redis_client: Any, end: End
     ) -> None:
         await ledger.submit(make_submission(shards=2, idempotency="mine"))
@@ -551,8 +551,8 @@ class TestLifetimes:
         assert (store.outstanding(), store.deadlines()) == ([], [])
 
 
-class TestAnnouncements:
-    async def test_only_the_last_finish_is_announced(
+class TestNotifications:
+    async def test_only_the_last_finish_is_published(
         self, ledger: JobLedger, worker: WorkerLedger, published_ends: Callable[[], list[str]]
     ) -> None:
         await ledger.submit(make_submission(shards=2))
@@ -563,7 +563,7 @@ class TestAnnouncements:
         worker.finish(make_lease(1), make_scores(), INTERACTIVE)
         assert published_ends() == [JOB]
 
-    async def test_an_end_is_announced_once_whatever_comes_after(
+    async def test_an_end_is_published_once(
         self, ledger: JobLedger, worker: WorkerLedger, published_ends: Callable[[], list[str]]
     ) -> None:
         await ledger.submit(make_submission())
@@ -579,7 +579,7 @@ class TestAnnouncements:
         assert published_ends() == []
 
     @pytest.mark.parametrize("end", ENDS)
-    async def test_every_end_wakes_those_who_wait_once(
+    async def test_every_kind_of_end_is_published_once(
         self,
         ledger: JobLedger,
         worker: WorkerLedger,
@@ -594,34 +594,30 @@ class TestAnnouncements:
         await end(ledger, worker, store)
         assert published_ends() == [JOB]
 
-    async def test_deleting_wakes_those_who_wait(
-        self, ledger: JobLedger, published_ends: Callable[[], list[str]]
-    ) -> None:
+    async def test_a_deletion_is_published(self, ledger: JobLedger, published_ends: Callable[[], list[str]]) -> None:
         await ledger.submit(make_submission())
         await ledger.delete(await read_record(ledger))
         assert published_ends() == [JOB]
 
 
-class TestRing:
-    async def test_what_is_rung_for_again_comes_before_what_is_new(self, ledger: JobLedger, store: StoreView) -> None:
+class TestEnqueue:
+    async def test_resent_messages_come_before_new_ones(self, ledger: JobLedger, store: StoreView) -> None:
         await ledger.submit(make_submission())
         await ledger.enqueue(queue_keys.queue(MODEL, INTERACTIVE), [b"first", b"second"])
         assert store.messages() == [b"first", b"second", b"message job-1/0"]
 
-    async def test_without_a_doorbell_nothing_is_rung(self, ledger: JobLedger, redis_client: Any) -> None:
+    async def test_an_empty_list_sends_nothing(self, ledger: JobLedger, redis_client: Any) -> None:
         await ledger.enqueue(queue_keys.queue(MODEL, INTERACTIVE), [])
         assert redis_client.keys() == []
 
-    async def test_so_many_doorbells_as_a_job_may_have_shards_are_rung_at_once(
-        self, ledger: JobLedger, store: StoreView
-    ) -> None:
-        messages = [b"doorbell %d" % number for number in range(10_000)]
+    async def test_ten_thousand_messages_are_sent_at_once(self, ledger: JobLedger, store: StoreView) -> None:
+        messages = [b"message %d" % number for number in range(10_000)]
         await ledger.enqueue(queue_keys.queue(MODEL, INTERACTIVE), messages)
         assert store.messages() == messages
 
 
-class TestWithoutAStore:
-    async def test_no_redis_is_store_unavailable_for_the_api(self) -> None:
+class TestOutage:
+    async def test_the_api_gets_store_unavailable(self) -> None:
         client = connect_async(dead_redis_url())
         ledger = JobLedger(client)
         calls = [
@@ -632,7 +628,7 @@ class TestWithoutAStore:
             ledger.statuses([JOB]),
             ledger.reconcile(MODEL),
             ledger.expire(MODEL),
-            ledger.enqueue("queue", [b"doorbell"]),
+            ledger.enqueue("queue", [b"message"]),
         ]
         for call in calls:
             with pytest.raises(StoreUnavailable, match="cannot be reached") as caught:
@@ -640,7 +636,7 @@ class TestWithoutAStore:
             assert caught.value.retry_after == RETRY_AFTER_SECONDS
         await client.aclose()
 
-    def test_no_redis_is_store_unavailable_for_the_worker(self) -> None:
+    def test_the_worker_gets_store_unavailable(self) -> None:
         with connect(dead_redis_url()) as client:
             worker = WorkerLedger(client, MODEL)
             with pytest.raises(StoreUnavailable, match="cannot be reached"):
@@ -657,7 +653,7 @@ class TestWithoutAStore:
                 with pytest.raises(StoreUnavailable, match="cannot be reached"):
                     call()
 
-    async def test_scripts_come_back_after_redis_forgot_them(
+    async def test_scripts_are_loaded_again_after_redis_lost_them(
         self, ledger: JobLedger, redis_client: redis.Redis
     ) -> None:
         await ledger.submit(make_submission("job-1"))

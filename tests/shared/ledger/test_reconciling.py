@@ -30,35 +30,35 @@ from tests.shared.support import (
 
 INTERACTIVE, BATCH = WorkClass.INTERACTIVE, WorkClass.BATCH
 CRASHED = JobFailure("scoring_failed", "the worker died 4 times while it scored this job")
-FAILURE = JobFailure("scoring_failed", "the engine gave up")
+FAILURE = JobFailure("scoring_failed", "the engine failed")
 
 
 async def crash(ledger: JobLedger, worker: WorkerLedger, store: StoreView, shard: int = 0) -> list[WakeUp]:
-    """A worker takes the shard and is never heard of again."""
+    """A worker claims the shard and dies. Returns the wake-ups of the next reconciliation."""
     worker.claim(make_lease(shard))
     store.end_lease(shard)
     return await ledger.reconcile(MODEL)
 
 
-class TestUnheardDoorbells:
-    async def test_nothing_is_rung_for_before_its_time(self, ledger: JobLedger, store: StoreView) -> None:
+class TestUnclaimedShards:
+    async def test_no_message_is_sent_before_it_is_due(self, ledger: JobLedger, store: StoreView) -> None:
         await ledger.submit(make_submission())
         store.drop_messages()
         assert 0 < store.due_in_seconds() <= RESEND_SECONDS
         assert await ledger.reconcile(MODEL) == []
 
     @pytest.mark.parametrize("work_class", WorkClass)
-    async def test_an_unheard_doorbell_is_to_be_rung_again_in_its_queue(
+    async def test_the_message_of_an_unclaimed_shard_is_sent_again_in_its_queue(
         self, ledger: JobLedger, store: StoreView, work_class: WorkClass
     ) -> None:
         await ledger.submit(make_submission(shards=3, work_class=work_class))
         store.drop_messages()
         store.make_due(0, 2)
-        rings = await ledger.reconcile(MODEL)
-        assert rings == [WakeUp(JOB, 0, work_class), WakeUp(JOB, 2, work_class)]
+        wake_ups = await ledger.reconcile(MODEL)
+        assert wake_ups == [WakeUp(JOB, 0, work_class), WakeUp(JOB, 2, work_class)]
         assert await ledger.reconcile(MODEL) == []
 
-    async def test_every_further_time_comes_after_twice_the_wait(self, ledger: JobLedger, store: StoreView) -> None:
+    async def test_each_resend_doubles_the_wait_up_to_a_maximum(self, ledger: JobLedger, store: StoreView) -> None:
         await ledger.submit(make_submission())
         store.drop_messages()
         waits = []
@@ -66,14 +66,12 @@ class TestUnheardDoorbells:
             store.make_due()
             assert len(await ledger.reconcile(MODEL)) == 1
             waits.append(store.due_in_seconds())
-        expected = [min(RESEND_SECONDS * 2**rings, MAX_RESEND_SECONDS) for rings in range(9)]
-        # Measured a moment after it was set.
+        expected = [min(RESEND_SECONDS * 2**resends, MAX_RESEND_SECONDS) for resends in range(9)]
+        # Each wait is read shortly after it was set.
         assert waits == pytest.approx(expected, abs=0.9)
         assert expected[-1] == MAX_RESEND_SECONDS
 
-    async def test_a_claim_makes_the_waits_short_again(
-        self, ledger: JobLedger, worker: WorkerLedger, store: StoreView
-    ) -> None:
+    async def test_a_claim_resets_the_wait(self, ledger: JobLedger, worker: WorkerLedger, store: StoreView) -> None:
         await ledger.submit(make_submission())
         store.drop_messages()
         for _ in range(4):
@@ -85,17 +83,15 @@ class TestUnheardDoorbells:
         await ledger.reconcile(MODEL)
         assert store.due_in_seconds() == pytest.approx(RESEND_SECONDS, abs=0.9)
 
-    async def test_while_enough_doorbells_are_queued_no_more_are_rung(
-        self, ledger: JobLedger, store: StoreView
-    ) -> None:
-        """The pool is busy, not deaf."""
+    async def test_no_message_is_sent_while_enough_are_queued(self, ledger: JobLedger, store: StoreView) -> None:
+        """The pool is busy, and no message was lost."""
         await ledger.submit(make_submission(shards=2))
         store.make_due(0, 1)
         assert await ledger.reconcile(MODEL) == []
         assert store.due_in_seconds() > 0
         assert "resends" not in store.shard()
 
-    async def test_one_doorbell_too_few_is_not_enough(
+    async def test_one_message_less_than_shards_is_not_enough(
         self, ledger: JobLedger, store: StoreView, redis_client: redis.Redis
     ) -> None:
         await ledger.submit(make_submission(shards=2))
@@ -103,24 +99,24 @@ class TestUnheardDoorbells:
         store.make_due(0)
         assert await ledger.reconcile(MODEL) == [WakeUp(JOB, 0, INTERACTIVE)]
 
-    async def test_the_doorbells_of_both_queues_count(self, ledger: JobLedger, store: StoreView) -> None:
+    async def test_the_messages_of_both_queues_count(self, ledger: JobLedger, store: StoreView) -> None:
         await ledger.submit(make_submission("job-1", work_class=INTERACTIVE))
         await ledger.submit(make_submission("job-2", work_class=BATCH))
         store.make_due(job_id="job-1")
         store.make_due(job_id="job-2")
         assert await ledger.reconcile(MODEL) == []
 
-    async def test_a_shard_that_waits_for_its_turn_is_left_alone(self, ledger: JobLedger, store: StoreView) -> None:
+    async def test_a_shard_that_is_not_enqueued_yet_is_not_checked(self, ledger: JobLedger, store: StoreView) -> None:
         await ledger.submit(make_submission(shards=3, enqueued=1))
         store.drop_messages()
         store.make_due(0)
         assert await ledger.reconcile(MODEL) == [WakeUp(JOB, 0, INTERACTIVE)]
         assert len(store.outstanding()) == 3
 
-    async def test_what_is_outstanding_of_a_job_that_is_gone_is_forgotten(
+    async def test_the_shards_of_a_job_that_does_not_exist_are_removed(
         self, ledger: JobLedger, store: StoreView, redis_client: redis.Redis
     ) -> None:
-        """As after a job's ceiling, or an eviction by hand."""
+        """Its keys have expired, or somebody has deleted them."""
         await ledger.submit(make_submission())
         redis_client.delete(job_keys.job(JOB))
         store.drop_messages()
@@ -128,7 +124,7 @@ class TestUnheardDoorbells:
         assert await ledger.reconcile(MODEL) == []
         assert store.outstanding() == []
 
-    async def test_another_models_pool_is_not_looked_at(self, ledger: JobLedger, store: StoreView) -> None:
+    async def test_only_the_pool_of_the_model_is_checked(self, ledger: JobLedger, store: StoreView) -> None:
         await ledger.submit(make_submission())
         store.drop_messages()
         store.make_due()
@@ -137,7 +133,7 @@ class TestUnheardDoorbells:
 
 
 class TestCrashes:
-    async def test_a_lease_that_is_renewed_is_left_alone(
+    async def test_a_renewed_lease_is_unchanged(
         self, ledger: JobLedger, worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission())
@@ -145,10 +141,10 @@ class TestCrashes:
         store.make_due()
         assert await ledger.reconcile(MODEL) == []
         assert store.shard()["status"] == "leased"
-        # The next look comes when the lease would be over.
+        # The next check is due when the lease would expire.
         assert store.due_in_seconds() == pytest.approx(store.remaining_seconds(job_keys.lease(JOB, 0)), abs=0.5)
 
-    async def test_a_lease_that_ran_out_is_a_crash_and_rung_for_at_once(
+    async def test_an_expired_lease_counts_as_a_crash_and_the_shard_is_enqueued_at_once(
         self, ledger: JobLedger, worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission(shards=2))
@@ -157,7 +153,7 @@ class TestCrashes:
         assert 0 < store.due_in_seconds(1) <= RESEND_AFTER_CRASH_SECONDS
         assert (await read_record(ledger)).status is JobStatus.RUNNING
 
-    async def test_who_has_lost_a_worker_is_not_kept_waiting_long_for_another(
+    async def test_resends_after_a_crash_come_sooner(
         self, ledger: JobLedger, worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission())
@@ -171,14 +167,14 @@ class TestCrashes:
         expected = [RESEND_AFTER_CRASH_SECONDS * factor for factor in (1, 1, 2, 4)]
         assert waits == pytest.approx(expected, abs=0.4)
 
-    async def test_also_when_many_doorbells_are_queued(
+    async def test_a_crashed_shard_is_enqueued_even_when_enough_messages_are_queued(
         self, ledger: JobLedger, worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission(shards=2))
         assert len(store.messages()) == 2
         assert await crash(ledger, worker, store) == [WakeUp(JOB, 0, INTERACTIVE)]
 
-    async def test_it_is_noticed_when_the_lease_ends_by_itself(
+    async def test_a_lease_that_expires_by_itself_is_noticed(
         self, ledger: JobLedger, store: StoreView, redis_client: redis.Redis
     ) -> None:
         await ledger.submit(make_submission())
@@ -188,7 +184,7 @@ class TestCrashes:
                 break
         assert store.shard()["crashes"] == "1"
 
-    async def test_what_was_in_work_at_several_crashes_is_tried_again_alone(
+    async def test_a_shard_that_crashed_several_times_must_run_alone(
         self, ledger: JobLedger, worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission(shards=2))
@@ -199,7 +195,7 @@ class TestCrashes:
         assert verdicts == [ClaimVerdict.RUN] * ALONE_AFTER_CRASHES + [ClaimVerdict.ALONE]
         assert worker.claim(make_lease(1), alone=False).verdict is ClaimVerdict.RUN
 
-    async def test_over_its_budget_the_job_fails_and_leaves_a_note(
+    async def test_a_job_over_its_crash_budget_fails_and_is_a_dead_letter(
         self, ledger: JobLedger, worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission(shards=2))
@@ -210,12 +206,12 @@ class TestCrashes:
 
         record = await read_record(ledger)
         assert (record.status, record.failure) == (JobStatus.FAILED, CRASHED)
-        (note,) = store.dead_letters()
-        assert (note["job"], note["shard"], note["model"], note["crashes"]) == (JOB, 1, MODEL, MAX_CRASHES)
-        assert note["failure"] == {"code": CRASHED.code, "message": CRASHED.message}
+        (letter,) = store.dead_letters()
+        assert (letter["job"], letter["shard"], letter["model"], letter["crashes"]) == (JOB, 1, MODEL, MAX_CRASHES)
+        assert letter["failure"] == {"code": CRASHED.code, "message": CRASHED.message}
         assert store.outstanding() == []
 
-    async def test_giving_back_and_retrying_are_no_crashes(
+    async def test_releases_and_retries_are_not_crashes(
         self, ledger: JobLedger, worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission())
@@ -228,19 +224,19 @@ class TestCrashes:
         assert worker.finish(make_lease(), make_scores(), INTERACTIVE) is FinishVerdict.ACCEPTED
         assert (await read_record(ledger)).status is JobStatus.SUCCEEDED
 
-    async def test_of_two_rounds_at_once_one_counts(
+    async def test_of_two_concurrent_rounds_one_counts_the_crash(
         self, ledger: JobLedger, worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission())
         worker.claim(make_lease())
         store.end_lease()
-        rings = [await ledger.reconcile(MODEL), await ledger.reconcile(MODEL)]
-        assert rings == [[WakeUp(JOB, 0, INTERACTIVE)], []]
+        rounds = [await ledger.reconcile(MODEL), await ledger.reconcile(MODEL)]
+        assert rounds == [[WakeUp(JOB, 0, INTERACTIVE)], []]
         assert store.shard()["crashes"] == "1"
 
 
 class TestExpire:
-    async def test_a_job_past_its_deadline_ends_and_no_other(
+    async def test_only_jobs_past_their_deadline_expire(
         self, ledger: JobLedger, worker: WorkerLedger, store: StoreView
     ) -> None:
         for job_id in ("job-1", "job-2", "job-3"):
@@ -249,12 +245,12 @@ class TestExpire:
         for job_id in ("job-1", "job-2"):
             store.pass_deadline(job_id)
         assert await ledger.expire(MODEL) == 2
-        states = await ledger.statuses(["job-1", "job-2", "job-3"])
-        assert list(states.values()) == [JobStatus.EXPIRED, JobStatus.EXPIRED, JobStatus.QUEUED]
+        statuses = await ledger.statuses(["job-1", "job-2", "job-3"])
+        assert list(statuses.values()) == [JobStatus.EXPIRED, JobStatus.EXPIRED, JobStatus.QUEUED]
         assert (store.outstanding(), store.deadlines()) == (["job-3/0"], ["job-3"])
         assert await ledger.expire(MODEL) == 0
 
-    async def test_what_has_ended_or_gone_is_no_longer_looked_at(
+    async def test_ended_and_missing_jobs_are_removed_from_the_index(
         self, ledger: JobLedger, store: StoreView, redis_client: redis.Redis
     ) -> None:
         redis_client.zadd(pool_keys.deadlines(MODEL), {"job-x": 1})
@@ -266,8 +262,8 @@ class TestExpire:
         assert (await read_record(ledger)).status is JobStatus.CANCELED
 
 
-class TestRevive:
-    async def test_what_is_done_stays_done_and_the_rest_starts_over(
+class TestRetryOfFailedJobs:
+    async def test_finished_shards_are_kept_and_the_others_start_again(
         self, ledger: JobLedger, worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission(shards=4, enqueued=2))
@@ -292,7 +288,7 @@ class TestRevive:
         assert record.status is JobStatus.SUCCEEDED
         assert [shard.scores for shard in shards] == [[0.5], [1.0], [2.0], [3.0]]
 
-    async def test_its_keys_live_as_those_of_an_unfinished_job(
+    async def test_its_keys_have_the_lifetime_of_an_unfinished_job(
         self, ledger: JobLedger, worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission(shards=2, idempotency="mine"))
@@ -311,7 +307,7 @@ class TestRevive:
         for name in (*names, job_keys.idempotency(OWNER, "mine")):
             assert LIFETIMES.result < store.remaining_seconds(name) <= LIFETIMES.unfinished
 
-    async def test_its_budgets_are_fresh(self, ledger: JobLedger, worker: WorkerLedger, store: StoreView) -> None:
+    async def test_its_budgets_start_again(self, ledger: JobLedger, worker: WorkerLedger, store: StoreView) -> None:
         await ledger.submit(make_submission())
         for _ in range(MAX_CRASHES):
             await crash(ledger, worker, store)
@@ -323,7 +319,7 @@ class TestRevive:
         assert (await read_record(ledger)).status is JobStatus.FAILED
         assert len(store.dead_letters()) == 2
 
-    async def test_a_token_of_its_former_life_counts_for_nothing(self, ledger: JobLedger, worker: WorkerLedger) -> None:
+    async def test_a_token_from_before_the_retry_is_stale(self, ledger: JobLedger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission(shards=2))
         worker.claim(make_lease(0, "old"))
         worker.claim(make_lease(1))
@@ -331,7 +327,9 @@ class TestRevive:
         await ledger.retry_failed(await read_record(ledger), 60)
         assert worker.finish(make_lease(0, "old"), make_scores(), INTERACTIVE) is FinishVerdict.STALE
 
-    async def test_a_revived_job_that_nobody_rang_for_is_found(self, ledger: JobLedger, worker: WorkerLedger) -> None:
+    async def test_a_retried_job_without_messages_is_found_by_the_reconciler(
+        self, ledger: JobLedger, worker: WorkerLedger
+    ) -> None:
         await ledger.submit(make_submission())
         worker.claim(make_lease())
         worker.fail(make_lease(), FAILURE)
@@ -339,16 +337,16 @@ class TestRevive:
         await ledger.retry_failed(await read_record(ledger), 60)
         assert await ledger.reconcile(MODEL) == [WakeUp(JOB, 0, INTERACTIVE)]
 
-    async def test_only_a_failed_job_can_be_revived(self, ledger: JobLedger, worker: WorkerLedger) -> None:
+    async def test_only_a_failed_job_can_be_retried(self, ledger: JobLedger, worker: WorkerLedger) -> None:
         for job_id in ("job-1", "job-2", "job-3"):
             await ledger.submit(make_submission(job_id))
         worker.claim(make_lease())
         worker.finish(make_lease(), make_scores(), INTERACTIVE)
         await ledger.cancel(await read_record(ledger, "job-2"))
-        gone = await read_record(ledger, "job-3")
-        assert await ledger.retry_failed(gone, 60) is None
-        await ledger.delete(gone)
-        for record in (await read_record(ledger, "job-1"), await read_record(ledger, "job-2"), gone):
+        deleted = await read_record(ledger, "job-3")
+        assert await ledger.retry_failed(deleted, 60) is None
+        await ledger.delete(deleted)
+        for record in (await read_record(ledger, "job-1"), await read_record(ledger, "job-2"), deleted):
             assert await ledger.retry_failed(record, 60) is None
         assert list((await ledger.statuses(["job-1", "job-2", "job-3"])).values()) == [
             JobStatus.SUCCEEDED,

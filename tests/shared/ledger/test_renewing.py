@@ -28,7 +28,7 @@ BUSY = JobFailure("scoring_failed", "the engine is busy")
 
 
 class TestRenew:
-    async def test_a_live_lease_gets_its_whole_time_again(
+    async def test_a_live_lease_gets_its_full_time(
         self, ledger: JobLedger, worker: WorkerLedger, store: StoreView, redis_client: redis.Redis
     ) -> None:
         await ledger.submit(make_submission())
@@ -37,7 +37,7 @@ class TestRenew:
         assert worker.renew([make_lease()]) == [RenewVerdict.LIVE]
         assert 1 < store.remaining_seconds(job_keys.lease(JOB, 0)) <= LEASE_SECONDS
 
-    async def test_many_are_told_each_for_itself_and_in_order(
+    async def test_each_lease_has_its_own_verdict_in_order(
         self, ledger: JobLedger, worker: WorkerLedger, store: StoreView
     ) -> None:
         for job_id in ("job-1", "job-2"):
@@ -52,10 +52,10 @@ class TestRenew:
         assert worker.renew(leases) == verdicts
         assert worker.renew(leases[::-1]) == verdicts[::-1]
 
-    def test_nothing_to_renew_is_no_work(self, worker: WorkerLedger) -> None:
+    def test_an_empty_list_is_accepted(self, worker: WorkerLedger) -> None:
         assert worker.renew([]) == []
 
-    async def test_a_lease_that_ran_out_lives_again_while_nobody_has_taken_the_shard_away(
+    async def test_an_expired_lease_is_renewed_until_the_reconciler_requeues_the_shard(
         self, ledger: JobLedger, worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission())
@@ -65,7 +65,7 @@ class TestRenew:
         assert await ledger.reconcile(MODEL) == []
         assert worker.finish(make_lease(), make_scores(), INTERACTIVE) is FinishVerdict.ACCEPTED
 
-    async def test_a_lost_shard_is_lost_also_when_somebody_else_holds_it(
+    async def test_a_shard_leased_by_another_worker_is_lost(
         self, ledger: JobLedger, worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission())
@@ -77,7 +77,7 @@ class TestRenew:
         assert verdicts == [RenewVerdict.LOST, RenewVerdict.LIVE]
         assert store.lease() == "second"
 
-    async def test_past_the_deadline_it_ends_the_job_as_expired(
+    async def test_a_renewal_past_the_deadline_expires_the_job(
         self, ledger: JobLedger, worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission())
@@ -87,7 +87,7 @@ class TestRenew:
         assert (await read_record(ledger)).status is JobStatus.EXPIRED
         assert (store.lease(), store.outstanding()) == (None, [])
 
-    async def test_a_shard_that_is_done_is_not_held_again(
+    async def test_the_lease_of_a_finished_shard_is_not_renewed(
         self, ledger: JobLedger, worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission(shards=2))
@@ -97,16 +97,16 @@ class TestRenew:
         assert store.lease() is None
 
 
-class TestGiveBack:
+class TestRelease:
     @pytest.mark.parametrize("work_class", WorkClass)
-    async def test_somebody_else_is_rung_for_at_once_and_nothing_is_charged(
+    async def test_a_released_shard_is_enqueued_at_once_without_a_charge(
         self, ledger: JobLedger, enqueueing_worker: WorkerLedger, store: StoreView, work_class: WorkClass
     ) -> None:
         await ledger.submit(make_submission(shards=2, work_class=work_class))
         enqueueing_worker.claim(make_lease(1))
         assert enqueueing_worker.release(make_lease(1), work_class) is FinishVerdict.ACCEPTED
 
-        # It was its turn already: it comes before what is new.
+        # It goes to the front: it was enqueued before.
         first, *others = store.messages(work_class)
         assert read_message(first) == (JOB, 1)
         assert len(others) == 2
@@ -117,15 +117,15 @@ class TestGiveBack:
         assert 0 < store.due_in_seconds(1) <= RESEND_SECONDS
         assert enqueueing_worker.claim(make_lease(1, "another"), alone=False).verdict is ClaimVerdict.RUN
 
-    async def test_it_may_be_given_back_for_ever(self, ledger: JobLedger, worker: WorkerLedger) -> None:
+    async def test_a_shard_can_be_released_any_number_of_times(self, ledger: JobLedger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission())
-        for turn in range(20):
-            lease = make_lease(token=f"token {turn}")
+        for number in range(20):
+            lease = make_lease(token=f"token {number}")
             assert worker.claim(lease).verdict is ClaimVerdict.RUN
             assert worker.release(lease, INTERACTIVE) is FinishVerdict.ACCEPTED
         assert (await read_record(ledger)).status is JobStatus.RUNNING
 
-    async def test_it_is_given_back_once(
+    async def test_a_claim_is_released_once(
         self, ledger: JobLedger, enqueueing_worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission())
@@ -135,7 +135,7 @@ class TestGiveBack:
         assert enqueueing_worker.release(make_lease(), INTERACTIVE) is FinishVerdict.STALE
         assert len(store.messages()) == 1
 
-    async def test_after_the_end_nobody_wants_it_back(
+    async def test_a_shard_of_an_ended_job_is_not_enqueued(
         self, ledger: JobLedger, enqueueing_worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission())
@@ -148,7 +148,7 @@ class TestGiveBack:
 
 
 class TestRetryLater:
-    async def test_it_rests_and_is_counted(
+    async def test_the_shard_waits_and_the_retry_is_counted(
         self, ledger: JobLedger, enqueueing_worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission())
@@ -159,13 +159,13 @@ class TestRetryLater:
         assert (shard["status"], shard["retries"]) == ("queued", "1")
         assert "crashes" not in shard
         assert 1 < store.due_in_seconds() <= 2
-        # Nobody is rung for now; the reconciler will, when the rest is over.
+        # The reconciler sends the message when the wait is over.
         assert store.messages() == []
         assert await ledger.reconcile(MODEL) == []
         store.make_due()
         assert await ledger.reconcile(MODEL) == [WakeUp(JOB, 0, INTERACTIVE)]
 
-    async def test_over_its_budget_the_job_fails_and_leaves_a_note(
+    async def test_a_job_over_its_retry_budget_fails_and_is_a_dead_letter(
         self, ledger: JobLedger, worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission(shards=2))
@@ -179,9 +179,9 @@ class TestRetryLater:
 
         record = await read_record(ledger)
         assert (record.status, record.failure) == (JobStatus.FAILED, BUSY)
-        (note,) = store.dead_letters()
-        assert abs(note.pop("at_ms") - store.now_ms()) < 60_000
-        assert note == {
+        (letter,) = store.dead_letters()
+        assert abs(letter.pop("at_ms") - store.now_ms()) < 60_000
+        assert letter == {
             "job": JOB,
             "shard": 1,
             "model": MODEL,
@@ -190,7 +190,7 @@ class TestRetryLater:
             "retries": MAX_TRANSIENT_ERRORS + 1,
         }
 
-    async def test_every_shard_has_a_budget_of_its_own(self, ledger: JobLedger, worker: WorkerLedger) -> None:
+    async def test_every_shard_has_its_own_budget(self, ledger: JobLedger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission(shards=2))
         for shard in (0, 1):
             for _ in range(MAX_TRANSIENT_ERRORS):
@@ -198,7 +198,7 @@ class TestRetryLater:
                 assert worker.retry_later(make_lease(shard), 1.0, BUSY) is FinishVerdict.ACCEPTED
         assert (await read_record(ledger)).status is JobStatus.RUNNING
 
-    async def test_the_notes_are_the_newest_ones_and_not_too_many(
+    async def test_the_dead_letter_list_keeps_the_newest_entries(
         self, ledger: JobLedger, worker: WorkerLedger, store: StoreView, redis_client: Any
     ) -> None:
         redis_client.lpush(job_keys.DEAD_LETTERS, *(f'{{"job": "old-{number}"}}' for number in range(MAX_DEAD_LETTERS)))
@@ -206,11 +206,15 @@ class TestRetryLater:
         for _ in range(MAX_TRANSIENT_ERRORS + 1):
             worker.claim(make_lease())
             worker.retry_later(make_lease(), 1.0, BUSY)
-        notes = store.dead_letters()
-        assert len(notes) == MAX_DEAD_LETTERS
-        assert (notes[0]["job"], notes[1]["job"], notes[-1]["job"]) == (JOB, f"old-{MAX_DEAD_LETTERS - 1}", "old-1")
+        letters = store.dead_letters()
+        assert len(letters) == MAX_DEAD_LETTERS
+        assert (letters[0]["job"], letters[1]["job"], letters[-1]["job"]) == (
+            JOB,
+            f"old-{MAX_DEAD_LETTERS - 1}",
+            "old-1",
+        )
 
-    async def test_what_can_never_be_scored_is_no_matter_of_a_budget(
+    async def test_a_failure_is_not_a_dead_letter(
         self, ledger: JobLedger, worker: WorkerLedger, store: StoreView
     ) -> None:
         await ledger.submit(make_submission())
@@ -219,7 +223,7 @@ class TestRetryLater:
         assert store.dead_letters() == []
 
 
-async def test_of_many_who_claim_at_once_one_gets_the_shard(ledger: JobLedger, worker: WorkerLedger) -> None:
+async def test_one_of_several_concurrent_claims_succeeds(ledger: JobLedger, worker: WorkerLedger) -> None:
     await ledger.submit(make_submission())
     together = threading.Barrier(8)
     verdicts: list[ClaimVerdict] = []
