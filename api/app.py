@@ -26,6 +26,7 @@ from api.dialects.registry import Family, dialect_for_path, family
 from api.http.error_responses import headers_of, status_of
 from api.http.middleware import RequestContextMiddleware
 from api.http.responses import json_response
+from api.jobs.admission import Admission, AdmissionLimits
 from api.jobs.completions import CompletionListener
 from api.jobs.reconciler import Reconciler
 from api.jobs.service import RerankService
@@ -95,6 +96,7 @@ def _make_lifespan(
             models=registry,
             messages=messages,
             limits=_make_limits(settings),
+            admission=Admission(pool_monitor, _make_admission_limits(settings)),
             scores=ScoreReader(client) if settings.score_cache else None,
         )
         app.state.app_state = AppState(
@@ -127,6 +129,10 @@ def _make_limits(settings: ApiSettings) -> Limits:
         shard_tokens=settings.shard_tokens,
         batch_window=settings.batch_window,
     )
+
+
+def _make_admission_limits(settings: ApiSettings) -> AdmissionLimits:
+    return AdmissionLimits(settings.max_pending_tokens, settings.max_pending_jobs, settings.max_waiting)
 
 
 def _add_routes(app: FastAPI, root: Family) -> None:

@@ -8,8 +8,9 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import redis.asyncio
 
@@ -62,6 +63,8 @@ class PoolMonitor:
         self._pools: dict[str, PoolSnapshot] = {}
         self._update({name: _no_signals(name) for name in self._settings})
         self.store_reachable = False
+        self.store_memory_share = 0.0
+        """The used share of Redis's `maxmemory`; 0 without a limit, or when Redis evicts keys instead of refusing."""
 
     def pool(self, model: str) -> PoolSnapshot:
         return self._pools[model]
@@ -109,9 +112,10 @@ class PoolMonitor:
             self.store_reachable = False
 
     async def fetch(self) -> dict[str, PoolSnapshot]:
-        """Update and return the snapshots, in one round trip. Raises StoreUnavailable."""
+        """Update and return the snapshots. Raises StoreUnavailable."""
         with store_errors():
             self._update(await read_signals(self._client, list(self._settings), time.time()))
+            self.store_memory_share = _memory_share(await self._client.info("memory"))
         self.store_reachable = True
         return self.all()
 
@@ -120,6 +124,11 @@ class PoolMonitor:
         for model, signals in signals_by_model.items():
             # An empty ScalingState, so that every API process makes the same decision.
             self._pools[model] = PoolSnapshot(signals, decide(signals, self._settings[model], ScalingState(), now))
+
+
+def _memory_share(info: Mapping[str, Any]) -> float:
+    limit = int(info.get("maxmemory", 0))
+    return int(info.get("used_memory", 0)) / limit if limit and info.get("maxmemory_policy") == "noeviction" else 0.0
 
 
 def _no_signals(model: str) -> PoolSignals:

@@ -25,7 +25,7 @@ from shared.contracts import Document, RerankRequest, ScoreScale, ShardScores, W
 from shared.keys import queue_keys
 from shared.ledger.job_ledger import JobLedger
 from shared.ledger.submission import Submission
-from shared.ledger.verdicts import NO_FREE_SLOTS, ShardLease
+from shared.ledger.verdicts import ClaimRequest, FreeSlots, ShardLease
 from shared.ledger.worker_ledger import WorkerLedger
 from shared.models import ModelSpec
 from shared.processes import stop_all
@@ -75,7 +75,7 @@ def main() -> int:
 async def measure_jobs(url: str, client: redis.Redis, jobs: int, shards: int) -> list[Cost]:
     """Submit, claim, renew and finish jobs, one step at a time for all of them."""
     submissions = make_submissions(url, jobs, shards)
-    leases = [ShardLease(submission.job_id, shard, "token") for submission in submissions for shard in range(shards)]
+    leases: list[ShardLease] = []
     scores = ShardScores(scores=[0.1234567891] * (DOCUMENTS // shards), scale=ScoreScale.LOGIT)
     worker = WorkerLedger(client, MODEL, lease_seconds=600)
 
@@ -91,20 +91,21 @@ async def measure_jobs(url: str, client: redis.Redis, jobs: int, shards: int) ->
     await submit()
     costs = [Cost("submit", (spent(client) - began) / jobs, (used(client) - before) / jobs)]
 
-    def claim(some: Sequence[ShardLease]) -> None:
-        worker.claim_all(some, alone=False)
+    def claim(some: Sequence[object]) -> None:
+        slots = FreeSlots(len(some), 0)
+        _, claimed = worker.finish_and_claim([], ClaimRequest("worker", f"token{len(leases)}", slots))
+        leases.extend(shard.lease for shard in claimed)
 
-    def finish(some: Sequence[ShardLease]) -> None:
-        worker.finish_and_dequeue([(lease, scores, WorkClass.INTERACTIVE) for lease in some], NO_FREE_SLOTS)
+    def renew(some: Sequence[int]) -> None:
+        worker.renew([leases[number] for number in some])
 
-    steps: dict[str, Callable[[Sequence[ShardLease]], object]] = {
-        "claim": claim,
-        "renew": worker.renew,
-        "finish": finish,
-    }
+    def finish(some: Sequence[int]) -> None:
+        worker.finish_and_claim([(leases[number], scores, WorkClass.INTERACTIVE) for number in some], None)
+
+    steps: dict[str, Callable[[Sequence[int]], object]] = {"claim": claim, "renew": renew, "finish": finish}
     for step, run in steps.items():
         before, began = used(client), spent(client)
-        for some in batches(leases):
+        for some in batches(range(jobs * shards)):
             run(some)
         costs.append(Cost(step, (spent(client) - began) / jobs, (used(client) - before) / jobs))
     client.flushdb()

@@ -30,7 +30,8 @@ class PoolSettings(BaseModel):
     The pool has `min` to `max` workers. After `idle_seconds` without a job it scales down to `min`. While work is
     outstanding it has enough workers to finish within `target_drain_seconds`, and it scales down only when fewer
     workers were enough for `cooldown_seconds`. With `batch_wakes` false, batch jobs start no worker. With `standby`, a
-    process that has imported the engine, but loaded no model, waits to fork workers.
+    process that has imported the engine, but loaded no model, waits to fork workers. A waiting call is refused when it
+    would wait longer than `max_wait_seconds`, unless the caller names another wait.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -42,6 +43,7 @@ class PoolSettings(BaseModel):
     batch_wakes: bool = True
     cooldown_seconds: float = Field(default=60.0, ge=0, le=_MAX_SECONDS)
     standby: bool = False
+    max_wait_seconds: float = Field(default=20.0, gt=0, le=_MAX_SECONDS)
 
     @field_validator("max")
     @classmethod

@@ -147,7 +147,7 @@ def work(
     reconnect_when_refused()
     discard_foreign_messages(messages)
 
-    ledger = WorkerLedger(client, spec.name, messages)
+    ledger = WorkerLedger(client, spec.name, messages, batch_share=settings.batch_share)
     leases = LeaseKeeper(ledger)
     executor = Executor(engine, settings.concurrency, heartbeat.start_ms)
     writer = ScoreWriter(client, spec, seconds=settings.score_cache_seconds, entries=settings.score_cache_entries)
@@ -167,7 +167,7 @@ def work(
 
     celery_worker = app.Worker(
         hostname=f"worker@{worker}",
-        # One task at a time: the dispatcher, which dequeues the other shards itself.
+        # One task at a time: the dispatcher, which claims the other shards itself.
         concurrency=1,
         without_gossip=True,
         without_mingle=True,

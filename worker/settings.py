@@ -10,13 +10,15 @@ class WorkerSettings(Settings):
     """`model` is a name from the models file, by default its first one; `engine` overrides the file's engine.
 
     `concurrency` is the number of shards in the engine at once; `reserved` of them, by default a quarter, are reserved
-    for interactive work. `drain_seconds`: how long a stopping worker continues its shards.
+    for interactive work. `batch_share`: the share of the pool's tokens that batch work gets at least.
+    `drain_seconds`: how long a stopping worker continues its shards.
     """
 
     model: str | None = None
     engine: str | None = None
     concurrency: int = Field(default=64, ge=1, le=1024)
     reserved: int = Field(default=-1, ge=-1, validate_default=True)
+    batch_share: float = Field(default=0.1, ge=0, lt=1, allow_inf_nan=False)
     drain_seconds: float = Field(default=20.0, ge=0, le=86_400, allow_inf_nan=False)
 
     @field_validator("reserved")

@@ -42,7 +42,7 @@ _STATUS: dict[type[RerankqError], int] = {
     JobCanceled: 409,
     PayloadTooLarge: 413,
     RequestTimedOut: 408,
-    Overloaded: 429,
+    Overloaded: 503,
     ScoringFailed: 500,
     InternalError: 500,
     StoreUnavailable: 503,

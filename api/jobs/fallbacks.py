@@ -1,4 +1,4 @@
-"""Tries a request's models in order: the next one when a model is unknown, unavailable or fails.
+"""Tries a request's models in order: the next one when a model is unknown, unavailable, overloaded or fails.
 
 The job of each model gets its own idempotency key, derived from the client's. A repeated request finds the same jobs.
 """
@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from shared.contracts import RerankRequest
-from shared.errors import ModelNotFound, ModelUnavailable, RerankqError, ScoringFailed
+from shared.errors import ModelNotFound, ModelUnavailable, Overloaded, RerankqError, ScoringFailed
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ async def try_models(
         remaining = None if seconds is None else max(0.0, seconds - (loop.time() - started))
         try:
             return await attempt(single_model, _idempotency_key(idempotency, position), remaining)
-        except (ModelNotFound, ModelUnavailable, ScoringFailed) as error:
+        except (ModelNotFound, ModelUnavailable, Overloaded, ScoringFailed) as error:
             first_error = first_error or error
     assert first_error is not None
     raise first_error

@@ -4,7 +4,7 @@ Knows jobs and models; knows nothing of HTTP or of the dialects' formats.
 """
 
 import asyncio
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import NamedTuple
 
 from api.jobs.completions import CompletionListener, JobCompletion
@@ -53,6 +53,7 @@ class RerankService:
         self._completions = completions
         self._submissions = submissions
         self._pools = submissions.pools
+        self._admission = submissions.admission
 
     async def rerank(
         self,
@@ -62,21 +63,31 @@ class RerankService:
         owner: str,
         wait_seconds: float | None,
         idempotency: str | None = None,
+        patient: bool = False,
     ) -> RerankResult:
         """Submit an interactive job and return its result.
 
-        Raises WaitTimedOut after `wait_seconds` (None: the server's limit); the job continues. Also raises what
-        `submit` and `result` raise. Cancelling this call cancels the job, except under an Idempotency-Key: the client
-        may repeat the request to get the result.
+        Raises WaitTimedOut after `wait_seconds` (None: the server's limit); the job continues, in the batch class
+        unless the caller is `patient` (it has named its wait, and gets the job afterwards) or may repeat the request
+        under its Idempotency-Key. Raises Overloaded when the result would not be ready in time: within a patient
+        caller's wait, otherwise within the pool's `max_wait_seconds`. Also raises what `submit` and `result` raise.
+        Cancelling this call cancels the job, except under an Idempotency-Key.
         """
         limit = self.limits.wait_seconds
         seconds = limit if wait_seconds is None else min(wait_seconds, limit)
-        submission = await self._submissions.build(request, dialect, owner, WorkClass.INTERACTIVE, idempotency)
+        submission = await self._submissions.build(
+            request, dialect, owner, WorkClass.INTERACTIVE, idempotency, seconds if patient else None
+        )
         try:
             acceptance, scores = await self._submit_and_wait(submission, seconds)
         except (asyncio.CancelledError, ModelUnavailable):
             if idempotency is None:
                 await asyncio.shield(self._cancel_abandoned(submission.job_id))
+            raise
+        except WaitTimedOut:
+            if idempotency is None and not patient:
+                with suppress(StoreUnavailable):
+                    await self._ledger.demote(submission.job_id, submission.model)
             raise
         if scores is not None:
             job = _SucceededJob(submission.job_id, submission.model, acceptance.created_ms)
@@ -87,9 +98,11 @@ class RerankService:
     async def _submit_and_wait(self, submission: Submission, seconds: float) -> tuple[Acceptance, bytes | None]:
         """Return the job that ended, and its encoded scores if the notification included them.
 
-        Raises WaitTimedOut, ModelUnavailable, or StoreDamaged when Redis has lost the job.
+        Raises WaitTimedOut, Overloaded, ModelUnavailable, or StoreDamaged when Redis has lost the job.
         """
-        with self._completions.expect(submission.job_id) as completion:
+        # A job without shards needs no wait.
+        waiting = self._admission.waiting() if submission.sizes else nullcontext()
+        with waiting, self._completions.expect(submission.job_id) as completion:
             acceptance = await self._ledger.submit(submission)
             completion.accepted = not acceptance.existing
             if not acceptance.existing and await self._wait(completion, submission, seconds):
@@ -110,7 +123,7 @@ class RerankService:
     ) -> JobRecord:
         """Submit a batch job and return its record.
 
-        Raises ModelNotFound, ModelUnavailable, InvalidRequest or IdempotencyConflict.
+        Raises ModelNotFound, ModelUnavailable, InvalidRequest, IdempotencyConflict or Overloaded.
         """
         submission = await self._submissions.build(request, dialect, owner, WorkClass.BATCH, idempotency)
         acceptance = await self._ledger.submit(submission)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from api.jobs.admission import Admission
 from api.pool_monitor import PoolMonitor, StartFailure
 from shared.contracts import Document, RerankRequest, WorkClass
 from shared.errors import InvalidRequest, ModelUnavailable
@@ -56,24 +57,37 @@ class SubmissionBuilder:
         models: ModelRegistry,
         messages: MessageBuilder,
         limits: Limits,
+        admission: Admission,
         scores: ScoreReader | None = None,
     ) -> None:
         self.models = models
         self.limits = limits
         self.pools = pools
         self._messages = messages
+        self.admission = admission
         self._scores = scores
 
     async def build(
-        self, request: RerankRequest, dialect: str, owner: str, work_class: WorkClass, idempotency: str | None
+        self,
+        request: RerankRequest,
+        dialect: str,
+        owner: str,
+        work_class: WorkClass,
+        idempotency: str | None,
+        wait_seconds: float | None = None,
     ) -> Submission:
-        """Build a submission with a new job id. Raises ModelNotFound, InvalidRequest or ModelUnavailable."""
+        """Build a submission with a new job id.
+
+        `wait_seconds` is how long its caller is willing to wait, None if it has not said so. Raises ModelNotFound,
+        InvalidRequest, ModelUnavailable, or Overloaded when the store is almost full.
+        """
         spec = self.models.resolve(request.model)
         self._validate(request, spec)
         known = await self._read_known_scores(request, spec)
         sizes = self._cut_into_shards(request, spec, known)
         if sizes:
             self._require_startable(spec.name)
+            self.admission.require_memory()
         job_id = new_job_id()
         # Interactive jobs enqueue all shards at once; batch jobs enqueue a window.
         enqueued = len(sizes) if work_class is WorkClass.INTERACTIVE else min(len(sizes), self.limits.batch_window)
@@ -90,6 +104,7 @@ class SubmissionBuilder:
             deadline_seconds=self.limits.job_deadline_seconds,
             idempotency=idempotency,
             known_scores=known,
+            limits=self.admission.pending_limits(spec, work_class, wait_seconds),
         )
 
     def _require_startable(self, model: str) -> None:

@@ -80,7 +80,12 @@ async def _wait(
 ) -> Response:
     async def attempt(asked: RerankRequest, key: str | None, seconds: float | None) -> RerankResult:
         return await state.service.rerank(
-            asked, dialect=dialect.name, owner=owner, wait_seconds=seconds, idempotency=key
+            asked,
+            dialect=dialect.name,
+            owner=owner,
+            wait_seconds=seconds,
+            idempotency=key,
+            patient=preference.job_after,
         )
 
     limit = state.settings.wait_seconds if parsed.fallbacks else None

@@ -13,6 +13,11 @@
 | rerankq:pool:MODEL:deadlines | zset | ID -> the job's deadline, ms | until the job ends |
 | rerankq:pool:MODEL:jobs:CLASS | zset | ID -> when it was accepted, ms; every unfinished one | until it ends |
 | rerankq:pool:MODEL:load | hash | CLASS:pairs ... (lua/_common.lua), ended_ms | permanent |
+| rerankq:pool:MODEL:turns:CLASS | zset | OWNER -> virtual time of its next turn (lua/_order.lua) | until idle |
+| rerankq:pool:MODEL:order:CLASS:OWNER | zset | ID/N -> position; queued shards | until it is claimed |
+| rerankq:pool:MODEL:backlog:CLASS | hash | OWNER -> estimated tokens of its unfinished shards | until they are done |
+| rerankq:pool:MODEL:weights | hash | OWNER -> its weight, when it is not 1 | until idle |
+| rerankq:pool:MODEL:claims:WORKER | string | the last shards that a worker claimed, to repeat a lost reply | a lease |
 | rerankq:pool:MODEL:workers | hash | worker -> its last heartbeat, JSON | an hour after the last heartbeat |
 | rerankq:pool:MODEL:measurements | hash | start_seconds, tokens_per_second of a worker | 30 days after the last one |
 | rerankq:score:DIGEST | string | a pair's raw score | RERANKQ_SCORE_CACHE_SECONDS, see below |

@@ -26,3 +26,19 @@ def measurements(model: str) -> str:
 
 def workers(model: str) -> str:
     return f"{PREFIX}pool:{model}:workers"
+
+
+def turns(model: str, work_class: WorkClass) -> str:
+    return f"{PREFIX}pool:{model}:turns:{work_class}"
+
+
+def order(model: str, work_class: WorkClass, owner: str) -> str:
+    return f"{PREFIX}pool:{model}:order:{work_class}:{owner}"
+
+
+def backlog(model: str, work_class: WorkClass) -> str:
+    return f"{PREFIX}pool:{model}:backlog:{work_class}"
+
+
+def claims(model: str, worker: str) -> str:
+    return f"{PREFIX}pool:{model}:claims:{worker}"

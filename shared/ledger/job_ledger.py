@@ -25,7 +25,7 @@ from shared.ledger.limits import (
     RESEND_SECONDS,
     Lifetimes,
 )
-from shared.ledger.submission import Acceptance, Submission
+from shared.ledger.submission import Acceptance, ExceededLimit, Submission
 from shared.partial_results import KnownScores
 from shared.queue.messages import WakeUp
 from shared.store.client import damaged, is_damage, store_errors
@@ -45,17 +45,21 @@ class JobLedger:
         self._client = client
         self._pipe = ScriptPipeline(client)
         self._lifetimes = lifetimes or Lifetimes()
-        names = ("submit", "cancel", "delete", "reconcile", "expire", "repair", "retry", "enqueue")
+        names = ("submit", "cancel", "delete", "reconcile", "expire", "repair", "retry", "enqueue", "demote")
         self._scripts: dict[str, Any] = {name: client.register_script(script_source(name)) for name in names}
 
     async def submit(self, submission: Submission) -> Acceptance:
-        """Accept a job. Raises IdempotencyConflict when its Idempotency-Key was used for another request."""
+        """Accept a job.
+
+        Raises IdempotencyConflict when its Idempotency-Key was used for another request, and Overloaded when more work
+        is pending than its limits allow.
+        """
         more = [queue_keys.queue(submission.model, submission.work_class)]
         if submission.idempotency is not None:
             more.append(job_keys.idempotency(submission.owner, submission.idempotency))
         request = encoding.encode_request(submission.request)
         shards = submission.encode_shards()
-        known = submission.known_scores
+        known, limits = submission.known_scores, submission.limits
         args: list[str | bytes | int] = [
             submission.job_id,
             request,
@@ -72,6 +76,9 @@ class JobLedger:
             int(RESEND_SECONDS * 1000),
             b"" if known is None else encoding.encode_known_scores(known, submission.request.documents),
             job_keys.JOB_ENDED_CHANNEL,
+            submission.request.priority,
+            f"{submission.weight:g}",
+            *("" if limit is None else limit for limit in (limits.tokens_ahead, limits.tokens, limits.jobs)),
             *(part for documents, size in zip(shards, submission.sizes, strict=True) for part in (documents, *size)),
             *submission.messages,
         ]
@@ -81,6 +88,8 @@ class JobLedger:
                     self._scripts["submit"], job_keys.script_keys(submission.job_id, submission.model, *more), args
                 )
             )
+        if verdict == b"refused":
+            raise limits.error(submission.model, ExceededLimit(job_id.decode()), int(created[0]))
         if verdict == b"conflict":
             raise IdempotencyConflict("this Idempotency-Key was used for another request", param="Idempotency-Key")
         return Acceptance(job_id.decode(), verdict == b"existing", int(created[0]) if created else 0)
@@ -136,6 +145,12 @@ class JobLedger:
         """Cancel a job. Returns its status afterwards; None when the job does not exist."""
         status = await self._on_job("cancel", record, job_keys.JOB_ENDED_CHANNEL)
         return JobStatus(status.decode()) if status else None
+
+    async def demote(self, job_id: str, model: str) -> bool:
+        """Move an interactive job to the batch class. Returns False when it has ended or is batch work already."""
+        queues = [queue_keys.queue(model, work_class) for work_class in WorkClass]
+        with store_errors():
+            return bool(await self._scripts["demote"](keys=job_keys.script_keys(job_id, model, *queues), args=[job_id]))
 
     async def delete(self, record: JobRecord) -> bool:
         """Delete a job and its result. Returns False when the job does not exist."""

@@ -1,12 +1,58 @@
 """What the ledger needs to accept a job, and how it is divided into stored parts. Talks to no store."""
 
 import hashlib
+import math
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from shared.contracts import RerankRequest, WorkClass
+from shared.errors import Overloaded
 from shared.ledger import encoding
 from shared.partial_results import KnownScores
 from shared.sharding import ShardSize
+
+_RETRY_AFTER_UNKNOWN_SECONDS = 10
+
+
+class ExceededLimit(StrEnum):
+    """The limit in PendingLimits that a submission exceeds."""
+
+    AHEAD = "ahead"
+    TOKENS = "tokens"
+    JOBS = "jobs"
+
+
+@dataclass(frozen=True, slots=True)
+class PendingLimits:
+    """How much work may be pending in a pool when a job is accepted, in estimated tokens; None: no limit.
+
+    `tokens_ahead` limits what is scored before the job, in its class and given its owner's share of it. `tokens` and
+    `jobs` limit all pending work of the pool. Jobs whose pairs are all known are not limited. `tokens_per_second` is
+    the pool's throughput, if known.
+    """
+
+    tokens_ahead: int | None = None
+    tokens: int | None = None
+    jobs: int | None = None
+    tokens_per_second: float | None = None
+
+    def error(self, model: str, exceeded: ExceededLimit, number: int) -> Overloaded:
+        """The error for a job that exceeds a limit by this number of tokens or jobs; see submit.lua."""
+        match exceeded:
+            case ExceededLimit.AHEAD:
+                seconds = self._seconds(number)
+                wait = f"{seconds} s longer than this request may wait" if seconds else "too long for this request"
+                return Overloaded(f"model {model!r} is overloaded: its queue is {wait}", retry_after=seconds)
+            case ExceededLimit.TOKENS:
+                message = f"model {model!r} is overloaded: at most {self.tokens} estimated tokens may be pending"
+                return Overloaded(message, retry_after=self._seconds(number) or _RETRY_AFTER_UNKNOWN_SECONDS)
+            case ExceededLimit.JOBS:
+                message = f"model {model!r} is overloaded: at most {self.jobs} jobs may be pending"
+                return Overloaded(message, retry_after=_RETRY_AFTER_UNKNOWN_SECONDS)
+
+    def _seconds(self, tokens: int) -> int | None:
+        """How long the pool takes for so many tokens, rounded up."""
+        return max(1, math.ceil(tokens / self.tokens_per_second)) if self.tokens_per_second else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +62,7 @@ class Submission:
     `sizes` are the sizes of its shards, in order; without shards the job succeeds at once. `messages` are the Celery
     messages of the first shards, which are enqueued at once; the others follow as shards are finished. `known_scores`
     covers the documents that are in no shard, None when all of them are. `idempotency` is the caller's Idempotency-Key.
+    `weight` is the owner's share of the pool, relative to other owners.
     """
 
     job_id: str
@@ -29,6 +76,8 @@ class Submission:
     deadline_seconds: float
     idempotency: str | None = None
     known_scores: KnownScores | None = None
+    weight: float = 1.0
+    limits: PendingLimits = PendingLimits()
 
     def encode_shards(self) -> list[bytes]:
         """The documents of each shard, encoded."""

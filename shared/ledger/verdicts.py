@@ -3,22 +3,24 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from shared.contracts import RerankRequest, WorkClass
 from shared.queue.messages import WakeUp
 
 
 class ClaimVerdict(StrEnum):
-    """The outcome of claim.lua.
+    """The outcome of claim.lua, and of claim_next.lua for each shard.
 
     GONE: no such job. ENDED: the job has a final status. DONE: the shard is finished. HELD: another worker has it.
-    ALONE: not claimed, because the shard must run alone. UNREADABLE is added here: claimed, but this worker cannot
-    decode the request.
+    ALONE: not claimed, because the shard must run alone. DAMAGED: its job had damaged data and was discarded.
+    UNREADABLE is added here: claimed, but this worker cannot decode the request.
     """
 
     RUN = "run"
     UNREADABLE = "unreadable"
     ALONE = "alone"
+    DAMAGED = "damaged"
     GONE = "gone"
     ENDED = "ended"
     DONE = "done"
@@ -76,10 +78,38 @@ NO_FREE_SLOTS = FreeSlots(0, 0)
 class Claim:
     """The result of a claim. `request` holds this shard's documents, and is present when the verdict is RUN.
 
-    `queue_ms` is the time since the job was accepted, `tokens` the shard's estimated size.
+    `queue_ms` is the time since the job was accepted, `tokens` the shard's estimated size. `alone`: no other shard may
+    be claimed until it is done. `guaranteed`: batch work that was claimed before waiting interactive work, because
+    batch work has received less than its share.
     """
 
     verdict: ClaimVerdict
     request: RerankRequest | None = None
     queue_ms: float = 0.0
     tokens: int = 0
+    alone: bool = False
+    guaranteed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRequest:
+    """Asks for the shards that are next in the pool's order.
+
+    A request with the same `token` as the worker's last one claims the same shards again. `received` are the wake-up
+    messages that the worker holds for these claims; the same number fewer are removed from the queues. `is_idle`: the
+    worker holds no shard.
+    """
+
+    worker: str
+    token: str
+    slots: FreeSlots
+    received: Sequence[WakeUp] = ()
+    is_idle: bool = False
+
+
+class ClaimedShard(NamedTuple):
+    """A shard that was claimed, or that must run alone (see the claim's verdict)."""
+
+    lease: ShardLease
+    work_class: WorkClass
+    claim: Claim

@@ -5,6 +5,7 @@ line; the worker sees it as ended.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -13,7 +14,7 @@ import redis
 
 from shared.contracts import ShardScores, WorkClass
 from shared.errors import StoreUnavailable
-from shared.keys import job_keys, queue_keys
+from shared.keys import job_keys, pool_keys, queue_keys
 from shared.ledger import encoding
 from shared.ledger.job_record import JobFailure
 from shared.ledger.limits import (
@@ -25,11 +26,11 @@ from shared.ledger.limits import (
     Lifetimes,
 )
 from shared.ledger.verdicts import (
-    NO_FREE_SLOTS,
     Claim,
+    ClaimedShard,
+    ClaimRequest,
     ClaimVerdict,
     FinishVerdict,
-    FreeSlots,
     RenewVerdict,
     ShardLease,
 )
@@ -41,6 +42,8 @@ logger = logging.getLogger(__name__)
 
 _MIN_LISTEN_SECONDS = 0.01
 """BRPOP treats a timeout under a millisecond as no timeout."""
+BATCH_SHARE = 0.1
+"""The share of a pool's tokens that batch work gets at least, while interactive work would take everything."""
 
 
 class WorkerLedger:
@@ -53,26 +56,29 @@ class WorkerLedger:
         messages: MessageBuilder | None = None,
         *,
         lease_seconds: float = LEASE_SECONDS,
+        batch_share: float = BATCH_SHARE,
     ) -> None:
-        """Without `messages` no wake-up message is sent; the reconciler sends them later."""
+        """Without `messages` no wake-up message is sent; the reconciler sends them later.
+
+        `batch_share` (0 to below 1) is the least share of the pool's tokens that batch work gets.
+        """
         self._client = client
         self._model = model
         self._messages = messages
         self._lease_ms = int(lease_seconds * 1000)
         self._unfinished_ms = int(Lifetimes().unfinished * 1000)
         self._resend_ms = int(RESEND_SECONDS * 1000)
-        names = ("claim", "renew", "finish", "fail", "requeue", "enqueue", "dequeue", "discard")
+        self._batch_share = batch_share
+        names = ("claim", "claim_next", "renew", "finish", "fail", "requeue", "enqueue", "discard")
         self._scripts: dict[str, Any] = {name: client.register_script(script_source(name)) for name in names}
 
     def claim(self, lease: ShardLease, *, alone: bool = True) -> Claim:
-        """Claim a shard. `alone`: the worker holds no other shard, so one that must run alone can be claimed, too."""
-        return self.claim_all([lease], alone=alone)[0]
+        """Claim a shard by name, whatever the order.
 
-    def claim_all(self, leases: Sequence[ShardLease], *, alone: bool) -> list[Claim]:
-        """Claim several shards in one round trip; see `claim`."""
+        `alone`: the worker holds no other shard, so one that must run alone can be claimed, too.
+        """
         args = (self._lease_ms, job_keys.JOB_ENDED_CHANNEL, int(alone))
-        ended = [b"ended"]
-        return [_read_claim(answer) for answer in self._on_each("claim", leases, args, ended)]
+        return _read_claim(self._on_each("claim", [lease], args, [b"ended"])[0])
 
     def renew(self, leases: Sequence[ShardLease]) -> list[RenewVerdict]:
         """Renew the leases in one round trip. Returns a verdict for each."""
@@ -81,44 +87,72 @@ class WorkerLedger:
 
     def finish(self, lease: ShardLease, scores: ShardScores, work_class: WorkClass) -> FinishVerdict:
         """Report a shard's scores and enqueue the job's next shard. Scores count only if the verdict is ACCEPTED."""
-        return self.finish_and_dequeue([(lease, scores, work_class)], NO_FREE_SLOTS)[0][0]
+        return self.finish_and_claim([(lease, scores, work_class)], None)[0][0]
 
-    def finish_and_dequeue(
-        self, finishes: Sequence[tuple[ShardLease, ShardScores, WorkClass]], free: FreeSlots
-    ) -> tuple[list[FinishVerdict], list[WakeUp]]:
-        """Report scores as `finish` does, and dequeue up to `free` wake-up messages, in one round trip.
+    def finish_and_claim(
+        self, finishes: Sequence[tuple[ShardLease, ShardScores, WorkClass]], request: ClaimRequest | None
+    ) -> tuple[list[FinishVerdict], list[ClaimedShard]]:
+        """Report scores as `finish` does, and claim the next shards of the pool's order, in one round trip.
 
-        Interactive messages come first. Messages that cannot be parsed are logged and skipped.
+        Safe to repeat with the same arguments after a lost reply.
         """
         limits = (job_keys.JOB_ENDED_CHANNEL, self._unfinished_ms, self._resend_ms, MAX_INLINE_RESULT_BYTES)
         calls = [
             self._script_call("finish", lease, encoding.encode_scores(scores), *limits) for lease, scores, _ in finishes
         ]
-        if free.shards:
-            queues = [queue_keys.queue(self._model, work_class) for work_class in WorkClass]
-            calls.append(ScriptCall(self._scripts["dequeue"], queues, (free.shards, free.batch)))
+        if request is not None:
+            calls.append(self._claim_call(request))
         with store_errors():
             answers = call_scripts(self._client, calls) if calls else []
         finished = [
             self._or_discard(lease, answer, [b"ended", -1])
             for (lease, _, _), answer in zip(finishes, answers, strict=False)
         ]
-        # A queue of the wrong type is skipped here; the reconciler repairs it.
-        dequeued = [answer for answer in answers[len(finishes) :] if not isinstance(answer, Exception)]
         next_shards = [
             WakeUp(lease.job_id, next_shard, work_class)
             for (lease, _, work_class), (_, next_shard) in zip(finishes, finished, strict=True)
             if next_shard >= 0
         ]
         self.enqueue(next_shards, "back")
-        wake_ups = [
-            self._read_wake_up(message, work_class)
-            for by_class in dequeued
-            for work_class, messages in zip(WorkClass, by_class, strict=True)
-            for message in messages
-        ]
-        verdicts = [FinishVerdict(verdict.decode()) for verdict, _ in finished]
-        return verdicts, [wake_up for wake_up in wake_ups if wake_up is not None]
+        claimed = [] if request is None else self._read_claims(request, answers[-1])
+        return [FinishVerdict(verdict.decode()) for verdict, _ in finished], claimed
+
+    def _claim_call(self, request: ClaimRequest) -> ScriptCall:
+        queues = [queue_keys.queue(self._model, work_class) for work_class in WorkClass]
+        keys = job_keys.script_keys("", self._model, *queues, pool_keys.claims(self._model, request.worker))
+        counts = Counter(wake_up.work_class for wake_up in request.received)
+        args = (
+            job_keys.job(""),
+            request.token,
+            self._lease_ms,
+            job_keys.JOB_ENDED_CHANNEL,
+            int(request.is_idle),
+            request.slots.shards,
+            request.slots.batch,
+            self._batch_share,
+            *(counts[work_class] for work_class in WorkClass),
+        )
+        return ScriptCall(self._scripts["claim_next"], keys, args)
+
+    def _read_claims(self, request: ClaimRequest, answer: Any) -> list[ClaimedShard]:
+        """Parse the claims, and send the received messages again whose shards still wait."""
+        if isinstance(answer, Exception):
+            # The pool's keys are damaged: the reconciler repairs them and sends the messages again.
+            logger.error("the order of pool %s is damaged: %.200s", self._model, answer)
+            return []
+        claims, *again = answer
+        for work_class, count in zip(WorkClass, again, strict=True):
+            received = [wake_up for wake_up in request.received if wake_up.work_class is work_class]
+            self.enqueue(received[len(received) - count :])
+        claimed = []
+        for job, shard, work_class, guaranteed, *rest in claims:
+            job_id, claim = job.decode(errors="replace"), replace(_read_claim(rest), guaranteed=bool(guaranteed))
+            if claim.verdict is ClaimVerdict.DAMAGED:
+                logger.error("job %.100s is discarded, its data in the store is damaged", job_id)
+            else:
+                lease = ShardLease(job_id, int(shard), f"{request.token}:{job_id}/{int(shard)}")
+                claimed.append(ClaimedShard(lease, WorkClass(work_class.decode()), claim))
+        return claimed
 
     def wait_for_wake_up(self, seconds: float, *, batch: bool) -> WakeUp | None:
         """Wait for one wake-up message, interactive ones first; `batch` includes the batch queue."""
@@ -221,9 +255,15 @@ def _read_claim(answer: Sequence[Any]) -> Claim:
     verdict, *claimed = answer
     if verdict != b"run":
         return Claim(ClaimVerdict(verdict.decode()))
-    request, documents, queue_ms, tokens = claimed
+    request, documents, queue_ms, tokens, alone = claimed
     try:
-        return Claim(ClaimVerdict.RUN, encoding.decode_shard_request(request, documents), float(queue_ms), int(tokens))
+        return Claim(
+            ClaimVerdict.RUN,
+            encoding.decode_shard_request(request, documents),
+            float(queue_ms),
+            int(tokens),
+            alone=bool(alone),
+        )
     except (ValueError, TypeError) as error:
         # Only the type: pydantic's message contains the caller's text. Not raised: other shards were claimed as well.
         logger.error("claimed a shard whose request cannot be decoded: %s", type(error).__name__)

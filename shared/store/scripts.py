@@ -13,11 +13,13 @@ from redis.exceptions import NoScriptError
 from shared.store.client import is_damage
 
 _LUA = Path(__file__).parent / "lua"
+_LIBRARIES = ("_order", "_common", "_claim")
+"""The functions that scripts share, each file after those that it uses."""
 
 
 def script_source(name: str) -> str:
-    """The source of one script, prefixed with `_common.lua`."""
-    return (_LUA / "_common.lua").read_text() + (_LUA / f"{name}.lua").read_text()
+    """The source of one script, prefixed with the shared functions."""
+    return "".join((_LUA / f"{part}.lua").read_text() for part in (*_LIBRARIES, name))
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ STATUS = {
     "payload_too_large": 413,
     "request_timed_out": 408,
     "idempotency_conflict": 422,
-    "overloaded": 429,
+    "overloaded": 503,
     "scoring_failed": 500,
     "internal_error": 500,
     "configuration": 500,

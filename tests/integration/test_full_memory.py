@@ -9,7 +9,7 @@ import redis
 
 from infra.local.stack import Stack
 from shared.keys import job_keys
-from tests.integration.test_errors import assert_error, poll
+from tests.integration.test_errors import poll
 from tests.stacks import PANDA, client_of, running, write_models
 
 SHARD_SECONDS = 1.0
@@ -35,7 +35,12 @@ def test_new_jobs_are_rejected_and_accepted_jobs_succeed(stack: Stack) -> None:
         store.config_set("maxmemory", 1)
         try:
             rejected = client.post("/v1/rerank", json=PANDA)
-            assert_error(rejected, 503, "the job store is out of memory; try again")
+            # Redis itself refuses the job, or the API does, which reads Redis's memory once a second.
+            assert rejected.status_code == 503
+            assert rejected.json()["message"] in (
+                "the job store is out of memory; try again",
+                "the job store is almost full",
+            )
             assert int(rejected.headers["retry-after"]) >= 1
             time.sleep(3 * SHARD_SECONDS)
         finally:
@@ -43,7 +48,10 @@ def test_new_jobs_are_rejected_and_accepted_jobs_succeed(stack: Stack) -> None:
         assert poll(client, f"/v1/jobs/{job['id']}", seconds=40)["status"] == "succeeded"
         rows = client.get(f"/v1/jobs/{job['id']}/results").json()["results"]
         assert len(rows) == len(SEVERAL_SHARDS["documents"])
-        assert client.post("/v1/rerank", json=PANDA).status_code == 200
+        deadline = time.monotonic() + 5
+        while client.post("/v1/rerank", json=PANDA).status_code != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
         # No worker crashed, and no lease expired.
         stack.check()
         assert not [name for name in store.hkeys(job_keys.shards(job["id"])) if name.endswith(b":crashes")]

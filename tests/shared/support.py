@@ -14,7 +14,7 @@ from shared.contracts import Document, RerankRequest, ScoreScale, ShardScores, W
 from shared.keys import job_keys, pool_keys, queue_keys
 from shared.ledger.job_ledger import JobLedger
 from shared.ledger.job_record import JobRecord
-from shared.ledger.submission import Submission
+from shared.ledger.submission import PendingLimits, Submission
 from shared.ledger.verdicts import ShardLease
 from shared.partial_results import KnownScores
 from shared.sharding import ShardSize
@@ -47,10 +47,14 @@ def make_submission(
     work_class: WorkClass = WorkClass.INTERACTIVE,
     idempotency: str | None = None,
     known_scores: KnownScores | None = None,
+    owner: str = OWNER,
+    weight: float = 1.0,
+    sizes: list[ShardSize] | None = None,
+    limits: PendingLimits | None = None,
 ) -> Submission:
     """A job whose documents are divided evenly into `shards`. The first `enqueued` of them, or all, have a message.
 
-    `known_scores` covers documents that are in no shard.
+    `known_scores` covers documents that are in no shard. `sizes` replaces the sizes of the shards.
     """
     request = request or make_request(*(f"text {number}" for number in range(max(2, shards))))
     scored = known_scores.documents_to_score(request.documents) if known_scores else request.documents
@@ -59,13 +63,15 @@ def make_submission(
         request=request,
         model=MODEL,
         dialect="superset",
-        owner=OWNER,
+        owner=owner,
+        weight=weight,
         work_class=work_class,
-        sizes=[make_size(len(range(shard, len(scored), shards)), shard) for shard in range(shards)],
+        sizes=sizes or [make_size(len(range(shard, len(scored), shards)), shard) for shard in range(shards)],
         messages=[f"message {job_id}/{shard}".encode() for shard in range(shards if enqueued is None else enqueued)],
         deadline_seconds=deadline_seconds,
         idempotency=idempotency,
         known_scores=known_scores,
+        limits=limits or PendingLimits(),
     )
 
 
@@ -125,6 +131,12 @@ class StoreView:
     def now_ms(self) -> int:
         seconds, microseconds = self._client.time()
         return int(seconds) * 1000 + int(microseconds) // 1000
+
+    def wait_for_next_millisecond(self) -> None:
+        """Jobs accepted afterwards are younger than those before."""
+        before = self.now_ms()
+        while self.now_ms() == before:
+            pass
 
     def due_in_seconds(self, shard: int = 0, *, job_id: str = JOB) -> float:
         """The seconds until the reconciler checks the shard."""

@@ -132,6 +132,7 @@ class TestPool:
             "batch_wakes": False,
             "cooldown_seconds": 0,
             "standby": True,
+            "max_wait_seconds": 5,
         }
         assert parse_models({"models": [{"name": "m", "pool": pool}]}).default.pool.model_dump() == pool
 

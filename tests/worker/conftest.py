@@ -35,5 +35,5 @@ def unreliable_ledger(redis_client: Any, redis_url: str) -> UnreliableLedger:
 
 
 @pytest.fixture
-def pool(ledger: JobLedger, store: StoreView, enqueueing_worker: WorkerLedger) -> Pool:
-    return Pool(ledger, store, enqueueing_worker)
+def pool(ledger: JobLedger, store: StoreView, enqueueing_worker: WorkerLedger, redis_client: Any) -> Pool:
+    return Pool(ledger, store, enqueueing_worker, redis_client)

@@ -11,14 +11,14 @@ from typing import Any, TypeVar
 
 from shared.contracts import ScoreScale, ShardScores, WorkClass
 from shared.errors import StoreUnavailable
-from shared.keys import queue_keys
+from shared.keys import job_keys, pool_keys, queue_keys
 from shared.ledger.job_ledger import JobLedger
 from shared.ledger.job_record import JobFailure, JobStatus
 from shared.ledger.limits import LEASE_SECONDS
-from shared.ledger.verdicts import Claim, FinishVerdict, FreeSlots, ShardLease
+from shared.ledger.verdicts import Claim, ClaimedShard, ClaimRequest, FinishVerdict, ShardLease
 from shared.ledger.worker_ledger import WorkerLedger
 from shared.queue.messages import MessageBuilder, WakeUp
-from tests.shared.support import JOB, MODEL, StoreView, make_request, make_submission
+from tests.shared.support import JOB, MODEL, OWNER, StoreView, make_request, make_submission
 from worker.dispatch.dispatcher import Dispatcher
 from worker.dispatch.executor import Executor
 from worker.dispatch.leases import LeaseKeeper
@@ -153,13 +153,13 @@ class UnreliableLedger(WorkerLedger):
         self.failures[name] += 1
         raise StoreUnavailable("the job store cannot be reached")
 
-    def claim_all(self, leases: Sequence[ShardLease], *, alone: bool) -> list[Claim]:
-        return self._call_unreliably("claim_all", partial(super().claim_all, leases, alone=alone))
+    def claim(self, lease: ShardLease, *, alone: bool = True) -> Claim:
+        return self._call_unreliably("claim", partial(super().claim, lease, alone=alone))
 
-    def finish_and_dequeue(
-        self, finishes: Sequence[tuple[ShardLease, ShardScores, WorkClass]], free: FreeSlots
-    ) -> tuple[list[FinishVerdict], list[WakeUp]]:
-        return self._call_unreliably("finish_and_dequeue", partial(super().finish_and_dequeue, finishes, free))
+    def finish_and_claim(
+        self, finishes: Sequence[tuple[ShardLease, ShardScores, WorkClass]], request: ClaimRequest | None
+    ) -> tuple[list[FinishVerdict], list[ClaimedShard]]:
+        return self._call_unreliably("finish_and_claim", partial(super().finish_and_claim, finishes, request))
 
     def wait_for_wake_up(self, seconds: float, *, batch: bool) -> WakeUp | None:
         return self._call_unreliably("wait_for_wake_up", partial(super().wait_for_wake_up, seconds, batch=batch))
@@ -175,15 +175,16 @@ class UnreliableLedger(WorkerLedger):
 
 
 class WakeUpSender:
-    """Enqueues wake-up messages in the pool's queues, as the API and the reconciler do."""
+    """Enqueues shards as the ledger's scripts do: in the pool's order, with wake-up messages in its queues."""
 
     def __init__(self, client: Any, messages: MessageBuilder) -> None:
         self._client = client
         self._messages = messages
 
     def send(self, *shards: int, job_id: str = JOB, work_class: WorkClass = WorkClass.INTERACTIVE) -> None:
-        """Enqueue one message for each shard, in this order."""
+        """Enqueue the shards in this order. A shard that is not queued gets a message only."""
         for shard in shards:
+            add_to_order(self._client, job_id, shard, work_class)
             message = self._messages.build(queue_keys.queue_name(MODEL, work_class), job_id, shard)
             self.put(message, work_class)
 
@@ -198,19 +199,27 @@ class WakeUpSender:
 class Pool:
     """Submits jobs to a pool, runs its worker, and reads the results."""
 
-    def __init__(self, ledger: JobLedger, store: StoreView, worker_ledger: WorkerLedger) -> None:
+    def __init__(self, ledger: JobLedger, store: StoreView, worker_ledger: WorkerLedger, client: Any) -> None:
         self._ledger = ledger
         self._store = store
+        self._client = client
         self.worker_ledger = worker_ledger
 
     async def submit(self, *texts: str, job_id: str = JOB, work_class: WorkClass = WorkClass.INTERACTIVE) -> None:
-        """Submit a job with one shard for each text. Enqueues no message."""
+        """Submit a job with one shard for each text.
+
+        Enqueues no message, and only the first shard of JOB is in the pool's order: `WakeUpSender.send` adds others.
+        """
         request = make_request(*texts)
         await self._ledger.submit(make_submission(job_id, request=request, shards=len(texts), work_class=work_class))
         self._store.drop_messages()
+        later = [f"{job_id}/{shard}" for shard in range(1 if job_id == JOB else 0, len(texts))]
+        if later:
+            self._client.zrem(pool_keys.order(MODEL, work_class, OWNER), *later)
 
     def run(self, engine: ScoringEngine, work_class: WorkClass = WorkClass.INTERACTIVE, *, shard: int = 0) -> None:
-        """Run a new dispatcher, starting with this shard."""
+        """Run a new dispatcher with this shard in the order."""
+        add_to_order(self._client, JOB, shard, work_class)
         make_dispatcher(self.worker_ledger, engine).run(JOB, shard, work_class)
 
     async def scores(self, job_id: str = JOB) -> list[list[float | None]]:
@@ -218,6 +227,14 @@ class Pool:
         assert record is not None
         assert record.status is JobStatus.SUCCEEDED
         return [shard.scores for shard in shards]
+
+
+def add_to_order(client: Any, job_id: str, shard: int, work_class: WorkClass) -> None:
+    """Put a queued shard behind those that are in the pool's order."""
+    if client.hget(job_keys.shards(job_id), f"{shard}:status") == b"queued":
+        client.zadd(pool_keys.order(MODEL, work_class, OWNER), {f"{job_id}/{shard}": time.time() * 1000}, nx=True)
+        # Second: a claim removes owners without shards.
+        client.zadd(pool_keys.turns(MODEL, work_class), {OWNER: 0}, nx=True)
 
 
 def wait_briefly(seconds: float = 0.1) -> None:

@@ -1,4 +1,4 @@
-"""From a wake-up message to reported scores: dequeue, claim, score, renew, finish, drain.
+"""From a wake-up message to reported scores: claim, score, renew, finish, drain.
 
 The only part of the worker that talks to the ledger. Does not know how an engine scores.
 """

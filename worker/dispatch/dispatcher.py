@@ -1,9 +1,9 @@
 """Claims shards, has them scored, and reports the results, several per round trip.
 
 Celery receives the first wake-up message. While the worker is busy, and for a moment afterwards, the dispatcher reads
-the queues itself and dequeues all waiting messages, so that under load a shard costs a share of a round trip instead of
-a Celery message. A message is only a hint: the claim decides. A lost message costs seconds, because the reconciler
-sends it again.
+the queues itself, so that under load a shard costs a share of a round trip instead of a Celery message. A message only
+wakes: the ledger's order decides which shards are claimed. A lost message costs seconds, because the reconciler sends
+it again.
 """
 
 import logging
@@ -18,7 +18,15 @@ from uuid import uuid4
 from shared.contracts import WorkClass
 from shared.errors import ScoringFailed
 from shared.ledger.job_record import JobFailure
-from shared.ledger.verdicts import NO_FREE_SLOTS, Claim, ClaimVerdict, FreeSlots, ShardLease
+from shared.ledger.verdicts import (
+    NO_FREE_SLOTS,
+    Claim,
+    ClaimedShard,
+    ClaimRequest,
+    ClaimVerdict,
+    FreeSlots,
+    ShardLease,
+)
 from shared.ledger.worker_ledger import WorkerLedger
 from shared.queue.messages import WakeUp
 from worker.dispatch.executor import Executor, ShardOutcome, ShardReport
@@ -64,7 +72,7 @@ class Dispatcher:
         cache_scores: CacheScores | None = None,
         throughput: ThroughputMeter | None = None,
     ) -> None:
-        """`concurrency`: shards in progress at once (0: only the one passed to `run`), `reserved` of them interactive.
+        """`concurrency`: shards in progress at once (0: only one for each `run`), `reserved` of them interactive.
 
         `cache_scores` is called, on a separate thread, with all reported scores; `throughput` measures the work.
         """
@@ -104,28 +112,27 @@ class Dispatcher:
         self._reporter.close()
 
     def run(self, job_id: str, shard: int, work_class: WorkClass) -> None:
-        """Score the shard and everything else that is queued. Raises StoreUnavailable when the shard was not claimed.
+        """Score everything that is queued; the message that named this shard is received.
 
-        Concurrent calls run one after the other.
+        Raises StoreUnavailable when nothing could be claimed at first. Concurrent calls run one after the other.
         """
         with self._serving:
             self._serve(WakeUp(job_id, shard, work_class))
 
     def _serve(self, first: WakeUp) -> None:
         try:
-            self._start([first], retry=False)
+            self._claim_first(first)
             while True:
                 while self._has_work():
                     self._wait()
-                    wake_ups = self._listener.take(self._free_slots())
-                    self._start(wake_ups + self._report_and_dequeue(wake_ups))
-                wake_ups = self._linger()
-                if not wake_ups:
+                    self._report_and_claim(self._listener.take(self._free_slots()))
+                received = self._linger()
+                if not received:
                     return
-                self._start(wake_ups)
+                self._report_and_claim(received)
         finally:
             # Requeue messages that were received but not processed, for example because the worker stops.
-            self._ledger.enqueue(self._listener.stop() + list(self._suspects))
+            self._ledger.enqueue(self._listener.stop())
             self._suspects.clear()
 
     def _has_work(self) -> bool:
@@ -178,42 +185,49 @@ class Dispatcher:
             self._listener.pause(wait=True)
         return self._listener.take(self._free_slots())
 
-    def _start(self, wake_ups: Sequence[WakeUp], *, retry: bool = True) -> None:
-        """Claim shards and start scoring. A shard that must run alone is claimed when nothing else runs."""
-        self._claim(wake_ups, alone=False, retry=retry)
-        if self._suspects and not self._running.total() and not self._done:
-            self._claim([self._suspects.popleft()], alone=True, retry=retry)
-
-    def _claim(self, wake_ups: Sequence[WakeUp], *, alone: bool, retry: bool) -> None:
-        """Claim the shards. Retries while Redis is unreachable; without `retry` raises StoreUnavailable.
-
-        A claim whose reply was lost may have succeeded, and its shards would later count as crashed. Therefore the
-        claim is repeated with the same tokens.
-        """
-        if not wake_ups:
-            return
+    def _claim_first(self, first: WakeUp) -> None:
+        """Claim what is next. Raises StoreUnavailable."""
         if self._closing.is_set():
-            self._ledger.enqueue(wake_ups)
+            self._ledger.enqueue([first])
             return
-        leases = [ShardLease(wake_up.job_id, wake_up.shard, f"{self._worker}:{uuid4().hex}") for wake_up in wake_ups]
-        call = partial(self._ledger.claim_all, leases, alone=alone)
-        claims = self._reporter.retry_during_outages(call) if retry else call()
-        if claims is None:
-            logger.warning("%d shards could not be claimed, the reconciler sends their messages again", len(leases))
-            return
-        for wake_up, lease, claim in zip(wake_ups, leases, claims, strict=True):
+        free = self._free_slots()
+        least = FreeSlots(1, int(first.work_class is WorkClass.BATCH))
+        slots = FreeSlots(max(free.shards, least.shards), max(free.batch, least.batch))
+        _, claimed = self._ledger.finish_and_claim([], self._claim_request(slots, [first]))
+        self._begin_all(claimed)
+
+    def _claim_request(self, slots: FreeSlots, received: Sequence[WakeUp]) -> ClaimRequest:
+        return ClaimRequest(
+            self._worker, f"{self._worker}:{uuid4().hex}", slots, received, is_idle=not self._running.total()
+        )
+
+    def _begin_all(self, claimed: Sequence[ClaimedShard]) -> None:
+        """Start scoring. A shard that must run alone is claimed, or scored, when nothing else runs."""
+        for lease, work_class, claim in claimed:
             if claim.verdict is ClaimVerdict.RUN:
-                if alone:
+                if claim.alone:
                     self._suspect_lease = lease
-                self._begin(claim, self._leases.hold(lease), wake_up.work_class)
+                self._begin(claim, self._leases.hold(lease), work_class)
             elif claim.verdict is ClaimVerdict.UNREADABLE:
                 self._leases.hold(lease)
                 # A worker of another version may be able to decode it.
-                self._done.append(ShardReport(lease, wake_up.work_class, ShardOutcome.RETRY, failure=UNREADABLE))
+                self._done.append(ShardReport(lease, work_class, ShardOutcome.RETRY, failure=UNREADABLE))
             elif claim.verdict is ClaimVerdict.ALONE:
-                self._suspects.append(wake_up)
+                self._suspects.append(WakeUp(lease.job_id, lease.shard, work_class))
             else:
-                logger.debug("shard %s/%d: %s, nothing to do", wake_up.job_id, wake_up.shard, claim.verdict)
+                logger.debug("shard %s/%d: %s, nothing to do", lease.job_id, lease.shard, claim.verdict)
+        if self._suspects and not self._running.total() and not self._done and not self._closing.is_set():
+            self._claim_suspect(self._suspects.popleft())
+
+    def _claim_suspect(self, suspect: WakeUp) -> None:
+        """Claim a shard that must run alone. Retries with the same token while Redis is unreachable.
+
+        A claim whose reply was lost may have succeeded, and its shard would later count as crashed.
+        """
+        lease = ShardLease(suspect.job_id, suspect.shard, f"{self._worker}:{uuid4().hex}")
+        claim = self._reporter.retry_during_outages(partial(self._ledger.claim, lease, alone=True))
+        if claim is not None:
+            self._begin_all([ClaimedShard(lease, suspect.work_class, claim)])
 
     def _begin(self, claim: Claim, held: HeldShard, work_class: WorkClass) -> None:
         size = _Size(work_class, len(claim.request.documents) if claim.request else 0, claim.tokens)
@@ -244,19 +258,24 @@ class Dispatcher:
                     self._batch_pairs -= size.pairs
                 self._done.append(report)
 
-    def _report_and_dequeue(self, received: Sequence[WakeUp]) -> list[WakeUp]:
-        """Report ended shards, and dequeue messages beside those `received`, in one round trip.
+    def _report_and_claim(self, received: Sequence[WakeUp]) -> None:
+        """Report ended shards and claim the next ones, in one round trip; `received` messages announce some.
 
-        Without reports and received messages the queues are empty, and no round trip is made.
+        Without reports and received messages nothing waits, and no round trip is made.
         """
         self._collect_reports()
         reports = list(self._done)
-        if not reports and not received:
-            return []
-        wake_ups = self._reporter.finish_and_dequeue(reports, self._free_slots().without(received))
+        request = None
+        if reports or received:
+            slots = self._free_slots()
+            if slots.shards:
+                request = self._claim_request(slots, received)
+            else:
+                self._ledger.enqueue(received)
+        claimed = self._reporter.finish_and_claim(reports, request) if reports or request else []
         for report in reports:
             self._leases.drop(report.lease)
             if report.lease == self._suspect_lease:
                 self._suspect_lease = None
             self._done.popleft()
-        return wake_ups
+        self._begin_all(claimed)

@@ -164,7 +164,8 @@ class _Shard:
         self._request = claim.request
         self._queue_ms = claim.queue_ms
         self._start_ms = start_ms
-        self._offset = BACKGROUND if work_class is WorkClass.BATCH else 0
+        # Batch work that was claimed for its share competes with interactive work.
+        self._offset = BACKGROUND if work_class is WorkClass.BATCH and not claim.guaranteed else 0
         self._scale = scale
         self._texts = [document.text for document in claim.request.documents]
         self.scorable = [position for position, text in enumerate(self._texts) if text.strip()]

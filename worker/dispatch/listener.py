@@ -1,7 +1,7 @@
 """Receives wake-up messages from the pool's queues on its own thread, while the dispatcher has free slots.
 
 Blocks in Redis instead of polling, because polling would take time from an engine that uses all cores. Receives one
-message at a time and then pauses briefly, so that the dispatcher can dequeue further messages in one round trip.
+message at a time and then pauses briefly, so that one claim covers the shards of further messages.
 """
 
 import logging

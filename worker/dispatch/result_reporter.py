@@ -13,9 +13,8 @@ from typing import TypeVar
 
 from shared.contracts import RerankRequest, ShardScores
 from shared.errors import StoreUnavailable
-from shared.ledger.verdicts import FinishVerdict, FreeSlots
+from shared.ledger.verdicts import ClaimedShard, ClaimRequest, FinishVerdict
 from shared.ledger.worker_ledger import WorkerLedger
-from shared.queue.messages import WakeUp
 from worker.dispatch.executor import ShardOutcome, ShardReport
 
 logger = logging.getLogger(__name__)
@@ -64,29 +63,34 @@ class ResultReporter:
                 time.sleep(_STORE_RETRY_SECONDS[min(attempt, len(_STORE_RETRY_SECONDS) - 1)])
                 attempt += 1
 
-    def finish_and_dequeue(self, reports: Sequence[ShardReport], free: FreeSlots) -> list[WakeUp]:
-        """Report the results, and dequeue up to `free` wake-up messages."""
-        wake_ups = self.retry_during_outages(partial(self._finish, reports, free))
+    def finish_and_claim(self, reports: Sequence[ShardReport], request: ClaimRequest | None) -> list[ClaimedShard]:
+        """Report the results, and claim what is requested.
+
+        After lost replies the request is repeated: its claims may have succeeded, and would later count as crashes.
+        """
+        claimed = self.retry_during_outages(partial(self._finish, reports, request))
         without_scores = [report for report in reports if report.scores is None]
         # Retry each call separately, so that reports already stored are not sent again.
-        reported = wake_ups is not None and all(
+        reported = claimed is not None and all(
             self.retry_during_outages(partial(self._report, report)) for report in without_scores
         )
         if not reported and reports:
             logger.warning("some of %d shards are not reported, their leases expire", len(reports))
-        return wake_ups or []
+        if claimed is None and request is not None:
+            logger.warning("the next shards could not be claimed, the reconciler sends their messages again")
+        return claimed or []
 
-    def _finish(self, reports: Sequence[ShardReport], free: FreeSlots) -> list[WakeUp]:
+    def _finish(self, reports: Sequence[ShardReport], request: ClaimRequest | None) -> list[ClaimedShard]:
         scored = [(report, report.scores) for report in reports if report.scores is not None]
         finishes = [(report.lease, scores, report.work_class) for report, scores in scored]
-        verdicts, wake_ups = self._ledger.finish_and_dequeue(finishes, free)
+        verdicts, claimed = self._ledger.finish_and_claim(finishes, request)
         for (report, _), verdict in zip(scored, verdicts, strict=True):
             _log_rejection(report, verdict)
         known = [(report.request, scores) for report, scores in scored if report.request is not None]
         if self._cache_scores is not None and known:
             # On another thread: no caller waits for the cache.
             self._cache_thread.submit(self._cache_scores, known)
-        return wake_ups
+        return claimed
 
     def _report(self, report: ShardReport) -> FinishVerdict:
         """Report an outcome other than SCORED: rare, one round trip each."""

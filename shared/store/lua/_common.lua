@@ -1,11 +1,12 @@
--- Prepended to every script of this folder by shared/store/scripts.py: the functions that they share.
+-- The functions that all scripts share. Prepended to every script by shared/store/scripts.py, after _order.lua.
 -- Redis's clock is the only clock: the machines' clocks differ.
 --
 -- Every script works on one pool and usually on one job: KEYS[1] job, KEYS[2] outstanding, KEYS[3] deadlines. The other
 -- keys of a job and of a pool are derived from these (see shared/keys).
 --
 -- A shard N has these fields in the job's shards hash:
---   N:status             waiting (not enqueued yet) | queued | leased | done
+--   N:status             waiting (not enqueued yet) | queued (in the order, see _order.lua, unless it waits for a
+--                        retry) | leased | done
 --   N:token              the token of the current or last lease
 --   N:crashes            how many leases expired
 --   N:retries            how many transient errors its engine reported
@@ -19,8 +20,9 @@
 --   CLASS:pairs, CLASS:tokens                   of shards that are not done
 --   CLASS:running_pairs, CLASS:running_tokens   of leased shards
 --   CLASS:running_jobs                          jobs that have started
--- and ended_ms, when a job last ended. A sorted set for each class holds the jobs by time of acceptance. All of this
--- covers unfinished jobs only; a job without shards needs no worker and is not counted.
+-- and ended_ms, when a job last ended. A sorted set for each class holds the jobs by time of acceptance, and the hash
+-- backlog:CLASS holds OWNER -> CLASS:tokens of that owner. All of this covers unfinished jobs only; a job without shards
+-- needs no worker and is not counted.
 
 -- Shards that are not enqueued yet are never due.
 local FAR_FUTURE_MS = 9e15
@@ -44,6 +46,10 @@ local function jobs_key(keys, class)
   return keys.pool .. 'jobs:' .. class
 end
 
+local function backlog_key(keys, class)
+  return keys.pool .. 'backlog:' .. class
+end
+
 local function lease_key(keys, shard)
   return keys.job .. ':lease:' .. shard
 end
@@ -65,15 +71,23 @@ local function subtract_load(keys, class, prefix, pairs, tokens)
   if pairs then add_load(keys, class, prefix, -pairs, -tokens) end
 end
 
+-- Adds tokens to the unfinished work of one owner.
+local function add_backlog(keys, class, owner, tokens)
+  if owner and redis.call('HINCRBY', backlog_key(keys, class), owner, tokens) <= 0 then
+    redis.call('HDEL', backlog_key(keys, class), owner)
+  end
+end
+
 -- Without outstanding shards the load is zero, whatever was counted: a wrong count cannot keep a pool running.
 local function clear_load(keys, ended_ms)
-  redis.call('DEL', keys.load)
+  redis.call('DEL', keys.load, backlog_key(keys, 'interactive'), backlog_key(keys, 'batch'))
+  clear_order(keys)
   if ended_ms then redis.call('HSET', keys.load, 'ended_ms', ended_ms) end
 end
 
 -- Subtracts what is left of a job that has ended; `status` is the one it had before, `shards` how many are unfinished
 -- at most.
-local function remove_job_load(keys, job_id, class, status, shards, now)
+local function remove_job_load(keys, job_id, class, owner, status, shards, now)
   redis.call('ZREM', jobs_key(keys, class), job_id)
   if redis.call('ZCARD', keys.outstanding) == 0 then return clear_load(keys, now) end
 
@@ -87,6 +101,7 @@ local function remove_job_load(keys, job_id, class, status, shards, now)
   end
   subtract_load(keys, class, '', left[1], left[2])
   subtract_load(keys, class, 'running_', running[1], running[2])
+  if left[2] > 0 then add_backlog(keys, class, owner, -left[2]) end
   if status == 'running' then redis.call('HINCRBY', keys.load, class .. ':running_jobs', -1) end
   redis.call('HSET', keys.load, 'ended_ms', now)
 end
@@ -94,7 +109,7 @@ end
 -- Ends a job with a final status: removes its shards from the pool, sets the lifetime of its keys, and publishes the
 -- end. A small `result` is published with it, which saves the waiting API a read.
 local function end_job(keys, job_id, status, channel, result)
-  local job = redis.call('HMGET', keys.job, 'shards', 'result_ttl_ms', 'idempotency', 'class', 'status')
+  local job = redis.call('HMGET', keys.job, 'shards', 'result_ttl_ms', 'idempotency', 'class', 'status', 'owner')
   local now, shards = now_ms(), tonumber(job[1])
   redis.call('HSET', keys.job, 'status', status, 'finished_ms', now)
   -- When all shards are done, each finish has already removed its own.
@@ -102,8 +117,9 @@ local function end_job(keys, job_id, status, channel, result)
   for shard = 0, left - 1 do
     redis.call('ZREM', keys.outstanding, job_id .. '/' .. shard)
     redis.call('DEL', lease_key(keys, shard))
+    remove_from_order(keys, job[4], job[6], job_id .. '/' .. shard)
   end
-  if shards > 0 then remove_job_load(keys, job_id, job[4], job[5], left, now) end
+  if shards > 0 then remove_job_load(keys, job_id, job[4], job[6], job[5], left, now) end
   redis.call('ZREM', keys.deadlines, job_id)
   for _, key in ipairs({keys.job, keys.request, keys.documents, keys.shards, keys.results}) do
     redis.call('PEXPIRE', key, job[2])

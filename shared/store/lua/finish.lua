@@ -1,12 +1,13 @@
 -- Accepts a shard's scores once: the first finish with the live token counts, every other one is ignored.
--- writes  KEYS[1] job, its shards, results and lease; KEYS[2] outstanding, load; with the last shard everything that
---         ends a job
+-- writes  KEYS[1] job, its shards, results and lease; KEYS[2] outstanding, load, backlog, order; with the last shard
+--         everything that ends a job
 -- args    1 job id, 2 shard, 3 lease token, 4 scores JSON, 5 channel, 6 maximum lifetime of the results in ms, 7 ms
 --         until an unclaimed message is sent again, 8 maximum bytes of a result that is published with the notification
 -- returns {verdict, the job's next shard to enqueue or -1}; verdict is accepted | stale (the token is not the live one)
 --         | ended (the job has a final status or does not exist)
 local keys = job_keys(KEYS[1])
-local job = redis.call('HMGET', keys.job, 'status', 'next_shard', 'shards', 'class')
+local job = redis.call('HMGET', keys.job, 'status', 'next_shard', 'shards', 'class', 'owner', 'priority',
+  'created_ms')
 if not job[1] or is_final(job[1]) then return {'ended', -1} end
 
 local shard = ARGV[2]
@@ -23,6 +24,7 @@ redis.call('DEL', lease_key(keys, shard))
 if redis.call('ZCARD', keys.outstanding) > 1 then
   subtract_load(keys, job[4], '', current[3], current[4])
   subtract_load(keys, job[4], 'running_', current[3], current[4])
+  if current[4] then add_backlog(keys, job[4], job[5], -current[4]) end
 end
 redis.call('ZREM', keys.outstanding, ARGV[1] .. '/' .. shard)
 if redis.call('HINCRBY', keys.job, 'shards_left', -1) <= 0 then
@@ -45,4 +47,6 @@ if next_shard >= tonumber(job[3]) then return {'accepted', -1} end
 redis.call('HSET', keys.job, 'next_shard', next_shard + 1)
 redis.call('HSET', keys.shards, next_shard .. ':status', 'queued')
 redis.call('ZADD', keys.outstanding, now_ms() + ARGV[7], ARGV[1] .. '/' .. next_shard)
+add_to_order(keys, {class = job[4], owner = job[5], priority = job[6], created_ms = job[7]},
+  {ARGV[1] .. '/' .. next_shard})
 return {'accepted', next_shard}

@@ -1,7 +1,7 @@
 -- Checks the shards that are due: a message that no worker claimed is sent again, an expired lease counts as a crash.
 -- Safe to run twice: an extra message costs one claim.
 -- reads   KEYS[4..5] the pool's queues (lists)
--- writes  KEYS[2] outstanding, load, KEYS[6] dead letters, the jobs whose shards are due
+-- writes  KEYS[2] outstanding, load, order, KEYS[6] dead letters, the jobs whose shards are due
 -- args    1 prefix of the keys of jobs, 2 maximum number of shards, 3 ms until the first resend, 4 maximum ms between
 --         resends, 5 crashes allowed, 6 failure JSON for more, 7 channel, 8 length of the dead-letter list, 9 crashes
 --         after which a shard runs alone, 10 as 3, for a shard that lost its worker
@@ -18,7 +18,7 @@ end
 local function check_shard(member, job_id, shard)
   local keys = job_keys(ARGV[1] .. job_id)
   allow_when_full(keys)
-  local job = redis.call('HMGET', keys.job, 'status', 'class')
+  local job = redis.call('HMGET', keys.job, 'status', 'class', 'owner', 'priority', 'created_ms')
   if not job[1] then remove_from_indexes(keys, job_id) end
   if not job[1] or is_final(job[1]) then
     redis.call('ZREM', KEYS[2], member)
@@ -30,6 +30,9 @@ local function check_shard(member, job_id, shard)
   -- A shard that has lost a worker is resent sooner: the next worker may die with the message as well.
   local first_wait = (fields[1] == 'leased' or fields[3]) and ARGV[10] or ARGV[3]
   local wait = math.min(first_wait * 2 ^ math.min(rings, 20), ARGV[4])
+  local function restore_order()
+    add_to_order(keys, {class = job[2], owner = job[3], priority = job[4], created_ms = job[5]}, {member})
+  end
   if fields[1] == 'leased' then
     local left = redis.call('PTTL', lease_key(keys, shard))
     if left > 0 then return check_after(member, left) end
@@ -41,7 +44,10 @@ local function check_shard(member, job_id, shard)
     redis.call('HSET', keys.shards, shard .. ':status', 'queued', shard .. ':resends', 0)
     if crashes >= tonumber(ARGV[9]) then redis.call('HSET', keys.shards, shard .. ':run_alone', 1) end
     redis.call('HDEL', keys.shards, shard .. ':token')
+    restore_order()
   elseif fields[1] == 'queued' then
+    -- After a transient error, or a foreign program's write, it is not in the order.
+    restore_order()
     if enough then return check_after(member, wait) end
     redis.call('HINCRBY', keys.shards, shard .. ':resends', 1)
   elseif fields[1] ~= 'done' and fields[1] ~= 'waiting' then

@@ -1,11 +1,11 @@
 -- Requeues a shard: its worker stops (drain, not charged) or its engine reported a transient error (charged).
--- writes  KEYS[1] job, its shards and lease; KEYS[2] outstanding, load; KEYS[4] dead letters, and everything that ends
+-- writes  KEYS[1] job, its shards and lease; KEYS[2] outstanding, load, order; KEYS[4] dead letters, and everything that ends
 --         a job when the retry budget is exceeded
 -- args    1 job id, 2 shard, 3 lease token, 4 drain | transient, 5 ms until the reconciler checks it, 6 transient
 --         errors allowed, 7 failure JSON, 8 channel, 9 length of the dead-letter list
 -- returns accepted | failed (the budget is exceeded, the job has failed) | stale | ended, as finish does
 local keys = job_keys(KEYS[1])
-local job = redis.call('HMGET', keys.job, 'status', 'class')
+local job = redis.call('HMGET', keys.job, 'status', 'class', 'owner', 'priority', 'created_ms')
 if not job[1] or is_final(job[1]) then return 'ended' end
 
 local shard = ARGV[2]
@@ -23,4 +23,8 @@ redis.call('HSET', keys.shards, shard .. ':status', 'queued')
 redis.call('HDEL', keys.shards, shard .. ':token')
 redis.call('DEL', lease_key(keys, shard))
 redis.call('ZADD', keys.outstanding, now_ms() + ARGV[5], ARGV[1] .. '/' .. shard)
+-- A shard that waits for a retry enters the order when the reconciler finds it due.
+if ARGV[4] == 'drain' then
+  add_to_order(keys, {class = job[2], owner = job[3], priority = job[4], created_ms = job[5]}, {ARGV[1] .. '/' .. shard})
+end
 return 'accepted'

@@ -1,14 +1,18 @@
--- Accepts a job: its record, its request and its wake-up messages are written together or not at all.
--- writes  KEYS[1] job and its request, documents, shards; KEYS[2] outstanding, KEYS[3] deadlines, load, jobs, KEYS[4]
---         queue (list), KEYS[5] idempotency (string) when a key was sent; without shards everything that ends a job
+-- Accepts a job: its record, its request and its wake-up messages are written together or not at all. Refuses it when too
+-- much work is pending in its pool.
+-- writes  KEYS[1] job and its request, documents, shards; KEYS[2] outstanding, KEYS[3] deadlines, load, jobs, backlog, order,
+--         KEYS[4] queue (list), KEYS[5] idempotency (string) when a key was sent; without shards everything that ends a job
 -- args    1 job id, 2 request JSON, 3 lifetime of the result in ms, 4 maximum lifetime of an unfinished job in ms, 5 ms
 --         until the deadline, 6 model, 7 dialect, 8 owner, 9 class, 10 pairs, 11 number of shards, 12 fingerprint of
 --         the request (with KEYS[5]), 13 ms until an unclaimed message is sent again, 14 JSON of the known scores,
---         empty when there are none, 15 channel, then each shard's documents JSON, pairs and tokens, then one Celery
+--         empty when there are none, 15 channel, 16 priority, 17 the owner's weight, 18 the most tokens that may
+--         be scored before it, 19 the most pending tokens of the pool, 20 the most pending jobs of the pool (each empty
+--         when there is no limit), then each shard's documents JSON, pairs and tokens, then one Celery
 --         message for each shard enqueued at once
 -- returns {accepted | existing | conflict, the job's id, time of acceptance in ms}: existing and conflict, without a
---         time, when KEYS[5] refers to a job of the same or of another request
-local FIXED_ARGS = 15
+--         time, when KEYS[5] refers to a job of the same or of another request; or {refused, ahead | tokens | jobs, number}:
+--         the limit that is exceeded, and by how many
+local FIXED_ARGS = 20
 local ARGS_PER_SHARD = 3
 local keys = job_keys(KEYS[1])
 
@@ -23,8 +27,30 @@ if KEYS[5] then
   end
 end
 
-local now = now_ms()
 local shards = tonumber(ARGV[11])
+local new_tokens = 0
+for shard = 1, shards do new_tokens = new_tokens + ARGV[FIXED_ARGS + ARGS_PER_SHARD * shard] end
+
+-- The limit that this job exceeds, and by how many tokens or jobs. A job alone exceeds no limit.
+local function exceeded_limit()
+  local load = redis.call('HMGET', keys.load, 'interactive:tokens', 'batch:tokens')
+  local pending = (load[1] or 0) + (load[2] or 0)
+  local excess = pending + new_tokens - (tonumber(ARGV[19]) or math.huge)
+  if pending > 0 and excess > 0 then return 'tokens', excess end
+  local jobs = redis.call('ZCARD', jobs_key(keys, 'interactive')) + redis.call('ZCARD', jobs_key(keys, 'batch'))
+  excess = jobs + 1 - (tonumber(ARGV[20]) or math.huge)
+  if jobs > 0 and excess > 0 then return 'jobs', excess end
+  if ARGV[18] == '' then return end
+  excess = tokens_ahead(keys, ARGV[9], ARGV[8], new_tokens, tonumber(ARGV[17])) - ARGV[18]
+  if excess > 0 then return 'ahead', excess end
+end
+-- A job without shards needs no worker.
+if shards > 0 then
+  local limit, number = exceeded_limit()
+  if limit then return {'refused', limit, math.ceil(number)} end
+end
+
+local now = now_ms()
 local messages = FIXED_ARGS + ARGS_PER_SHARD * shards
 local enqueued = #ARGV - messages
 local deadline = now + ARGV[5]
@@ -32,9 +58,13 @@ local deadline = now + ARGV[5]
 redis.call('SET', keys.request, ARGV[2], 'PX', ARGV[4])
 redis.call('HSET', keys.job, 'status', 'queued', 'model', ARGV[6], 'dialect', ARGV[7], 'owner', ARGV[8],
   'class', ARGV[9], 'pairs', ARGV[10], 'shards', shards, 'shards_left', shards, 'next_shard', enqueued, 'created_ms', now,
-  'deadline_ms', deadline, 'result_ttl_ms', ARGV[3])
+  'deadline_ms', deadline, 'result_ttl_ms', ARGV[3], 'priority', ARGV[16])
+if ARGV[17] ~= '1' then
+  redis.call('HSET', keys.job, 'weight', ARGV[17])
+  redis.call('HSET', keys.pool .. 'weights', ARGV[8], ARGV[17])
+end
 redis.call('ZADD', keys.deadlines, deadline, ARGV[1])
-local size = {0, 0}
+local size, ordered = {0, 0}, {}
 for shard = 0, shards - 1 do
   local documents, pairs, tokens = unpack(ARGV, FIXED_ARGS + ARGS_PER_SHARD * shard + 1, FIXED_ARGS + ARGS_PER_SHARD * (shard + 1))
   redis.call('HSET', keys.documents, shard, documents)
@@ -43,7 +73,10 @@ for shard = 0, shards - 1 do
     shard .. ':tokens', tokens)
   size = {size[1] + pairs, size[2] + tokens}
   redis.call('ZADD', keys.outstanding, is_enqueued and now + ARGV[13] or FAR_FUTURE_MS, ARGV[1] .. '/' .. shard)
-  if is_enqueued then redis.call('LPUSH', KEYS[4], ARGV[messages + 1 + shard]) end
+  if is_enqueued then
+    redis.call('LPUSH', KEYS[4], ARGV[messages + 1 + shard])
+    table.insert(ordered, ARGV[1] .. '/' .. shard)
+  end
 end
 if ARGV[14] ~= '' then redis.call('HSET', keys.documents, 'known_scores', ARGV[14]) end
 for _, key in ipairs({keys.job, keys.documents, keys.shards}) do redis.call('PEXPIRE', key, ARGV[4]) end
@@ -55,6 +88,8 @@ redis.call('HSET', keys.job, 'pairs_known', ARGV[10] - size[1])
 if shards > 0 then
   redis.call('ZADD', jobs_key(keys, ARGV[9]), now, ARGV[1])
   add_load(keys, ARGV[9], '', size[1], size[2])
+  add_backlog(keys, ARGV[9], ARGV[8], size[2])
+  add_to_order(keys, {class = ARGV[9], owner = ARGV[8], priority = ARGV[16], created_ms = now}, ordered)
 else
   -- Every pair's score is known.
   end_job(keys, ARGV[1], 'succeeded', ARGV[15])

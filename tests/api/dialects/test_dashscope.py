@@ -61,7 +61,7 @@ def test_full_response() -> None:
         (InvalidRequest("x"), "InvalidParameter"),
         (ModelNotFound("x"), "Model.NotExist"),
         (JobNotFound("x"), "NotFound"),
-        (Overloaded("x", retry_after=1), "Throttling"),
+        (Overloaded("x", retry_after=1), "ServiceUnavailable"),
         (ScoringFailed("x"), "InternalError"),
     ],
 )

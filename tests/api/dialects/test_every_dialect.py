@@ -112,8 +112,8 @@ def test_every_error_includes_its_message(dialect: Dialect) -> None:
 
 
 @every_dialect
-def test_overloaded_is_429(dialect: Dialect) -> None:
-    assert dialect.status_of(Overloaded("come back later", retry_after=3)) == 429
+def test_overloaded_is_503(dialect: Dialect) -> None:
+    assert dialect.status_of(Overloaded("come back later", retry_after=3)) == 503
 
 
 @every_dialect

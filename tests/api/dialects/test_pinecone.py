@@ -39,7 +39,7 @@ def test_full_response() -> None:
         (InvalidRequest("x"), 400, "INVALID_ARGUMENT"),
         (Unauthorized("x"), 401, "UNAUTHENTICATED"),
         (ModelNotFound("x"), 404, "NOT_FOUND"),
-        (Overloaded("x"), 429, "RESOURCE_EXHAUSTED"),
+        (Overloaded("x"), 503, "UNAVAILABLE"),
         (ScoringFailed("x"), 500, "UNKNOWN"),
     ],
 )

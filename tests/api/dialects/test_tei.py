@@ -62,7 +62,7 @@ def test_missing_texts_are_400_and_other_invalid_requests_422() -> None:
     ("error", "status", "kind"),
     [
         (ScoringFailed("x"), 424, "Backend"),
-        (Overloaded("x"), 429, "Overloaded"),
+        (Overloaded("x"), 503, "Overloaded"),
         (ModelUnavailable("x"), 503, "Unhealthy"),
         (StoreUnavailable("x"), 503, "Unhealthy"),
         (InternalError("x"), 500, "Backend"),

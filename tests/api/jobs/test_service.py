@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from api.jobs.admission import Admission, AdmissionLimits
 from api.jobs.completions import CompletionListener
 from api.jobs.service import RerankService
 from api.jobs.submissions import Limits, SubmissionBuilder
@@ -22,6 +23,7 @@ from shared.errors import (
     JobNotFound,
     ModelNotFound,
     ModelUnavailable,
+    Overloaded,
     ScoringFailed,
     StoreDamaged,
     WaitTimedOut,
@@ -39,6 +41,7 @@ from tests.api.support import Worker
 from tests.shared.support import MODEL, OWNER, StoreView, make_request, make_scores, read_message
 
 LIMITS = Limits(max_documents=3, wait_seconds=10.0, job_deadline_seconds=60.0, shard_tokens=16_384, batch_window=32)
+ADMISSION_LIMITS = AdmissionLimits(max_pending_tokens=10**9, max_pending_jobs=10**6, max_waiting=100)
 ServiceMaker = Callable[..., RerankService]
 
 
@@ -51,12 +54,15 @@ def pools(async_client: Any) -> PoolMonitor:
 def make_service(
     ledger: JobLedger, completions: CompletionListener, pools: PoolMonitor, redis_url: str, async_client: Any
 ) -> ServiceMaker:
-    def make(limits: Limits, *, cached: bool = False) -> RerankService:
+    def make(
+        limits: Limits, *, cached: bool = False, admission_limits: AdmissionLimits = ADMISSION_LIMITS
+    ) -> RerankService:
         submissions = SubmissionBuilder(
             pools=pools,
             models=ModelRegistry([ModelSpec(name=MODEL, aliases=["alias"])]),
             messages=MessageBuilder(make_celery(redis_url)),
             limits=limits,
+            admission=Admission(pools, admission_limits),
             scores=ScoreReader(async_client) if cached else None,
         )
         return RerankService(ledger=ledger, completions=completions, submissions=submissions)
@@ -80,6 +86,7 @@ async def rerank(
     *,
     wait_seconds: float | None = None,
     idempotency: str | None = None,
+    patient: bool = False,
 ) -> RerankResult:
     async with asyncio.timeout(15):
         return await service.rerank(
@@ -88,6 +95,7 @@ async def rerank(
             owner=OWNER,
             wait_seconds=wait_seconds,
             idempotency=idempotency,
+            patient=patient,
         )
 
 
@@ -130,7 +138,7 @@ class TestWaiting:
 
     async def test_waiting_requests_are_interactive_jobs(self, service: RerankService, redis_client: Any) -> None:
         with pytest.raises(WaitTimedOut):
-            await rerank(service, wait_seconds=0.05)
+            await rerank(service, wait_seconds=0.05, patient=True)
         assert redis_client.llen(queue_keys.queue(MODEL, WorkClass.INTERACTIVE)) == 1
 
     async def test_alias_uses_the_models_pool_and_stays_in_the_result(
@@ -148,6 +156,21 @@ class TestWaiting:
         record = await service.job(job_id, OWNER)
         assert record.status is JobStatus.SUCCEEDED
         assert (await service.result(record)).id == job_id
+
+    @pytest.mark.parametrize(
+        ("fields", "work_class"),
+        [
+            ({}, WorkClass.BATCH),
+            ({"idempotency": "key"}, WorkClass.INTERACTIVE),
+            ({"patient": True}, WorkClass.INTERACTIVE),
+        ],
+    )
+    async def test_a_job_that_nobody_will_ask_for_becomes_batch_work(
+        self, service: RerankService, fields: dict[str, Any], work_class: WorkClass
+    ) -> None:
+        with pytest.raises(WaitTimedOut) as caught:
+            await rerank(service, wait_seconds=0.05, **fields)
+        assert (await service.job(caught.value.job_id, OWNER)).work_class is work_class
 
     async def test_retry_after_is_the_remaining_start_of_a_worker(
         self, service: RerankService, pools: PoolMonitor, redis_client: Any
@@ -216,6 +239,40 @@ class TestWaiting:
         with pytest.raises(JobNotFound):
             async with asyncio.timeout(3):
                 await waiting
+
+
+class TestOverload:
+    async def test_a_request_that_would_wait_too_long_is_refused_and_a_cached_one_is_not(
+        self, make_service: ServiceMaker, pools: PoolMonitor, worker: Worker, redis_client: Any
+    ) -> None:
+        service = make_service(LIMITS, cached=True)
+        ScoreWriter(redis_client, ModelSpec(name=MODEL), seconds=60, entries=9).write(make_request(), make_scores())
+        redis_client.hset(pool_keys.measurements(MODEL), "tokens_per_second", 1)
+        HeartbeatWriter(redis_client, MODEL, "w1").beat(WorkerState.READY)
+        await pools.refresh()
+        with pytest.raises(WaitTimedOut):
+            await rerank(service, make_request("x" * 200), wait_seconds=0.05, idempotency="key")
+        with pytest.raises(Overloaded, match="longer than this request may wait") as caught:
+            await rerank(service, make_request("three"))
+        # The first request has 58 estimated tokens; the pool scores one a second, and this one may wait for 20 s.
+        assert caught.value.retry_after == pytest.approx(38, abs=2)
+        assert len((await rerank(service)).rows) == 2
+        await submit(service, make_request("four"))
+        with pytest.raises(Overloaded):
+            await rerank(service, make_request("five"), wait_seconds=5, patient=True)
+
+    async def test_waiting_callers_of_a_process_are_limited(
+        self, make_service: ServiceMaker, worker: Worker, redis_client: Any
+    ) -> None:
+        service = make_service(LIMITS, admission_limits=replace(ADMISSION_LIMITS, max_waiting=1))
+        waiting = asyncio.create_task(rerank(service))
+        await queued_job(redis_client)
+        with pytest.raises(Overloaded, match="at most 1 requests may wait"):
+            await rerank(service, make_request("another"))
+        await worker.process_one()
+        await waiting
+        with pytest.raises(WaitTimedOut):
+            await rerank(service, make_request("another"), wait_seconds=0.05)
 
 
 class TestRejections:
@@ -310,7 +367,7 @@ class TestShards:
     async def test_interactive_job_enqueues_all_shards(self, make_service: ServiceMaker, store: StoreView) -> None:
         service = make_service(replace(LIMITS, shard_tokens=1, batch_window=1))
         with pytest.raises(WaitTimedOut) as caught:
-            await rerank(service, make_request(*"abc"), wait_seconds=0.05)
+            await rerank(service, make_request(*"abc"), wait_seconds=0.05, patient=True)
         job_id = caught.value.job_id
         assert [read_message(message) for message in store.messages()] == [(job_id, 0), (job_id, 1), (job_id, 2)]
 

@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 import redis.asyncio
 
+from api.jobs.admission import Admission, AdmissionLimits
 from api.jobs.submissions import Limits, SubmissionBuilder
 from api.pool_monitor import PoolMonitor
 from shared.contracts import Document, ScoreScale, WorkClass
-from shared.errors import InvalidRequest, ModelUnavailable
+from shared.errors import InvalidRequest, ModelUnavailable, Overloaded
 from shared.ledger.submission import Submission
 from shared.models import ModelRegistry, ModelSpec
 from shared.partial_results import KnownScores, PairScore
@@ -20,6 +21,7 @@ from shared.store.client import connect_async
 from tests.shared.support import MODEL, OWNER, dead_redis_url, make_request, make_scores
 
 LIMITS = Limits(max_documents=9, wait_seconds=10.0, job_deadline_seconds=60.0, shard_tokens=16_384, batch_window=32)
+ADMISSION_LIMITS = AdmissionLimits(max_pending_tokens=1000, max_pending_jobs=10, max_waiting=10)
 SPEC = ModelSpec(name=MODEL)
 TEMPLATED = ModelSpec(name="templated", score_template="qwen3")
 LISTWISE = ModelSpec(name="listwise", listwise=True)
@@ -40,7 +42,10 @@ def make(async_client: redis.asyncio.Redis, pools: PoolMonitor, redis_url: str) 
     def make(*, limits: Limits = LIMITS, cached: bool = True, store: Any = None) -> SubmissionBuilder:
         scores = ScoreReader(store or async_client) if cached else None
         messages = MessageBuilder(make_celery(redis_url))
-        return SubmissionBuilder(pools=pools, models=MODELS, messages=messages, limits=limits, scores=scores)
+        admission = Admission(pools, ADMISSION_LIMITS)
+        return SubmissionBuilder(
+            pools=pools, models=MODELS, messages=messages, limits=limits, admission=admission, scores=scores
+        )
 
     return make
 
@@ -171,6 +176,21 @@ class TestInstructions:
         with pytest.raises(InvalidRequest, match=f"^instruction: model '{MODEL}' has no score template") as caught:
             await build(make(), "a", instruction="find the law")
         assert caught.value.param == "instruction"
+
+
+class TestAdmission:
+    async def test_a_submission_has_the_limits_of_its_pool(self, make: BuilderMaker) -> None:
+        limits = (await build(make(), "one")).limits
+        assert (limits.tokens, limits.jobs, limits.tokens_ahead) == (1000, 10, None)
+
+    async def test_a_full_store_refuses_requests_that_need_a_worker(
+        self, make: BuilderMaker, pools: PoolMonitor, cache_scores: Callable[..., None]
+    ) -> None:
+        cache_scores("known")
+        pools.store_memory_share = 0.96
+        with pytest.raises(Overloaded, match="the job store is almost full"):
+            await build(make(), "new")
+        assert (await build(make(), "known")).sizes == []
 
 
 class TestFailedPool:

@@ -11,13 +11,14 @@ from shared.errors import StoreDamaged, StoreUnavailable
 from shared.keys import job_keys, pool_keys, queue_keys
 from shared.ledger.job_ledger import JobLedger
 from shared.ledger.job_record import JobFailure, JobStatus
-from shared.ledger.verdicts import NO_FREE_SLOTS, ClaimVerdict, FinishVerdict, FreeSlots, RenewVerdict
+from shared.ledger.verdicts import ClaimRequest, ClaimVerdict, FinishVerdict, FreeSlots, RenewVerdict
 from shared.ledger.worker_ledger import WorkerLedger
 from shared.queue.messages import WakeUp
 from shared.store.client import is_damage, store_errors
 from tests.shared.support import (
     JOB,
     MODEL,
+    OWNER,
     StoreView,
     make_lease,
     make_scores,
@@ -51,8 +52,8 @@ class TestDamagedJob:
         self, worker: WorkerLedger, store: StoreView, redis_client: Any, part: Callable[[str], str]
     ) -> None:
         damage(redis_client, part(JOB))
-        claims = worker.claim_all([make_lease(), make_lease(job_id=GOOD)], alone=False)
-        assert [claim.verdict for claim in claims] == [ClaimVerdict.ENDED, ClaimVerdict.RUN]
+        _, claimed = worker.finish_and_claim([], ClaimRequest("worker-1", "token", FreeSlots(4, 4)))
+        assert [shard.lease.job_id for shard in claimed] == [GOOD]
         assert store.outstanding() == [f"{GOOD}/0"]
         assert store.deadlines() == [GOOD]
         assert worker.claim(make_lease()).verdict in (ClaimVerdict.ENDED, ClaimVerdict.GONE)
@@ -62,7 +63,8 @@ class TestDamagedJob:
         self, worker: WorkerLedger, store: StoreView, redis_client: Any, part: Callable[[str], str]
     ) -> None:
         leases = [make_lease(), make_lease(job_id=GOOD)]
-        worker.claim_all(leases, alone=False)
+        for lease in leases:
+            worker.claim(lease)
         damage(redis_client, part(JOB))
         assert worker.renew(leases) == [RenewVerdict.ENDED, RenewVerdict.LIVE]
         assert store.lease() is None
@@ -72,10 +74,12 @@ class TestDamagedJob:
         self, worker: WorkerLedger, store: StoreView, redis_client: Any, part: Callable[[str], str]
     ) -> None:
         leases = [make_lease(), make_lease(job_id=GOOD)]
-        worker.claim_all(leases, alone=False)
+        for lease in leases:
+            worker.claim(lease)
         damage(redis_client, part(JOB))
-        verdicts, _ = worker.finish_and_dequeue(
-            [(lease, make_scores(), WorkClass.INTERACTIVE) for lease in leases], FreeSlots(4, 4)
+        verdicts, _ = worker.finish_and_claim(
+            [(lease, make_scores(), WorkClass.INTERACTIVE) for lease in leases],
+            ClaimRequest("worker-1", "token", FreeSlots(4, 4)),
         )
         assert verdicts == [FinishVerdict.ENDED, FinishVerdict.ACCEPTED]
         assert store.outstanding() == []
@@ -212,6 +216,9 @@ class TestRepair:
             pool_keys.load(MODEL),
             queue_keys.queue(MODEL, WorkClass.INTERACTIVE),
             pool_keys.open_jobs(MODEL, WorkClass.INTERACTIVE),
+            pool_keys.turns(MODEL, WorkClass.INTERACTIVE),
+            pool_keys.order(MODEL, WorkClass.INTERACTIVE, OWNER),
+            pool_keys.backlog(MODEL, WorkClass.INTERACTIVE),
             pool_keys.workers(MODEL),
             job_keys.DEAD_LETTERS,
             *queue_keys.KOMBU_KEYS,
@@ -222,16 +229,14 @@ class TestRepair:
     ) -> None:
         await ledger.submit(make_submission(GOOD))
         damage(redis_client, key)
-        worker.finish_and_dequeue([], FreeSlots(1, 1))
+        worker.finish_and_claim([], ClaimRequest("worker-1", "token", FreeSlots(1, 1)))
         await ledger.repair(MODEL)
         assert redis_client.type(key) != b"string"
         await ledger.submit(make_submission())
         await ledger.expire(MODEL)
         await ledger.reconcile(MODEL)
         worker.claim(make_lease())
-        assert worker.finish_and_dequeue([(make_lease(), make_scores(), WorkClass.INTERACTIVE)], NO_FREE_SLOTS)[0] == [
-            "accepted"
-        ]
+        assert worker.finish(make_lease(), make_scores(), WorkClass.INTERACTIVE) is FinishVerdict.ACCEPTED
 
     async def test_repair_works_when_redis_is_full(
         self, ledger: JobLedger, store: StoreView, redis_client: Any

@@ -13,7 +13,7 @@ from shared.ledger.job_ledger import JobLedger
 from shared.ledger.job_record import JobFailure, JobRecord, JobStatus
 from shared.ledger.limits import LEASE_SECONDS, MAX_CRASHES, MAX_TRANSIENT_ERRORS, RESEND_SECONDS
 from shared.ledger.submission import Acceptance
-from shared.ledger.verdicts import ClaimVerdict, FinishVerdict
+from shared.ledger.verdicts import Claim, ClaimVerdict, FinishVerdict
 from shared.ledger.worker_ledger import WorkerLedger
 from shared.queue.messages import WakeUp
 from shared.store.client import RETRY_AFTER_SECONDS, connect, connect_async
@@ -262,24 +262,12 @@ class TestClaim:
         worker.finish(make_lease(token="another worker"), make_scores(), INTERACTIVE)
         assert worker.claim(make_lease(), alone=False).verdict is ClaimVerdict.DONE
 
-    async def test_each_of_several_claims_has_its_own_verdict(
+    async def test_an_undecodable_request_is_claimed_as_unreadable(
         self, ledger: JobLedger, worker: WorkerLedger, redis_client: Any
     ) -> None:
-        await ledger.submit(make_submission(shards=4, request=make_request("a", "b", "c", "d")))
-        worker.claim(make_lease(1, "another worker"))
-        redis_client.hset(job_keys.shards(JOB), "2:run_alone", 1)
-        redis_client.hset(job_keys.documents(JOB), "3", "not JSON")
-        leases = [make_lease(shard) for shard in range(4)] + [make_lease(job_id="job-x")]
-        claims = worker.claim_all(leases, alone=False)
-        assert [claim.verdict for claim in claims] == [
-            ClaimVerdict.RUN,
-            ClaimVerdict.HELD,
-            ClaimVerdict.ALONE,
-            ClaimVerdict.UNREADABLE,
-            ClaimVerdict.GONE,
-        ]
-        assert [claim.request is not None for claim in claims] == [True, False, False, False, False]
-        assert worker.claim_all([], alone=False) == []
+        await ledger.submit(make_submission())
+        redis_client.hset(job_keys.documents(JOB), "0", "not JSON")
+        assert worker.claim(make_lease()) == Claim(ClaimVerdict.UNREADABLE)
 
     async def test_a_scored_shard_of_an_unfinished_job_is_done(self, ledger: JobLedger, worker: WorkerLedger) -> None:
         await ledger.submit(make_submission(shards=2))

@@ -2,10 +2,12 @@
 
 The invariants: A job has one status, and only a retry changes a final status. The ledger accepts one finish per shard.
 A job has a result exactly when it succeeded. The unfinished shards of an unfinished job are outstanding, and the
-reconciler checks them. The pool's load equals its outstanding work. Only an exhausted budget writes a dead letter.
+reconciler checks them. The shards in the pool's order are those that can be claimed. The pool's load and its owners'
+backlogs equal its outstanding work. Only an exhausted budget writes a dead letter.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -33,14 +35,14 @@ from shared.keys import job_keys, pool_keys
 from shared.ledger.encoding import decode_scores
 from shared.ledger.job_ledger import JobLedger
 from shared.ledger.job_record import JobFailure, JobRecord, JobStatus
-from shared.ledger.verdicts import ClaimVerdict, FinishVerdict, RenewVerdict, ShardLease
+from shared.ledger.verdicts import ClaimRequest, ClaimVerdict, FinishVerdict, FreeSlots, RenewVerdict, ShardLease
 from shared.ledger.worker_ledger import WorkerLedger
 from shared.pools.signals import ClassLoad, read_signals_blocking
 from shared.queue.messages import WakeUp
 from shared.sharding import ShardSize
 from shared.store.client import connect_async
 from tests.shared.conftest import LIFETIMES
-from tests.shared.support import MODEL, StoreView, make_scores, make_submission
+from tests.shared.support import MODEL, OWNER, StoreView, make_scores, make_submission
 
 T = TypeVar("T")
 
@@ -54,18 +56,22 @@ QUEUED, RUNNING, SUCCEEDED = JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.SUCC
 
 @dataclass
 class Shard:
-    """The expected state of one shard. `token` belongs to the valid claim."""
+    """The expected state of one shard. `token` belongs to the valid claim. `retried`: it waits for a retry."""
 
     status: str
     token: str | None = None
     has_lease: bool = False
     due: bool = False
+    retried: bool = False
     crashes: int = 0
     retries: int = 0
     accepted: float | None = None
 
     def requeue(self) -> None:
         self.status, self.token, self.has_lease = "queued", None, False
+
+    def claim(self, token: str) -> None:
+        self.status, self.token, self.has_lease, self.due, self.retried = "leased", token, True, False, False
 
 
 @dataclass
@@ -124,7 +130,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(target=jobs, shards=st.integers(1, 3), window=st.integers(1, 3), work_class=st.sampled_from(WorkClass))
     def submit(self, shards: int, window: int, work_class: WorkClass) -> str:
         enqueued = min(shards, window)
-        job_id = f"job-{self._next_number()}"
+        job_id = f"job-{self._next_number():03}"
         self._run(self._ledger.submit(make_submission(job_id, shards=shards, enqueued=enqueued, work_class=work_class)))
         record = self._run(self._ledger.read(job_id))
         assert record is not None
@@ -204,6 +210,40 @@ class LedgerMachine(RuleBasedStateMachine):
             if job.unfinished and shard.status in states
         ]
 
+    @rule(target=leases, slots=st.integers(1, 4), batch=st.integers(0, 4))
+    def claim_next(self, slots: int, batch: int) -> Any:
+        """Claims what is next: each shard could be claimed, interactive ones come first, and the slots are used."""
+        free = Counter(job.record.work_class for job in self._unfinished_jobs() for _ in self._ordered(job))
+        request = ClaimRequest("worker-1", f"token {self._next_number()}", FreeSlots(slots, min(slots, batch)))
+        _, claimed = self._worker.finish_and_claim([], request)
+        for job in self._unfinished_jobs():
+            # The claims skip and expire overdue jobs that they meet.
+            if job.overdue and self._run(self._ledger.read(job.record.id)).status is JobStatus.EXPIRED:  # type: ignore[union-attr]
+                free.subtract({job.record.work_class: len(self._ordered(job))})
+                job.end(JobStatus.EXPIRED)
+        for lease, work_class, claim in claimed:
+            job, shard = self._find(lease)
+            assert claim.verdict is ClaimVerdict.RUN
+            assert (shard.status, shard.retried, job.overdue, work_class) == (
+                "queued",
+                False,
+                False,
+                job.record.work_class,
+            )
+            job.status = RUNNING
+            shard.claim(lease.token)
+        counts = Counter(shard.work_class for shard in claimed)
+        assert counts[WorkClass.BATCH] <= min(slots, batch)
+        assert counts.total() <= slots
+        if counts.total() < slots:
+            assert counts[INTERACTIVE] == free[INTERACTIVE]
+        return multiple(*(shard.lease for shard in claimed))
+
+    @staticmethod
+    def _ordered(job: Job) -> list[int]:
+        """The shards of an unfinished job that can be claimed."""
+        return [number for number, shard in enumerate(job.shards) if shard.status == "queued" and not shard.retried]
+
     @rule(lease=leases)
     def claim_again(self, lease: ShardLease) -> None:
         """The worker repeats the claim after a lost response."""
@@ -227,7 +267,7 @@ class LedgerMachine(RuleBasedStateMachine):
         else:
             expected = ClaimVerdict.RUN
             job.status = RUNNING
-            shard.status, shard.token, shard.has_lease, shard.due = "leased", lease.token, True, False
+            shard.claim(lease.token)
         assert claim.verdict is expected
         return claim.verdict
 
@@ -304,6 +344,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 self._dead_letter(lease.job_id, lease.shard)
             else:
                 shard.requeue()
+                shard.retried = True
         assert self._worker.retry_later(lease, 60.0, FAILURE) is expected
 
     def _dead_letter(self, job_id: str, shard: int) -> None:
@@ -353,7 +394,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 # Another shard of this job has just exceeded its budget.
                 continue
             assert shard.due
-            shard.due = False
+            shard.due = shard.retried = False
             if shard.status == "leased" and shard.has_lease:
                 continue
             if shard.status == "leased":
@@ -399,7 +440,18 @@ class LedgerMachine(RuleBasedStateMachine):
             job_id for job_id, job in self._model.items() if job.unfinished
         }
         assert [(entry["job"], entry["shard"]) for entry in self._store.dead_letters()] == self._dead_letters
+        self._check_order()
         self._check_load()
+
+    def _check_order(self) -> None:
+        for work_class in WorkClass:
+            jobs = [job for job in self._unfinished_jobs() if job.record.work_class is work_class]
+            members = self._client.zrange(pool_keys.order(MODEL, work_class, OWNER), 0, -1)
+            assert {member.decode() for member in members} == {
+                f"{job.record.id}/{number}" for job in jobs for number in self._ordered(job)
+            }
+            if members:
+                assert self._client.zscore(pool_keys.turns(MODEL, work_class), OWNER) is not None
 
     @staticmethod
     def _check_record(job: Job, record: JobRecord) -> None:
@@ -444,6 +496,10 @@ class LedgerMachine(RuleBasedStateMachine):
         loads = {WorkClass.INTERACTIVE: signals.interactive, WorkClass.BATCH: signals.batch}
         assert loads == {work_class: self._expected_load(work_class) for work_class in WorkClass}
         assert signals.shards == sum(shard.status != "done" for job in self._unfinished_jobs() for shard in job.shards)
+        for work_class, load in loads.items():
+            tokens = load.queued_tokens + load.running_tokens
+            backlog = {OWNER.encode(): str(tokens).encode()} if tokens else {}
+            assert self._client.hgetall(pool_keys.backlog(MODEL, work_class)) == backlog
         if not self._unfinished_jobs():
             assert set(self._client.hgetall(pool_keys.load(MODEL))) <= {b"ended_ms"}
 

@@ -23,13 +23,14 @@ def scripts(redis_client: redis.Redis) -> dict[str, Any]:
     }
 
 
-def test_every_script_starts_with_the_common_functions() -> None:
-    names = {path.stem for path in (Path(shared.__file__).parent / "store" / "lua").glob("*.lua")} - {"_common"}
-    assert {"claim", "finish", "dequeue"} <= names
+def test_every_script_starts_with_the_shared_functions() -> None:
+    folder = Path(shared.__file__).parent / "store" / "lua"
+    names = {path.stem for path in folder.glob("[!_]*.lua")}
+    libraries = [(folder / f"{name}.lua").read_text() for name in ("_order", "_common", "_claim")]
+    assert {"claim", "finish", "claim_next"} <= names
+    assert len(libraries) == len(list(folder.glob("_*.lua")))
     for name in names:
-        assert script_source(name).startswith(
-            (Path(shared.__file__).parent / "store" / "lua" / "_common.lua").read_text()
-        )
+        assert script_source(name) == "".join([*libraries, (folder / f"{name}.lua").read_text()])
 
 
 def test_results_are_in_the_order_of_the_calls(redis_client: redis.Redis, scripts: dict[str, Any]) -> None:

@@ -41,7 +41,7 @@ async def test_the_task_scores_the_shard_with_the_priority_of_its_queue(
 ) -> None:
     engine = ScriptedEngine()
     register(app, make_dispatcher(WorkerLedger(redis_client, MODEL), engine))
-    await ledger.submit(make_submission())
+    await ledger.submit(make_submission(work_class=WorkClass(work_class)))
     run_task(app, WorkClass(work_class))
     assert [batch.priority for batch in engine.batches] == [priority]
     assert await ledger.statuses(["job-1"]) == {"job-1": JobStatus.SUCCEEDED}

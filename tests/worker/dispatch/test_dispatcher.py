@@ -27,6 +27,7 @@ from tests.worker.support import (
     Pool,
     ScriptedEngine,
     WakeUpSender,
+    add_to_order,
     in_thread,
     make_dispatcher,
     wait_briefly,
@@ -168,8 +169,8 @@ class TestThroughput:
         engine = ScriptedEngine(failure("it cannot") if failure else None)
         await pool.submit("a", "b")
         throughput = RecordingMeter()
-        make_dispatcher(pool.worker_ledger, engine, throughput=throughput).run(JOB, 1, INTERACTIVE)
-        tokens = make_size(1, 1).tokens
+        make_dispatcher(pool.worker_ledger, engine, throughput=throughput).run(JOB, 0, INTERACTIVE)
+        tokens = make_size(1, 0).tokens
         assert throughput.calls == [("started", tokens), (end, tokens)]
         assert throughput.held == 0
 
@@ -243,12 +244,13 @@ class TestLingering:
         dispatcher.run("job-x", 0, INTERACTIVE)
         assert wake_ups.waiting(BATCH) == 1
 
-    async def test_concurrent_calls_run_one_after_the_other(self, pool: Pool) -> None:
+    async def test_concurrent_calls_run_one_after_the_other(self, pool: Pool, redis_client: Any) -> None:
         await pool.submit("zero", "one")
         engine = ManualEngine()
         dispatcher = make_dispatcher(pool.worker_ledger, engine)
         with in_thread(lambda: dispatcher.run(JOB, 0, INTERACTIVE)):
             wait_until(lambda: engine.in_progress() == {"zero"})
+            add_to_order(redis_client, JOB, 1, INTERACTIVE)
             with in_thread(lambda: dispatcher.run(JOB, 1, INTERACTIVE)):
                 wait_briefly()
                 assert engine.in_progress() == {"zero"}
@@ -306,10 +308,10 @@ class TestStopping:
         """The other shards have been released just before."""
 
         class StopsDuringClaim(WorkerLedger):
-            def claim_all(self, *arguments: Any, **options: Any) -> Any:
-                claims = super().claim_all(*arguments, **options)
+            def finish_and_claim(self, *arguments: Any) -> Any:
+                claimed = super().finish_and_claim(*arguments)
                 dispatcher.stop_waiting()
-                return claims
+                return claimed
 
         await pool.submit("zero")
         engine = ScriptedEngine()

@@ -81,11 +81,11 @@ class TestClaims:
         dispatcher = make_dispatcher(unreliable_ledger, engine)
         with in_thread(lambda: dispatcher.run(JOB, 0, INTERACTIVE)):
             wait_until(lambda: engine.in_progress() == {"zero"})
-            unreliable_ledger.lost_replies["claim_all"] = 3
+            unreliable_ledger.lost_replies["finish_and_claim"] = 3
             wake_ups.send(1, 2)
             wait_until(lambda: len(engine.in_progress()) == 3)
             engine.finish_all()
-        assert unreliable_ledger.failures["claim_all"] == 3
+        assert unreliable_ledger.failures["finish_and_claim"] == 3
         assert len(await pool.scores()) == 3
         assert [store.shard(shard)["finishes_accepted"] for shard in range(3)] == ["1", "1", "1"]
 
@@ -99,9 +99,8 @@ class TestClaims:
         dispatcher = make_dispatcher(unreliable_ledger, engine)
         with in_thread(lambda: dispatcher.run(JOB, 0, INTERACTIVE)):
             wait_until(lambda: engine.in_progress() == {"zero"})
-            wait_until(lambda: wake_ups.waiting() == 0)
-            wait_briefly()
-            unreliable_ledger.lost_replies["claim_all"] = 2
+            wait_until(lambda: bool(dispatcher._suspects))
+            unreliable_ledger.lost_replies["claim"] = 2
             wake_ups.send(2)
             engine.finish_all()
         assert [names for names in engine.starts if "the suspect" in names] == [("the suspect",)]
@@ -115,9 +114,9 @@ class TestClaims:
         dispatcher = make_dispatcher(unreliable_ledger, engine)
         with in_thread(lambda: dispatcher.run(JOB, 0, INTERACTIVE)) as running:
             wait_until(lambda: engine.in_progress() == {"zero"})
-            unreliable_ledger.lost_replies["claim_all"] = 10**9
+            unreliable_ledger.lost_replies["finish_and_claim"] = 10**9
             wake_ups.send(1)
-            wait_until(lambda: unreliable_ledger.failures["claim_all"] > 0)
+            wait_until(lambda: unreliable_ledger.failures["finish_and_claim"] > 0)
             engine.finish_all()
             wait_briefly()
             assert not running.done()
@@ -152,7 +151,7 @@ class TestReports:
                     store.make_due()
                     assert await ledger.reconcile(MODEL) == []
                     wait_briefly(0.05)
-                assert unreliable_ledger.failures["finish_and_dequeue"] > 3
+                assert unreliable_ledger.failures["finish_and_claim"] > 3
                 unreliable_ledger.unreachable = False
         finally:
             leases.stop()
@@ -163,11 +162,15 @@ class TestReports:
         self, pool: Pool, store: StoreView, unreliable_ledger: UnreliableLedger
     ) -> None:
         await pool.submit("zero", "one")
-        unreliable_ledger.lost_replies["finish_and_dequeue"] = 2
         leases = LeaseKeeper(unreliable_ledger)
-        make_dispatcher(unreliable_ledger, ScriptedEngine(), leases).run(JOB, 0, INTERACTIVE)
+        engine = ManualEngine()
+        dispatcher = make_dispatcher(unreliable_ledger, engine, leases)
+        with in_thread(lambda: dispatcher.run(JOB, 0, INTERACTIVE)):
+            wait_until(lambda: engine.in_progress() == {"zero"})
+            unreliable_ledger.lost_replies["finish_and_claim"] = 2
+            engine.finish_all()
         assert store.shard()["finishes_accepted"] == "1"
-        assert unreliable_ledger.failures["finish_and_dequeue"] == 2
+        assert unreliable_ledger.failures["finish_and_claim"] == 2
         assert leases.release_all() == 0
 
     async def test_a_stopping_worker_does_not_wait_for_its_reports(
@@ -200,7 +203,7 @@ class TestReports:
             wait_until(lambda: engine.in_progress() == {"zero"})
             unreliable_ledger.unreachable = True
             engine.finish_all()
-            wait_until(lambda: unreliable_ledger.failures["finish_and_dequeue"] > 0)
+            wait_until(lambda: unreliable_ledger.failures["finish_and_claim"] > 0)
             dispatcher.close()
             unreliable_ledger.unreachable = False
         assert await pool.scores() == [[0.0]]
@@ -227,6 +230,7 @@ class TestReports:
         await pool.submit("one", "two")
         engine = FailingEngine({"zero": error})
         dispatcher = make_dispatcher(unreliable_ledger, engine, concurrency=2)
+        wake_ups.send(0, job_id="job-2")
         wake_ups.send(0)
         with in_thread(lambda: dispatcher.run("job-2", 0, INTERACTIVE)):
             wait_until(lambda: engine.in_progress() == {"zero", "one"})
