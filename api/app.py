@@ -128,6 +128,7 @@ def _make_limits(settings: ApiSettings) -> Limits:
         job_deadline_seconds=settings.job_deadline_seconds,
         shard_tokens=settings.shard_tokens,
         batch_window=settings.batch_window,
+        max_windows=settings.max_windows,
     )
 
 

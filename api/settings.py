@@ -17,6 +17,7 @@ class ApiSettings(Settings):
     `wait_seconds`: the longest wait for a result. After it the client gets 504, and the job continues.
     `job_deadline_seconds`: a job that no worker has started by then expires.
     `result_seconds`: the time that a finished job can be read.
+    `max_windows`: the most windows of long documents in one request.
     `shard_tokens`: the size of a shard in estimated tokens; a few seconds of an engine's time.
     `batch_window`: the most shards of one batch job in the queue at once.
     `max_pending_tokens` and `max_pending_jobs`: the most estimated tokens and jobs that may be pending in one model's
@@ -30,6 +31,7 @@ class ApiSettings(Settings):
     allow_anonymous: bool = False
     max_body_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
     max_documents: Annotated[int, Field(ge=1)] = 10_000
+    max_windows: Annotated[int, Field(ge=1)] = 50_000
     wait_seconds: Seconds = 60.0
     job_deadline_seconds: Seconds = 86_400.0
     result_seconds: Seconds = 3600.0

@@ -19,10 +19,12 @@ from shared.models import ModelRegistry, ModelSpec
 from shared.partial_results import KnownScores, split_known
 from shared.queue.messages import MessageBuilder
 from shared.score_cache import ScoreReader
-from shared.sharding import ShardSize, shard_sizes
+from shared.sharding import ShardSize, Windows, estimate_tokens, shard_sizes
 
 MAX_QUERIES = 1000
 """The most runs of documents with the same query in one request. Each run is at least one shard."""
+_USUAL_MODEL_TOKENS = 512
+"""For models whose entry does not set `max_model_len`. Too small a window overestimates the work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,8 @@ class Limits:
 
     `max_documents`: the most documents in one request. `wait_seconds`: the longest wait for a result.
     `job_deadline_seconds`: a job that no worker has started by then expires. `shard_tokens`: the size of a shard in
-    estimated tokens. `batch_window`: the most shards of one batch job in the queue at once.
+    estimated tokens. `batch_window`: the most shards of one batch job in the queue at once. `max_windows`: the most
+    windows of long documents in one request.
     """
 
     max_documents: int
@@ -39,6 +42,7 @@ class Limits:
     job_deadline_seconds: float
     shard_tokens: int
     batch_window: int
+    max_windows: int = 50_000
 
 
 def model_unavailable(model: str, failure: StartFailure) -> ModelUnavailable:
@@ -148,14 +152,38 @@ class SubmissionBuilder:
         self, request: RerankRequest, spec: ModelSpec, query: str, documents: Sequence[Document]
     ) -> list[ShardSize]:
         """The sizes of the shards for documents with the same query."""
+        texts = [document.text for document in documents]
+        windows = _windows(request, spec, query)
+        self._require_few_windows(windows, texts)
         return shard_sizes(
             query,
-            [document.text for document in documents],
+            texts,
             None if spec.listwise else self.limits.shard_tokens,
-            request.max_tokens_per_doc,
+            windows,
             max_tokens_per_query=request.max_tokens_per_query,
-            max_chunks_per_doc=request.max_chunks_per_doc,
         )
+
+    def _require_few_windows(self, windows: Windows, texts: Sequence[str]) -> None:
+        if windows.at_most == 1:
+            return
+        count = sum(windows.count(estimate_tokens(text)) for text in texts)
+        if count > self.limits.max_windows:
+            raise InvalidRequest(
+                f"max_chunks_per_doc: at most {self.limits.max_windows} windows in one request, got about {count}",
+                param="max_chunks_per_doc",
+            )
+
+
+def _windows(request: RerankRequest, spec: ModelSpec, query: str) -> Windows:
+    """How the worker divides long documents. The API has no tokenizer, and estimates the model's own window."""
+    if request.max_chunks_per_doc == 1:
+        return Windows(request.max_tokens_per_doc)
+    model_tokens = spec.engine_args.get("max_model_len")
+    model_tokens = model_tokens if isinstance(model_tokens, int) else _USUAL_MODEL_TOKENS
+    size = max(1, model_tokens - estimate_tokens(query))
+    if request.max_tokens_per_doc is not None:
+        size = min(size, request.max_tokens_per_doc)
+    return Windows(size, request.max_chunks_per_doc, request.overlap_tokens)
 
 
 def _has_own_queries(request: RerankRequest) -> bool:

@@ -2,8 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.sharding import ShardSize, estimate_tokens, shard_sizes
+from shared.sharding import ShardSize, Windows, estimate_tokens, shard_sizes
 from tests.shared.support import properties
+from worker.engines.scoring.windows import token_windows, window_overlap
 
 texts = st.text(max_size=60)
 limits = st.integers(1, 60)
@@ -25,7 +26,7 @@ def pair_tokens(query: str, document: str, max_tokens_per_doc: int | None = None
 def test_every_document_is_in_a_shard_within_the_limit(
     query: str, documents: list[str], limit: int, max_tokens_per_doc: int | None
 ) -> None:
-    sizes = shard_sizes(query, documents, limit, max_tokens_per_doc)
+    sizes = shard_sizes(query, documents, limit, Windows(max_tokens_per_doc))
     assert sum(size.pairs for size in sizes) == len(documents)
     assert all(size.pairs >= 1 for size in sizes)
     start = 0
@@ -65,14 +66,14 @@ def test_shard_holds_at_least_one_pair(documents: list[str], sizes: list[int]) -
 def test_document_counts_up_to_max_tokens_per_doc() -> None:
     documents = ["long " * 1000] * 4
     assert pairs(shard_sizes("q", documents, 50)) == [1, 1, 1, 1]
-    assert pairs(shard_sizes("q", documents, 50, max_tokens_per_doc=10)) == [3, 1]
+    assert pairs(shard_sizes("q", documents, 50, Windows(10))) == [3, 1]
 
 
 def test_document_in_windows_counts_up_to_all_windows() -> None:
     documents = ["long " * 20] * 4
-    assert pairs(shard_sizes("q", documents, 50, max_tokens_per_doc=10)) == [3, 1]
-    assert pairs(shard_sizes("q", documents, 50, max_tokens_per_doc=10, max_chunks_per_doc=2)) == [2, 2]
-    assert pairs(shard_sizes("q", documents, 50, max_tokens_per_doc=10, max_chunks_per_doc=99)) == [1, 1, 1, 1]
+    assert pairs(shard_sizes("q", documents, 60, Windows(10))) == [4]
+    assert pairs(shard_sizes("q", documents, 60, Windows(10, 2))) == [2, 2]
+    assert pairs(shard_sizes("q", documents, 60, Windows(10, 99))) == [1, 1, 1, 1]
 
 
 def test_query_counts_up_to_max_tokens_per_query() -> None:
@@ -87,3 +88,26 @@ def test_without_a_limit_there_is_one_shard() -> None:
 @pytest.mark.parametrize("text", ["", "word", "a few words", "日本語の文章", "Здравствуйте", "🐼", "\ud800", "ü" * 100])
 def test_estimate_is_one_token_per_four_bytes(text: str) -> None:
     assert estimate_tokens(text) == len(text.encode(errors="replace")) // 4 + 1
+
+
+class TestWindows:
+    @properties
+    @given(st.integers(1, 5000), st.integers(1, 600), st.integers(2, 50), st.none() | st.integers(0, 40))
+    def test_the_estimate_is_what_the_worker_reads(
+        self, tokens: int, size: int, at_most: int, overlap: int | None
+    ) -> None:
+        """The worker's own arithmetic, applied to the estimated tokens."""
+        if overlap is not None and overlap >= size:
+            return
+        windows = Windows(size, at_most, overlap)
+        read = token_windows(tokens, size, window_overlap(overlap, size), at_most)
+        assert windows.count(tokens) == len(read)
+        assert windows.tokens_read(tokens, 7) == pytest.approx(sum(end - first + 7 for first, end in read), abs=size)
+
+    def test_every_window_includes_the_query(self) -> None:
+        """One document, a token in each window: the engine reads the query four thousand times."""
+        (size,) = shard_sizes("what is a panda", ["word " * 4000], None, Windows(1, 4000))
+        assert size.tokens > 4000 * 6
+
+    def test_a_short_document_is_one_window(self) -> None:
+        assert shard_sizes("q", ["one"], None, Windows(100, 50)) == shard_sizes("q", ["one"], None)

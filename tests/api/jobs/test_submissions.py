@@ -178,6 +178,21 @@ class TestInstructions:
         assert caught.value.param == "instruction"
 
 
+class TestWindows:
+    async def test_shards_are_cut_by_what_the_engine_reads(self, make: BuilderMaker) -> None:
+        builder = make(limits=replace(LIMITS, shard_tokens=2000))
+        texts = [f"{number} " + "word " * 800 for number in range(3)]
+        assert shard_pairs(await build(builder, *texts, max_tokens_per_doc=100)) == [3]
+        assert shard_pairs(await build(builder, *texts, max_tokens_per_doc=100, max_chunks_per_doc=99)) == [1, 1, 1]
+
+    async def test_too_many_windows_are_rejected(self, make: BuilderMaker) -> None:
+        builder = make(limits=replace(LIMITS, max_windows=20))
+        await build(builder, "word " * 200, max_tokens_per_doc=100, max_chunks_per_doc=99)
+        with pytest.raises(InvalidRequest, match="max_chunks_per_doc: at most 20 windows") as raised:
+            await build(builder, "word " * 4000, max_tokens_per_doc=100, max_chunks_per_doc=99)
+        assert raised.value.param == "max_chunks_per_doc"
+
+
 class TestAdmission:
     async def test_a_submission_has_the_limits_of_its_pool(self, make: BuilderMaker) -> None:
         limits = (await build(make(), "one")).limits

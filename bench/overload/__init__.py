@@ -1,0 +1,1 @@
+"""`make bench-overload`: what callers get while more work arrives than the service can do."""
