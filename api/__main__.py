@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         if options.command == "serve":
             return serve(settings)
-        return asyncio.run(run_key_command(options.command, getattr(options, "name", ""), settings.redis_url))
+        return asyncio.run(run_key_command(options, settings.redis_url))
     except RerankqError as error:
         print(f"api: {error}", file=sys.stderr)
         return 2

@@ -91,12 +91,13 @@ def _make_lifespan(
         pool_monitor = PoolMonitor(client, registry.specs)
         messages = MessageBuilder(make_celery(settings.redis_url))
         reconciler = Reconciler(client, ledger, messages, [spec.name for spec in registry.specs])
+        authenticator = Authenticator(KeyStore(client), always_required=keys_required)
         submissions = SubmissionBuilder(
             pools=pool_monitor,
             models=registry,
             messages=messages,
             limits=_make_limits(settings),
-            admission=Admission(pool_monitor, _make_admission_limits(settings)),
+            admission=Admission(pool_monitor, _make_admission_limits(settings), authenticator.terms_of),
             scores=ScoreReader(client) if settings.score_cache else None,
         )
         app.state.app_state = AppState(
@@ -104,7 +105,7 @@ def _make_lifespan(
             service=RerankService(ledger=ledger, completions=completions, submissions=submissions),
             pools=pool_monitor,
             metrics=metrics,
-            authenticator=Authenticator(KeyStore(client), always_required=keys_required),
+            authenticator=authenticator,
         )
         await pool_monitor.refresh()
         # The objects that exist now live until shutdown: exempt them from garbage collection, which delays responses.

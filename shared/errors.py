@@ -17,6 +17,7 @@
     │   ├── JobExpired             its deadline passed before it was scored
     │   └── ScoringFailed          the engine could not score it
     ├── ServiceError               the service cannot process the request now
+    │   ├── RateLimited            the API key has exceeded one of its limits
     │   ├── Overloaded             too much work is pending
     │   ├── WaitTimedOut           the wait for the result timed out; the job continues
     │   ├── ModelUnavailable       the model failed to load
@@ -132,6 +133,16 @@ class ServiceError(RerankqError):
     def __init__(self, message: str, *, param: str | None = None, retry_after: int | None = None) -> None:
         super().__init__(message, param=param)
         self.retry_after = retry_after
+
+
+class RateLimited(ServiceError):
+    """The API key has exceeded one of its limits. `policy` describes it, in the syntax of RateLimit-Policy."""
+
+    code = "rate_limited"
+
+    def __init__(self, message: str, *, policy: str, retry_after: int) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.policy = policy
 
 
 class Overloaded(ServiceError):

@@ -5,6 +5,7 @@ import time
 
 from api.auth.key_store import KeyRecord, KeyStore, parse_key_id
 from shared.errors import Unauthorized
+from shared.owner_limits import DEFAULT_TERMS, OwnerTerms
 
 CACHE_SECONDS = 2.0
 """The time until every API process knows of a created or revoked key."""
@@ -31,7 +32,7 @@ class Authenticator:
     async def owner(self, authorization: str | None) -> str:
         """Return the id of the client's key, or ANONYMOUS when no key is required.
 
-        Raises Unauthorized for a missing or unknown key, StoreUnavailable when Redis is unreachable.
+        Raises Unauthorized for a missing, unknown or expired key, StoreUnavailable when Redis is unreachable.
         """
         if not await self.required():
             return ANONYMOUS
@@ -40,7 +41,14 @@ class Authenticator:
             raise Unauthorized("an API key is required: send `Authorization: Bearer KEY`, or `Api-Key: KEY`")
         if (record := self._find(key.strip())) is None:
             raise Unauthorized("this API key is not known, or it was revoked")
+        if record.expired(time.time()):
+            raise Unauthorized("this API key has expired")
         return record.id
+
+    def terms_of(self, owner: str) -> OwnerTerms:
+        """The limits and the weight of an owner whom `owner` returned."""
+        record = self._records.get(owner)
+        return DEFAULT_TERMS if record is None else record.terms
 
     async def required(self) -> bool:
         """Whether requests need a key."""

@@ -11,7 +11,7 @@ import logging
 import re
 import secrets
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import redis.asyncio
@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from shared.errors import InvalidRequest
 from shared.keys import service_keys
+from shared.owner_limits import DEFAULT_TERMS, OwnerTerms
 from shared.store.client import store_errors
 
 logger = logging.getLogger(__name__)
@@ -29,12 +30,21 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ @-]{0,63}")
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """The stored record of a key. `created` is Unix seconds, `digest` the key's SHA-256 in hexadecimal."""
+    """The stored record of a key. `digest` is the key's SHA-256 in hexadecimal.
+
+    `created` and `expires` are Unix seconds; a key whose `expires` is None never does.
+    """
 
     id: str
     name: str
     created: int
     digest: str
+    expires: int | None = None
+    terms: OwnerTerms = DEFAULT_TERMS
+
+    def expired(self, now: float) -> bool:
+        """Whether the key's lifetime is over at `now` (Unix seconds)."""
+        return self.expires is not None and now >= self.expires
 
     def matches(self, key: str) -> bool:
         """Whether `key` is this record's key. Compares in constant time."""
@@ -50,6 +60,10 @@ def parse_key_id(key: str) -> str | None:
     return match[1] if match else None
 
 
+def _new_key(key_id: str) -> str:
+    return f"rq-{key_id}-{secrets.token_urlsafe(32)}"
+
+
 def _digest(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
@@ -60,18 +74,33 @@ class KeyStore:
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self._client = client
 
-    async def create(self, name: str) -> str:
+    async def create(self, name: str, terms: OwnerTerms = DEFAULT_TERMS, lifetime_seconds: float | None = None) -> str:
         """Create a key and return it; it cannot be read again. Raises InvalidRequest for a bad or taken name."""
         if not _NAME.fullmatch(name):
             raise InvalidRequest("a key's name has 1 to 64 letters, digits, spaces or ._@-", param="name")
         if any(record.name == name for record in await self.list()):
             raise InvalidRequest(f"there is a key named {name!r} already; revoke it first", param="name")
-        key_id = secrets.token_hex(6)
-        key = f"rq-{key_id}-{secrets.token_urlsafe(32)}"
-        record = KeyRecord(key_id, name, int(time.time()), _digest(key))
-        with store_errors():
-            await self._client.hset(service_keys.API_KEYS, key_id, json.dumps(asdict(record)))
+        key_id, now = secrets.token_hex(6), int(time.time())
+        key = _new_key(key_id)
+        expires = None if lifetime_seconds is None else int(now + lifetime_seconds)
+        await self._write(KeyRecord(key_id, name, now, _digest(key), expires, terms))
         return key
+
+    async def rotate(self, name_or_id: str) -> str | None:
+        """Replace a key's secret and return the new key; its id, jobs and limits stay. None when it does not exist."""
+        if (record := await self.find(name_or_id)) is None:
+            return None
+        key = _new_key(record.id)
+        await self._write(replace(record, digest=_digest(key)))
+        return key
+
+    async def find(self, name_or_id: str) -> KeyRecord | None:
+        """A key by its name or id."""
+        return next((record for record in await self.list() if name_or_id in (record.name, record.id)), None)
+
+    async def _write(self, record: KeyRecord) -> None:
+        with store_errors():
+            await self._client.hset(service_keys.API_KEYS, record.id, json.dumps(asdict(record)))
 
     async def list(self) -> list[KeyRecord]:
         """All keys, oldest first. Includes damaged records, which match no key."""

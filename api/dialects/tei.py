@@ -21,7 +21,15 @@ from api.dialects.rows import rows_of, text_of
 from api.dialects.schemas import Ignored, Index, Omitted, Query, RequestSchema, ResponseSchema, Score, Texts
 from api.http.error_responses import status_of
 from shared.contracts import RerankRequest, RerankResult
-from shared.errors import InternalError, InvalidRequest, Overloaded, RerankqError, ScoringFailed, ServiceError
+from shared.errors import (
+    InternalError,
+    InvalidRequest,
+    Overloaded,
+    RateLimited,
+    RerankqError,
+    ScoringFailed,
+    ServiceError,
+)
 from shared.models import ModelSpec
 
 _NO_TEXTS = "`texts` cannot be empty"
@@ -99,7 +107,7 @@ def _type_of(error: RerankqError) -> ErrorType:
     match error:
         case InvalidRequest(message=message) if message == _NO_TEXTS:
             return "Empty"
-        case Overloaded():
+        case Overloaded() | RateLimited():
             return "Overloaded"
         case ScoringFailed() | InternalError():
             return "Backend"

@@ -19,6 +19,7 @@ from shared.errors import (
     ModelUnavailable,
     Overloaded,
     PayloadTooLarge,
+    RateLimited,
     RequestTimedOut,
     RerankqError,
     RouteNotFound,
@@ -42,6 +43,7 @@ _STATUS: dict[type[RerankqError], int] = {
     JobCanceled: 409,
     PayloadTooLarge: 413,
     RequestTimedOut: 408,
+    RateLimited: 429,
     Overloaded: 503,
     ScoringFailed: 500,
     InternalError: 500,
@@ -59,10 +61,15 @@ def status_of(error: RerankqError) -> int:
 
 
 def headers_of(error: RerankqError) -> dict[str, str]:
-    """The error's response headers: Retry-After in whole seconds, Location, Connection, WWW-Authenticate."""
+    """The error's response headers: Retry-After, RateLimit, Location, Connection, WWW-Authenticate."""
     headers: dict[str, str] = {}
     if isinstance(error, ServiceError) and error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
+    if isinstance(error, RateLimited):
+        # draft-ietf-httpapi-ratelimit-headers: nothing is left of this quota until then.
+        name, _, _ = error.policy.partition(";")
+        headers["RateLimit-Policy"] = error.policy
+        headers["RateLimit"] = f"{name};r=0;t={error.retry_after}"
     if isinstance(error, WaitTimedOut):
         headers["Location"] = f"/v1/jobs/{error.job_id}"
     if isinstance(error, RequestTimedOut):

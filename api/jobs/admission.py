@@ -4,7 +4,7 @@ The ledger checks the limits when it accepts a job (submit.lua); this module com
 workers, so a pool without a ready worker never refuses because of the start's duration.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,6 +13,7 @@ from shared.contracts import WorkClass
 from shared.errors import Overloaded
 from shared.ledger.submission import PendingLimits
 from shared.models import ModelSpec
+from shared.owner_limits import DEFAULT_TERMS, OwnerTerms
 from shared.pools.signals import PoolSignals
 
 RETRY_AFTER_SECONDS = 1
@@ -34,7 +35,14 @@ class AdmissionLimits:
 class Admission:
     """The limits of new jobs, and the number of callers that wait in this process."""
 
-    def __init__(self, pools: PoolMonitor, limits: AdmissionLimits) -> None:
+    def __init__(
+        self,
+        pools: PoolMonitor,
+        limits: AdmissionLimits,
+        terms_of: Callable[[str], OwnerTerms] = lambda _: DEFAULT_TERMS,
+    ) -> None:
+        """`terms_of` returns the limits and the weight of an owner."""
+        self.terms_of = terms_of
         self._pools = pools
         self._limits = limits
         self._waiting = 0

@@ -109,6 +109,7 @@ class SubmissionBuilder:
             idempotency=idempotency,
             known_scores=known,
             limits=self.admission.pending_limits(spec, work_class, wait_seconds),
+            terms=self.admission.terms_of(owner),
         )
 
     def _require_startable(self, model: str) -> None:

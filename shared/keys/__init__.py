@@ -17,6 +17,7 @@
 | rerankq:pool:MODEL:order:CLASS:OWNER | zset | ID/N -> position; queued shards | until it is claimed |
 | rerankq:pool:MODEL:backlog:CLASS | hash | OWNER -> estimated tokens of its unfinished shards | until they are done |
 | rerankq:pool:MODEL:weights | hash | OWNER -> its weight, when it is not 1 | until idle |
+| rerankq:pool:MODEL:owner_jobs | hash | OWNER -> its number of unfinished jobs | until idle |
 | rerankq:pool:MODEL:claims:WORKER | string | the last shards that a worker claimed, to repeat a lost reply | a lease |
 | rerankq:pool:MODEL:workers | hash | worker -> its last heartbeat, JSON | an hour after the last heartbeat |
 | rerankq:pool:MODEL:measurements | hash | start_seconds, tokens_per_second of a worker | 30 days after the last one |
@@ -25,6 +26,7 @@
 | rerankq:dead_letters | list | shards that exceeded their retry budget, newest first, JSON | the newest 1,000 |
 | rerankq:reconciler_leader | string | the API process that reconciles | a few seconds, renewed |
 | rerankq:api_keys | hash | key id -> the API key's record, its secret hashed | until revoked |
+| rerankq:rate:OWNER:LIMIT | string | when the requests or pairs accepted so far are used up, ms | until then |
 | rerankq:job_ended | channel | ids of jobs that ended, a small result behind its id | - |
 | rerankq:queue:MODEL:CLASS | list | Celery messages (kombu's) | popped |
 | rerankq:unacked* | hash, zset | kombu's own bookkeeping of unacknowledged messages | kombu's |

@@ -42,3 +42,7 @@ def backlog(model: str, work_class: WorkClass) -> str:
 
 def claims(model: str, worker: str) -> str:
     return f"{PREFIX}pool:{model}:claims:{worker}"
+
+
+def owner_jobs(model: str) -> str:
+    return f"{PREFIX}pool:{model}:owner_jobs"

@@ -10,3 +10,8 @@ CACHED_SCORES = f"{PREFIX}scores"
 def cached_score(digest: str) -> str:
     """A cached score; the empty digest gives the common prefix of all of them."""
     return f"{PREFIX}score:{digest}"
+
+
+def rate(owner: str) -> str:
+    """The common prefix of an owner's rates; the name of the limit follows."""
+    return f"{PREFIX}rate:{owner}:"

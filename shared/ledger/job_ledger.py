@@ -7,13 +7,14 @@ refuses writes, and StoreDamaged when its data cannot be used.
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import astuple
 from typing import Any
 
 import redis.asyncio
 
 from shared.contracts import RerankRequest, ShardScores, WorkClass
 from shared.errors import IdempotencyConflict
-from shared.keys import job_keys, queue_keys
+from shared.keys import job_keys, queue_keys, service_keys
 from shared.ledger import encoding
 from shared.ledger.job_record import JobFailure, JobRecord, JobStatus
 from shared.ledger.limits import (
@@ -51,8 +52,8 @@ class JobLedger:
     async def submit(self, submission: Submission) -> Acceptance:
         """Accept a job.
 
-        Raises IdempotencyConflict when its Idempotency-Key was used for another request, and Overloaded when more work
-        is pending than its limits allow.
+        Raises IdempotencyConflict when its Idempotency-Key was used for another request, RateLimited when its owner
+        exceeds a limit, and Overloaded when more work is pending than its limits allow.
         """
         more = [queue_keys.queue(submission.model, submission.work_class)]
         if submission.idempotency is not None:
@@ -77,8 +78,10 @@ class JobLedger:
             b"" if known is None else encoding.encode_known_scores(known, submission.request.documents),
             job_keys.JOB_ENDED_CHANNEL,
             submission.request.priority,
-            f"{submission.weight:g}",
+            f"{submission.terms.weight:g}",
             *("" if limit is None else limit for limit in (limits.tokens_ahead, limits.tokens, limits.jobs)),
+            service_keys.rate(submission.owner),
+            *("" if limit is None else limit for limit in astuple(submission.terms.limits)),
             *(part for documents, size in zip(shards, submission.sizes, strict=True) for part in (documents, *size)),
             *submission.messages,
         ]
@@ -88,6 +91,8 @@ class JobLedger:
                     self._scripts["submit"], job_keys.script_keys(submission.job_id, submission.model, *more), args
                 )
             )
+        if verdict == b"limited":
+            raise submission.terms.limits.error(job_id.decode(), int(created[0]))
         if verdict == b"refused":
             raise limits.error(submission.model, ExceededLimit(job_id.decode()), int(created[0]))
         if verdict == b"conflict":

@@ -8,6 +8,7 @@ from enum import StrEnum
 from shared.contracts import RerankRequest, WorkClass
 from shared.errors import Overloaded
 from shared.ledger import encoding
+from shared.owner_limits import DEFAULT_TERMS, OwnerTerms
 from shared.partial_results import KnownScores
 from shared.sharding import ShardSize
 
@@ -62,7 +63,7 @@ class Submission:
     `sizes` are the sizes of its shards, in order; without shards the job succeeds at once. `messages` are the Celery
     messages of the first shards, which are enqueued at once; the others follow as shards are finished. `known_scores`
     covers the documents that are in no shard, None when all of them are. `idempotency` is the caller's Idempotency-Key.
-    `weight` is the owner's share of the pool, relative to other owners.
+    `terms` are the owner's limits and its weight.
     """
 
     job_id: str
@@ -76,8 +77,8 @@ class Submission:
     deadline_seconds: float
     idempotency: str | None = None
     known_scores: KnownScores | None = None
-    weight: float = 1.0
     limits: PendingLimits = PendingLimits()
+    terms: OwnerTerms = DEFAULT_TERMS
 
     def encode_shards(self) -> list[bytes]:
         """The documents of each shard, encoded."""

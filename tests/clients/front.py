@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from api.dialects.registry import dialect_for_path
 from api.http.error_responses import headers_of
-from shared.errors import Overloaded
+from shared.errors import RateLimited
 
 RETRY_AFTER = 1
 _ONCE = re.compile(r"/once/([^/]+)")
@@ -56,7 +56,7 @@ class _LimitingHandler(BaseHTTPRequestHandler):
         self._reject(path, body)
 
     def _reject(self, path: str, body: bytes) -> None:
-        error = Overloaded(MESSAGE, retry_after=RETRY_AFTER)
+        error = RateLimited(MESSAGE, policy='"requests";q=1;w=1', retry_after=RETRY_AFTER)
         dialect = dialect_for_path(urlsplit(path).path).dialect_for_body(json.loads(body or b"{}"))
         self._send_response(
             dialect.status_of(error), headers_of(error), json.dumps(dialect.render_error(error)).encode()

@@ -16,6 +16,7 @@ from shared.ledger.job_ledger import JobLedger
 from shared.ledger.job_record import JobRecord
 from shared.ledger.submission import PendingLimits, Submission
 from shared.ledger.verdicts import ShardLease
+from shared.owner_limits import OwnerLimits, OwnerTerms
 from shared.partial_results import KnownScores
 from shared.sharding import ShardSize
 
@@ -51,6 +52,7 @@ def make_submission(
     weight: float = 1.0,
     sizes: list[ShardSize] | None = None,
     limits: PendingLimits | None = None,
+    owner_limits: OwnerLimits | None = None,
 ) -> Submission:
     """A job whose documents are divided evenly into `shards`. The first `enqueued` of them, or all, have a message.
 
@@ -64,7 +66,7 @@ def make_submission(
         model=MODEL,
         dialect="superset",
         owner=owner,
-        weight=weight,
+        terms=OwnerTerms(weight, owner_limits or OwnerLimits()),
         work_class=work_class,
         sizes=sizes or [make_size(len(range(shard, len(scored), shards)), shard) for shard in range(shards)],
         messages=[f"message {job_id}/{shard}".encode() for shard in range(shards if enqueued is None else enqueued)],

@@ -21,8 +21,8 @@
 --   CLASS:running_pairs, CLASS:running_tokens   of leased shards
 --   CLASS:running_jobs                          jobs that have started
 -- and ended_ms, when a job last ended. A sorted set for each class holds the jobs by time of acceptance, and the hash
--- backlog:CLASS holds OWNER -> CLASS:tokens of that owner. All of this covers unfinished jobs only; a job without shards
--- needs no worker and is not counted.
+-- backlog:CLASS holds OWNER -> CLASS:tokens of that owner, and owner_jobs OWNER -> its number of jobs. All of this covers
+-- unfinished jobs only; a job without shards needs no worker and is not counted.
 
 -- Shards that are not enqueued yet are never due.
 local FAR_FUTURE_MS = 9e15
@@ -78,9 +78,16 @@ local function add_backlog(keys, class, owner, tokens)
   end
 end
 
+-- Adds to the number of unfinished jobs of one owner.
+local function add_owner_jobs(keys, owner, jobs)
+  if owner and redis.call('HINCRBY', keys.pool .. 'owner_jobs', owner, jobs) <= 0 then
+    redis.call('HDEL', keys.pool .. 'owner_jobs', owner)
+  end
+end
+
 -- Without outstanding shards the load is zero, whatever was counted: a wrong count cannot keep a pool running.
 local function clear_load(keys, ended_ms)
-  redis.call('DEL', keys.load, backlog_key(keys, 'interactive'), backlog_key(keys, 'batch'))
+  redis.call('DEL', keys.load, backlog_key(keys, 'interactive'), backlog_key(keys, 'batch'), keys.pool .. 'owner_jobs')
   clear_order(keys)
   if ended_ms then redis.call('HSET', keys.load, 'ended_ms', ended_ms) end
 end
@@ -102,6 +109,7 @@ local function remove_job_load(keys, job_id, class, owner, status, shards, now)
   subtract_load(keys, class, '', left[1], left[2])
   subtract_load(keys, class, 'running_', running[1], running[2])
   if left[2] > 0 then add_backlog(keys, class, owner, -left[2]) end
+  add_owner_jobs(keys, owner, -1)
   if status == 'running' then redis.call('HINCRBY', keys.load, class .. ':running_jobs', -1) end
   redis.call('HSET', keys.load, 'ended_ms', now)
 end

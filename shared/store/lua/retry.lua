@@ -27,6 +27,7 @@ end
 redis.call('ZADD', jobs_key(keys, job[4]), now, ARGV[1])
 add_load(keys, job[4], '', size[1], size[2])
 add_backlog(keys, job[4], job[5], size[2])
+add_owner_jobs(keys, job[5], 1)
 add_to_order(keys, {class = job[4], owner = job[5], priority = job[6], created_ms = job[7]}, members)
 for _, key in ipairs({keys.job, keys.request, keys.documents, keys.shards, keys.results}) do
   redis.call('PEXPIRE', key, ARGV[2])

@@ -7,12 +7,14 @@
 --         the request (with KEYS[5]), 13 ms until an unclaimed message is sent again, 14 JSON of the known scores,
 --         empty when there are none, 15 channel, 16 priority, 17 the owner's weight, 18 the most tokens that may
 --         be scored before it, 19 the most pending tokens of the pool, 20 the most pending jobs of the pool (each empty
---         when there is no limit), then each shard's documents JSON, pairs and tokens, then one Celery
+--         when there is no limit), 21 prefix of the owner's rates, 22 the owner's requests a second, 23 pairs a minute,
+--         24 pending tokens and 25 unfinished jobs in this pool (each empty when there is no limit), then each shard's documents JSON, pairs and tokens, then one Celery
 --         message for each shard enqueued at once
 -- returns {accepted | existing | conflict, the job's id, time of acceptance in ms}: existing and conflict, without a
 --         time, when KEYS[5] refers to a job of the same or of another request; or {refused, ahead | tokens | jobs, number}:
---         the limit that is exceeded, and by how many
-local FIXED_ARGS = 20
+--         the limit that is exceeded, and by how many; or {limited, requests | pairs | tokens | jobs, ms}: the owner's
+--         limit that is exceeded, and when to try again, 0 if unknown
+local FIXED_ARGS = 25
 local ARGS_PER_SHARD = 3
 local keys = job_keys(KEYS[1])
 
@@ -31,6 +33,17 @@ local shards = tonumber(ARGV[11])
 local new_tokens = 0
 for shard = 1, shards do new_tokens = new_tokens + ARGV[FIXED_ARGS + ARGS_PER_SHARD * shard] end
 
+-- The generic cell rate algorithm: at most `limit` units in each `period` ms, any part of them at once. Returns when the
+-- units that were used are used up, with `cost` more, and the ms until they may be used, 0 for now. A cost above the
+-- limit needs the whole period's units and is charged in full.
+local function used_up_at(key, cost, limit, period)
+  local now = now_ms()
+  local stored = redis.pcall('GET', key)
+  local used_up = math.max(now, type(stored) == 'string' and tonumber(stored) or now)
+  local allowed = period - math.min(cost, limit) * period / limit
+  return used_up + cost * period / limit, math.max(0, used_up - now - allowed)
+end
+
 -- The limit that this job exceeds, and by how many tokens or jobs. A job alone exceeds no limit.
 local function exceeded_limit()
   local load = redis.call('HMGET', keys.load, 'interactive:tokens', 'batch:tokens')
@@ -44,11 +57,42 @@ local function exceeded_limit()
   excess = tokens_ahead(keys, ARGV[9], ARGV[8], new_tokens, tonumber(ARGV[17])) - ARGV[18]
   if excess > 0 then return 'ahead', excess end
 end
+-- The owner's limit that this job exceeds, and the ms until it does not; otherwise charges its rates.
+local function exceeded_owner_limit()
+  if shards > 0 and ARGV[24] ~= '' then
+    local fields = {}
+    for _, class in ipairs({'interactive', 'batch'}) do
+      fields[class] = redis.call('HGET', backlog_key(keys, class), ARGV[8]) or 0
+    end
+    local pending = fields.interactive + fields.batch
+    if pending > 0 and pending + new_tokens > tonumber(ARGV[24]) then return 'tokens', 0 end
+  end
+  if shards > 0 and ARGV[25] ~= '' then
+    local jobs = redis.call('HGET', keys.pool .. 'owner_jobs', ARGV[8]) or 0
+    if tonumber(jobs) >= tonumber(ARGV[25]) then return 'jobs', 0 end
+  end
+  local requests = {name = 'requests', cost = 1, limit = tonumber(ARGV[22]), period = 1000}
+  local pairs_ = {name = 'pairs', cost = tonumber(ARGV[10]), limit = tonumber(ARGV[23]), period = 60000}
+  local charges = {}
+  for _, rate in ipairs({requests, pairs_}) do
+    if rate.limit then
+      local used_up, ms = used_up_at(ARGV[21] .. rate.name, rate.cost, rate.limit, rate.period)
+      if ms > 0 then return rate.name, ms end
+      table.insert(charges, {ARGV[21] .. rate.name, used_up})
+    end
+  end
+  local now = now_ms()
+  for _, charge in ipairs(charges) do
+    redis.call('SET', charge[1], string.format('%.17g', charge[2]), 'PX', math.max(1, math.ceil(charge[2] - now)))
+  end
+end
 -- A job without shards needs no worker.
 if shards > 0 then
   local limit, number = exceeded_limit()
   if limit then return {'refused', limit, math.ceil(number)} end
 end
+local limited, ms = exceeded_owner_limit()
+if limited then return {'limited', limited, math.ceil(ms)} end
 
 local now = now_ms()
 local messages = FIXED_ARGS + ARGS_PER_SHARD * shards
@@ -89,6 +133,7 @@ if shards > 0 then
   redis.call('ZADD', jobs_key(keys, ARGV[9]), now, ARGV[1])
   add_load(keys, ARGV[9], '', size[1], size[2])
   add_backlog(keys, ARGV[9], ARGV[8], size[2])
+  add_owner_jobs(keys, ARGV[8], 1)
   add_to_order(keys, {class = ARGV[9], owner = ARGV[8], priority = ARGV[16], created_ms = now}, ordered)
 else
   -- Every pair's score is known.

@@ -1,3 +1,4 @@
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,22 +9,27 @@ from api.auth.authenticator import ANONYMOUS, CACHE_SECONDS, Authenticator
 from api.auth.key_store import KeyStore
 from shared.errors import StoreUnavailable, Unauthorized
 from shared.keys import service_keys
+from shared.owner_limits import OwnerLimits, OwnerTerms
 
 
 class Clock:
-    """A monotonic clock that advances only when a test sets it."""
+    """A monotonic clock and a wall clock that advance only when a test sets them."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self.now = time.time()
 
     def monotonic(self) -> float:
         return self.seconds
+
+    def time(self) -> float:
+        return self.now
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(api.auth.authenticator, "time", SimpleNamespace(monotonic=clock.monotonic))
+    monkeypatch.setattr(api.auth.authenticator, "time", SimpleNamespace(monotonic=clock.monotonic, time=clock.time))
     return clock
 
 
@@ -123,3 +129,18 @@ async def test_unreachable_redis_rejects_every_request(unreachable_store: KeySto
     authenticator = Authenticator(unreachable_store, always_required=False)
     with pytest.raises(StoreUnavailable):
         await authenticator.owner(None)
+
+
+async def test_expired_key_is_rejected(store: KeyStore, authenticator: Authenticator, clock: Clock) -> None:
+    key = await store.create("mine", lifetime_seconds=60)
+    assert await authenticator.owner(f"Bearer {key}")
+    clock.now += 61
+    with pytest.raises(Unauthorized, match="expired"):
+        await authenticator.owner(f"Bearer {key}")
+
+
+async def test_terms_are_those_of_the_key(store: KeyStore, authenticator: Authenticator) -> None:
+    terms = OwnerTerms(2.0, OwnerLimits(requests_per_second=5))
+    key = await store.create("mine", terms)
+    assert authenticator.terms_of(await authenticator.owner(f"Bearer {key}")) == terms
+    assert authenticator.terms_of(ANONYMOUS) == OwnerTerms()

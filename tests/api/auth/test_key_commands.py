@@ -1,9 +1,14 @@
+import asyncio
+import json
+import time
 from typing import Any
 
 import pytest
 
 from api.__main__ import main
+from api.auth.key_store import KeyStore
 from shared.keys import service_keys
+from shared.owner_limits import OwnerTerms
 from tests.shared.support import dead_redis_url
 
 
@@ -57,3 +62,67 @@ def test_unreachable_redis_prints_one_line_and_exits_with_2(
 ) -> None:
     assert main(["--redis-url", dead_redis_url(), "keys", *action]) == 2
     assert capsys.readouterr().err == "api: the job store cannot be reached; try again\n"
+
+
+def test_show_prints_the_limits_and_never_the_digest(redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    limits = ["--requests-per-second", "2.5", "--pairs-per-minute", "600", "--unfinished-jobs", "9"]
+    arguments = ["keys", "create", "ci", "--weight", "3", "--expires-in-days", "1", *limits]
+    assert main(["--redis-url", redis_url, *arguments]) == 0
+    key_id = capsys.readouterr().out.split("-")[1]
+    assert main(["--redis-url", redis_url, "keys", "show", "ci"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["expires"] > shown["created"]
+    assert shown == {
+        "id": key_id,
+        "name": "ci",
+        "created": shown["created"],
+        "expires": shown["expires"],
+        "weight": 3.0,
+        "limits": {
+            "requests_per_second": 2.5,
+            "pairs_per_minute": 600,
+            "pending_tokens": None,
+            "unfinished_jobs": 9,
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--weight", "0"), ("--weight", "inf"), ("--pairs-per-minute", "1.5"), ("--unfinished-jobs", "-1")],
+)
+def test_an_invalid_limit_exits_with_2(
+    redis_url: str, capsys: pytest.CaptureFixture[str], option: str, value: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--redis-url", redis_url, "keys", "create", "ci", option, value])
+    assert ended.value.code == 2
+    assert option in capsys.readouterr().err
+
+
+async def test_rotate_replaces_the_secret_and_keeps_the_rest(
+    redis_url: str, capsys: pytest.CaptureFixture[str], async_client: Any
+) -> None:
+    store = KeyStore(async_client)
+    old = await store.create("ci", OwnerTerms(weight=2.0))
+    await asyncio.to_thread(main, ["--redis-url", redis_url, "keys", "rotate", "ci"])
+    new = capsys.readouterr().out.strip()
+    (record,) = await store.list()
+    assert (record.matches(old), record.matches(new), record.terms.weight) == (False, True, 2.0)
+    assert new.split("-")[1] == old.split("-")[1]
+
+
+@pytest.mark.parametrize("action", ["show", "rotate"])
+def test_an_unknown_key_exits_with_1(redis_url: str, capsys: pytest.CaptureFixture[str], action: str) -> None:
+    assert main(["--redis-url", redis_url, "keys", action, "ci"]) == 1
+    assert capsys.readouterr().err == "api: there is no key 'ci'\n"
+
+
+def test_list_marks_expired_keys(redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--redis-url", redis_url, "keys", "create", "old", "--expires-in-days", "0.000001"])
+    main(["--redis-url", redis_url, "keys", "create", "new", "--expires-in-days", "1"])
+    capsys.readouterr()
+    time.sleep(0.2)
+    main(["--redis-url", redis_url, "keys", "list"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[2:] for line in sorted(lines, key=len)] == [["new"], ["old", "(expired)"]]
