@@ -16,6 +16,7 @@
     │   └── ScoringFailed        the engine could not score it
     ├── ServiceError             the service cannot answer at the moment
     │   ├── Overloaded           it accepts no more requests at the moment
+    │   │   └── RateLimited      the API key has exceeded one of its limits
     │   ├── Unavailable          a part of it is down: the model, the store, or the network
     │   └── InternalError        a fault of the service
     ├── WaitTimedOut             the caller's timeout passed; the job `job_id`, if any, continues
@@ -116,6 +117,10 @@ class Overloaded(ServiceError):
     """The service accepts no more requests at the moment."""
 
 
+class RateLimited(Overloaded):
+    """The API key has exceeded one of its limits; the message names it."""
+
+
 class Unavailable(ServiceError):
     """A part of the service is down: the model, the store, or the network."""
 
@@ -150,6 +155,7 @@ _BY_CODE: dict[str, type[RerankError]] = {
     "job_expired": JobExpired,
     "scoring_failed": ScoringFailed,
     "overloaded": Overloaded,
+    "rate_limited": RateLimited,
     "model_unavailable": Unavailable,
     "store_unavailable": Unavailable,
     "store_damaged": Unavailable,

@@ -136,12 +136,14 @@ class ServiceError(RerankqError):
 
 
 class RateLimited(ServiceError):
-    """The API key has exceeded one of its limits. `policy` describes it, in the syntax of RateLimit-Policy."""
+    """The API key has exceeded one of its limits. `policy` describes it in the syntax of RateLimit-Policy."""
 
     code = "rate_limited"
 
-    def __init__(self, message: str, *, policy: str, retry_after: int) -> None:
-        super().__init__(message, retry_after=retry_after)
+    def __init__(
+        self, message: str, *, param: str | None = None, policy: str = "", retry_after: int | None = None
+    ) -> None:
+        super().__init__(message, param=param, retry_after=retry_after)
         self.policy = policy
 
 

@@ -31,14 +31,14 @@ class OwnerLimits:
     def error(self, exceeded: str, milliseconds: int) -> RateLimited:
         """The error for a job that exceeds a limit, as submit.lua names it; `milliseconds`: when to try again."""
         name = _FIELDS[exceeded]
-        value: float = getattr(self, name)
+        value = float(getattr(self, name))
         seconds = max(1, math.ceil(milliseconds / 1000)) if milliseconds else _RETRY_AFTER_SECONDS
         message = f"this API key has exceeded its limit: {name} is {value:g}"
         policy = {
-            "requests": f'"requests";q={value:g};w=1',
-            "pairs": f'"pairs";q={value:g};w=60',
-            "tokens": f'"pending-tokens";q={value:g}',
-            "jobs": f'"unfinished-jobs";q={value:g}',
+            "requests": f'"requests";{_per_second(value)}',
+            "pairs": f'"pairs";q={value:.0f};w=60',
+            "tokens": f'"pending-tokens";q={value:.0f}',
+            "jobs": f'"unfinished-jobs";q={value:.0f}',
         }[exceeded]
         return RateLimited(message, policy=policy, retry_after=seconds)
 
@@ -52,3 +52,10 @@ class OwnerTerms:
 
 
 DEFAULT_TERMS = OwnerTerms()
+
+
+def _per_second(rate: float) -> str:
+    """A quota and its window in seconds, both whole numbers as RateLimit-Policy requires."""
+    if rate < 1:
+        return f"q=1;w={round(1 / rate)}"
+    return f"q={rate:.0f};w=1" if rate.is_integer() else f"q={rate * 10:.0f};w=10"

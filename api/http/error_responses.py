@@ -65,7 +65,7 @@ def headers_of(error: RerankqError) -> dict[str, str]:
     headers: dict[str, str] = {}
     if isinstance(error, ServiceError) and error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
-    if isinstance(error, RateLimited):
+    if isinstance(error, RateLimited) and error.policy:
         # draft-ietf-httpapi-ratelimit-headers: nothing is left of this quota until then.
         name, _, _ = error.policy.partition(";")
         headers["RateLimit-Policy"] = error.policy

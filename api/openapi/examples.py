@@ -22,7 +22,9 @@ from shared.errors import (
     JobNotFound,
     ModelNotFound,
     ModelUnavailable,
+    Overloaded,
     PayloadTooLarge,
+    RateLimited,
     RequestTimedOut,
     RerankqError,
     ScoringFailed,
@@ -77,6 +79,10 @@ ERRORS: tuple[RerankqError, ...] = (
     ScoringFailed("the worker failed on this job; its log says why"),
     InternalError(f"internal error; the server log has the details under request id {REQUEST_ID}"),
     ModelUnavailable(f"model {EXAMPLE_MODEL!r} failed to start: the weights are not there", param="model"),
+    RateLimited("this API key has exceeded its limit: requests_per_second is 10", retry_after=1),
+    Overloaded(
+        f"model {EXAMPLE_MODEL!r} is overloaded: its queue is 4 s longer than this request may wait", retry_after=4
+    ),
     StoreUnavailable("the job store cannot be reached; try again"),
     StoreDamaged("the job store has lost this request; send it again"),
     JobExpired(f"the job {EXAMPLE_JOB_ID} passed its deadline before it was scored"),

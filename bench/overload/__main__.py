@@ -23,7 +23,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="short loads; writes no file")
     options = parser.parse_args()
     described = machine.describe()
-    lengths = Lengths(calm=5, storm=5, flood_jobs=1000, obedient=600) if options.quick else Lengths()
+    lengths = Lengths(warm_up=4, calm=5, storm=5, flood_jobs=1000, obedient=600) if options.quick else Lengths()
     measurements: list[Measurement] = []
     for name in options.only or CASES:
         print(f"[{datetime.now(UTC):%H:%M:%S}] {name}", file=sys.stderr, flush=True)

@@ -25,7 +25,6 @@ SHARD_SECONDS = 0.1
 CONCURRENCY = 4
 CAPACITY = CONCURRENCY / SHARD_SECONDS
 """Requests of one shard in a second."""
-_WARM_UP_SECONDS = 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,7 @@ class Service:
 
 
 @asynccontextmanager
-async def running(max_wait_seconds: float = 20.0, warm_up_seconds: float = _WARM_UP_SECONDS) -> AsyncIterator[Service]:
+async def running(warm_up_seconds: float, max_wait_seconds: float = 20.0) -> AsyncIterator[Service]:
     """Start the service and measure its throughput under 0.8 of its capacity. Stops it afterwards."""
     with tempfile.TemporaryDirectory() as folder:
         models = Path(folder) / "models.yaml"

@@ -51,6 +51,7 @@ STATUS = {
     "request_timed_out": 408,
     "idempotency_conflict": 422,
     "overloaded": 503,
+    "rate_limited": 429,
     "scoring_failed": 500,
     "internal_error": 500,
     "configuration": 500,

@@ -16,8 +16,9 @@ from api.auth.key_store import KeyStore
 from api.dialects.registry import dialect_for_path
 from infra.local.stack import Stack
 from shared.errors import ModelNotFound
+from shared.owner_limits import DEFAULT_TERMS, OwnerLimits, OwnerTerms
 from shared.store.client import connect_async
-from tests.stacks import client_of, running, write_models
+from tests.stacks import PANDA, client_of, running, write_models
 from tests.wire.support import assert_documented, every_rerank_path, first_example
 
 
@@ -53,9 +54,9 @@ def anonymous_client() -> Iterator[httpx.Client]:
         yield opened
 
 
-async def make_key(stack: Stack) -> None:
+async def make_key(stack: Stack, terms: OwnerTerms = DEFAULT_TERMS) -> str:
     async with connect_async(stack.redis_url) as store:
-        await KeyStore(store).create("test")
+        return await KeyStore(store).create("test", terms)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -68,6 +69,43 @@ def wait_until(condition: Callable[[], bool]) -> None:
             pass
         time.sleep(0.1)
     raise AssertionError("the condition did not become true")
+
+
+@pytest.fixture(scope="module")
+def limited_client() -> Iterator[httpx.Client]:
+    """A client whose key may send one request in ten minutes, and has sent it."""
+    with running() as stack, client_of(stack) as opened:
+        key = asyncio.run(make_key(stack, OwnerTerms(limits=OwnerLimits(requests_per_second=1 / 600))))
+        opened.headers["Authorization"] = f"Bearer {key}"
+        wait_until(lambda: httpx.get(f"{stack.url}/v1/models").status_code == 401)
+        opened.post("/v1/rerank", json=PANDA).raise_for_status()
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def overloaded_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A client of a service that accepts one job at a time, and has one that takes long."""
+    models = write_models(tmp_path_factory.mktemp("models"), engine_args={"delay_seconds": 300.0})
+    environment = {"RERANKQ_MODELS_FILE": models, "RERANKQ_MAX_PENDING_JOBS": "1"}
+    with running(environment=environment) as stack, client_of(stack) as opened:
+        assert opened.post("/v1/rerank", json=PANDA, headers={"Prefer": "respond-async"}).status_code == 202
+        yield opened
+
+
+@every_rerank_path
+def test_exceeded_key_limit_is_429(limited_client: httpx.Client, path: str) -> None:
+    response = limited_client.post(path, json=first_example(path))
+    assert_documented(path, response, 429)
+    assert 590 <= int(response.headers["retry-after"]) <= 600
+    assert response.headers["ratelimit-policy"] == '"requests";q=1;w=600'
+    assert response.headers["ratelimit"] == f'"requests";r=0;t={response.headers["retry-after"]}'
+
+
+@every_rerank_path
+def test_overload_is_503(overloaded_client: httpx.Client, path: str) -> None:
+    response = overloaded_client.post(path, json=first_example(path))
+    assert_documented(path, response, 503)
+    assert int(response.headers["retry-after"]) >= 1
 
 
 @every_rerank_path

@@ -4,7 +4,15 @@ import pytest
 
 from api.dialects.dashscope import DashscopeDialect
 from shared.contracts import Document
-from shared.errors import InvalidRequest, JobNotFound, ModelNotFound, Overloaded, RerankqError, ScoringFailed
+from shared.errors import (
+    InvalidRequest,
+    JobNotFound,
+    ModelNotFound,
+    Overloaded,
+    RateLimited,
+    RerankqError,
+    ScoringFailed,
+)
 from tests.api.dialects.support import ROWS, parse_error
 from tests.api.support import make_result
 
@@ -62,6 +70,7 @@ def test_full_response() -> None:
         (ModelNotFound("x"), "Model.NotExist"),
         (JobNotFound("x"), "NotFound"),
         (Overloaded("x", retry_after=1), "ServiceUnavailable"),
+        (RateLimited("x"), "Throttling"),
         (ScoringFailed("x"), "InternalError"),
     ],
 )

@@ -16,7 +16,7 @@ from api.dialects.root import RootDialect
 from api.dialects.vllm import VllmRerankDialect
 from api.openapi.examples import ERRORS
 from shared.contracts import Document, RankedRow, RerankRequest, RerankResult
-from shared.errors import InvalidRequest, Overloaded, RerankqError, WaitTimedOut
+from shared.errors import InvalidRequest, Overloaded, RateLimited, RerankqError, WaitTimedOut
 from shared.ledger import encoding
 from tests.api.dialects.support import bodies
 from tests.api.support import make_result
@@ -114,6 +114,11 @@ def test_every_error_includes_its_message(dialect: Dialect) -> None:
 @every_dialect
 def test_overloaded_is_503(dialect: Dialect) -> None:
     assert dialect.status_of(Overloaded("come back later", retry_after=3)) == 503
+
+
+@every_dialect
+def test_rate_limited_is_429(dialect: Dialect) -> None:
+    assert dialect.status_of(RateLimited("come back later", retry_after=3)) == 429
 
 
 @every_dialect

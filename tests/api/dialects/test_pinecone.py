@@ -2,7 +2,15 @@ import pytest
 
 from api.dialects.pinecone import PineconeDialect
 from shared.contracts import Document, RankedRow
-from shared.errors import InvalidRequest, ModelNotFound, Overloaded, RerankqError, ScoringFailed, Unauthorized
+from shared.errors import (
+    InvalidRequest,
+    ModelNotFound,
+    Overloaded,
+    RateLimited,
+    RerankqError,
+    ScoringFailed,
+    Unauthorized,
+)
 from tests.api.dialects.support import BODY
 from tests.api.support import make_result
 from tests.shared.support import MODEL
@@ -40,6 +48,7 @@ def test_full_response() -> None:
         (Unauthorized("x"), 401, "UNAUTHENTICATED"),
         (ModelNotFound("x"), 404, "NOT_FOUND"),
         (Overloaded("x"), 503, "UNAVAILABLE"),
+        (RateLimited("x"), 429, "RESOURCE_EXHAUSTED"),
         (ScoringFailed("x"), 500, "UNKNOWN"),
     ],
 )

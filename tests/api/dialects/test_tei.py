@@ -7,6 +7,7 @@ from shared.errors import (
     InvalidRequest,
     ModelUnavailable,
     Overloaded,
+    RateLimited,
     RerankqError,
     ScoringFailed,
     StoreUnavailable,
@@ -63,6 +64,7 @@ def test_missing_texts_are_400_and_other_invalid_requests_422() -> None:
     [
         (ScoringFailed("x"), 424, "Backend"),
         (Overloaded("x"), 503, "Overloaded"),
+        (RateLimited("x"), 429, "Overloaded"),
         (ModelUnavailable("x"), 503, "Unhealthy"),
         (StoreUnavailable("x"), 503, "Unhealthy"),
         (InternalError("x"), 500, "Backend"),

@@ -8,13 +8,13 @@ from api.app import create_app
 from api.dialects.registry import FAMILIES
 from api.openapi.examples import ERRORS
 from api.settings import ApiSettings
-from shared.errors import ConfigurationError, JobNotFinished, MethodNotAllowed, Overloaded, RouteNotFound
+from shared.errors import ConfigurationError, JobNotFinished, MethodNotAllowed, RouteNotFound
 from shared.models import ModelRegistry, ModelSpec
 from tests.shared.support import MODEL
 from tests.shared.test_errors import LEAVES
 
-# Errors of other routes, errors only for the operator, and errors that no code raises yet.
-NOT_DOCUMENTED = {RouteNotFound, MethodNotAllowed, JobNotFinished, ConfigurationError, Overloaded}
+# Errors of other routes, and errors only for the operator.
+NOT_DOCUMENTED = {RouteNotFound, MethodNotAllowed, JobNotFinished, ConfigurationError}
 
 
 def make_document(**settings: Any) -> dict[str, Any]:
