@@ -37,6 +37,7 @@ from api.pool_monitor import PoolMonitor
 from api.routes import compatibility, jobs, models, operations, pools, rerank
 from api.settings import ApiSettings
 from shared.errors import InternalError, InvalidRequest, MethodNotAllowed, RerankqError, RouteNotFound
+from shared.ledger.job_index import JobIndex
 from shared.ledger.job_ledger import JobLedger
 from shared.ledger.limits import Lifetimes
 from shared.models import ModelRegistry
@@ -102,7 +103,9 @@ def _make_lifespan(
         )
         app.state.app_state = AppState(
             settings=settings,
-            service=RerankService(ledger=ledger, completions=completions, submissions=submissions),
+            service=RerankService(
+                ledger=ledger, index=JobIndex(client), completions=completions, submissions=submissions
+            ),
             pools=pool_monitor,
             metrics=metrics,
             authenticator=authenticator,

@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from api.auth.authenticator import Authenticator, is_bearer
+from api.auth.key_store import Scope
 from api.jobs.service import RerankService
 from api.metrics import Metrics
 from api.pool_monitor import PoolMonitor
@@ -32,13 +33,27 @@ async def get_app_state(request: Request) -> AppState:
 AppStateDep = Annotated[AppState, Depends(get_app_state)]
 
 
-async def get_owner(request: Request, state: AppStateDep) -> str:
-    """The id of the client's API key, from Authorization, Api-Key or X-Api-Key. Raises Unauthorized."""
+async def get_owner(request: Request, state: AppState, scope: Scope | None) -> str:
+    """The id of the client's API key, from Authorization, Api-Key or X-Api-Key. Raises Unauthorized or Forbidden."""
     headers = request.headers
     authorization, key = headers.get("authorization"), headers.get("api-key") or headers.get("x-api-key")
     if key is not None and (authorization is None or not is_bearer(authorization)):
         authorization = f"Bearer {key}"
-    return await state.authenticator.owner(authorization)
+    return await state.authenticator.owner(authorization, scope)
 
 
-OwnerDep = Annotated[str, Depends(get_owner)]
+async def _require_any_key(request: Request, state: AppStateDep) -> str:
+    return await get_owner(request, state, None)
+
+
+async def _require_jobs(request: Request, state: AppStateDep) -> str:
+    return await get_owner(request, state, Scope.JOBS)
+
+
+async def _require_admin(request: Request, state: AppStateDep) -> str:
+    return await get_owner(request, state, Scope.ADMIN)
+
+
+OwnerDep = Annotated[str, Depends(_require_any_key)]
+JobOwnerDep = Annotated[str, Depends(_require_jobs)]
+AdminDep = Annotated[str, Depends(_require_admin)]

@@ -3,7 +3,7 @@
     RerankError
     ├── RequestError             the caller can fix it
     │   ├── InvalidRequest       a field is missing, malformed or out of range; `param` names it
-    │   ├── Unauthorized         no key, or an unknown one
+    │   ├── Unauthorized         no key, an unknown one, or one without the scope
     │   ├── NotFound             no such path
     │   │   ├── ModelNotFound    no model of that name is served
     │   │   └── JobNotFound      no such job, or it belongs to another key
@@ -144,6 +144,7 @@ class UnexpectedAnswer(RerankError):
 _BY_CODE: dict[str, type[RerankError]] = {
     "invalid_request": InvalidRequest,
     "unauthorized": Unauthorized,
+    "forbidden": Unauthorized,
     "not_found": NotFound,
     "model_not_found": ModelNotFound,
     "job_not_found": JobNotFound,

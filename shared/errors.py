@@ -6,6 +6,7 @@
     │   ├── PayloadTooLarge        the body is over the limit
     │   ├── RequestTimedOut        the request did not arrive completely in time
     │   ├── Unauthorized           the API key is missing or unknown
+    │   ├── Forbidden              the API key lacks the scope of this route
     │   ├── RouteNotFound          the path does not exist
     │   ├── MethodNotAllowed       the path exists, but not with this method
     │   ├── ModelNotFound          no model with this name is served
@@ -67,6 +68,12 @@ class Unauthorized(RequestError):
     """An API key is required, and the given one is missing or unknown."""
 
     code = "unauthorized"
+
+
+class Forbidden(RequestError):
+    """The API key lacks the scope that the route requires."""
+
+    code = "forbidden"
 
 
 class RouteNotFound(RequestError):

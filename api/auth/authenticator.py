@@ -3,8 +3,8 @@
 import asyncio
 import time
 
-from api.auth.key_store import KeyRecord, KeyStore, parse_key_id
-from shared.errors import Unauthorized
+from api.auth.key_store import KeyRecord, KeyStore, Scope, parse_key_id
+from shared.errors import Forbidden, Unauthorized
 from shared.owner_limits import DEFAULT_TERMS, OwnerTerms
 
 CACHE_SECONDS = 2.0
@@ -29,10 +29,11 @@ class Authenticator:
         self._read_at = float("-inf")
         self._refreshing = asyncio.Lock()
 
-    async def owner(self, authorization: str | None) -> str:
-        """Return the id of the client's key, or ANONYMOUS when no key is required.
+    async def owner(self, authorization: str | None, scope: Scope | None = None) -> str:
+        """Return the id of the client's key, or ANONYMOUS when no key is required. Without `scope`, any key will do.
 
-        Raises Unauthorized for a missing, unknown or expired key, StoreUnavailable when Redis is unreachable.
+        Raises Unauthorized for a missing, unknown or expired key, Forbidden for one without the scope, and
+        StoreUnavailable when Redis is unreachable.
         """
         if not await self.required():
             return ANONYMOUS
@@ -43,6 +44,8 @@ class Authenticator:
             raise Unauthorized("this API key is not known, or it was revoked")
         if record.expired(time.time()):
             raise Unauthorized("this API key has expired")
+        if scope is not None and scope not in record.scopes:
+            raise Forbidden(f"this API key lacks the scope {scope.value!r}")
         return record.id
 
     def terms_of(self, owner: str) -> OwnerTerms:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 
-from api.auth.key_store import KeyRecord, KeyStore
+from api.auth.key_store import DEFAULT_SCOPES, KeyRecord, KeyStore, Scope
 from shared.owner_limits import OwnerLimits, OwnerTerms
 from shared.store.client import connect_async
 
@@ -22,6 +22,13 @@ def add_key_commands(parser: argparse.ArgumentParser) -> None:
     create.set_defaults(command="create")
     create.add_argument("name", metavar="NAME", help="a name for the key, such as its user or purpose")
     create.add_argument("--expires-in-days", type=_positive, metavar="N", help="the key's lifetime; default: unlimited")
+    create.add_argument(
+        "--scopes",
+        type=_scopes,
+        default=DEFAULT_SCOPES,
+        metavar="SCOPES",
+        help=f"of {', '.join(Scope)}, separated by commas; default: {','.join(DEFAULT_SCOPES)}",
+    )
     create.add_argument(
         "--weight", type=_positive, default=1.0, metavar="N", help="share of a busy model, relative to other keys"
     )
@@ -56,7 +63,7 @@ async def _create(store: KeyStore, options: argparse.Namespace) -> int:
     )
     days = options.expires_in_days
     lifetime = None if days is None else days * _DAY_SECONDS
-    _print_key(await store.create(options.name, OwnerTerms(options.weight, limits), lifetime))
+    _print_key(await store.create(options.name, OwnerTerms(options.weight, limits), lifetime, options.scopes))
     return 0
 
 
@@ -109,6 +116,7 @@ def _described(record: KeyRecord) -> dict[str, object]:
         "name": record.name,
         "created": _minute(record.created),
         "expires": None if record.expires is None else _minute(record.expires),
+        "scopes": list(record.scopes),
     }
     return described | asdict(record.terms)
 
@@ -120,6 +128,13 @@ def _minute(moment: float) -> str:
 def _not_found(name: str) -> int:
     print(f"api: there is no key {name!r}", file=sys.stderr)
     return 1
+
+
+def _scopes(text: str) -> tuple[Scope, ...]:
+    try:
+        return tuple(Scope(name.strip()) for name in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be of {', '.join(Scope)}, not {text!r}") from None
 
 
 def _positive(text: str) -> float:

@@ -11,7 +11,9 @@ import logging
 import re
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
 from typing import Any
 
 import redis.asyncio
@@ -28,6 +30,20 @@ _KEY = re.compile(r"rq-([0-9a-f]{12})-[A-Za-z0-9_-]{43}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ @-]{0,63}")
 
 
+class Scope(StrEnum):
+    """What a key may do."""
+
+    RERANK = "rerank"
+    """Send requests, waiting or as jobs."""
+    JOBS = "jobs"
+    """List, read, cancel and delete its jobs."""
+    ADMIN = "admin"
+    """Read the pools and the metrics of the whole service."""
+
+
+DEFAULT_SCOPES = (Scope.RERANK, Scope.JOBS)
+
+
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
     """The stored record of a key. `digest` is the key's SHA-256 in hexadecimal.
@@ -41,6 +57,7 @@ class KeyRecord:
     digest: str
     expires: int | None = None
     terms: OwnerTerms = DEFAULT_TERMS
+    scopes: tuple[Scope, ...] = DEFAULT_SCOPES
 
     def expired(self, now: float) -> bool:
         """Whether the key's lifetime is over at `now` (Unix seconds)."""
@@ -74,7 +91,13 @@ class KeyStore:
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self._client = client
 
-    async def create(self, name: str, terms: OwnerTerms = DEFAULT_TERMS, lifetime_seconds: float | None = None) -> str:
+    async def create(
+        self,
+        name: str,
+        terms: OwnerTerms = DEFAULT_TERMS,
+        lifetime_seconds: float | None = None,
+        scopes: Sequence[Scope] = DEFAULT_SCOPES,
+    ) -> str:
         """Create a key and return it; it cannot be read again. Raises InvalidRequest for a bad or taken name."""
         if not _NAME.fullmatch(name):
             raise InvalidRequest("a key's name has 1 to 64 letters, digits, spaces or ._@-", param="name")
@@ -83,7 +106,7 @@ class KeyStore:
         key_id, now = secrets.token_hex(6), int(time.time())
         key = _new_key(key_id)
         expires = None if lifetime_seconds is None else int(now + lifetime_seconds)
-        await self._write(KeyRecord(key_id, name, now, _digest(key), expires, terms))
+        await self._write(KeyRecord(key_id, name, now, _digest(key), expires, terms, tuple(scopes)))
         return key
 
     async def rotate(self, name_or_id: str) -> str | None:

@@ -26,6 +26,7 @@ from shared.errors import InvalidRequest, ModelNotFound, RerankqError
 _CODES = {
     400: "InvalidParameter",
     401: "InvalidApiKey",
+    403: "AccessDenied",
     404: "NotFound",
     413: "InvalidParameter",
     422: "InvalidParameter",

@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 from shared.errors import (
+    Forbidden,
     IdempotencyConflict,
     InternalError,
     InvalidRequest,
@@ -34,6 +35,7 @@ from shared.errors import (
 _STATUS: dict[type[RerankqError], int] = {
     InvalidRequest: 400,
     Unauthorized: 401,
+    Forbidden: 403,
     RouteNotFound: 404,
     ModelNotFound: 404,
     JobNotFound: 404,

@@ -25,8 +25,9 @@ from shared.errors import (
     WaitTimedOut,
 )
 from shared.ledger import encoding
+from shared.ledger.job_index import JobIndex
 from shared.ledger.job_ledger import JobLedger
-from shared.ledger.job_record import JobFailure, JobRecord, JobStatus
+from shared.ledger.job_record import JobFailure, JobFilter, JobRecord, JobStatus, Position
 from shared.ledger.submission import Acceptance, Submission
 from shared.store.client import RETRY_AFTER_SECONDS
 
@@ -46,10 +47,13 @@ class _SucceededJob(NamedTuple):
 class RerankService:
     """Runs rerank requests as jobs. Every method raises StoreUnavailable when Redis is unreachable."""
 
-    def __init__(self, *, ledger: JobLedger, completions: CompletionListener, submissions: SubmissionBuilder) -> None:
+    def __init__(
+        self, *, ledger: JobLedger, index: JobIndex, completions: CompletionListener, submissions: SubmissionBuilder
+    ) -> None:
         self.models = submissions.models
         self.limits = submissions.limits
         self._ledger = ledger
+        self._index = index
         self._completions = completions
         self._submissions = submissions
         self._pools = submissions.pools
@@ -140,6 +144,12 @@ class RerankService:
                     await self._is_set_within(completion, min(wait_seconds, self.limits.wait_seconds))
                     record = await self._read(job_id, owner)
         return record
+
+    async def jobs(
+        self, owner: str, wanted: JobFilter, limit: int, after: Position | None
+    ) -> tuple[list[JobRecord], Position | None]:
+        """An owner's jobs, newest first, and the position to go on from; None at the end. See JobIndex.page."""
+        return await self._index.page(owner, wanted, limit, after)
 
     async def result(self, record: JobRecord) -> RerankResult:
         """The result of a job whose record `job` returned.

@@ -19,7 +19,7 @@ from api.http.error_responses import headers_of
 from api.openapi.examples import ERRORS, NOT_FINISHED, REQUEST_ID, answer_to
 from api.openapi.schemas import EXAMPLE_JOB, Job
 from api.routes.compatibility import INFO_EXAMPLE
-from shared.errors import InternalError, RerankqError, StoreUnavailable, Unauthorized
+from shared.errors import Forbidden, InternalError, RerankqError, StoreUnavailable, Unauthorized
 
 INTRODUCTION = """
 Rank documents by their relevance to a query. Open **superset**, `POST /v1/rerank`, then **Try it out**.
@@ -192,7 +192,7 @@ def _complete(operation: dict[str, Any], path: str, dialect: Dialect, shapes: _S
     responses.pop("422", None)
     common: list[RerankqError] = [error for error in ERRORS if isinstance(error, InternalError)]
     if path not in _PUBLIC and not path.endswith(("/health", "/ready", "/live")):
-        common += [error for error in ERRORS if isinstance(error, Unauthorized)]
+        common += [error for error in ERRORS if isinstance(error, Unauthorized | Forbidden)]
     if not path.endswith(("/health", "/ready", "/live")):
         common += [error for error in ERRORS if isinstance(error, StoreUnavailable)]
     for status, response in _errors(dialect, common, shapes).items():

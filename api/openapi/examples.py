@@ -13,6 +13,7 @@ from api.jobs.ranking import rank
 from api.openapi.schemas import EXAMPLE_CREATED, EXAMPLE_JOB_ID, EXAMPLE_MODEL
 from shared.contracts import RerankRequest, RerankResult, ScoreScale, ShardScores, WorkClass
 from shared.errors import (
+    Forbidden,
     IdempotencyConflict,
     InternalError,
     InvalidRequest,
@@ -70,6 +71,7 @@ _SCORES: Mapping[tuple[str, str], tuple[float, int]] = {
 ERRORS: tuple[RerankqError, ...] = (
     InvalidRequest("top_n must be at least 1", param="top_n"),
     Unauthorized("an API key is required: send `Authorization: Bearer KEY`, or `Api-Key: KEY`"),
+    Forbidden("this API key lacks the scope 'rerank'"),
     ModelNotFound(f"model 'nope' is not served here; served: {EXAMPLE_MODEL}", param="model"),
     JobNotFound(f"there is no job {EXAMPLE_JOB_ID!r}", param="id"),
     JobCanceled(f"the job {EXAMPLE_JOB_ID} was canceled"),

@@ -100,6 +100,15 @@ class Loads(Load):
     batch: Load
 
 
+class Jobs(ResponseSchema):
+    """A page of jobs, newest first. `next` is the value of `after` for the next page, null on the last one."""
+
+    object: Literal["list"]
+    data: list[Job]
+    has_more: bool
+    next: str | None
+
+
 class PoolWorkers(ModelWorkers):
     """A pool's workers; `busy` ones hold work, whatever their state."""
 

@@ -1,16 +1,17 @@
-"""Job routes: read, wait, result, cancel, delete."""
+"""Job routes: list, read, wait, result, cancel, delete."""
 
 import time
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from api.dependencies import AppStateDep, OwnerDep
+from api.dependencies import AppStateDep, JobOwnerDep
 from api.dialects.registry import dialect_by_name
 from api.http.disconnects import cancel_on_disconnect
 from api.http.request_headers import read_prefer_header
 from api.http.responses import json_response
-from api.openapi.schemas import EXAMPLE_JOB, EXAMPLE_JOB_DONE, Job, response_doc
+from api.openapi.schemas import EXAMPLE_JOB, EXAMPLE_JOB_DONE, Job, Jobs, response_doc
+from api.routes.job_queries import PARAMETERS, read_query
 from shared.ledger.job_record import JobRecord, JobStatus
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -21,6 +22,11 @@ _NOT_THERE = {"description": "The job has not ended, or was canceled."}
 _FAILED = {"description": "The job failed; the message has the reason."}
 _EXPIRED = {"description": "The job's deadline passed before it was scored."}
 _READ: _Responses = {200: response_doc(Job, EXAMPLE_JOB_DONE, "The job."), 404: _NOT_FOUND}
+_PAGE = {"object": "list", "data": [EXAMPLE_JOB_DONE], "has_more": False, "next": None}
+_LIST: _Responses = {
+    200: response_doc(Jobs, _PAGE, "A page of jobs."),
+    400: {"description": "A parameter is invalid; the message names it."},
+}
 _CANCELED = EXAMPLE_JOB | {"status": "canceled", "finished": EXAMPLE_JOB_DONE["finished"]}
 _CANCEL: _Responses = {200: response_doc(Job, _CANCELED, "The job as it is now."), 404: _NOT_FOUND}
 _RESULTS: _Responses = {
@@ -32,8 +38,23 @@ _RESULTS: _Responses = {
 }
 
 
+@router.get("", responses=_LIST, openapi_extra={"parameters": PARAMETERS})
+async def list_jobs(request: Request, state: AppStateDep, owner: JobOwnerDep) -> Response:
+    """The caller's jobs, newest first: those of its API key, or without keys all of them."""
+    wanted, limit, after = read_query(request.query_params)
+    records, position = await state.service.jobs(owner, wanted, limit, after)
+    return json_response(
+        {
+            "object": "list",
+            "data": [describe(record) for record in records],
+            "has_more": position is not None,
+            "next": None if position is None else str(position),
+        }
+    )
+
+
 @router.get("/{job_id}", responses=_READ)
-async def read_job(job_id: str, request: Request, state: AppStateDep, owner: OwnerDep) -> Response:
+async def read_job(job_id: str, request: Request, state: AppStateDep, owner: JobOwnerDep) -> Response:
     """A job's status and progress. `Prefer: wait=N` waits up to N seconds for the end of the job."""
     preference = read_prefer_header(request)
     seconds = preference.wait_seconds or 0.0
@@ -43,7 +64,7 @@ async def read_job(job_id: str, request: Request, state: AppStateDep, owner: Own
 
 
 @router.get("/{job_id}/results", responses=_RESULTS)
-async def read_results(job_id: str, state: AppStateDep, owner: OwnerDep) -> Response:
+async def read_results(job_id: str, state: AppStateDep, owner: JobOwnerDep) -> Response:
     """A finished job's result, byte for byte as a waiting call would have returned it."""
     record = await state.service.job(job_id, owner)
     result = await state.service.result(record)
@@ -51,13 +72,13 @@ async def read_results(job_id: str, state: AppStateDep, owner: OwnerDep) -> Resp
 
 
 @router.post("/{job_id}/cancel", responses=_CANCEL)
-async def cancel_job(job_id: str, state: AppStateDep, owner: OwnerDep) -> Response:
+async def cancel_job(job_id: str, state: AppStateDep, owner: JobOwnerDep) -> Response:
     """Cancel a job. One that has ended is unchanged."""
     return json_response(describe(await state.service.cancel(job_id, owner)))
 
 
 @router.delete("/{job_id}", status_code=204, responses={404: _NOT_FOUND})
-async def delete_job(job_id: str, state: AppStateDep, owner: OwnerDep) -> Response:
+async def delete_job(job_id: str, state: AppStateDep, owner: JobOwnerDep) -> Response:
     """Delete a job and its result, canceling it first."""
     await state.service.delete(job_id, owner)
     return Response(status_code=204)

@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from api import VERSION
-from api.dependencies import AppState, AppStateDep, OwnerDep
+from api.dependencies import AdminDep, AppState, AppStateDep
 from api.http.responses import json_response
 from api.metrics import CONTENT_TYPE
 from api.openapi.schemas import EXAMPLE_MODEL, Health, Readiness, response_doc
@@ -52,7 +52,7 @@ async def ready(state: AppStateDep) -> Response:
 
 
 @router.get("/metrics", include_in_schema=False)
-async def metrics(state: AppStateDep, _: OwnerDep) -> Response:
+async def metrics(state: AppStateDep, _: AdminDep) -> Response:
     """All metrics in Prometheus's text format; 503 without Redis."""
     return Response(state.metrics.render(await state.pools.fetch()), media_type=CONTENT_TYPE)
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from api.dependencies import AppStateDep, OwnerDep
+from api.dependencies import AdminDep, AppStateDep
 from api.http.responses import json_response
 from api.openapi.schemas import EXAMPLE_POOL, Pools, response_doc
 from api.openapi.schemas import Pool as PoolBody
@@ -24,14 +24,14 @@ _POOL_RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 @router.get("", responses=_LIST_RESPONSES)
-async def list_pools(state: AppStateDep, _: OwnerDep) -> Response:
+async def list_pools(state: AppStateDep, _: AdminDep) -> Response:
     """The current state of every model's pool."""
     pools = await state.pools.fetch()
     return json_response({"object": "list", "data": [describe(pool) for pool in pools.values()]})
 
 
 @router.get("/{name:path}", responses=_POOL_RESPONSES)
-async def read_pool(name: str, state: AppStateDep, _: OwnerDep) -> Response:
+async def read_pool(name: str, state: AppStateDep, _: AdminDep) -> Response:
     """One model's pool, by the model's name or an alias."""
     model = state.service.models.resolve(name).name
     return json_response(describe((await state.pools.fetch())[model]))

@@ -5,6 +5,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from api.auth.key_store import Scope
 from api.dependencies import AppState, get_app_state, get_owner
 from api.dialects.base import Dialect
 from api.dialects.registry import Family, mounted_families
@@ -43,7 +44,7 @@ def _handler(dialect: Dialect) -> Callable[..., Awaitable[Response]]:
     async def rerank(request: Request) -> Response:
         # Called directly: as FastAPI dependencies they would take longer than both need.
         state = await get_app_state(request)
-        owner = await get_owner(request, state)
+        owner = await get_owner(request, state, Scope.RERANK)
         body = await read_json_object(request, state.settings.max_body_bytes)
         spoken = dialect.dialect_for_body(body)
         parsed = spoken.parse(body)

@@ -15,7 +15,7 @@ import psutil
 import redis.asyncio
 import yaml
 
-from api.auth.key_store import KeyStore
+from api.auth.key_store import KeyStore, Scope
 from bench.interactive_under_load import ReadyStack
 from bench.overload.caller import Caller, open_loop
 from infra.local.stack import Options
@@ -41,7 +41,7 @@ class Service:
     async def create_keys(self, *names: str) -> list[str]:
         """Create API keys; from then on every request needs one."""
         async with redis.asyncio.Redis.from_url(self.stack.redis_url) as client:
-            keys = [await KeyStore(client).create(name) for name in names]
+            keys = [await KeyStore(client).create(name, scopes=list(Scope)) for name in names]
         # Every API process reads the keys again within this time.
         await asyncio.sleep(2.5)
         return keys

@@ -8,6 +8,7 @@
 | rerankq:job:ID:shards | hash | N:status, N:token, N:crashes ... for each shard (lua/_common.lua) | as its job |
 | rerankq:job:ID:results | hash | N -> the shard's scores, JSON | as its job |
 | rerankq:job:ID:lease:N | string | the token of the worker that holds the shard | a lease, renewed |
+| rerankq:jobs:OWNER | zset | ID -> when it was accepted, ms; all jobs of an owner | its last job's ceiling |
 | rerankq:idempotency:OWNER:HASH | string | the job of an Idempotency-Key, and a fingerprint of its body | as its job |
 | rerankq:pool:MODEL:outstanding | zset | ID/N -> when to check it, ms; every unfinished shard | until it is done |
 | rerankq:pool:MODEL:deadlines | zset | ID -> the job's deadline, ms | until the job ends |

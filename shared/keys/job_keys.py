@@ -34,6 +34,10 @@ def lease(job_id: str, shard: int) -> str:
     return f"{job(job_id)}:lease:{shard}"
 
 
+def owned(owner: str) -> str:
+    return f"{PREFIX}jobs:{owner}"
+
+
 def idempotency(owner: str, key: str) -> str:
     """The caller's key is hashed: it may be long, and may contain private text."""
     return f"{PREFIX}idempotency:{owner}:{hashlib.sha256(key.encode()).hexdigest()}"

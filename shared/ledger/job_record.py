@@ -1,7 +1,7 @@
-"""A job's statuses, and its record as the ledger stores it. Parses hashes; does not talk to Redis."""
+"""A job's statuses, its record as the ledger stores it, and places in lists of jobs. Does not talk to Redis."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from secrets import token_hex
@@ -86,6 +86,36 @@ class JobRecord:
             deadline_ms=number(b"deadline_ms"),
             failure=JobFailure(**json.loads(raw_failure)) if raw_failure else None,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in the list: after this job. Times are Unix milliseconds."""
+
+    created_ms: int
+    job_id: str
+
+    def __str__(self) -> str:
+        return f"{self.created_ms}-{self.job_id}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Position":
+        """Raises ValueError."""
+        created_ms, _, job_id = text.partition("-")
+        return cls(int(created_ms), job_id)
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs are wanted: every one when a field is empty. `created_from` and `created_to` are inclusive, ms."""
+
+    statuses: Collection[JobStatus] = ()
+    model: str | None = None
+    created_from: int | None = None
+    created_to: int | None = None
+
+    def wants(self, record: JobRecord) -> bool:
+        return (not self.statuses or record.status in self.statuses) and self.model in (None, record.model)
 
 
 def new_job_id() -> str:

@@ -41,6 +41,7 @@ BODY: dict[str, Any] = {"query": "q", "documents": ["one", "two"]}
 STATUS = {
     "invalid_request": 400,
     "unauthorized": 401,
+    "forbidden": 403,
     "not_found": 404,
     "model_not_found": 404,
     "job_not_found": 404,

@@ -37,7 +37,7 @@ def test_key_is_required_except_for_health_until_it_is_revoked(key_stack: Stack)
         assert rejected.status_code == 401
         assert rejected.headers["www-authenticate"] == "Bearer"
         assert "API key is required" in rejected.json()["message"]
-        for path in ("/v1/models", "/v1/jobs/x"):
+        for path in ("/v1/models", "/v1/jobs", "/v1/jobs/x"):
             assert client.get(path).status_code == 401
         assert client.get("/health").status_code == client.get("/ready").status_code == 200
 
@@ -46,6 +46,8 @@ def test_key_is_required_except_for_health_until_it_is_revoked(key_stack: Stack)
         other = {"Authorization": f"Bearer {run_api_command(key_stack, 'keys', 'create', 'other').stdout.strip()}"}
         wait_for_status(client, 200, other)
         assert client.get(f"/v1/jobs/{job}", headers=other).status_code == 404
+        assert [listed["id"] for listed in client.get("/v1/jobs", headers=bearer).json()["data"]] == [job]
+        assert client.get("/v1/jobs", headers=other).json()["data"] == []
 
         assert "search box" in run_api_command(key_stack, "keys", "list").stdout
         assert key not in run_api_command(key_stack, "keys", "list").stdout

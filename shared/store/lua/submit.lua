@@ -8,13 +8,14 @@
 --         empty when there are none, 15 channel, 16 priority, 17 the owner's weight, 18 the most tokens that may
 --         be scored before it, 19 the most pending tokens of the pool, 20 the most pending jobs of the pool (each empty
 --         when there is no limit), 21 prefix of the owner's rates, 22 the owner's requests a second, 23 pairs a minute,
---         24 pending tokens and 25 unfinished jobs in this pool (each empty when there is no limit), then each shard's documents JSON, pairs and tokens, then one Celery
+--         24 pending tokens and 25 unfinished jobs in this pool (each empty when there is no limit), 26 key of the owner's
+--         jobs (zset), then each shard's documents JSON, pairs and tokens, then one Celery
 --         message for each shard enqueued at once
 -- returns {accepted | existing | conflict, the job's id, time of acceptance in ms}: existing and conflict, without a
 --         time, when KEYS[5] refers to a job of the same or of another request; or {refused, ahead | tokens | jobs, number}:
 --         the limit that is exceeded, and by how many; or {limited, requests | pairs | tokens | jobs, ms}: the owner's
 --         limit that is exceeded, and when to try again, 0 if unknown
-local FIXED_ARGS = 25
+local FIXED_ARGS = 26
 local ARGS_PER_SHARD = 3
 local keys = job_keys(KEYS[1])
 
@@ -91,6 +92,16 @@ if shards > 0 then
   local limit, number = exceeded_limit()
   if limit then return {'refused', limit, math.ceil(number)} end
 end
+-- Adds the job to its owner's list, and removes random ones that are gone: at most about half of the list ever is.
+local function list_job(created_ms)
+  redis.call('ZADD', ARGV[26], created_ms, ARGV[1])
+  redis.call('PEXPIRE', ARGV[26], ARGV[4] + ARGV[3])
+  local prefix = string.sub(KEYS[1], 1, -#ARGV[1] - 1)
+  for _, job_id in ipairs(redis.call('ZRANDMEMBER', ARGV[26], 2)) do
+    if redis.call('EXISTS', prefix .. job_id) == 0 then redis.call('ZREM', ARGV[26], job_id) end
+  end
+end
+
 local limited, ms = exceeded_owner_limit()
 if limited then return {'limited', limited, math.ceil(ms)} end
 
@@ -129,6 +140,7 @@ if KEYS[5] then
   redis.call('HSET', keys.job, 'idempotency', KEYS[5])
 end
 redis.call('HSET', keys.job, 'pairs_known', ARGV[10] - size[1])
+list_job(now)
 if shards > 0 then
   redis.call('ZADD', jobs_key(keys, ARGV[9]), now, ARGV[1])
   add_load(keys, ARGV[9], '', size[1], size[2])

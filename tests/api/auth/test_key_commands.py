@@ -66,7 +66,7 @@ def test_unreachable_redis_prints_one_line_and_exits_with_2(
 
 def test_show_prints_the_limits_and_never_the_digest(redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     limits = ["--requests-per-second", "2.5", "--pairs-per-minute", "600", "--unfinished-jobs", "9"]
-    arguments = ["keys", "create", "ci", "--weight", "3", "--expires-in-days", "1", *limits]
+    arguments = ["keys", "create", "ci", "--weight", "3", "--expires-in-days", "1", "--scopes", "jobs, admin", *limits]
     assert main(["--redis-url", redis_url, *arguments]) == 0
     key_id = capsys.readouterr().out.split("-")[1]
     assert main(["--redis-url", redis_url, "keys", "show", "ci"]) == 0
@@ -77,6 +77,7 @@ def test_show_prints_the_limits_and_never_the_digest(redis_url: str, capsys: pyt
         "name": "ci",
         "created": shown["created"],
         "expires": shown["expires"],
+        "scopes": ["jobs", "admin"],
         "weight": 3.0,
         "limits": {
             "requests_per_second": 2.5,
@@ -89,7 +90,13 @@ def test_show_prints_the_limits_and_never_the_digest(redis_url: str, capsys: pyt
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("--weight", "0"), ("--weight", "inf"), ("--pairs-per-minute", "1.5"), ("--unfinished-jobs", "-1")],
+    [
+        ("--scopes", "rerank,all"),
+        ("--weight", "0"),
+        ("--weight", "inf"),
+        ("--pairs-per-minute", "1.5"),
+        ("--unfinished-jobs", "-1"),
+    ],
 )
 def test_an_invalid_limit_exits_with_2(
     redis_url: str, capsys: pytest.CaptureFixture[str], option: str, value: str

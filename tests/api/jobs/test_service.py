@@ -29,6 +29,7 @@ from shared.errors import (
     WaitTimedOut,
 )
 from shared.keys import job_keys, pool_keys, queue_keys, service_keys
+from shared.ledger.job_index import JobIndex
 from shared.ledger.job_ledger import JobLedger
 from shared.ledger.job_record import JobFailure, JobRecord, JobStatus
 from shared.ledger.verdicts import ClaimVerdict
@@ -65,7 +66,9 @@ def make_service(
             admission=Admission(pools, admission_limits),
             scores=ScoreReader(async_client) if cached else None,
         )
-        return RerankService(ledger=ledger, completions=completions, submissions=submissions)
+        return RerankService(
+            ledger=ledger, index=JobIndex(async_client), completions=completions, submissions=submissions
+        )
 
     return make
 

@@ -18,7 +18,7 @@ import redis
 import yaml
 
 from api.app import create_app
-from api.auth.key_store import KeyStore
+from api.auth.key_store import KeyStore, Scope
 from api.settings import ApiSettings
 from shared.keys import pool_keys
 from shared.models import load_models
@@ -78,7 +78,7 @@ class Keda:
 async def token(redis_url: str) -> AsyncIterator[str]:
     """KEDA's API key."""
     client = connect_async(redis_url)
-    yield await KeyStore(client).create("keda")
+    yield await KeyStore(client).create("keda", scopes=[Scope.ADMIN])
     await client.aclose()
 
 
