@@ -16,7 +16,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from api.dialects.base import Dialect
 from api.dialects.registry import SUPERSET, Family, dialect_for_path, mounted_families
 from api.http.error_responses import headers_of
-from api.openapi.examples import ERRORS, NOT_FINISHED, REQUEST_ID, answer_to
+from api.openapi.examples import BAD_QUERY, ERRORS, NOT_FINISHED, REQUEST_ID, answer_to
 from api.openapi.schemas import EXAMPLE_JOB, Job
 from api.routes.compatibility import INFO_EXAMPLE
 from shared.errors import Forbidden, InternalError, RerankqError, StoreUnavailable, Unauthorized
@@ -198,7 +198,9 @@ def _complete(operation: dict[str, Any], path: str, dialect: Dialect, shapes: _S
     for status, response in _errors(dialect, common, shapes).items():
         responses.setdefault(status, response)
     of_route = _errors(
-        dialect, (NOT_FINISHED, *(error for error in ERRORS if error.param in (None, _subject(path)))), shapes
+        dialect,
+        (NOT_FINISHED, BAD_QUERY, *(error for error in ERRORS if error.param in (None, _subject(path)))),
+        shapes,
     )
     for status, response in responses.items():
         if int(status) >= 400 and "content" not in response:

@@ -93,6 +93,7 @@ ERRORS: tuple[RerankqError, ...] = (
     ),
 )
 """One of each error that a rerank request may return."""
+BAD_QUERY = InvalidRequest("limit must be a number from 1 to 100", param="limit")
 NOT_FINISHED = JobNotFinished(f"the job {EXAMPLE_JOB_ID} is running; its result is not available yet")
 
 

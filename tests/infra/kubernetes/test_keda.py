@@ -78,7 +78,7 @@ class Keda:
 async def token(redis_url: str) -> AsyncIterator[str]:
     """KEDA's API key."""
     client = connect_async(redis_url)
-    yield await KeyStore(client).create("keda", scopes=[Scope.ADMIN])
+    yield await KeyStore(client).create("keda", scopes=list(Scope))
     await client.aclose()
 
 
