@@ -11,7 +11,7 @@ import uvicorn
 from api.app import create_app
 from api.auth.key_commands import add_key_commands, run_key_command
 from api.auth.key_store import KeyStore
-from api.http.http11 import Http11
+from api.http.http11 import limited_to
 from api.settings import ApiSettings
 from shared.errors import ConfigurationError, RerankqError
 from shared.models import load_models
@@ -79,7 +79,7 @@ def serve(settings: ApiSettings) -> int:
         port=settings.port,
         access_log=False,
         log_config=None,
-        http=Http11,
+        http=limited_to(settings.max_connections),
         ws="none",
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,

@@ -21,7 +21,8 @@ class ApiSettings(Settings):
     `shard_tokens`: the size of a shard in estimated tokens; a few seconds of an engine's time.
     `batch_window`: the most shards of one batch job in the queue at once.
     `max_pending_tokens` and `max_pending_jobs`: the most estimated tokens and jobs that may be pending in one model's
-    pool. `max_waiting`: the most callers that may wait in one process of the API. Beyond these limits requests get 503.
+    pool. `max_connections` and `max_waiting`: the most connections to one process of the API, and the most callers that
+    may wait in it. Beyond these limits requests get 503.
     `root_dialect`: the name of the dialect family that is served without a prefix.
     `allowed_origins`: the origins whose web pages may call the API, separated by commas; `*` allows all.
     """
@@ -39,6 +40,7 @@ class ApiSettings(Settings):
     batch_window: Annotated[int, Field(ge=1)] = 32
     max_pending_tokens: Annotated[int, Field(ge=1)] = 50_000_000
     max_pending_jobs: Annotated[int, Field(ge=1)] = 100_000
+    max_connections: Annotated[int, Field(ge=1)] = 10_000
     max_waiting: Annotated[int, Field(ge=1)] = 5000
     root_dialect: str = "superset"
     allowed_origins: str = ""

@@ -1,8 +1,8 @@
 """HTTP/1.1 protocol class for uvicorn.
 
-Ignores `Upgrade: h2c`, returns JSON errors for malformed requests, and times out incomplete headers. Java's HTTP
-client sends `Upgrade: h2c` with the first request of a connection; httptools stops parsing there and drops the body.
-api/http/request_body.py times out incomplete bodies.
+Ignores `Upgrade: h2c`, returns JSON errors for malformed requests, and limits what a peer can occupy: connections, the
+size and time of headers, and responses that it does not read. Java's HTTP client sends `Upgrade: h2c` with the first
+request of a connection; httptools stops parsing there and drops the body. api/http/request_body.py limits bodies.
 """
 
 import asyncio
@@ -12,24 +12,43 @@ import httptools
 from pydantic_core import to_json
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from api.http.error_responses import status_of, superset_body
-from shared.errors import InvalidRequest, RequestError, RequestTimedOut
+from api.http.error_responses import headers_of, status_of, superset_body
+from shared.errors import InvalidRequest, Overloaded, RequestTimedOut, RerankqError
 
 HEADERS_SECONDS = 30.0
 """The time for a request's headers, from the opening of the connection or the first byte of a later request."""
+MAX_HEADER_BYTES = 65_536
+WRITE_SECONDS = 30.0
+"""How often a peer that reads slowly is checked: one that has read less than MIN_READ_BYTES since is disconnected."""
+MIN_READ_BYTES = 30_000
+MAX_CONNECTIONS = 10_000
+RETRY_AFTER_SECONDS = 1
+
+
+def limited_to(connections: int) -> "type[Http11]":
+    """The protocol class for a process that serves at most so many connections at once."""
+    return type("LimitedHttp11", (Http11,), {"max_connections": connections})
 
 
 class Http11(HttpToolsProtocol):
     """One connection. Every upgrade is ignored, WebSocket included."""
 
+    max_connections = MAX_CONNECTIONS
     _headers_timer: asyncio.TimerHandle | None = None
+    _header_bytes = 0
+    _write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if len(self.connections) > self.max_connections:
+            message = f"at most {self.max_connections} connections to one process of the API"
+            self._reject(Overloaded(message, retry_after=RETRY_AFTER_SECONDS))
+            return
         self._start_headers_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_headers_timer()
+        self._stop_write_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -37,6 +56,27 @@ class Http11(HttpToolsProtocol):
         unparsed: bytes | None = data
         while unparsed is not None:
             unparsed = self._feed(unparsed)
+        if self._headers_timer is not None:
+            # The parser keeps incomplete headers, however long they are.
+            self._header_bytes += len(data)
+            if self._header_bytes > MAX_HEADER_BYTES:
+                self._stop_headers_timer()
+                self._reject(InvalidRequest(f"the request headers are over the limit of {MAX_HEADER_BYTES} bytes"))
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._check_reading_later()
+
+    def resume_writing(self) -> None:
+        self._stop_write_timer()
+        super().resume_writing()
+
+    def timeout_keep_alive_handler(self) -> None:
+        # Closing waits for the peer to read, which may never happen.
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            super().timeout_keep_alive_handler()
 
     def on_message_begin(self) -> None:
         self._start_headers_timer()
@@ -78,11 +118,27 @@ class Http11(HttpToolsProtocol):
         self.parser = httptools.HttpRequestParser(self)
         return b"\r\n".join(head) + b"\r\n\r\n" + after_headers
 
+    def _check_reading_later(self) -> None:
+        unread = self.transport.get_write_buffer_size()
+        self._write_timer = self.loop.call_later(WRITE_SECONDS, self._check_reading, unread)
+
+    def _check_reading(self, unread: int) -> None:
+        if unread - self.transport.get_write_buffer_size() < MIN_READ_BYTES:
+            self.transport.abort()
+        else:
+            self._check_reading_later()
+
+    def _stop_write_timer(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
     def _start_headers_timer(self) -> None:
         if self._headers_timer is None:
             self._headers_timer = self.loop.call_later(HEADERS_SECONDS, self._headers_timed_out)
 
     def _stop_headers_timer(self) -> None:
+        self._header_bytes = 0
         if self._headers_timer is not None:
             self._headers_timer.cancel()
             self._headers_timer = None
@@ -95,14 +151,16 @@ class Http11(HttpToolsProtocol):
             # The previous response is still being sent: an error cannot be inserted.
             self.transport.close()
 
-    def _reject(self, error: RequestError) -> None:
+    def _reject(self, error: RerankqError) -> None:
         body = to_json(superset_body(error))
         status = HTTPStatus(status_of(error))
-        head = (
-            f"HTTP/1.1 {status.value} {status.phrase}\r\n"
-            "content-type: application/json\r\n"
-            f"content-length: {len(body)}\r\n"
-            "connection: close\r\n\r\n"
-        )
+        headers = {
+            "content-type": "application/json",
+            "content-length": len(body),
+            **{name.lower(): value for name, value in headers_of(error).items()},
+            "connection": "close",
+        }
+        head = f"HTTP/1.1 {status.value} {status.phrase}\r\n"
+        head += "".join(f"{name}: {value}\r\n" for name, value in headers.items()) + "\r\n"
         self.transport.write(head.encode() + body)
         self.transport.close()

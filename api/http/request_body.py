@@ -3,6 +3,7 @@
 import asyncio
 import codecs
 import re
+import time
 import zlib
 from typing import Any
 
@@ -13,6 +14,8 @@ from shared.errors import InvalidRequest, PayloadTooLarge, RequestTimedOut
 
 BODY_SECONDS = 30.0
 """The longest pause between two chunks of a body."""
+WHOLE_BODY_SECONDS = 300.0
+"""The longest time for a whole body."""
 _ENCODING_HEADER = "Content-Encoding"
 _WINDOW_BITS = {"gzip": (16 + zlib.MAX_WBITS,), "deflate": (zlib.MAX_WBITS, -zlib.MAX_WBITS)}
 """zlib's `wbits` for each encoding. RFC 9110 defines deflate with a zlib header; some clients send it without one."""
@@ -47,9 +50,10 @@ async def _read_body(request: Request, max_bytes: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
     stream = aiter(request.stream())
+    ends_at = time.monotonic() + WHOLE_BODY_SECONDS
     try:
         while True:
-            async with asyncio.timeout(BODY_SECONDS):
+            async with asyncio.timeout(min(BODY_SECONDS, ends_at - time.monotonic())):
                 chunk = await anext(stream)
             size += len(chunk)
             if size > max_bytes:
@@ -58,6 +62,8 @@ async def _read_body(request: Request, max_bytes: int) -> bytes:
     except StopAsyncIteration:
         return b"".join(chunks)
     except TimeoutError:
+        if time.monotonic() >= ends_at:
+            raise RequestTimedOut(f"the body did not arrive within {WHOLE_BODY_SECONDS:g} s") from None
         raise RequestTimedOut(f"no more body data arrived within {BODY_SECONDS:g} s") from None
 
 

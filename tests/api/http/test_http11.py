@@ -1,7 +1,9 @@
 """Malformed and slow requests, sent as bytes to a real server."""
 
 import asyncio
+import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,24 +13,41 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
 import api.http.http11
-from api.http.http11 import Http11
+from api.http.http11 import MAX_HEADER_BYTES, limited_to
 from infra.local.redis_server import free_port
 
 HEADERS = b"GET / HTTP/1.1\r\nHost: x\r\n"
 TIMEOUT_SECONDS = 0.3
+LARGE = 20_000_000
+MAX_CONNECTIONS = 8
+finished: list[str] = []
+"""The responses that were sent completely."""
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """Echoes the body."""
+    """Echoes the body, or sends LARGE bytes."""
     assert scope["type"] == "http"
+    if scope["path"] == "/large":
+        await PlainTextResponse(b"x" * LARGE)(scope, receive, send)
+        finished.append(scope["path"])
+        return
     await PlainTextResponse(await Request(scope, receive).body() or b"empty")(scope, receive, send)
 
 
 @pytest.fixture
 async def port(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
     monkeypatch.setattr(api.http.http11, "HEADERS_SECONDS", TIMEOUT_SECONDS)
+    monkeypatch.setattr(api.http.http11, "WRITE_SECONDS", TIMEOUT_SECONDS)
     port = free_port()
-    config = uvicorn.Config(app, port=port, http=Http11, ws="none", lifespan="off", log_config=None)
+    config = uvicorn.Config(
+        app,
+        port=port,
+        http=limited_to(MAX_CONNECTIONS),
+        timeout_keep_alive=1,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+    )
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
     await wait_until_started(server)
@@ -58,6 +77,16 @@ async def send(port: int, *chunks: bytes, pause: float = 0.0) -> tuple[int, byte
             return int(headers.split()[1]), await reader.readexactly(int(length.split(b":")[1]))
     finally:
         writer.close()
+
+
+def read_to_the_end(peer: socket.socket) -> int:
+    """The bytes that arrive until the connection ends or is reset."""
+    peer.settimeout(5)
+    received = 0
+    with contextlib.suppress(ConnectionResetError):
+        while chunk := peer.recv(1_000_000):
+            received += len(chunk)
+    return received
 
 
 async def test_valid_request_gets_a_response(port: int) -> None:
@@ -102,3 +131,53 @@ async def test_incomplete_headers_time_out(port: int, chunks: list[bytes]) -> No
 async def test_timeout_covers_the_headers_only(port: int) -> None:
     start = HEADERS + b"Content-Length: 3\r\n\r\n"
     assert await send(port, start, b"a", b"b", b"c", pause=TIMEOUT_SECONDS * 0.7) == (200, b"abc")
+
+
+async def test_long_headers_are_rejected(port: int) -> None:
+    status, body = await send(port, HEADERS + b"X: " + b"x" * MAX_HEADER_BYTES)
+    assert (status, json.loads(body)["error"]["type"]) == (400, "invalid_request")
+    assert "headers are over the limit of 65536 bytes" in json.loads(body)["message"]
+
+
+async def test_a_large_body_with_the_headers_is_no_long_header(port: int) -> None:
+    body = b"x" * (2 * MAX_HEADER_BYTES)
+    assert await send(port, HEADERS + b"Content-Length: %d\r\n\r\n" % len(body) + body) == (200, body)
+
+
+async def test_connections_are_limited_and_the_limit_ends_with_them(port: int) -> None:
+    opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(MAX_CONNECTIONS)]
+    # Each of them is served.
+    opened[0][1].write(HEADERS + b"\r\n")
+    assert (await opened[0][0].readuntil(b"\r\n")).startswith(b"HTTP/1.1 200")
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    async with asyncio.timeout(5):
+        response = await reader.read()
+    writer.close()
+    assert response.startswith(b"HTTP/1.1 503 ")
+    assert b"retry-after: 1\r\n" in response
+    for _, each in opened:
+        each.close()
+    await asyncio.sleep(0.1)
+    assert await send(port, HEADERS + b"\r\n") == (200, b"empty")
+
+
+async def test_a_peer_that_does_not_read_is_disconnected(port: int) -> None:
+    finished.clear()
+    with socket.create_connection(("127.0.0.1", port)) as peer:
+        peer.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.sleep(3 * TIMEOUT_SECONDS)
+        # Its request has ended, and the rest of the response was dropped.
+        assert finished == ["/large"]
+        assert await asyncio.to_thread(read_to_the_end, peer) < LARGE
+
+
+async def test_a_peer_that_reads_slowly_gets_everything(port: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    received = 0
+    async with asyncio.timeout(20):
+        while chunk := await reader.read(1_000_000):
+            received += len(chunk)
+            await asyncio.sleep(0.05)
+    writer.close()
+    assert received > LARGE

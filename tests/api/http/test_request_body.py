@@ -61,6 +61,13 @@ async def test_unknown_content_encoding_is_rejected(encoding: str) -> None:
     assert await read_json_object(Client(b"{}", encoding="Identity").request, LIMIT) == {}
 
 
+async def test_body_that_drips_in_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api.http.request_body, "WHOLE_BODY_SECONDS", 0.1)
+    client = Client(b'{"a":', b"", sends_all=False)
+    with pytest.raises(RequestTimedOut, match=r"the body did not arrive within 0\.1 s"):
+        await read_json_object(client.request, LIMIT)
+
+
 async def test_stalled_body_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api.http.request_body, "BODY_SECONDS", 0.1)
     client = Client(b'{"a":', b"", sends_all=False)
