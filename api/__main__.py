@@ -10,6 +10,7 @@ import uvicorn
 
 from api.app import create_app
 from api.auth.key_commands import add_key_commands, run_key_command
+from api.auth.key_file import KeyFile
 from api.auth.key_store import KeyStore
 from api.http.http11 import limited_to
 from api.settings import ApiSettings
@@ -65,7 +66,8 @@ def serve(settings: ApiSettings) -> int:
     registry = load_models(settings.models_file)
     exposed = not is_loopback(settings.host)
     keys_required = exposed and not settings.allow_anonymous
-    if keys_required and not asyncio.run(_has_keys(settings.redis_url)):
+    in_file = KeyFile(settings.keys_file).records() if settings.keys_file else []
+    if keys_required and not in_file and not asyncio.run(_has_keys(settings.redis_url)):
         raise ConfigurationError(
             f"will not listen on {settings.host}: no API key is configured, and every client that reaches that "
             "address could use the service. Create a key with `python -m api keys create NAME`, or pass "

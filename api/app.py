@@ -19,6 +19,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match, Route
 
 from api.auth.authenticator import Authenticator
+from api.auth.key_file import KeyFile
 from api.auth.key_store import KeyStore
 from api.background_tasks import cancel_and_wait
 from api.dependencies import AppState
@@ -92,7 +93,8 @@ def _make_lifespan(
         pool_monitor = PoolMonitor(client, registry.specs)
         messages = MessageBuilder(make_celery(settings.redis_url))
         reconciler = Reconciler(client, ledger, messages, [spec.name for spec in registry.specs])
-        authenticator = Authenticator(KeyStore(client), always_required=keys_required)
+        file = KeyFile(settings.keys_file) if settings.keys_file else None
+        authenticator = Authenticator(KeyStore(client), always_required=keys_required, file=file)
         submissions = SubmissionBuilder(
             pools=pool_monitor,
             models=registry,

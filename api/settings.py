@@ -1,5 +1,6 @@
 """The API's settings; each is read from RERANKQ_NAME."""
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, field_validator
@@ -12,7 +13,8 @@ from shared.settings import Seconds, Settings
 class ApiSettings(Settings):
     """The API's address, its limits and its root dialect.
 
-    `allow_anonymous`: listen beyond loopback without any API key.
+    `allow_anonymous`: listen beyond loopback without any API key. `keys_file`: a file with API keys beside those in
+    Redis.
     `max_body_bytes`: the largest request body. `max_documents`: the most documents in one request.
     `wait_seconds`: the longest wait for a result. After it the client gets 504, and the job continues.
     `job_deadline_seconds`: a job that no worker has started by then expires.
@@ -30,6 +32,7 @@ class ApiSettings(Settings):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     allow_anonymous: bool = False
+    keys_file: Path | None = None
     max_body_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
     max_documents: Annotated[int, Field(ge=1)] = 10_000
     max_windows: Annotated[int, Field(ge=1)] = 50_000

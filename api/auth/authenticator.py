@@ -3,6 +3,7 @@
 import asyncio
 import time
 
+from api.auth.key_file import KeyFile
 from api.auth.key_store import KeyRecord, KeyStore, Scope, parse_key_id
 from shared.errors import Forbidden, Unauthorized
 from shared.owner_limits import DEFAULT_TERMS, OwnerTerms
@@ -21,9 +22,13 @@ def is_bearer(authorization: str) -> bool:
 class Authenticator:
     """Finds the owner of a request."""
 
-    def __init__(self, store: KeyStore, *, always_required: bool) -> None:
-        """`always_required`: require a key even when none exists, because the API listens beyond loopback."""
+    def __init__(self, store: KeyStore, *, always_required: bool, file: KeyFile | None = None) -> None:
+        """`always_required`: require a key even when none exists, because the API listens beyond loopback.
+
+        The keys of `file` are valid beside those of the store.
+        """
         self._store = store
+        self._file = file
         self._always_required = always_required
         self._records: dict[str, KeyRecord] = {}
         self._read_at = float("-inf")
@@ -68,7 +73,8 @@ class Authenticator:
             return
         async with self._refreshing:
             if not self._is_fresh():
-                self._records = {record.id: record for record in await self._store.list()}
+                records = [*await self._store.list(), *(self._file.records() if self._file else ())]
+                self._records = {record.id: record for record in records}
                 self._read_at = time.monotonic()
 
     def _is_fresh(self) -> bool:

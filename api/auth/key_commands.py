@@ -8,7 +8,9 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 
-from api.auth.key_store import DEFAULT_SCOPES, KeyRecord, KeyStore, Scope
+import yaml
+
+from api.auth.key_store import DEFAULT_SCOPES, KeyRecord, KeyStore, Scope, make_key
 from shared.owner_limits import OwnerLimits, OwnerTerms
 from shared.store.client import connect_async
 
@@ -31,6 +33,9 @@ def add_key_commands(parser: argparse.ArgumentParser) -> None:
     )
     create.add_argument(
         "--weight", type=_positive, default=1.0, metavar="N", help="share of a busy model, relative to other keys"
+    )
+    create.add_argument(
+        "--entry", action="store_true", help="store nothing, and print an entry for the file RERANKQ_KEYS_FILE"
     )
     limits = create.add_argument_group("limits", "default: none")
     limits.add_argument("--requests-per-second", type=_positive, metavar="N")
@@ -63,7 +68,14 @@ async def _create(store: KeyStore, options: argparse.Namespace) -> int:
     )
     days = options.expires_in_days
     lifetime = None if days is None else days * _DAY_SECONDS
-    _print_key(await store.create(options.name, OwnerTerms(options.weight, limits), lifetime, options.scopes))
+    terms = OwnerTerms(options.weight, limits)
+    if options.entry:
+        key, record = make_key(options.name, terms, lifetime, options.scopes)
+        # To stderr: stdout can be appended to the file.
+        print(f"This key is shown once: {key}", file=sys.stderr)
+        print(yaml.safe_dump([_entry(record)], sort_keys=False), end="")
+        return 0
+    _print_key(await store.create(options.name, terms, lifetime, options.scopes))
     return 0
 
 
@@ -107,6 +119,20 @@ _COMMANDS: dict[str, Callable[[KeyStore, argparse.Namespace], Awaitable[int]]] =
 def _print_key(key: str) -> None:
     print("This key is shown once; only its hash is stored. Send it as `Authorization: Bearer KEY`.", file=sys.stderr)
     print(key)
+
+
+def _entry(record: KeyRecord) -> dict[str, object]:
+    """A key's record without its defaults, for a file."""
+    limits = {name: value for name, value in asdict(record.terms.limits).items() if value is not None}
+    entry: dict[str, object] = {
+        "id": record.id,
+        "name": record.name,
+        "created": record.created,
+        "digest": record.digest,
+        "scopes": [scope.value for scope in record.scopes],
+        "terms": {"weight": record.terms.weight, "limits": limits},
+    }
+    return entry if record.expires is None else entry | {"expires": record.expires}
 
 
 def _described(record: KeyRecord) -> dict[str, object]:

@@ -77,6 +77,21 @@ def parse_key_id(key: str) -> str | None:
     return match[1] if match else None
 
 
+def make_key(
+    name: str,
+    terms: OwnerTerms = DEFAULT_TERMS,
+    lifetime_seconds: float | None = None,
+    scopes: Sequence[Scope] = DEFAULT_SCOPES,
+) -> tuple[str, KeyRecord]:
+    """A new key and its record, stored nowhere. Raises InvalidRequest for a bad name."""
+    if not _NAME.fullmatch(name):
+        raise InvalidRequest("a key's name has 1 to 64 letters, digits, spaces or ._@-", param="name")
+    key_id, now = secrets.token_hex(6), int(time.time())
+    key = _new_key(key_id)
+    expires = None if lifetime_seconds is None else int(now + lifetime_seconds)
+    return key, KeyRecord(key_id, name, now, _digest(key), expires, terms, tuple(scopes))
+
+
 def _new_key(key_id: str) -> str:
     return f"rq-{key_id}-{secrets.token_urlsafe(32)}"
 
@@ -99,14 +114,10 @@ class KeyStore:
         scopes: Sequence[Scope] = DEFAULT_SCOPES,
     ) -> str:
         """Create a key and return it; it cannot be read again. Raises InvalidRequest for a bad or taken name."""
-        if not _NAME.fullmatch(name):
-            raise InvalidRequest("a key's name has 1 to 64 letters, digits, spaces or ._@-", param="name")
+        key, record = make_key(name, terms, lifetime_seconds, scopes)
         if any(record.name == name for record in await self.list()):
             raise InvalidRequest(f"there is a key named {name!r} already; revoke it first", param="name")
-        key_id, now = secrets.token_hex(6), int(time.time())
-        key = _new_key(key_id)
-        expires = None if lifetime_seconds is None else int(now + lifetime_seconds)
-        await self._write(KeyRecord(key_id, name, now, _digest(key), expires, terms, tuple(scopes)))
+        await self._write(record)
         return key
 
     async def rotate(self, name_or_id: str) -> str | None:

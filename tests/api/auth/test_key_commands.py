@@ -1,12 +1,15 @@
 import asyncio
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from api.__main__ import main
-from api.auth.key_store import KeyStore
+from api.auth.authenticator import Authenticator
+from api.auth.key_file import KeyFile
+from api.auth.key_store import KeyStore, Scope
 from shared.keys import service_keys
 from shared.owner_limits import OwnerTerms
 from tests.shared.support import dead_redis_url
@@ -133,3 +136,26 @@ def test_list_marks_expired_keys(redis_url: str, capsys: pytest.CaptureFixture[s
     main(["--redis-url", redis_url, "keys", "list"])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[2:] for line in sorted(lines, key=len)] == [["new"], ["old", "(expired)"]]
+
+
+async def test_an_entry_is_printed_for_the_file_and_stored_nowhere(
+    redis_url: str, capsys: pytest.CaptureFixture[str], redis_client: Any, tmp_path: Path, async_client: Any
+) -> None:
+    arguments = ["keys", "create", "ci", "--entry", "--scopes", "admin", "--weight", "2", "--pairs-per-minute", "9"]
+    assert await asyncio.to_thread(main, ["--redis-url", redis_url, *arguments]) == 0
+    printed = capsys.readouterr()
+    key = printed.err.split()[-1]
+    assert key not in printed.out
+    assert not redis_client.keys()
+    path = tmp_path / "keys.yaml"
+    path.write_text("keys:\n" + printed.out)
+    (record,) = KeyFile(path).records()
+    assert record.matches(key)
+    assert (record.name, record.scopes, record.terms.weight, record.terms.limits.pairs_per_minute) == (
+        "ci",
+        ("admin",),
+        2.0,
+        9,
+    )
+    authenticator = Authenticator(KeyStore(async_client), always_required=False, file=KeyFile(path))
+    assert await authenticator.owner(f"Bearer {key}", Scope.ADMIN) == record.id
