@@ -82,7 +82,6 @@ class JobLedger:
             *("" if limit is None else limit for limit in (limits.tokens_ahead, limits.tokens, limits.jobs)),
             service_keys.rate(submission.owner),
             *("" if limit is None else limit for limit in astuple(submission.terms.limits)),
-            job_keys.owned(submission.owner),
             *(part for documents, size in zip(shards, submission.sizes, strict=True) for part in (documents, *size)),
             *submission.messages,
         ]

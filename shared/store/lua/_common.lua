@@ -46,6 +46,11 @@ local function jobs_key(keys, class)
   return keys.pool .. 'jobs:' .. class
 end
 
+-- The list of an owner's jobs, of which `job_id` is one: rerankq:job:ID -> rerankq:jobs:OWNER.
+local function list_key(keys, job_id, owner)
+  return string.sub(keys.job, 1, -#job_id - 2) .. 's:' .. owner
+end
+
 local function backlog_key(keys, class)
   return keys.pool .. 'backlog:' .. class
 end

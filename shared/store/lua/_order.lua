@@ -32,8 +32,11 @@ end
 local function add_to_order(keys, job, members)
   if #members == 0 then return end
   local order, turns = order_key(keys, job.class, job.owner), turns_key(keys, job.class)
+  local queued = redis.pcall('ZCARD', order)
+  -- Of the wrong type: a foreign value, which nothing else would remove.
+  if type(queued) ~= 'number' then queued = 0 * redis.call('DEL', order) end
   -- An owner without queued shards has saved nothing up: its turn comes now, or later when it is still in debt.
-  if redis.call('ZCARD', order) == 0 or not redis.call('ZSCORE', turns, job.owner) then
+  if queued == 0 or not redis.call('ZSCORE', turns, job.owner) then
     redis.call('ZADD', turns, 'GT', virtual_time(keys, job.class), job.owner)
   end
   local position = string.format('%.0f', (job.priority or 0) * PRIORITY_STEP + job.created_ms)
@@ -62,23 +65,19 @@ end
 -- Moves an owner's next turn back for a claimed shard.
 local function charge_owner(keys, class, owner, tokens, weight)
   local turns = turns_key(keys, class)
-  local now = tonumber(redis.call('ZSCORE', turns, owner)) or virtual_time(keys, class)
-  if now > virtual_time(keys, class) then
-    redis.call('HSET', keys.load, class .. ':virtual_time', string.format('%.17g', now))
-  end
+  local before = virtual_time(keys, class)
+  local now = tonumber(redis.call('ZSCORE', turns, owner)) or before
+  if now > before then redis.call('HSET', keys.load, class .. ':virtual_time', string.format('%.17g', now)) end
   redis.call('ZADD', turns, string.format('%.17g', now + tokens / weight), owner)
 end
 
 -- Counts a claim for the share of batch work: interactive tokens earn it credit while it waits, its own spend it.
 local function count_for_share(keys, class, tokens, share)
-  local credit = tonumber(redis.call('HGET', keys.load, 'batch_credit') or 0)
-  local before = credit
-  if class == 'batch' then
-    credit = math.max(0, credit - tokens)
-  elseif next_in_order(keys, 'batch') then
-    credit = math.min(MAX_BATCH_CREDIT, credit + tokens * share / (1 - share))
-  else
-    credit = 0
+  if share == 0 or class == 'interactive' and not next_in_order(keys, 'batch') then return end
+  local before = tonumber(redis.call('HGET', keys.load, 'batch_credit') or 0)
+  local credit = math.max(0, before - tokens)
+  if class == 'interactive' then
+    credit = math.min(MAX_BATCH_CREDIT, before + tokens * share / (1 - share))
   end
   if credit ~= before then redis.call('HSET', keys.load, 'batch_credit', string.format('%.17g', credit)) end
 end

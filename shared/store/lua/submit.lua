@@ -1,21 +1,20 @@
 -- Accepts a job: its record, its request and its wake-up messages are written together or not at all. Refuses it when too
 -- much work is pending in its pool.
 -- writes  KEYS[1] job and its request, documents, shards; KEYS[2] outstanding, KEYS[3] deadlines, load, jobs, backlog, order,
---         KEYS[4] queue (list), KEYS[5] idempotency (string) when a key was sent; without shards everything that ends a job
+--         the owner's list of jobs, KEYS[4] queue (list), KEYS[5] idempotency (string) when a key was sent; without shards everything that ends a job
 -- args    1 job id, 2 request JSON, 3 lifetime of the result in ms, 4 maximum lifetime of an unfinished job in ms, 5 ms
 --         until the deadline, 6 model, 7 dialect, 8 owner, 9 class, 10 pairs, 11 number of shards, 12 fingerprint of
 --         the request (with KEYS[5]), 13 ms until an unclaimed message is sent again, 14 JSON of the known scores,
 --         empty when there are none, 15 channel, 16 priority, 17 the owner's weight, 18 the most tokens that may
 --         be scored before it, 19 the most pending tokens of the pool, 20 the most pending jobs of the pool (each empty
 --         when there is no limit), 21 prefix of the owner's rates, 22 the owner's requests a second, 23 pairs a minute,
---         24 pending tokens and 25 unfinished jobs in this pool (each empty when there is no limit), 26 key of the owner's
---         jobs (zset), then each shard's documents JSON, pairs and tokens, then one Celery
---         message for each shard enqueued at once
+--         24 pending tokens and 25 unfinished jobs in this pool (each empty when there is no limit), then each shard's
+--         documents JSON, pairs and tokens, then one Celery message for each shard enqueued at once
 -- returns {accepted | existing | conflict, the job's id, time of acceptance in ms}: existing and conflict, without a
 --         time, when KEYS[5] refers to a job of the same or of another request; or {refused, ahead | tokens | jobs, number}:
 --         the limit that is exceeded, and by how many; or {limited, requests | pairs | tokens | jobs, ms}: the owner's
 --         limit that is exceeded, and when to try again, 0 if unknown
-local FIXED_ARGS = 26
+local FIXED_ARGS = 25
 local ARGS_PER_SHARD = 3
 local keys = job_keys(KEYS[1])
 
@@ -58,6 +57,7 @@ local function exceeded_limit()
   excess = tokens_ahead(keys, ARGV[9], ARGV[8], new_tokens, tonumber(ARGV[17])) - ARGV[18]
   if excess > 0 then return 'ahead', excess end
 end
+
 -- The owner's limit that this job exceeds, and the ms until it does not; otherwise charges its rates.
 local function exceeded_owner_limit()
   if shards > 0 and ARGV[24] ~= '' then
@@ -72,14 +72,15 @@ local function exceeded_owner_limit()
     local jobs = redis.call('HGET', keys.pool .. 'owner_jobs', ARGV[8]) or 0
     if tonumber(jobs) >= tonumber(ARGV[25]) then return 'jobs', 0 end
   end
-  local requests = {name = 'requests', cost = 1, limit = tonumber(ARGV[22]), period = 1000}
-  local pairs_ = {name = 'pairs', cost = tonumber(ARGV[10]), limit = tonumber(ARGV[23]), period = 60000}
+  local rates = {{name = 'requests', cost = 1, limit = tonumber(ARGV[22]), period = 1000},
+    {name = 'pairs', cost = tonumber(ARGV[10]), limit = tonumber(ARGV[23]), period = 60000}}
   local charges = {}
-  for _, rate in ipairs({requests, pairs_}) do
+  for _, rate in ipairs(rates) do
     if rate.limit then
-      local used_up, ms = used_up_at(ARGV[21] .. rate.name, rate.cost, rate.limit, rate.period)
+      local key = ARGV[21] .. rate.name
+      local used_up, ms = used_up_at(key, rate.cost, rate.limit, rate.period)
       if ms > 0 then return rate.name, ms end
-      table.insert(charges, {ARGV[21] .. rate.name, used_up})
+      table.insert(charges, {key, used_up})
     end
   end
   local now = now_ms()
@@ -87,21 +88,26 @@ local function exceeded_owner_limit()
     redis.call('SET', charge[1], string.format('%.17g', charge[2]), 'PX', math.max(1, math.ceil(charge[2] - now)))
   end
 end
+
+-- Adds the job to its owner's list, and removes random ones that are gone: at most about half of the list ever is.
+local function list_job(created_ms)
+  local list, prefix = list_key(keys, ARGV[1], ARGV[8]), string.sub(KEYS[1], 1, -#ARGV[1] - 1)
+  if type(redis.pcall('ZADD', list, created_ms, ARGV[1])) ~= 'number' then
+    -- Of the wrong type: a foreign value, which nothing else would remove.
+    redis.call('DEL', list)
+    redis.call('ZADD', list, created_ms, ARGV[1])
+  end
+  redis.call('PEXPIRE', list, ARGV[4] + ARGV[3])
+  for _, job_id in ipairs(redis.call('ZRANDMEMBER', list, 2)) do
+    if redis.call('EXISTS', prefix .. job_id) == 0 then redis.call('ZREM', list, job_id) end
+  end
+end
+
 -- A job without shards needs no worker.
 if shards > 0 then
   local limit, number = exceeded_limit()
   if limit then return {'refused', limit, math.ceil(number)} end
 end
--- Adds the job to its owner's list, and removes random ones that are gone: at most about half of the list ever is.
-local function list_job(created_ms)
-  redis.call('ZADD', ARGV[26], created_ms, ARGV[1])
-  redis.call('PEXPIRE', ARGV[26], ARGV[4] + ARGV[3])
-  local prefix = string.sub(KEYS[1], 1, -#ARGV[1] - 1)
-  for _, job_id in ipairs(redis.call('ZRANDMEMBER', ARGV[26], 2)) do
-    if redis.call('EXISTS', prefix .. job_id) == 0 then redis.call('ZREM', ARGV[26], job_id) end
-  end
-end
-
 local limited, ms = exceeded_owner_limit()
 if limited then return {'limited', limited, math.ceil(ms)} end
 

@@ -187,6 +187,17 @@ class TestMissingPart:
         assert (await read_record(ledger)).status is JobStatus.QUEUED
 
 
+class TestOwnersKeys:
+    @pytest.mark.parametrize("key", [pool_keys.order(MODEL, WorkClass.INTERACTIVE, OWNER), job_keys.owned(OWNER)])
+    async def test_a_key_of_the_wrong_type_does_not_affect_new_jobs(
+        self, ledger: JobLedger, worker: WorkerLedger, redis_client: Any, key: str
+    ) -> None:
+        redis_client.set(key, "foreign")
+        await ledger.submit(make_submission())
+        _, claimed = worker.finish_and_claim([], ClaimRequest("worker-1", "token", FreeSlots(1, 0)))
+        assert [shard.lease.job_id for shard in claimed] == [JOB]
+
+
 class TestRepair:
     async def test_an_undamaged_job_is_unchanged(self, ledger: JobLedger, redis_client: Any) -> None:
         await ledger.submit(make_submission(shards=3, enqueued=1))
