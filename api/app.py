@@ -35,7 +35,7 @@ from api.jobs.submissions import Limits, SubmissionBuilder
 from api.metrics import Metrics
 from api.openapi.document import describe_api
 from api.pool_monitor import PoolMonitor
-from api.routes import compatibility, jobs, models, operations, pools, rerank
+from api.routes import admin, compatibility, jobs, models, operations, pools, rerank
 from api.settings import ApiSettings
 from shared.errors import InternalError, InvalidRequest, MethodNotAllowed, RerankqError, RouteNotFound
 from shared.ledger.job_index import JobIndex
@@ -146,6 +146,7 @@ def _add_routes(app: FastAPI, root: Family) -> None:
     for router in (
         rerank.make_router(root),
         jobs.router,
+        admin.router,
         models.router,
         pools.router,
         operations.router,

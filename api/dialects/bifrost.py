@@ -59,7 +59,8 @@ class BifrostRequest(RequestSchema):
     priority: Priority = None
     return_documents: Annotated[bool | None, Field(description="Default: false.")] = None
     fallbacks: Annotated[
-        Fallbacks | None, Field(description="Models to try, in order, when one is unknown, unavailable or fails.")
+        Fallbacks | None,
+        Field(description="Models to try, in order, when one is unknown, unavailable, overloaded or fails."),
     ] = None
 
 

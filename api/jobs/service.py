@@ -27,7 +27,7 @@ from shared.errors import (
 from shared.ledger import encoding
 from shared.ledger.job_index import JobIndex
 from shared.ledger.job_ledger import JobLedger
-from shared.ledger.job_record import JobFailure, JobFilter, JobRecord, JobStatus, Position
+from shared.ledger.job_record import DeadLetter, JobFailure, JobFilter, JobRecord, JobStatus, Position
 from shared.ledger.submission import Acceptance, Submission
 from shared.store.client import RETRY_AFTER_SECONDS
 
@@ -146,10 +146,14 @@ class RerankService:
         return record
 
     async def jobs(
-        self, owner: str, wanted: JobFilter, limit: int, after: Position | None
+        self, owner: str | None, wanted: JobFilter, limit: int, after: Position | None
     ) -> tuple[list[JobRecord], Position | None]:
-        """An owner's jobs, newest first, and the position to go on from; None at the end. See JobIndex.page."""
+        """Jobs of an owner (None: of all), newest first, and the position to go on from. See JobIndex.page."""
         return await self._index.page(owner, wanted, limit, after)
+
+    async def dead_letters(self, limit: int) -> list[DeadLetter]:
+        """The newest dead letters of all owners, newest first."""
+        return await self._index.dead_letters(limit)
 
     async def result(self, record: JobRecord) -> RerankResult:
         """The result of a job whose record `job` returned.

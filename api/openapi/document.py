@@ -131,6 +131,7 @@ def _name(model: type[BaseModel]) -> str:
 def _tags(root: Family) -> Iterator[dict[str, str]]:
     yield {"name": root.name, "description": f"The dialect at the root. {root.about}"}
     yield {"name": "jobs", "description": "The jobs of calls that do not wait."}
+    yield {"name": "admin", "description": "For operators: a key with the scope `admin`."}
     yield {"name": "models", "description": "The served models."}
     yield {"name": "pools", "description": "Load, workers, and how many workers there should be."}
     yield {"name": "operations", "description": "For operators and load balancers. No key is needed."}

@@ -32,7 +32,7 @@ class JobError(ResponseSchema):
 
 
 class Job(ResponseSchema):
-    """A job. Times are Unix seconds; `results` is the path of the result, once it exists."""
+    """A job. Times are Unix seconds; `results` is the path of the result, once it exists; only operators see `key`."""
 
     id: str
     object: Literal["job"]
@@ -44,6 +44,7 @@ class Job(ResponseSchema):
     started: float | Omitted = None
     finished: float | Omitted = None
     error: JobError | Omitted = None
+    key: str | Omitted = None
 
 
 class Workers(ResponseSchema):
@@ -107,6 +108,25 @@ class Jobs(ResponseSchema):
     data: list[Job]
     has_more: bool
     next: str | None
+
+
+class DeadLetter(ResponseSchema):
+    """A shard that exceeded its retry budget."""
+
+    job: str
+    shard: int
+    model: str
+    error: JobError
+    crashes: int
+    retries: int
+    failed: float
+
+
+class DeadLetters(ResponseSchema):
+    """The newest dead letters, newest first."""
+
+    object: Literal["list"]
+    data: list[DeadLetter]
 
 
 class PoolWorkers(ModelWorkers):
@@ -206,6 +226,17 @@ EXAMPLE_JOB_DONE: dict[str, Any] = EXAMPLE_JOB | {
     "results": f"/v1/jobs/{EXAMPLE_JOB_ID}/results",
     "started": EXAMPLE_CREATED + 0.004,
     "finished": EXAMPLE_CREATED + 0.021,
+}
+
+
+EXAMPLE_DEAD_LETTER: dict[str, Any] = {
+    "job": EXAMPLE_JOB_ID,
+    "shard": 0,
+    "model": EXAMPLE_MODEL,
+    "error": {"type": "scoring_failed", "message": "the worker died 4 times while it scored this job"},
+    "crashes": 4,
+    "retries": 0,
+    "failed": EXAMPLE_CREATED + 21.5,
 }
 
 

@@ -37,7 +37,7 @@ def read_query(query: Mapping[str, str]) -> tuple[JobFilter, int, Position | Non
         created_from=_milliseconds(query, "created_after"),
         created_to=_milliseconds(query, "created_before"),
     )
-    return wanted, _limit(query.get("limit")), _position(query.get("after"))
+    return wanted, read_limit(query.get("limit")), _position(query.get("after"))
 
 
 def _statuses(text: str) -> tuple[JobStatus, ...]:
@@ -59,7 +59,8 @@ def _milliseconds(query: Mapping[str, str], name: str) -> int | None:
     return int(seconds * 1000)
 
 
-def _limit(text: str | None) -> int:
+def read_limit(text: str | None) -> int:
+    """The `limit` of a page. Raises InvalidRequest."""
     if text is None:
         return DEFAULT_LIMIT
     if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MAX_LIMIT):

@@ -12,7 +12,7 @@ from api.http.request_headers import read_prefer_header
 from api.http.responses import json_response
 from api.openapi.schemas import EXAMPLE_JOB, EXAMPLE_JOB_DONE, EXAMPLE_JOB_ID, Job, Jobs, response_doc
 from api.routes.job_queries import PARAMETERS, read_query
-from shared.ledger.job_record import JobRecord, JobStatus
+from shared.ledger.job_record import JobRecord, JobStatus, Position
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -43,14 +43,7 @@ async def list_jobs(request: Request, state: AppStateDep, owner: JobOwnerDep) ->
     """The caller's jobs, newest first: those of its API key, or without keys all of them."""
     wanted, limit, after = read_query(request.query_params)
     records, position = await state.service.jobs(owner, wanted, limit, after)
-    return json_response(
-        {
-            "object": "list",
-            "data": [describe(record) for record in records],
-            "has_more": position is not None,
-            "next": None if position is None else str(position),
-        }
-    )
+    return json_response(describe_page([describe(record) for record in records], position))
 
 
 @router.get("/{job_id}", responses=_READ)
@@ -102,6 +95,16 @@ def describe_progress(record: JobRecord, now: float) -> dict[str, Any]:
         if not record.status.final:
             progress["estimated_finish"] = round(now + (record.pairs - progress["pairs_done"]) / rate, 1)
     return progress
+
+
+def describe_page(jobs: list[dict[str, Any]], position: Position | None) -> dict[str, Any]:
+    """A page of described jobs; the next one begins after `position`."""
+    return {
+        "object": "list",
+        "data": jobs,
+        "has_more": position is not None,
+        "next": None if position is None else str(position),
+    }
 
 
 def describe(record: JobRecord) -> dict[str, Any]:

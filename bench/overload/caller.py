@@ -96,17 +96,21 @@ def request_body() -> dict[str, Any]:
     }
 
 
-async def open_loop(rate: float, seconds: float, send: Callable[[], Awaitable[Answer]], seed: int = 1) -> list[Answer]:
-    """Send `rate` requests a second at random times (a Poisson process), and wait for all answers."""
+async def open_loop(
+    rate: float, seconds: float, send: Callable[[], Awaitable[Answer]], seed: int = 1, *, even: bool = False
+) -> list[Answer]:
+    """Send `rate` requests a second and wait for all answers.
+
+    They are sent at random times (a Poisson process), or at equal distances.
+    """
     chance = random.Random(seed)
     started = time.perf_counter()
     sending: list[asyncio.Task[Answer]] = []
-    at = chance.expovariate(rate)
-    while at < seconds:
+    at = 0.0
+    while (at := at + (1 / rate if even else chance.expovariate(rate))) < seconds:
         if (wait := started + at - time.perf_counter()) > 0:
             await asyncio.sleep(wait)
         sending.append(asyncio.create_task(_as_task(send)))
-        at += chance.expovariate(rate)
     return await asyncio.gather(*sending)
 
 

@@ -1,14 +1,16 @@
-"""Lists an owner's jobs, newest first (asyncio).
+"""Lists the jobs of one owner or of all, newest first (asyncio).
 
 submit.lua writes the index; jobs that are gone are removed from it here and there.
 """
 
+import asyncio
+from contextlib import suppress
 from typing import Any
 
 import redis.asyncio
 
 from shared.keys import job_keys
-from shared.ledger.job_record import JobFilter, JobRecord, Position
+from shared.ledger.job_record import DeadLetter, JobFilter, JobRecord, Position
 from shared.store.client import is_damage, store_errors
 
 _PAGE = 200
@@ -24,18 +26,22 @@ class JobIndex:
         self._client = client
 
     async def page(
-        self, owner: str, wanted: JobFilter, limit: int, after: Position | None = None
+        self, owner: str | None, wanted: JobFilter, limit: int, after: Position | None = None
     ) -> tuple[list[JobRecord], Position | None]:
-        """Up to `limit` jobs, newest first, and the position to go on from; None at the end of the list."""
+        """Up to `limit` jobs, newest first, and the position to go on from; None at the end of the list.
+
+        `owner` None lists the jobs of all owners.
+        """
         found: list[JobRecord] = []
-        key, read, position = job_keys.owned(owner), 0, after
+        read, position = 0, after
         with store_errors():
+            lists = [job_keys.owned(owner)] if owner is not None else await self._all_lists()
             while read < _MAX_READ:
-                entries = await self._entries(key, wanted, position)
+                entries = await self._next(lists, wanted, position)
                 if not entries:
                     return found, None
                 read += len(entries)
-                for entry, record in zip(entries, await self._records(key, entries), strict=True):
+                for entry, record in zip(entries, await self._records(lists, entries), strict=True):
                     position = entry
                     if record is None or not wanted.wants(record):
                         continue
@@ -45,8 +51,29 @@ class JobIndex:
                     found.append(record)
         return found, position
 
-    async def _entries(self, key: str, wanted: JobFilter, after: Position | None) -> list[Position]:
-        """The next entries of the index, without those before `after` that have its time."""
+    async def dead_letters(self, limit: int) -> list[DeadLetter]:
+        """The newest dead letters of all owners, newest first. Entries that cannot be read are left out."""
+        with store_errors():
+            letters: Any = await self._client.lrange(job_keys.DEAD_LETTERS, 0, limit - 1)
+        found = []
+        for letter in letters:
+            with suppress(ValueError, TypeError, LookupError):
+                found.append(DeadLetter.from_json(letter))
+        return found
+
+    async def _all_lists(self) -> list[str]:
+        return [key.decode(errors="replace") async for key in self._client.scan_iter(job_keys.owned("*"), count=1000)]
+
+    async def _next(self, lists: list[str], wanted: JobFilter, after: Position | None) -> list[Position]:
+        """The next entries of the lists together."""
+        pages = await asyncio.gather(*(self._entries(key, wanted, after) for key in lists))
+        # Below the last entry of a page that is not the last one, its list may have entries that were not read.
+        horizon = max((page[-1] for page, is_last in pages if page and not is_last), default=None)
+        entries = sorted((entry for page, _ in pages for entry in page), reverse=True)
+        return [entry for entry in entries if horizon is None or entry >= horizon]
+
+    async def _entries(self, key: str, wanted: JobFilter, after: Position | None) -> tuple[list[Position], bool]:
+        """The next entries of one list, behind `after`, and whether they are its last."""
         highest = "+inf" if wanted.created_to is None else wanted.created_to
         if after is not None:
             highest = after.created_ms if wanted.created_to is None else min(after.created_ms, wanted.created_to)
@@ -57,13 +84,14 @@ class JobIndex:
                 key, highest, lowest, desc=True, byscore=True, offset=start, num=_PAGE, withscores=True
             )
             entries = [Position(int(score), member.decode(errors="replace")) for member, score in raw]
-            later = [entry for entry in entries if after is None or _is_behind(entry, after)]
-            if later or len(entries) < _PAGE:
-                return later
+            later = [entry for entry in entries if after is None or entry < after]
+            is_last = len(entries) < _PAGE
+            if later or is_last:
+                return later, is_last
             start += _PAGE
 
-    async def _records(self, key: str, entries: list[Position]) -> list[JobRecord | None]:
-        """The jobs' records; None for a job that is gone or damaged. Removes those that are gone from the index."""
+    async def _records(self, lists: list[str], entries: list[Position]) -> list[JobRecord | None]:
+        """The jobs' records; None for a job that is gone or damaged. Removes those that are gone from a single list."""
         async with self._client.pipeline(transaction=False) as pipe:
             for entry in entries:
                 pipe.hgetall(job_keys.job(entry.job_id))
@@ -71,13 +99,10 @@ class JobIndex:
         for answer in answers:
             if isinstance(answer, Exception) and not is_damage(answer):
                 raise answer
-        if gone := [entry.job_id for entry, fields in zip(entries, answers, strict=True) if fields == {}]:
-            await self._client.zrem(key, *gone)
+        gone = [entry.job_id for entry, fields in zip(entries, answers, strict=True) if fields == {}]
+        if gone and len(lists) == 1:
+            await self._client.zrem(lists[0], *gone)
         return [_record(entry.job_id, fields) for entry, fields in zip(entries, answers, strict=True)]
-
-
-def _is_behind(entry: Position, after: Position) -> bool:
-    return (entry.created_ms, entry.job_id) < (after.created_ms, after.job_id)
 
 
 def _record(job_id: str, fields: Any) -> JobRecord | None:

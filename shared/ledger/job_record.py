@@ -88,9 +88,9 @@ class JobRecord:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Position:
-    """A place in the list: after this job. Times are Unix milliseconds."""
+    """A place in a list of jobs, which is sorted by this: after this job. Times are Unix milliseconds."""
 
     created_ms: int
     job_id: str
@@ -116,6 +116,28 @@ class JobFilter:
 
     def wants(self, record: JobRecord) -> bool:
         return (not self.statuses or record.status in self.statuses) and self.model in (None, record.model)
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A shard that exceeded its retry budget, and failed its job at `at_ms` (Unix milliseconds)."""
+
+    job_id: str
+    shard: int
+    model: str
+    failure: JobFailure
+    crashes: int
+    retries: int
+    at_ms: int
+
+    @classmethod
+    def from_json(cls, text: bytes) -> "DeadLetter":
+        """Parse an entry of the list. Raises KeyError, TypeError or ValueError when it is not one."""
+        entry = json.loads(text)
+        failure = JobFailure(**entry["failure"])
+        return cls(
+            entry["job"], entry["shard"], entry["model"], failure, entry["crashes"], entry["retries"], entry["at_ms"]
+        )
 
 
 def new_job_id() -> str:

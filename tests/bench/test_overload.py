@@ -20,10 +20,10 @@ async def test_a_storm_is_refused_at_once_and_what_is_accepted_is_answered_in_ti
 
 
 async def test_one_keys_flood_does_not_reach_another_key() -> None:
-    (line,) = await flood_of_calls(SHORT)
-    assert line.measured.split("; ")[1].startswith("0 of ")
-    # Without fair shares its calls would wait for two seconds.
-    assert line.figures["beside_p99_s"] < 0.7
+    for line in await flood_of_calls(SHORT):
+        assert line.measured.split("; ")[1].startswith("0 of ")
+        # Without fair shares its calls would wait for two seconds.
+        assert line.figures["beside_p99_s"] < 0.7
 
 
 def test_the_table_has_a_line_for_every_measurement() -> None:

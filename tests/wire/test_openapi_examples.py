@@ -44,11 +44,15 @@ def test_example_request_gets_the_documented_response(
 
 
 def same_shape(one: Any, other: Any) -> bool:
-    """Whether two shapes have the same fields. A null matches any type: its value is not known yet."""
+    """Whether two shapes have the same fields. A null and an empty list match any: their values are not known yet."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(same_shape(one[name], other[name]) for name in one)
     if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(same_shape(*pair) for pair in zip(one, other, strict=True))
+        return (
+            not (one and other)
+            or (len(one) == len(other)
+            and all(same_shape(*pair) for pair in zip(one, other, strict=True)))
+        )
     return one == other or "NoneType" in (one, other)
 
 

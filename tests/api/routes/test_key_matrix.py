@@ -34,7 +34,7 @@ def scope_of(method: str, path: str) -> Scope | None:
     """The scope that a route must require; None where any key will do."""
     if path.startswith("/v1/jobs"):
         return Scope.JOBS
-    if path.startswith("/v1/pools") or path == "/metrics":
+    if path.startswith(("/v1/pools", "/v1/admin")) or path == "/metrics":
         return Scope.ADMIN
     return Scope.RERANK if method == "POST" else None
 
@@ -111,6 +111,19 @@ async def test_another_tenants_job_does_not_exist(api: Api) -> None:
     for method, path in of_jobs:
         assert await api.status(method, path, other, job) == 404, (method, path)
     assert await api.status("GET", "/v1/jobs/{job_id}", mine, job) == 200
+
+
+async def test_an_operator_sees_the_jobs_of_all_keys(api: Api) -> None:
+    keys = {name: await api.store.create(name) for name in ("one", "two")}
+    admin = {"Authorization": f"Bearer {await api.store.create('admin', scopes=[Scope.ADMIN])}"}
+    for key in keys.values():
+        await api.client.post("/v1/rerank", json=BODY, headers=RESPOND_ASYNC | {"Authorization": f"Bearer {key}"})
+    listed = (await api.client.get("/v1/admin/jobs?status=queued", headers=admin)).json()
+    assert {job["key"] for job in listed["data"]} == {key.split("-")[1] for key in keys.values()}
+    assert (listed["has_more"], listed["next"]) == (False, None)
+    invalid = await api.client.get("/v1/admin/dead-letters?limit=0", headers=admin)
+    assert (invalid.status_code, invalid.json()["error"]["param"]) == (400, "limit")
+    assert (await api.client.get("/v1/admin/dead-letters", headers=admin)).json() == {"object": "list", "data": []}
 
 
 async def test_a_change_takes_effect_within_seconds(api: Api) -> None:

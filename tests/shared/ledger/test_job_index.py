@@ -1,5 +1,6 @@
 """Lists of an owner's jobs."""
 
+import json
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import shared.ledger.job_index
 from shared.keys import job_keys
 from shared.ledger.job_index import JobIndex
 from shared.ledger.job_ledger import JobLedger
-from shared.ledger.job_record import JobFilter, JobStatus, Position
+from shared.ledger.job_record import DeadLetter, JobFailure, JobFilter, JobStatus, Position
 from tests.shared.support import MODEL, OWNER, StoreView, make_submission, read_record
 
 ALL = JobFilter()
@@ -104,6 +105,37 @@ async def test_the_list_does_not_grow_with_jobs_that_are_gone(ledger: JobLedger,
         await ledger.submit(make_submission(f"job-{number}"))
         redis_client.delete(job_keys.job(f"job-{number - 10}"))
     assert redis_client.zcard(job_keys.owned(OWNER)) < 100
+
+
+async def test_jobs_of_all_owners_are_merged_by_time(
+    ledger: JobLedger, index: JobIndex, store: StoreView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared.ledger.job_index, "_PAGE", 2)
+    expected: list[str] = []
+    for number in range(12):
+        # One owner has most of the oldest jobs, another one most of the newest.
+        owner = "a" if number < 5 else ("b" if number % 3 else "c")
+        await submit(ledger, store, f"job-{number:02}", owner=owner)
+        expected.insert(0, f"job-{number:02}")
+    seen: list[str] = []
+    position: Position | None = None
+    for _ in range(9):
+        found, position = await index.page(None, ALL, 5, position)
+        seen += [record.id for record in found]
+        if position is None:
+            break
+    assert seen == expected
+
+
+async def test_dead_letters_are_the_newest_first_and_unreadable_ones_are_left_out(
+    index: JobIndex, redis_client: Any
+) -> None:
+    letter = {"job": "job-1", "shard": 2, "model": MODEL, "crashes": 4, "retries": 0, "at_ms": 1000}
+    letter |= {"failure": {"code": "scoring_failed", "message": "it died"}}
+    redis_client.rpush(job_keys.DEAD_LETTERS, json.dumps(letter), "not JSON", "{}", "[]")
+    expected = DeadLetter("job-1", 2, MODEL, JobFailure("scoring_failed", "it died"), 4, 0, 1000)
+    assert await index.dead_letters(10) == [expected]
+    assert await index.dead_letters(1) == [expected]
 
 
 def test_a_position_is_parsed_from_its_text() -> None:
