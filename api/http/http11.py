@@ -6,6 +6,10 @@ request of a connection; httptools stops parsing there and drops the body. api/h
 """
 
 import asyncio
+import fcntl
+import sys
+import termios
+from contextlib import suppress
 from http import HTTPStatus
 
 import httptools
@@ -36,6 +40,7 @@ class Http11(HttpToolsProtocol):
     max_connections = MAX_CONNECTIONS
     _headers_timer: asyncio.TimerHandle | None = None
     _header_bytes = 0
+    """The data that arrived since the headers' timer started, without the data that started it."""
     _write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -53,15 +58,14 @@ class Http11(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
+        # The parser keeps incomplete headers, however long they are.
+        self._header_bytes += len(data)
         unparsed: bytes | None = data
         while unparsed is not None:
             unparsed = self._feed(unparsed)
-        if self._headers_timer is not None:
-            # The parser keeps incomplete headers, however long they are.
-            self._header_bytes += len(data)
-            if self._header_bytes > MAX_HEADER_BYTES:
-                self._stop_headers_timer()
-                self._reject(InvalidRequest(f"the request headers are over the limit of {MAX_HEADER_BYTES} bytes"))
+        if self._headers_timer is not None and self._header_bytes > MAX_HEADER_BYTES:
+            self._stop_headers_timer()
+            self._reject(InvalidRequest(f"the request headers are over the limit of {MAX_HEADER_BYTES} bytes"))
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -119,11 +123,18 @@ class Http11(HttpToolsProtocol):
         return b"\r\n".join(head) + b"\r\n\r\n" + after_headers
 
     def _check_reading_later(self) -> None:
-        unread = self.transport.get_write_buffer_size()
-        self._write_timer = self.loop.call_later(WRITE_SECONDS, self._check_reading, unread)
+        self._write_timer = self.loop.call_later(WRITE_SECONDS, self._check_reading, self._unread())
 
-    def _check_reading(self, unread: int) -> None:
-        if unread - self.transport.get_write_buffer_size() < MIN_READ_BYTES:
+    def _unread(self) -> int:
+        """The bytes that the peer has not acknowledged, those in the kernel's buffer included where it tells them."""
+        buffered = self.transport.get_write_buffer_size()
+        with suppress(OSError, ValueError):
+            answer = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+            buffered += int.from_bytes(answer, sys.byteorder)
+        return buffered
+
+    def _check_reading(self, before: int) -> None:
+        if before - self._unread() < MIN_READ_BYTES:
             self.transport.abort()
         else:
             self._check_reading_later()
@@ -135,10 +146,10 @@ class Http11(HttpToolsProtocol):
 
     def _start_headers_timer(self) -> None:
         if self._headers_timer is None:
+            self._header_bytes = 0
             self._headers_timer = self.loop.call_later(HEADERS_SECONDS, self._headers_timed_out)
 
     def _stop_headers_timer(self) -> None:
-        self._header_bytes = 0
         if self._headers_timer is not None:
             self._headers_timer.cancel()
             self._headers_timer = None

@@ -34,6 +34,7 @@ class Lengths:
     warm_up: float = 8.0
     calm: float = 15.0
     storm: float = 20.0
+    afterwards: float = 5.0
     flood_jobs: int = 10_000
     obedient: int = 1200
 
@@ -48,7 +49,7 @@ async def storm(lengths: Lengths) -> list[Measurement]:
         answers = await open_loop(STORM, lengths.storm, call, seed=2)
         first = await call()
         grown = service.api_megabytes() - memory
-        await asyncio.sleep(5)
+        await asyncio.sleep(lengths.afterwards)
         kept = service.api_megabytes() - memory
     accepted = [answer for answer in answers if answer.status == 200]
     refused = [answer for answer in answers if answer.status == 503]
@@ -70,7 +71,7 @@ async def storm(lengths: Lengths) -> list[Measurement]:
             "the first call after the storm", ms(first.seconds), "<= 1 s", first.status == 200 and first.seconds <= 1
         ),
         Measurement(
-            "memory of the API: growth, and 5 s later",
+            f"memory of the API: growth, and {lengths.afterwards:g} s later",
             f"{grown:.0f} MB, {kept:.0f} MB",
             "<= 50 MB",
             grown <= 50 and kept <= 50,
@@ -143,15 +144,15 @@ async def _job_seconds(caller: Caller, key: str) -> float:
     return time.perf_counter() - started
 
 
-async def flood_of_calls(lengths: Lengths) -> list[Measurement]:
-    """Key A calls at ten times the capacity, key B at half of its share: evenly, and in bursts above its share."""
+async def flood_of_calls(lengths: Lengths, ways: Sequence[bool] = (True, False)) -> list[Measurement]:
+    """Key A calls at ten times the capacity, key B at half of its share: evenly (True), or in bursts above it."""
     rate = CAPACITY / 4
     lines = []
     # Long enough that key B's bursts are no reason to refuse it; key A's queue is as long as it may be.
     async with running(lengths.warm_up, max_wait_seconds=2.0) as service:
         a, b = await service.create_keys("a", "b")
         call_a, call_b = partial(service.caller.rerank, key=a), partial(service.caller.rerank, key=b)
-        for even in (True, False):
+        for even in ways:
             alone = await open_loop(rate, lengths.calm, call_b, even=even)
             beside, _ = await asyncio.gather(
                 open_loop(rate, lengths.storm, call_b, seed=3, even=even),

@@ -48,10 +48,8 @@ def same_shape(one: Any, other: Any) -> bool:
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(same_shape(one[name], other[name]) for name in one)
     if isinstance(one, list) and isinstance(other, list):
-        return (
-            not (one and other)
-            or (len(one) == len(other)
-            and all(same_shape(*pair) for pair in zip(one, other, strict=True)))
+        return not (one and other) or (
+            len(one) == len(other) and all(same_shape(*pair) for pair in zip(one, other, strict=True))
         )
     return one == other or "NoneType" in (one, other)
 

@@ -192,6 +192,10 @@ class WakeUpSender:
         """Enqueue any bytes."""
         self._client.lpush(queue_keys.queue(MODEL, work_class), message)
 
+    def clear(self) -> None:
+        """Delete all messages."""
+        self._client.delete(*(queue_keys.queue(MODEL, work_class) for work_class in WorkClass))
+
     def waiting(self, work_class: WorkClass = WorkClass.INTERACTIVE) -> int:
         return int(self._client.llen(queue_keys.queue(MODEL, work_class)))
 

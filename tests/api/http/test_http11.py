@@ -144,6 +144,16 @@ async def test_a_large_body_with_the_headers_is_no_long_header(port: int) -> Non
     assert await send(port, HEADERS + b"Content-Length: %d\r\n\r\n" % len(body) + body) == (200, body)
 
 
+async def test_many_pipelined_requests_are_no_long_header(port: int) -> None:
+    count = 3 * MAX_HEADER_BYTES // len(HEADERS)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write((HEADERS + b"\r\n") * count + HEADERS + b"Connection: close\r\n\r\n")
+    async with asyncio.timeout(20):
+        responses = await reader.read()
+    writer.close()
+    assert responses.count(b"HTTP/1.1 200 ") == count + 1
+
+
 async def test_connections_are_limited_and_the_limit_ends_with_them(port: int) -> None:
     opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(MAX_CONNECTIONS)]
     # Each of them is served.

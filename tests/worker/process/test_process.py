@@ -66,10 +66,11 @@ def process(tmp_path: Path, redis_url: str, redis_client: Any, delay_seconds: fl
     started.child.kill()
 
 
-async def submit(ledger: JobLedger, wake_ups: WakeUpSender, *, shards: int = 1) -> None:
+async def submit(ledger: JobLedger, wake_ups: WakeUpSender, *, shards: int = 1, job_id: str = JOB) -> None:
     """Submit a job and enqueue one valid message for each shard."""
-    await ledger.submit(make_submission(request=make_request(*["query"] * shards), shards=shards, enqueued=0))
-    wake_ups.send(*range(shards))
+    await ledger.submit(make_submission(job_id, request=make_request(*["query"] * shards), shards=shards))
+    wake_ups.clear()
+    wake_ups.send(*range(shards), job_id=job_id)
 
 
 def has_state(store: StoreView, state: str, job_id: str) -> bool:
@@ -166,8 +167,7 @@ async def test_malformed_messages_are_skipped_and_valid_ones_are_processed(
         wake_ups.put(malformed)
         wait_until(lambda: not store.messages(WorkClass.INTERACTIVE))
         if number % 4 == 3:
-            await ledger.submit(make_submission(f"job-{number}", enqueued=0))
-            wake_ups.send(0, job_id=f"job-{number}")
+            await submit(ledger, wake_ups, job_id=f"job-{number}")
             wake_ups.put(malformed)
             wait_until(partial(has_state, store, "done", f"job-{number}"))
     assert process.child.exit_status is None
@@ -204,8 +204,7 @@ async def test_the_worker_still_receives_messages_after_a_refused_acknowledgemen
         wait_briefly(LINGER_SECONDS + 1.0)
     finally:
         allow()
-    await ledger.submit(make_submission("job-2", enqueued=0))
-    wake_ups.send(0, job_id="job-2")
+    await submit(ledger, wake_ups, job_id="job-2")
     wait_until(partial(has_state, store, "done", "job-2"), seconds=20)
 
 
