@@ -7,13 +7,13 @@ from shared.errors import RateLimited
 
 _RETRY_AFTER_SECONDS = 2
 """When an owner's pending work is too much: it may end at any time."""
-_FIELDS = {
-    "requests": "requests_per_second",
-    "pairs": "pairs_per_minute",
-    "tokens": "pending_tokens",
-    "jobs": "unfinished_jobs",
+_NAMES = {
+    "requests": ("requests_per_second", "requests"),
+    "pairs": ("pairs_per_minute", "pairs"),
+    "tokens": ("pending_tokens", "pending-tokens"),
+    "jobs": ("unfinished_jobs", "unfinished-jobs"),
 }
-"""The fields of OwnerLimits by the names that submit.lua returns."""
+"""For each limit that submit.lua names: its field in OwnerLimits, and its name in RateLimit-Policy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +30,11 @@ class OwnerLimits:
 
     def error(self, exceeded: str, milliseconds: int) -> RateLimited:
         """The error for a job that exceeds a limit, as submit.lua names it; `milliseconds`: when to try again."""
-        name = _FIELDS[exceeded]
+        name, public_name = _NAMES[exceeded]
         value = float(getattr(self, name))
         seconds = max(1, math.ceil(milliseconds / 1000)) if milliseconds else _RETRY_AFTER_SECONDS
         message = f"this API key has exceeded its limit: {name} is {value:g}"
-        policy = {
-            "requests": f'"requests";{_per_second(value)}',
-            "pairs": f'"pairs";q={value:.0f};w=60',
-            "tokens": f'"pending-tokens";q={value:.0f}',
-            "jobs": f'"unfinished-jobs";q={value:.0f}',
-        }[exceeded]
+        policy = f'"{public_name}";{_quota(exceeded, value)}'
         return RateLimited(message, policy=policy, retry_after=seconds)
 
 
@@ -54,8 +49,10 @@ class OwnerTerms:
 DEFAULT_TERMS = OwnerTerms()
 
 
-def _per_second(rate: float) -> str:
-    """A quota and its window in seconds, both whole numbers as RateLimit-Policy requires."""
-    if rate < 1:
-        return f"q=1;w={round(1 / rate)}"
-    return f"q={rate:.0f};w=1" if rate.is_integer() else f"q={rate * 10:.0f};w=10"
+def _quota(exceeded: str, value: float) -> str:
+    """The quota, and the window in seconds of a rate: whole numbers, as RateLimit-Policy requires."""
+    if exceeded == "requests" and value < 1:
+        return f"q=1;w={round(1 / value)}"
+    if exceeded == "requests" and not value.is_integer():
+        return f"q={value * 10:.0f};w=10"
+    return f"q={value:.0f}" + {"requests": ";w=1", "pairs": ";w=60"}.get(exceeded, "")

@@ -3,6 +3,7 @@
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from shared.ledger.limits import BATCH_SHARE
 from shared.settings import Settings
 
 
@@ -18,7 +19,7 @@ class WorkerSettings(Settings):
     engine: str | None = None
     concurrency: int = Field(default=64, ge=1, le=1024)
     reserved: int = Field(default=-1, ge=-1, validate_default=True)
-    batch_share: float = Field(default=0.1, ge=0, lt=1, allow_inf_nan=False)
+    batch_share: float = Field(default=BATCH_SHARE, ge=0, lt=1, allow_inf_nan=False)
     drain_seconds: float = Field(default=20.0, ge=0, le=86_400, allow_inf_nan=False)
 
     @field_validator("reserved")

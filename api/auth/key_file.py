@@ -23,8 +23,9 @@ class KeyFile:
     def __init__(self, path: Path) -> None:
         """Raises ConfigurationError when the file cannot be read or is invalid."""
         self._path = path
-        self._records = self._read()
+        # Before the file is read: a change in between is noticed later.
         self._seen = self._version()
+        self._records = self._read()
 
     def records(self) -> list[KeyRecord]:
         """The keys; reads the file again when it has changed."""

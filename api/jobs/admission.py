@@ -1,7 +1,7 @@
-"""Decides how much pending work a request may meet, from the pools' measured throughput. Stores nothing.
+"""Computes how much work may be pending when a job is accepted, from the pools' measured throughput. Stores nothing.
 
-The ledger checks the limits when it accepts a job (submit.lua); this module computes them. Only accepted work starts
-workers, so a pool without a ready worker never refuses because of the start's duration.
+submit.lua checks these limits. Only accepted work starts workers, so a pool without a ready worker never refuses work
+because of the time that a start takes.
 """
 
 from collections.abc import Callable, Iterator

@@ -42,7 +42,7 @@ class Limits:
     job_deadline_seconds: float
     shard_tokens: int
     batch_window: int
-    max_windows: int = 50_000
+    max_windows: int
 
 
 def model_unavailable(model: str, failure: StartFailure) -> ModelUnavailable:
@@ -146,28 +146,33 @@ class SubmissionBuilder:
         if _has_own_queries(request):
             # A shard has one query.
             runs = [(query or "", list(run)) for query, run in _runs_by_query(documents)]
-            return [size for query, run in runs for size in self._cut_run(request, spec, query, run)]
-        return self._cut_run(request, spec, request.query, documents)
+        else:
+            runs = [(request.query, documents)]
+        self._require_few_windows(request, spec, runs)
+        return [size for query, run in runs for size in self._cut_run(request, spec, query, run)]
 
     def _cut_run(
         self, request: RerankRequest, spec: ModelSpec, query: str, documents: Sequence[Document]
     ) -> list[ShardSize]:
         """The sizes of the shards for documents with the same query."""
-        texts = [document.text for document in documents]
-        windows = _windows(request, spec, query)
-        self._require_few_windows(windows, texts)
         return shard_sizes(
             query,
-            texts,
+            [document.text for document in documents],
             None if spec.listwise else self.limits.shard_tokens,
-            windows,
+            _windows(request, spec, query),
             max_tokens_per_query=request.max_tokens_per_query,
         )
 
-    def _require_few_windows(self, windows: Windows, texts: Sequence[str]) -> None:
-        if windows.at_most == 1:
+    def _require_few_windows(
+        self, request: RerankRequest, spec: ModelSpec, runs: Sequence[tuple[str, Sequence[Document]]]
+    ) -> None:
+        if request.max_chunks_per_doc == 1:
             return
-        count = sum(windows.count(estimate_tokens(text)) for text in texts)
+        count = sum(
+            _windows(request, spec, query).count(estimate_tokens(document.text))
+            for query, run in runs
+            for document in run
+        )
         if count > self.limits.max_windows:
             raise InvalidRequest(
                 f"max_chunks_per_doc: at most {self.limits.max_windows} windows in one request, got about {count}",

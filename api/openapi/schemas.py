@@ -229,6 +229,12 @@ EXAMPLE_JOB_DONE: dict[str, Any] = EXAMPLE_JOB | {
 }
 
 
+EXAMPLE_JOBS: dict[str, Any] = {
+    "object": "list",
+    "data": [EXAMPLE_JOB_DONE],
+    "has_more": True,
+    "next": f"1795222196000-{EXAMPLE_JOB_ID}",
+}
 EXAMPLE_DEAD_LETTER: dict[str, Any] = {
     "job": EXAMPLE_JOB_ID,
     "shard": 0,

@@ -6,25 +6,19 @@ from fastapi import APIRouter, Request, Response
 
 from api.dependencies import AdminDep, AppStateDep
 from api.http.responses import json_response
-from api.openapi.schemas import EXAMPLE_DEAD_LETTER, EXAMPLE_JOB_DONE, EXAMPLE_JOB_ID, DeadLetters, Jobs, response_doc
-from api.routes.job_queries import PARAMETERS, read_limit, read_query
+from api.openapi.schemas import EXAMPLE_DEAD_LETTER, EXAMPLE_JOB_DONE, EXAMPLE_JOBS, DeadLetters, Jobs, response_doc
+from api.routes.job_queries import INVALID_PARAMETER, PARAMETERS, read_limit, read_query
 from api.routes.jobs import describe, describe_page
 from shared.ledger.job_record import DeadLetter
 
 router = APIRouter(prefix="/v1/admin", tags=["admin"])
 
 _Responses = dict[int | str, dict[str, Any]]
-_INVALID = {"description": "A parameter is invalid; the message names it."}
-_PAGE = {
-    "object": "list",
-    "data": [EXAMPLE_JOB_DONE | {"key": "1f0a9c3b7d2e"}],
-    "has_more": True,
-    "next": f"1795854708637-{EXAMPLE_JOB_ID}",
-}
-_JOBS: _Responses = {200: response_doc(Jobs, _PAGE, "A page of jobs."), 400: _INVALID}
+_PAGE = EXAMPLE_JOBS | {"data": [EXAMPLE_JOB_DONE | {"key": "1f0a9c3b7d2e"}]}
+_JOBS: _Responses = {200: response_doc(Jobs, _PAGE, "A page of jobs."), 400: INVALID_PARAMETER}
 _LETTERS: _Responses = {
     200: response_doc(DeadLetters, {"object": "list", "data": [EXAMPLE_DEAD_LETTER]}, "The newest dead letters."),
-    400: _INVALID,
+    400: INVALID_PARAMETER,
 }
 _LIMIT = [parameter for parameter in PARAMETERS if parameter["name"] == "limit"]
 

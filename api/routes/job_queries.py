@@ -11,6 +11,7 @@ MAX_LIMIT = 100
 DEFAULT_LIMIT = 20
 _STATUSES = ", ".join(JobStatus)
 
+INVALID_PARAMETER = {"description": "A parameter is invalid; the message names it."}
 PARAMETERS: list[dict[str, Any]] = [
     {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
     for name, description, schema in (

@@ -10,8 +10,8 @@ from api.dialects.registry import dialect_by_name
 from api.http.disconnects import cancel_on_disconnect
 from api.http.request_headers import read_prefer_header
 from api.http.responses import json_response
-from api.openapi.schemas import EXAMPLE_JOB, EXAMPLE_JOB_DONE, EXAMPLE_JOB_ID, Job, Jobs, response_doc
-from api.routes.job_queries import PARAMETERS, read_query
+from api.openapi.schemas import EXAMPLE_JOB, EXAMPLE_JOB_DONE, EXAMPLE_JOBS, Job, Jobs, response_doc
+from api.routes.job_queries import INVALID_PARAMETER, PARAMETERS, read_query
 from shared.ledger.job_record import JobRecord, JobStatus, Position
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -22,10 +22,9 @@ _NOT_THERE = {"description": "The job has not ended, or was canceled."}
 _FAILED = {"description": "The job failed; the message has the reason."}
 _EXPIRED = {"description": "The job's deadline passed before it was scored."}
 _READ: _Responses = {200: response_doc(Job, EXAMPLE_JOB_DONE, "The job."), 404: _NOT_FOUND}
-_PAGE = {"object": "list", "data": [EXAMPLE_JOB_DONE], "has_more": True, "next": f"1795854708637-{EXAMPLE_JOB_ID}"}
 _LIST: _Responses = {
-    200: response_doc(Jobs, _PAGE, "A page of jobs."),
-    400: {"description": "A parameter is invalid; the message names it."},
+    200: response_doc(Jobs, EXAMPLE_JOBS, "A page of jobs."),
+    400: INVALID_PARAMETER,
 }
 _CANCELED = EXAMPLE_JOB | {"status": "canceled", "finished": EXAMPLE_JOB_DONE["finished"]}
 _CANCEL: _Responses = {200: response_doc(Job, _CANCELED, "The job as it is now."), 404: _NOT_FOUND}

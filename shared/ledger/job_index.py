@@ -1,6 +1,6 @@
 """Lists the jobs of one owner or of all, newest first (asyncio).
 
-submit.lua writes the index; jobs that are gone are removed from it here and there.
+submit.lua adds jobs to the lists. It and this module remove jobs that no longer exist.
 """
 
 import asyncio
@@ -91,7 +91,10 @@ class JobIndex:
             start += _PAGE
 
     async def _records(self, lists: list[str], entries: list[Position]) -> list[JobRecord | None]:
-        """The jobs' records; None for a job that is gone or damaged. Removes those that are gone from a single list."""
+        """The record of each entry's job; None when the job no longer exists or is damaged.
+
+        When one list is read, entries of jobs that no longer exist are removed from it.
+        """
         async with self._client.pipeline(transaction=False) as pipe:
             for entry in entries:
                 pipe.hgetall(job_keys.job(entry.job_id))

@@ -90,7 +90,7 @@ class JobRecord:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Position:
-    """A place in a list of jobs, which is sorted by this: after this job. Times are Unix milliseconds."""
+    """A job's place in a list, which is sorted by these fields. Times are Unix milliseconds."""
 
     created_ms: int
     job_id: str

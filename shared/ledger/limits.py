@@ -14,6 +14,8 @@ MAX_TRANSIENT_ERRORS = 5
 MAX_DEAD_LETTERS = 1000
 LEASE_SECONDS = 4.0
 """A worker that does not renew for this long loses its shards. Recovery takes this and one reconciler round."""
+BATCH_SHARE = 0.1
+"""The least share of a pool's tokens that batch work gets while interactive work would take all of them."""
 MAX_INLINE_RESULT_BYTES = 4096
 """A one-shard result up to this size (about a hundred scores) is published with the notification of its job's end."""
 

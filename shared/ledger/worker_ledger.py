@@ -18,6 +18,7 @@ from shared.keys import job_keys, pool_keys, queue_keys
 from shared.ledger import encoding
 from shared.ledger.job_record import JobFailure
 from shared.ledger.limits import (
+    BATCH_SHARE,
     LEASE_SECONDS,
     MAX_DEAD_LETTERS,
     MAX_INLINE_RESULT_BYTES,
@@ -42,8 +43,6 @@ logger = logging.getLogger(__name__)
 
 _MIN_LISTEN_SECONDS = 0.01
 """BRPOP treats a timeout under a millisecond as no timeout."""
-BATCH_SHARE = 0.1
-"""The share of a pool's tokens that batch work gets at least, while interactive work would take everything."""
 
 
 class WorkerLedger:

@@ -1,4 +1,4 @@
--- Moves an unfinished interactive job to the batch class: nobody waits for it any more. Leased shards continue.
+-- Moves an interactive job that no caller waits for to the batch class. Shards that workers hold are not interrupted.
 -- writes  KEYS[1] job and its shards; KEYS[2] outstanding, load, jobs, backlog, order; KEYS[4] interactive queue,
 --         KEYS[5] batch queue (lists)
 -- args    1 job id

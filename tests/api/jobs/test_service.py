@@ -41,7 +41,14 @@ from shared.score_cache import ScoreReader, ScoreWriter
 from tests.api.support import Worker
 from tests.shared.support import MODEL, OWNER, StoreView, make_request, make_scores, read_message
 
-LIMITS = Limits(max_documents=3, wait_seconds=10.0, job_deadline_seconds=60.0, shard_tokens=16_384, batch_window=32)
+LIMITS = Limits(
+    max_documents=3,
+    wait_seconds=10.0,
+    job_deadline_seconds=60.0,
+    shard_tokens=16_384,
+    batch_window=32,
+    max_windows=50_000,
+)
 ADMISSION_LIMITS = AdmissionLimits(max_pending_tokens=10**9, max_pending_jobs=10**6, max_waiting=100)
 ServiceMaker = Callable[..., RerankService]
 

@@ -20,7 +20,14 @@ from shared.score_cache import ScoreReader, ScoreWriter
 from shared.store.client import connect_async
 from tests.shared.support import MODEL, OWNER, dead_redis_url, make_request, make_scores
 
-LIMITS = Limits(max_documents=9, wait_seconds=10.0, job_deadline_seconds=60.0, shard_tokens=16_384, batch_window=32)
+LIMITS = Limits(
+    max_documents=9,
+    wait_seconds=10.0,
+    job_deadline_seconds=60.0,
+    shard_tokens=16_384,
+    batch_window=32,
+    max_windows=50_000,
+)
 ADMISSION_LIMITS = AdmissionLimits(max_pending_tokens=1000, max_pending_jobs=10, max_waiting=10)
 SPEC = ModelSpec(name=MODEL)
 TEMPLATED = ModelSpec(name="templated", score_template="qwen3")
@@ -191,6 +198,13 @@ class TestWindows:
         with pytest.raises(InvalidRequest, match="max_chunks_per_doc: at most 20 windows") as raised:
             await build(builder, "word " * 4000, max_tokens_per_doc=100, max_chunks_per_doc=99)
         assert raised.value.param == "max_chunks_per_doc"
+
+    async def test_windows_of_all_queries_count(self, make: BuilderMaker) -> None:
+        documents = [Document(text="word " * 200, query=query) for query in ("a", "b", "c")]
+        windows = {"max_tokens_per_doc": 100, "max_chunks_per_doc": 99}
+        await build(make(limits=replace(LIMITS, max_windows=9)), documents=documents, **windows)
+        with pytest.raises(InvalidRequest, match="at most 8 windows"):
+            await build(make(limits=replace(LIMITS, max_windows=8)), documents=documents, **windows)
 
 
 class TestAdmission:

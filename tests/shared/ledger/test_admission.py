@@ -1,4 +1,4 @@
-"""How much pending work a submission may meet, and what happens to interactive jobs that nobody waits for."""
+"""When submit refuses a job because of pending work, and how a job moves from the interactive to the batch class."""
 
 from typing import Any
 
