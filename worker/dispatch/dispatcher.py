@@ -186,14 +186,16 @@ class Dispatcher:
         return self._listener.take(self._free_slots())
 
     def _claim_first(self, first: WakeUp) -> None:
-        """Claim what is next. Raises StoreUnavailable."""
+        """Claim one shard, the next one. Raises StoreUnavailable.
+
+        Only one: nobody repeats this claim when its reply is lost, and the shard then counts as crashed.
+        """
         if self._closing.is_set():
             self._ledger.enqueue([first])
             return
-        free = self._free_slots()
-        least = FreeSlots(1, int(first.work_class is WorkClass.BATCH))
-        slots = FreeSlots(max(free.shards, least.shards), max(free.batch, least.batch))
-        _, claimed = self._ledger.finish_and_claim([], self._claim_request(slots, [first]))
+        batch = max(self._free_slots().batch, int(first.work_class is WorkClass.BATCH))
+        request = self._claim_request(FreeSlots(1, min(batch, 1)), [first])
+        _, claimed = self._ledger.finish_and_claim([], request)
         self._begin_all(claimed)
 
     def _claim_request(self, slots: FreeSlots, received: Sequence[WakeUp]) -> ClaimRequest:

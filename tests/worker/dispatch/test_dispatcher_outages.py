@@ -72,6 +72,17 @@ class TestClaims:
         dispatcher.run(JOB, 0, INTERACTIVE)
         assert await pool.scores() == [[0.0]]
 
+    async def test_a_first_claim_with_a_lost_reply_affects_one_shard(
+        self, pool: Pool, wake_ups: WakeUpSender, store: StoreView, unreliable_ledger: UnreliableLedger
+    ) -> None:
+        """Nobody repeats it: its shard counts a crash when its lease expires."""
+        await pool.submit("zero", "one", "two")
+        wake_ups.send(1, 2)
+        unreliable_ledger.lost_replies["finish_and_claim"] = 1
+        with pytest.raises(StoreUnavailable):
+            make_dispatcher(unreliable_ledger, ScriptedEngine()).run(JOB, 0, INTERACTIVE)
+        assert [store.shard(shard)["status"] for shard in range(3)] == ["leased", "queued", "queued"]
+
     async def test_a_later_claim_with_a_lost_reply_is_repeated(
         self, pool: Pool, wake_ups: WakeUpSender, store: StoreView, unreliable_ledger: UnreliableLedger
     ) -> None:
