@@ -12,6 +12,9 @@
     │   ├── ModelNotFound          no model with this name is served
     │   ├── JobNotFound            the job does not exist, or belongs to another key
     │   ├── JobNotFinished         the job has no result yet
+    │   ├── BatchNotFound          the batch does not exist, or belongs to another key
+    │   ├── StoredFileNotFound     the file does not exist, has expired, or belongs to another key
+    │   ├── StoredFileInUse        an unfinished batch reads the file
     │   └── IdempotencyConflict    the Idempotency-Key was used for a different request
     ├── JobError                   the job ended without a result
     │   ├── JobCanceled
@@ -24,6 +27,9 @@
     │   ├── ModelUnavailable       the model failed to load
     │   ├── StoreUnavailable       Redis is unreachable or refuses writes
     │   │   └── StoreDamaged       data in Redis is missing or was changed by another program
+    │   ├── PayloadsUnavailable    the payload store is unreachable or refuses access
+    │   │   ├── PayloadsFull       it has no room for more
+    │   │   └── PayloadMissing     an object does not exist in it
     │   └── InternalError          a bug in rerankq
     └── ConfigurationError         the operator can correct it (a file, a setting, a model that cannot score)
 
@@ -106,6 +112,24 @@ class JobNotFinished(RequestError):
     code = "job_not_finished"
 
 
+class BatchNotFound(RequestError):
+    """The batch does not exist, or belongs to another key."""
+
+    code = "batch_not_found"
+
+
+class StoredFileNotFound(RequestError):
+    """The file does not exist, has expired, or belongs to another key."""
+
+    code = "file_not_found"
+
+
+class StoredFileInUse(RequestError):
+    """An unfinished batch reads the file."""
+
+    code = "file_in_use"
+
+
 class IdempotencyConflict(RequestError):
     """The Idempotency-Key was used for a different request."""
 
@@ -186,6 +210,24 @@ class StoreDamaged(StoreUnavailable):
     """Data in Redis is missing or was changed by another program. Reading it again does not help."""
 
     code = "store_damaged"
+
+
+class PayloadsUnavailable(ServiceError):
+    """The payload store (a folder, an S3 bucket, or Redis) is unreachable or refuses access."""
+
+    code = "payloads_unavailable"
+
+
+class PayloadsFull(PayloadsUnavailable):
+    """The payload store has no room for more."""
+
+    code = "payloads_full"
+
+
+class PayloadMissing(PayloadsUnavailable):
+    """An object does not exist in the payload store: it was deleted, or its lifetime has passed."""
+
+    code = "payload_missing"
 
 
 class InternalError(ServiceError):
