@@ -72,7 +72,8 @@ class RerankRequest(BaseModel):
     next, in order, when that model is unknown, unavailable or fails. `top_n` None returns all documents.
     `priority` is 0 (most urgent) to 999. `instruction` is inserted into the model's score template. The token limits
     are the caller's; the model's own limits apply as well. A document too long for one window is cut into at most
-    `max_chunks_per_doc` windows, which overlap by `overlap_tokens` (None: the worker decides).
+    `max_chunks_per_doc` windows, which overlap by `overlap_tokens` (None: the worker decides). Without `use_cache`
+    scores are neither read from the score cache nor written to it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -90,6 +91,7 @@ class RerankRequest(BaseModel):
     max_chunks_per_doc: Annotated[int, Field(ge=1)] = 1
     overlap_tokens: Annotated[int, Field(ge=0)] | None = None
     priority: Annotated[int, Field(ge=0, le=MAX_PRIORITY)] = 0
+    use_cache: bool = True
 
 
 class ShardScores(BaseModel):

@@ -12,8 +12,9 @@ _NAMES = {
     "pairs": ("pairs_per_minute", "pairs"),
     "tokens": ("pending_tokens", "pending-tokens"),
     "jobs": ("unfinished_jobs", "unfinished-jobs"),
+    "batches": ("batch_tokens", "batch-tokens"),
 }
-"""For each limit that submit.lua names: its field in OwnerLimits, and its name in RateLimit-Policy."""
+"""For each limit that the scripts name: its field in OwnerLimits, and its name in RateLimit-Policy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +22,19 @@ class OwnerLimits:
     """The limits of one owner; None: no limit.
 
     `pending_tokens` (estimated) and `unfinished_jobs` count for each model. The rates may be used in a burst.
+    `batch_tokens` (estimated) limits all unfinished batches together, whose lines do not count for the other limits.
     """
 
     requests_per_second: float | None = None
     pairs_per_minute: int | None = None
     pending_tokens: int | None = None
     unfinished_jobs: int | None = None
+    batch_tokens: int | None = None
+
+    @property
+    def of_jobs(self) -> tuple[float | None, int | None, int | None, int | None]:
+        """The limits that submit.lua checks, in the order of its arguments."""
+        return self.requests_per_second, self.pairs_per_minute, self.pending_tokens, self.unfinished_jobs
 
     def error(self, exceeded: str, milliseconds: int) -> RateLimited:
         """The error for a job that exceeds a limit, as submit.lua names it; `milliseconds`: when to try again."""

@@ -77,11 +77,11 @@ class ScoreWriter:
     def write_all(self, shards: Iterable[tuple[RerankRequest, ShardScores]]) -> None:
         """Cache the scores of several shards, 500 per round trip. Redis errors are logged and ignored.
 
-        Failed documents and the scores of listwise models are not cached.
+        Failed documents, requests without `use_cache` and the scores of listwise models are not cached.
         """
         if self._spec.listwise:
             return
-        entries = [part for request, scores in shards for part in self._entries(request, scores)]
+        entries = [part for request, scores in shards if request.use_cache for part in self._entries(request, scores)]
         try:
             for start in range(0, len(entries), 2 * _SCORES_PER_COMMAND):
                 batch = entries[start : start + 2 * _SCORES_PER_COMMAND]

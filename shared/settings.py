@@ -37,6 +37,11 @@ class Settings(BaseModel):
     score_cache_seconds: Seconds = 86_400.0
     score_cache_entries: Annotated[int, Field(ge=1, le=100_000_000)] = 100_000
 
+    def to_environment(self) -> dict[str, str]:
+        """The variables from which another process reads the same settings."""
+        values = self.model_dump(mode="json")
+        return {PREFIX + name.upper(): str(value) for name, value in values.items() if value is not None}
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None, **overrides: object) -> Self:
         """Read the environment; overrides that are not None take precedence. Raises ConfigurationError."""

@@ -22,10 +22,25 @@
 | rerankq:pool:MODEL:claims:WORKER | string | the last shards that a worker claimed, to repeat a lost reply | a lease |
 | rerankq:pool:MODEL:workers | hash | worker -> its last heartbeat, JSON | an hour after the last heartbeat |
 | rerankq:pool:MODEL:measurements | hash | start_seconds, tokens_per_second of a worker | 30 days after the last one |
+| rerankq:pool:MODEL:unpublished | hash | BATCH -> "pairs tokens" of lines that are no jobs yet | until the batch ends |
+| rerankq:batch:ID | hash | a batch's record (shared/ledger/batch_record.py) | as its result files |
+| rerankq:batch:ID:segments | list | the parts of its output, in order, JSON | as its result files |
+| rerankq:batch:ID:runner | string | the token of the process that runs it | a lease, renewed |
+| rerankq:batches:KIND:OWNER | zset | ID -> when it was created, ms | as its last batch |
+| rerankq:open_batches | zset | ID -> when it was created, ms; every unfinished batch | until it ends |
+| rerankq:batch_budgets | hash | OWNER -> estimated tokens of its unfinished batches | until they end |
+| rerankq:file:ID | hash | a file's record | the file's lifetime |
+| rerankq:files:OWNER | zset | ID -> when it was created, ms | as its last file |
+| rerankq:payload:NAME | string | size, time and VERSION of a large file, JSON (api/payloads) | the file's lifetime |
+| rerankq:payload_data:VERSION | hash | N -> 256 KiB of it | as its file |
+| rerankq:payloads | zset | NAME -> when it expires, Unix seconds | the first write or list after that |
+| rerankq:payloads_unfinished | zset | VERSION -> when it grew, Unix seconds | until it is complete or abandoned |
 | rerankq:score:DIGEST | string | a pair's raw score | RERANKQ_SCORE_CACHE_SECONDS, see below |
 | rerankq:scores | zset | DIGEST -> when its score was written, ms | as long after the last score was written |
 | rerankq:dead_letters | list | shards that exceeded their retry budget, newest first, JSON | the newest 1,000 |
 | rerankq:reconciler_leader | string | the API process that reconciles | a few seconds, renewed |
+| rerankq:sweeper_leader | string | the API process that deletes orphaned payloads | a minute, renewed |
+| rerankq:payload_namespace | string | the folder of this deployment in the payload store | permanent |
 | rerankq:api_keys | hash | key id -> the API key's record, its secret hashed | until revoked |
 | rerankq:rate:OWNER:LIMIT | string | when the requests or pairs accepted so far are used up, ms | until then |
 | rerankq:job_ended | channel | ids of jobs that ended, a small result behind its id | - |

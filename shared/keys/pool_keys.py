@@ -46,3 +46,7 @@ def claims(model: str, worker: str) -> str:
 
 def owner_jobs(model: str) -> str:
     return f"{PREFIX}pool:{model}:owner_jobs"
+
+
+def unpublished(model: str) -> str:
+    return f"{PREFIX}pool:{model}:unpublished"

@@ -1,9 +1,11 @@
-"""Keys of the service as a whole: API keys, the reconciler's leader, and the score cache."""
+"""Keys of the service as a whole: API keys, leaders of background work, the payload namespace, and the score cache."""
 
 from shared.keys import PREFIX
 
 API_KEYS = f"{PREFIX}api_keys"
 RECONCILER_LEADER = f"{PREFIX}reconciler_leader"
+PAYLOAD_NAMESPACE = f"{PREFIX}payload_namespace"
+SWEEPER_LEADER = f"{PREFIX}sweeper_leader"
 CACHED_SCORES = f"{PREFIX}scores"
 
 

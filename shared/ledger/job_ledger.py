@@ -4,10 +4,10 @@ Each change is one Lua script; no other code writes these keys. Raises StoreUnav
 refuses writes, and StoreDamaged when its data cannot be used.
 """
 
+import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple
 from typing import Any
 
 import redis.asyncio
@@ -61,7 +61,7 @@ class JobLedger:
         request = encoding.encode_request(submission.request)
         shards = submission.encode_shards()
         known, limits = submission.known_scores, submission.limits
-        args: list[str | bytes | int] = [
+        args: list[str | bytes | int | float] = [
             submission.job_id,
             request,
             int(self._lifetimes.result * 1000),
@@ -81,7 +81,8 @@ class JobLedger:
             f"{submission.terms.weight:g}",
             *("" if limit is None else limit for limit in (limits.tokens_ahead, limits.tokens, limits.jobs)),
             service_keys.rate(submission.owner),
-            *("" if limit is None else limit for limit in astuple(submission.terms.limits)),
+            *("" if limit is None else limit for limit in submission.terms.limits.of_jobs),
+            submission.batch or "",
             *(part for documents, size in zip(shards, submission.sizes, strict=True) for part in (documents, *size)),
             *submission.messages,
         ]
@@ -160,6 +161,18 @@ class JobLedger:
     async def delete(self, record: JobRecord) -> bool:
         """Delete a job and its result. Returns False when the job does not exist."""
         return bool(await self._on_job("delete", record, job_keys.JOB_ENDED_CHANNEL))
+
+    async def delete_jobs(self, jobs: Sequence[tuple[str, str]]) -> None:
+        """Delete jobs, given as (id, model); those that have not ended are canceled. Ignores jobs that do not exist."""
+        calls = [
+            ScriptCall(
+                self._scripts["delete"], job_keys.script_keys(job_id, model), [job_id, job_keys.JOB_ENDED_CHANNEL]
+            )
+            for job_id, model in jobs
+        ]
+        with store_errors():
+            for start in range(0, len(calls), _MAX_CHECKS):
+                await asyncio.gather(*(self._pipe.call(call) for call in calls[start : start + _MAX_CHECKS]))
 
     async def retry_failed(self, record: JobRecord, deadline_seconds: float) -> list[WakeUp] | None:
         """Retry a failed job with new budgets. Returns the shards to enqueue; None when the job has not failed."""

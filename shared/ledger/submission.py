@@ -63,7 +63,8 @@ class Submission:
     `sizes` are the sizes of its shards, in order; without shards the job succeeds at once. `messages` are the Celery
     messages of the first shards, which are enqueued at once; the others follow as shards are finished. `known_scores`
     covers the documents that are in no shard, None when all of them are. `idempotency` is the caller's Idempotency-Key.
-    `terms` are the owner's limits and its weight.
+    `terms` are the owner's limits and its weight. `batch` is the batch of which this job is one line: such a job is not
+    listed, and does not count for its owner's limits.
     """
 
     job_id: str
@@ -79,6 +80,7 @@ class Submission:
     known_scores: KnownScores | None = None
     limits: PendingLimits = PendingLimits()
     terms: OwnerTerms = DEFAULT_TERMS
+    batch: str | None = None
 
     def encode_shards(self) -> list[bytes]:
         """The documents of each shard, encoded."""

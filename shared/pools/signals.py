@@ -6,7 +6,7 @@ shared.pools.scaling.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import redis
@@ -19,7 +19,7 @@ from shared.pools.heartbeats import Heartbeat, WorkerState, read_heartbeats
 
 @dataclass(frozen=True, slots=True)
 class ClassLoad:
-    """The unfinished work of one class. Tokens are the estimates of shared.sharding.
+    """The unfinished work of one class, with the lines of batches that are no jobs yet. Tokens are estimates.
 
     Pairs and tokens are `running` while a worker holds a lease on their shard, and `queued` otherwise. `running_jobs`
     counts those of the `jobs` of which a worker has claimed a shard.
@@ -94,6 +94,7 @@ def _queue_reads(pipe: Any, models: Sequence[str]) -> None:
         pipe.zcard(pool_keys.outstanding(model))
         pipe.hgetall(pool_keys.workers(model))
         pipe.hgetall(pool_keys.measurements(model))
+        pipe.hvals(pool_keys.unpublished(model))
 
 
 def _parse_replies(models: Sequence[str], replies: Sequence[Any], now: float) -> dict[str, PoolSignals]:
@@ -109,7 +110,7 @@ def _parse_pool(model: str, replies: Iterator[Any], redis_now: float, now: float
     for work_class in WorkClass:
         jobs[work_class] = next(replies)
         accepted_at += [at_ms / 1000 for _ in ("oldest", "newest") for _, at_ms in next(replies)]
-    load, shards, heartbeats, measurements = (next(replies) for _ in range(4))
+    load, shards, heartbeats, measurements, unpublished = (next(replies) for _ in range(5))
     workers = read_heartbeats(heartbeats)
     alive = tuple(beat for beat in workers if beat.alive(now))
     states = [beat.state for beat in alive]
@@ -119,7 +120,7 @@ def _parse_pool(model: str, replies: Iterator[Any], redis_now: float, now: float
     return PoolSignals(
         model=model,
         interactive=_class_load(WorkClass.INTERACTIVE, jobs, load),
-        batch=_class_load(WorkClass.BATCH, jobs, load),
+        batch=_with_unpublished(_class_load(WorkClass.BATCH, jobs, load), unpublished),
         oldest_seconds=max(0.0, redis_now - min(accepted_at)) if accepted_at else 0.0,
         idle_seconds=max(0.0, redis_now - max(active_at)) if active_at else None,
         shards=shards,
@@ -148,6 +149,16 @@ def _class_load(work_class: WorkClass, jobs: Mapping[WorkClass, int], load: Mapp
         running_tokens=count("running_tokens"),
         running_jobs=count("running_jobs"),
     )
+
+
+def _with_unpublished(load: ClassLoad, batches: Sequence[bytes]) -> ClassLoad:
+    """The load with the lines of batches that are no jobs yet: "pairs tokens" of each batch."""
+    pairs = tokens = 0
+    for text in batches:
+        counts = text.split()
+        if len(counts) == 2 and all(count.isdigit() for count in counts):
+            pairs, tokens = pairs + int(counts[0]), tokens + int(counts[1])
+    return replace(load, queued_pairs=load.queued_pairs + pairs, queued_tokens=load.queued_tokens + tokens)
 
 
 def _count_attempts(failures: Sequence[Heartbeat]) -> int:

@@ -51,6 +51,21 @@ local function list_key(keys, job_id, owner)
   return string.sub(keys.job, 1, -#job_id - 2) .. 's:' .. owner
 end
 
+-- Adds `id` to a list (sorted set) of things that live in keys named like `key`, the key of `id`. Removes random ones
+-- that no longer exist: at most about half of the list ever are.
+local function add_to_list(list, key, id, created_ms, lifetime_ms)
+  if type(redis.pcall('ZADD', list, created_ms, id)) ~= 'number' then
+    -- Of the wrong type: a foreign value, which nothing else would remove.
+    redis.call('DEL', list)
+    redis.call('ZADD', list, created_ms, id)
+  end
+  if redis.call('PTTL', list) < tonumber(lifetime_ms) then redis.call('PEXPIRE', list, lifetime_ms) end
+  local prefix = string.sub(key, 1, -#id - 1)
+  for _, other in ipairs(redis.call('ZRANDMEMBER', list, 2)) do
+    if redis.call('EXISTS', prefix .. other) == 0 then redis.call('ZREM', list, other) end
+  end
+end
+
 local function backlog_key(keys, class)
   return keys.pool .. 'backlog:' .. class
 end
@@ -98,7 +113,7 @@ local function clear_load(keys, ended_ms)
 end
 
 -- Subtracts what is left of a job that has ended; `status` is the one it had before, `shards` how many are unfinished
--- at most.
+-- at most, `owner` the one whose limits it counts for, if any.
 local function remove_job_load(keys, job_id, class, owner, status, shards, now)
   redis.call('ZREM', jobs_key(keys, class), job_id)
   if redis.call('ZCARD', keys.outstanding) == 0 then return clear_load(keys, now) end
@@ -122,7 +137,8 @@ end
 -- Ends a job with a final status: removes its shards from the pool, sets the lifetime of its keys, and publishes the
 -- end. A small `result` is published with it, which saves the waiting API a read.
 local function end_job(keys, job_id, status, channel, result)
-  local job = redis.call('HMGET', keys.job, 'shards', 'result_ttl_ms', 'idempotency', 'class', 'status', 'owner')
+  local job = redis.call('HMGET', keys.job, 'shards', 'result_ttl_ms', 'idempotency', 'class', 'status', 'owner',
+    'batch')
   local now, shards = now_ms(), tonumber(job[1])
   redis.call('HSET', keys.job, 'status', status, 'finished_ms', now)
   -- When all shards are done, each finish has already removed its own.
@@ -132,7 +148,9 @@ local function end_job(keys, job_id, status, channel, result)
     redis.call('DEL', lease_key(keys, shard))
     remove_from_order(keys, job[4], job[6], job_id .. '/' .. shard)
   end
-  if shards > 0 then remove_job_load(keys, job_id, job[4], job[6], job[5], left, now) end
+  -- The lines of a batch do not count for their owner's limits.
+  local counted = not job[7] and job[6]
+  if shards > 0 then remove_job_load(keys, job_id, job[4], counted, job[5], left, now) end
   redis.call('ZREM', keys.deadlines, job_id)
   for _, key in ipairs({keys.job, keys.request, keys.documents, keys.shards, keys.results}) do
     redis.call('PEXPIRE', key, job[2])

@@ -7,7 +7,7 @@
 --         | ended (the job has a final status or does not exist)
 local keys = job_keys(KEYS[1])
 local job = redis.call('HMGET', keys.job, 'status', 'next_shard', 'shards', 'class', 'owner', 'priority',
-  'created_ms')
+  'created_ms', 'batch')
 if not job[1] or is_final(job[1]) then return {'ended', -1} end
 
 local shard = ARGV[2]
@@ -24,7 +24,7 @@ redis.call('DEL', lease_key(keys, shard))
 if redis.call('ZCARD', keys.outstanding) > 1 then
   subtract_load(keys, job[4], '', current[3], current[4])
   subtract_load(keys, job[4], 'running_', current[3], current[4])
-  if current[4] then add_backlog(keys, job[4], job[5], -current[4]) end
+  if current[4] and not job[8] then add_backlog(keys, job[4], job[5], -current[4]) end
 end
 redis.call('ZREM', keys.outstanding, ARGV[1] .. '/' .. shard)
 if redis.call('HINCRBY', keys.job, 'shards_left', -1) <= 0 then

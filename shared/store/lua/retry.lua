@@ -4,7 +4,7 @@
 -- returns {the shards to enqueue} | false (the job does not exist or has not failed)
 local keys = job_keys(KEYS[1])
 local job = redis.call('HMGET', keys.job, 'status', 'shards', 'idempotency', 'class', 'owner', 'priority',
-  'created_ms')
+  'created_ms', 'batch')
 if job[1] ~= 'failed' then return false end
 
 local now = now_ms()
@@ -26,8 +26,10 @@ for shard = 0, tonumber(job[2]) - 1 do
 end
 redis.call('ZADD', jobs_key(keys, job[4]), now, ARGV[1])
 add_load(keys, job[4], '', size[1], size[2])
-add_backlog(keys, job[4], job[5], size[2])
-add_owner_jobs(keys, job[5], 1)
+if not job[8] then
+  add_backlog(keys, job[4], job[5], size[2])
+  add_owner_jobs(keys, job[5], 1)
+end
 add_to_order(keys, {class = job[4], owner = job[5], priority = job[6], created_ms = job[7]}, members)
 for _, key in ipairs({keys.job, keys.request, keys.documents, keys.shards, keys.results}) do
   redis.call('PEXPIRE', key, ARGV[2])

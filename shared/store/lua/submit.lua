@@ -8,13 +8,15 @@
 --         empty when there are none, 15 channel, 16 priority, 17 the owner's weight, 18 the most tokens that may
 --         be scored before it, 19 the most pending tokens of the pool, 20 the most pending jobs of the pool (each empty
 --         when there is no limit), 21 prefix of the owner's rates, 22 the owner's requests a second, 23 pairs a minute,
---         24 pending tokens and 25 unfinished jobs in this pool (each empty when there is no limit), then each shard's
+--         24 pending tokens and 25 unfinished jobs in this pool (each empty when there is no limit), 26 the
+--         batch of which this job is one line, empty for other jobs: it is not in the owner's list, and does not
+--         count for the owner's limits; then each shard's
 --         documents JSON, pairs and tokens, then one Celery message for each shard enqueued at once
 -- returns {accepted | existing | conflict, the job's id, time of acceptance in ms}: existing and conflict, without a
 --         time, when KEYS[5] refers to a job of the same or of another request; or {refused, ahead | tokens | jobs, number}:
 --         the limit that is exceeded, and by how many; or {limited, requests | pairs | tokens | jobs, ms}: the owner's
 --         limit that is exceeded, and when to try again, 0 if unknown
-local FIXED_ARGS = 25
+local FIXED_ARGS = 26
 local ARGS_PER_SHARD = 3
 local keys = job_keys(KEYS[1])
 
@@ -89,20 +91,6 @@ local function exceeded_owner_limit()
   end
 end
 
--- Adds the job to its owner's list, and removes random ones that are gone: at most about half of the list ever is.
-local function list_job(created_ms)
-  local list, prefix = list_key(keys, ARGV[1], ARGV[8]), string.sub(KEYS[1], 1, -#ARGV[1] - 1)
-  if type(redis.pcall('ZADD', list, created_ms, ARGV[1])) ~= 'number' then
-    -- Of the wrong type: a foreign value, which nothing else would remove.
-    redis.call('DEL', list)
-    redis.call('ZADD', list, created_ms, ARGV[1])
-  end
-  redis.call('PEXPIRE', list, ARGV[4] + ARGV[3])
-  for _, job_id in ipairs(redis.call('ZRANDMEMBER', list, 2)) do
-    if redis.call('EXISTS', prefix .. job_id) == 0 then redis.call('ZREM', list, job_id) end
-  end
-end
-
 -- A job without shards needs no worker.
 if shards > 0 then
   local limit, number = exceeded_limit()
@@ -146,12 +134,18 @@ if KEYS[5] then
   redis.call('HSET', keys.job, 'idempotency', KEYS[5])
 end
 redis.call('HSET', keys.job, 'pairs_known', ARGV[10] - size[1])
-list_job(now)
+if ARGV[26] == '' then
+  add_to_list(list_key(keys, ARGV[1], ARGV[8]), KEYS[1], ARGV[1], now, ARGV[4] + ARGV[3])
+else
+  redis.call('HSET', keys.job, 'batch', ARGV[26])
+end
 if shards > 0 then
   redis.call('ZADD', jobs_key(keys, ARGV[9]), now, ARGV[1])
   add_load(keys, ARGV[9], '', size[1], size[2])
-  add_backlog(keys, ARGV[9], ARGV[8], size[2])
-  add_owner_jobs(keys, ARGV[8], 1)
+  if ARGV[26] == '' then
+    add_backlog(keys, ARGV[9], ARGV[8], size[2])
+    add_owner_jobs(keys, ARGV[8], 1)
+  end
   add_to_order(keys, {class = ARGV[9], owner = ARGV[8], priority = ARGV[16], created_ms = now}, ordered)
 else
   -- Every pair's score is known.

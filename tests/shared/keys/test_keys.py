@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from shared.contracts import WorkClass
-from shared.keys import job_keys, pool_keys, queue_keys, service_keys
+from shared.keys import job_keys, payload_keys, pool_keys, queue_keys, service_keys
 from shared.store.scripts import script_source
 from tests.shared.support import JOB, MODEL
 
@@ -34,6 +34,10 @@ def test_every_key_is_unique_and_starts_with_the_prefix() -> None:
         job_keys.lease("job-1", 1),
         job_keys.idempotency("owner", "key"),
         service_keys.cached_score("digest"),
+        payload_keys.PAYLOADS,
+        payload_keys.UNFINISHED_PAYLOADS,
+        payload_keys.payload("files/name"),
+        payload_keys.payload_data("version"),
         pool_keys.outstanding("m"),
         pool_keys.deadlines("m"),
         pool_keys.open_jobs("m", WorkClass.BATCH),

@@ -1,0 +1,31 @@
+"""Keys of batches and files: their records, a batch's segments and runner, and the budgets of their owners."""
+
+from shared.keys import PREFIX
+
+OPEN_BATCHES = f"{PREFIX}open_batches"
+BUDGETS = f"{PREFIX}batch_budgets"
+
+
+def batch(batch_id: str) -> str:
+    return f"{PREFIX}batch:{batch_id}"
+
+
+def segments(batch_id: str) -> str:
+    return f"{batch(batch_id)}:segments"
+
+
+def runner(batch_id: str) -> str:
+    return f"{batch(batch_id)}:runner"
+
+
+def owned(kind: str, owner: str) -> str:
+    """The list of an owner's batches of one kind (shared.ledger.batch_record.BatchKind)."""
+    return f"{PREFIX}batches:{kind}:{owner}"
+
+
+def file(file_id: str) -> str:
+    return f"{PREFIX}file:{file_id}"
+
+
+def owned_files(owner: str) -> str:
+    return f"{PREFIX}files:{owner}"
