@@ -30,7 +30,7 @@ sed -n 's/^\([a-z0-9._-]*==[^ ]*\).*/\1/p' requirements/api.txt requirements/wor
   requirements/local.txt requirements/model.txt requirements/dev.txt requirements/vllm-server.txt \
   2>/dev/null | sort -u >"$all" || true
 excludes=$all.server-excludes
-compile "$@" --extra local --extra model --extra dev --output-file "$all" \
+compile "$@" --extra s3 --extra local --extra model --extra dev --output-file "$all" \
   pyproject.toml requirements/worker-cpu.in requirements/vllm-server.in
 excludes=requirements/excludes.txt
 
@@ -44,8 +44,8 @@ lock() {
   echo "requirements/$name.txt: $(grep -c '==' "requirements/$name.txt") packages"
 }
 
-lock api pyproject.toml
-lock worker-cpu pyproject.toml requirements/worker-cpu.in
+lock api --extra s3 pyproject.toml
+lock worker-cpu --extra s3 pyproject.toml requirements/worker-cpu.in
 # shellcheck disable=SC2046 # one word per name is meant
 lock local $(not_in api) --extra local pyproject.toml
 # shellcheck disable=SC2046
