@@ -1,4 +1,4 @@
-"""`python -m api`: serves the API, or manages API keys."""
+"""`python -m api`: serves the API, runs batches, or manages API keys."""
 
 import argparse
 import asyncio
@@ -12,6 +12,7 @@ from api.app import create_app
 from api.auth.key_commands import add_key_commands, run_key_command
 from api.auth.key_file import KeyFile
 from api.auth.key_store import KeyStore
+from api.batches.main import run_batches
 from api.http.http11 import limited_to
 from api.settings import ApiSettings
 from shared.errors import ConfigurationError, RerankqError
@@ -25,7 +26,9 @@ DRAIN_SECONDS = 10
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m api", description="Serve the rerank API, or manage its keys.")
+    parser = argparse.ArgumentParser(
+        prog="python -m api", description="Serve the rerank API, run batches, or manage API keys."
+    )
     parser.add_argument("--redis-url", help="default: REDIS_URL, or redis://127.0.0.1:6379/0")
     parser.set_defaults(command="serve", host=None, port=None, models_file=None, allow_anonymous=None)
     commands = parser.add_subparsers(metavar="COMMAND")
@@ -42,6 +45,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="listen beyond loopback without any API key: every client that reaches the port can use the service",
     )
 
+    batches = commands.add_parser("batches", help="run batches, when the API does not start a runner itself")
+    batches.set_defaults(command="batches")
+    batches.add_argument("--models-file", help="default: infra/models.yaml")
+    batches.add_argument("--until-idle", type=float, metavar="SECONDS", help="exit after so long without a batch")
+
     add_key_commands(commands.add_parser("keys", help="create, list or revoke API keys"))
     return parser.parse_args(arguments)
 
@@ -55,6 +63,9 @@ def main(arguments: list[str] | None = None) -> int:
         )
         if options.command == "serve":
             return serve(settings)
+        if options.command == "batches":
+            _set_up_logging(settings)
+            return asyncio.run(run_batches(settings, options.until_idle))
         return asyncio.run(run_key_command(options, settings.redis_url))
     except RerankqError as error:
         print(f"api: {error}", file=sys.stderr)
@@ -74,7 +85,7 @@ def serve(settings: ApiSettings) -> int:
             "--allow-anonymous when a firewall or proxy protects the port.",
             param="host",
         )
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    _set_up_logging(settings)
     uvicorn.run(
         create_app(settings, registry, keys_required=keys_required),
         host=settings.host,
@@ -88,6 +99,12 @@ def serve(settings: ApiSettings) -> int:
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
     return 0
+
+
+def _set_up_logging(settings: ApiSettings) -> None:
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # It warns about every malformed upload, with parts of it.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 
 def is_loopback(host: str) -> bool:

@@ -10,6 +10,7 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
+from typing import Protocol
 
 from fastapi import FastAPI, Request, Response
 from fastapi_offline import FastAPIOffline
@@ -18,34 +19,26 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match, Route
 
-from api.auth.authenticator import Authenticator
-from api.auth.key_file import KeyFile
-from api.auth.key_store import KeyStore
+from api import composition
 from api.background_tasks import cancel_and_wait
+from api.batches.results import ResultReader
+from api.batches.runner_process import RunnerProcess
+from api.batches.service import BatchService
 from api.dependencies import AppState
 from api.dialects.registry import Family, dialect_for_path, family
+from api.files.service import FileLimits, FileService
+from api.files.sweeper import Sweeper
 from api.http.error_responses import headers_of, status_of
 from api.http.middleware import RequestContextMiddleware
 from api.http.responses import json_response
-from api.jobs.admission import Admission, AdmissionLimits
-from api.jobs.completions import CompletionListener
 from api.jobs.reconciler import Reconciler
-from api.jobs.service import RerankService
-from api.jobs.submissions import Limits, SubmissionBuilder
 from api.metrics import Metrics
 from api.openapi.document import describe_api
-from api.pool_monitor import PoolMonitor
-from api.routes import admin, compatibility, jobs, models, operations, pools, rerank
+from api.routes import admin, batches, bulk_jobs, compatibility, files, jobs, models, operations, pools, rerank
 from api.settings import ApiSettings
 from shared.errors import InternalError, InvalidRequest, MethodNotAllowed, RerankqError, RouteNotFound
-from shared.ledger.job_index import JobIndex
-from shared.ledger.job_ledger import JobLedger
-from shared.ledger.limits import Lifetimes
+from shared.ledger.file_ledger import FileLedger
 from shared.models import ModelRegistry
-from shared.queue.celery_app import make_celery
-from shared.queue.messages import MessageBuilder
-from shared.score_cache import ScoreReader
-from shared.store.client import connect_async
 
 logger = logging.getLogger("api")
 
@@ -82,70 +75,76 @@ def create_app(settings: ApiSettings, registry: ModelRegistry, *, keys_required:
     return app
 
 
+class _Background(Protocol):
+    """A background task of the application."""
+
+    async def run(self) -> None: ...
+
+
 def _make_lifespan(
     settings: ApiSettings, registry: ModelRegistry, metrics: Metrics, keys_required: bool
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        client = connect_async(settings.redis_url)
-        ledger = JobLedger(client, Lifetimes(result=settings.result_seconds))
-        completions = CompletionListener(client, ledger)
-        pool_monitor = PoolMonitor(client, registry.specs)
-        messages = MessageBuilder(make_celery(settings.redis_url))
-        reconciler = Reconciler(client, ledger, messages, [spec.name for spec in registry.specs])
-        file = KeyFile(settings.keys_file) if settings.keys_file else None
-        authenticator = Authenticator(KeyStore(client), always_required=keys_required, file=file)
-        submissions = SubmissionBuilder(
-            pools=pool_monitor,
-            models=registry,
-            messages=messages,
-            limits=_make_limits(settings),
-            admission=Admission(pool_monitor, _make_admission_limits(settings), authenticator.terms_of),
-            scores=ScoreReader(client) if settings.score_cache else None,
+        parts = composition.build(settings, registry, keys_required=keys_required)
+        models = [spec.name for spec in registry.specs]
+        runner = RunnerProcess(settings, parts.batches) if settings.batch_runner == "auto" else None
+        files = FileService(
+            FileLedger(parts.client),
+            parts.batches,
+            parts.payloads,
+            parts.names,
+            FileLimits(settings.max_file_bytes, settings.file_seconds),
         )
         app.state.app_state = AppState(
             settings=settings,
-            service=RerankService(
-                ledger=ledger, index=JobIndex(client), completions=completions, submissions=submissions
-            ),
-            pools=pool_monitor,
+            service=parts.service,
+            pools=parts.pools,
             metrics=metrics,
-            authenticator=authenticator,
+            authenticator=parts.authenticator,
+            files=files,
+            batches=BatchService(
+                parts.batches,
+                files,
+                parts.payloads,
+                parts.names,
+                registry,
+                app.state.root,
+                terms_of=parts.authenticator.terms_of,
+                on_created=runner.wake if runner else lambda: None,
+                retain_seconds=settings.file_seconds,
+            ),
+            results=ResultReader(parts.batches, parts.payloads),
         )
-        await pool_monitor.refresh()
+        await parts.pools.refresh()
         # The objects that exist now live until shutdown: exempt them from garbage collection, which delays responses.
         gc.freeze()
-        background = [asyncio.create_task(part.run()) for part in (completions, pool_monitor, reconciler)]
+        running: list[_Background] = [
+            parts.completions,
+            parts.pools,
+            Reconciler(parts.client, parts.ledger, parts.messages, models),
+            Sweeper(parts.client, parts.payloads, parts.names),
+            *([runner] if runner else []),
+        ]
+        background = [asyncio.create_task(part.run()) for part in running]
         for task in background:
             task.add_done_callback(_stop_process_on_failure)
         try:
             yield
         finally:
             await cancel_and_wait(background)
-            await client.aclose()
+            await parts.close()
 
     return lifespan
-
-
-def _make_limits(settings: ApiSettings) -> Limits:
-    return Limits(
-        max_documents=settings.max_documents,
-        wait_seconds=settings.wait_seconds,
-        job_deadline_seconds=settings.job_deadline_seconds,
-        shard_tokens=settings.shard_tokens,
-        batch_window=settings.batch_window,
-        max_windows=settings.max_windows,
-    )
-
-
-def _make_admission_limits(settings: ApiSettings) -> AdmissionLimits:
-    return AdmissionLimits(settings.max_pending_tokens, settings.max_pending_jobs, settings.max_waiting)
 
 
 def _add_routes(app: FastAPI, root: Family) -> None:
     for router in (
         rerank.make_router(root),
         jobs.router,
+        bulk_jobs.router,
+        files.router,
+        batches.router,
         admin.router,
         models.router,
         pools.router,

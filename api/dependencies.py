@@ -7,6 +7,9 @@ from fastapi import Depends, Request
 
 from api.auth.authenticator import Authenticator, is_bearer
 from api.auth.key_store import Scope
+from api.batches.results import ResultReader
+from api.batches.service import BatchService
+from api.files.service import FileService
 from api.jobs.service import RerankService
 from api.metrics import Metrics
 from api.pool_monitor import PoolMonitor
@@ -22,6 +25,9 @@ class AppState:
     pools: PoolMonitor
     metrics: Metrics
     authenticator: Authenticator
+    files: FileService
+    batches: BatchService
+    results: ResultReader
 
 
 async def get_app_state(request: Request) -> AppState:
@@ -46,6 +52,10 @@ async def _require_any_key(request: Request, state: AppStateDep) -> str:
     return await get_owner(request, state, None)
 
 
+async def _require_rerank(request: Request, state: AppStateDep) -> str:
+    return await get_owner(request, state, Scope.RERANK)
+
+
 async def _require_jobs(request: Request, state: AppStateDep) -> str:
     return await get_owner(request, state, Scope.JOBS)
 
@@ -55,5 +65,6 @@ async def _require_admin(request: Request, state: AppStateDep) -> str:
 
 
 OwnerDep = Annotated[str, Depends(_require_any_key)]
+RerankOwnerDep = Annotated[str, Depends(_require_rerank)]
 JobOwnerDep = Annotated[str, Depends(_require_jobs)]
 AdminDep = Annotated[str, Depends(_require_admin)]

@@ -1,12 +1,13 @@
 """The API's settings; each is read from RERANKQ_NAME."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from api.dialects.registry import FAMILIES
+from api.payloads.factory import default_location
 from shared.settings import Seconds, Settings
 
 
@@ -25,6 +26,11 @@ class ApiSettings(Settings):
     `max_pending_tokens` and `max_pending_jobs`: the most estimated tokens and jobs that may be pending in one model's
     pool. `max_connections` and `max_waiting`: the most connections to one process of the API, and the most callers that
     may wait in it. Beyond these limits requests get 503.
+    `payloads`: where files are stored: a folder, `s3://BUCKET/PREFIX`, or `redis`; by default a folder in the user's
+    state directory. `max_file_bytes`: the largest file. `max_batch_lines`: the most requests in one batch.
+    `file_seconds`: the lifetime of a file, and of a batch's results after its end.
+    `batch_runner`: `auto` starts a process that runs batches while there are any; with `separate`, `python -m api
+    batches` runs them elsewhere.
     `root_dialect`: the name of the dialect family that is served without a prefix.
     `allowed_origins`: the origins whose web pages may call the API, separated by commas; `*` allows all.
     """
@@ -45,6 +51,11 @@ class ApiSettings(Settings):
     max_pending_jobs: Annotated[int, Field(ge=1)] = 100_000
     max_connections: Annotated[int, Field(ge=1)] = 10_000
     max_waiting: Annotated[int, Field(ge=1)] = 5000
+    payloads: str = Field(default_factory=default_location)
+    max_file_bytes: Annotated[int, Field(ge=1024)] = 4 << 30
+    max_batch_lines: Annotated[int, Field(ge=1)] = 5_000_000
+    file_seconds: Annotated[float, Field(ge=60, le=30 * 86_400, allow_inf_nan=False)] = 7 * 86_400.0
+    batch_runner: Literal["auto", "separate"] = "auto"
     root_dialect: str = "superset"
     allowed_origins: str = ""
 

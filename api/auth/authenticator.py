@@ -2,10 +2,11 @@
 
 import asyncio
 import time
+from contextlib import suppress
 
 from api.auth.key_file import KeyFile
 from api.auth.key_store import KeyRecord, KeyStore, Scope, parse_key_id
-from shared.errors import Forbidden, Unauthorized
+from shared.errors import Forbidden, StoreUnavailable, Unauthorized
 from shared.owner_limits import DEFAULT_TERMS, OwnerTerms
 
 CACHE_SECONDS = 2.0
@@ -62,6 +63,13 @@ class Authenticator:
         """Whether requests need a key."""
         await self._refresh()
         return bool(self._records) or self._always_required
+
+    async def run(self) -> None:
+        """Keep the keys fresh until cancelled, for a process that receives no requests."""
+        while True:
+            with suppress(StoreUnavailable):
+                await self._refresh()
+            await asyncio.sleep(CACHE_SECONDS)
 
     def _find(self, key: str) -> KeyRecord | None:
         key_id = parse_key_id(key)

@@ -83,16 +83,20 @@ class RequestContextMiddleware:
             await self._render_exception(Request(cleaned))(cleaned, receive, send_with_headers)
 
 
+def clean_path(path: str) -> str:
+    """The canonical form of a path: without a trailing slash, doubled slashes, and all but the last of its versions."""
+    path = _SLASHES.sub("/", path)
+    path = _EXTRA_VERSIONS.sub(lambda match: match["prefix"] or "", path)
+    return path.removesuffix("/") if len(path) > 1 else path
+
+
 def _clean_up(scope: Scope) -> Scope:
     """The request with a canonical path, and with GET for HEAD.
 
     A wrong base URL yields a trailing slash, doubled slashes or several versions (`/v1/v2/rerank`). Many clients do
     not follow a redirect of a POST. The server drops the body of a response to HEAD.
     """
-    path = _SLASHES.sub("/", scope["path"])
-    path = _EXTRA_VERSIONS.sub(lambda match: match["prefix"] or "", path)
-    if len(path) > 1:
-        path = path.removesuffix("/")
+    path = clean_path(scope["path"])
     if path == scope["path"] and scope["method"] != "HEAD":
         return scope
     # A copy: the server reads the method from its own scope to drop the body.

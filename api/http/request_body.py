@@ -38,9 +38,14 @@ async def read_json_object(request: Request, max_bytes: int) -> dict[str, Any]:
     encoding = request.headers.get("content-encoding", "").strip().lower()
     if encoding not in ("", "identity"):
         body = _decompress(body, encoding, max_bytes)
-    value = _parse_json(body.removeprefix(codecs.BOM_UTF8))
+    return parse_json_object(body.removeprefix(codecs.BOM_UTF8))
+
+
+def parse_json_object(body: bytes, name: str = "the body") -> dict[str, Any]:
+    """Parse a JSON object; errors call it `name`. Raises InvalidRequest."""
+    value = _parse_json(body, name)
     if not isinstance(value, dict):
-        raise InvalidRequest("the body must be a JSON object")
+        raise InvalidRequest(f"{name} must be a JSON object")
     return value
 
 
@@ -88,7 +93,7 @@ def _too_large(max_bytes: int) -> PayloadTooLarge:
     return PayloadTooLarge(f"the body is over the limit of {max_bytes} bytes")
 
 
-def _parse_json(body: bytes) -> Any:
+def _parse_json(body: bytes, name: str) -> Any:
     try:
         return pydantic_core.from_json(body, allow_inf_nan=False)
     except ValueError as error:
@@ -96,8 +101,8 @@ def _parse_json(body: bytes) -> Any:
         if body.count(b"\\") <= _MAX_ESCAPES:
             repaired = _ESCAPE.sub(_replace_lone_surrogate, body)
             if repaired != body:
-                return _parse_json(repaired)
-        raise InvalidRequest(f"the body is not valid JSON: {_describe_error(body, error)}") from error
+                return _parse_json(repaired, name)
+        raise InvalidRequest(f"{name} is not valid JSON: {_describe_error(body, error)}") from error
 
 
 def _replace_lone_surrogate(escape: re.Match[bytes]) -> bytes:

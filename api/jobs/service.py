@@ -93,6 +93,15 @@ class RerankService:
                 with suppress(StoreUnavailable):
                     await self._ledger.demote(submission.job_id, submission.model)
             raise
+        return await self.finished_result(submission, acceptance, scores)
+
+    async def finished_result(
+        self, submission: Submission, acceptance: Acceptance, scores: bytes | None
+    ) -> RerankResult:
+        """The result of a submitted job that has ended; `scores` are those that the notification included.
+
+        Raises what `result` raises.
+        """
         if scores is not None:
             job = _SucceededJob(submission.job_id, submission.model, acceptance.created_ms)
             return rank(job, submission.request, [encoding.decode_scores(scores)], submission.known_scores)

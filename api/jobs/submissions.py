@@ -16,6 +16,7 @@ from shared.keys import queue_keys
 from shared.ledger.job_record import new_job_id
 from shared.ledger.submission import Submission
 from shared.models import ModelRegistry, ModelSpec
+from shared.owner_limits import OwnerTerms
 from shared.partial_results import KnownScores, split_known
 from shared.queue.messages import MessageBuilder
 from shared.score_cache import ScoreReader
@@ -43,6 +44,15 @@ class Limits:
     shard_tokens: int
     batch_window: int
     max_windows: int
+
+
+@dataclass(frozen=True, slots=True)
+class LineJob:
+    """The job of one line of a batch. Its owner's limits do not apply to it: the batch has a budget."""
+
+    job_id: str
+    batch_id: str
+    deadline_seconds: float
 
 
 def model_unavailable(model: str, failure: StartFailure) -> ModelUnavailable:
@@ -79,8 +89,9 @@ class SubmissionBuilder:
         work_class: WorkClass,
         idempotency: str | None,
         wait_seconds: float | None = None,
+        line: LineJob | None = None,
     ) -> Submission:
-        """Build a submission with a new job id.
+        """Build a submission with a new job id, or with that of a batch's line.
 
         `wait_seconds` is how long its caller is willing to wait, None if it has not said so. Raises ModelNotFound,
         InvalidRequest, ModelUnavailable, or Overloaded when the store is almost full.
@@ -92,7 +103,8 @@ class SubmissionBuilder:
         if sizes:
             self._require_startable(spec.name)
             self.admission.require_memory()
-        job_id = new_job_id()
+        job_id = new_job_id() if line is None else line.job_id
+        terms = self.admission.terms_of(owner)
         # Interactive jobs enqueue all shards at once; batch jobs enqueue a window.
         enqueued = len(sizes) if work_class is WorkClass.INTERACTIVE else min(len(sizes), self.limits.batch_window)
         queue = queue_keys.queue_name(spec.name, work_class)
@@ -105,11 +117,12 @@ class SubmissionBuilder:
             work_class=work_class,
             sizes=sizes,
             messages=[self._messages.build(queue, job_id, shard) for shard in range(enqueued)],
-            deadline_seconds=self.limits.job_deadline_seconds,
+            deadline_seconds=self.limits.job_deadline_seconds if line is None else line.deadline_seconds,
             idempotency=idempotency,
             known_scores=known,
             limits=self.admission.pending_limits(spec, work_class, wait_seconds),
-            terms=self.admission.terms_of(owner),
+            terms=terms if line is None else OwnerTerms(terms.weight),
+            batch=None if line is None else line.batch_id,
         )
 
     def _require_startable(self, model: str) -> None:
@@ -137,7 +150,7 @@ class SubmissionBuilder:
         if spec.listwise or _has_own_queries(request):
             return None
         texts = [document.text for document in request.documents]
-        if self._scores is None or not self.pools.store_reachable:
+        if self._scores is None or not request.use_cache or not self.pools.store_reachable:
             return split_known(texts, {}) if len(texts) > 1 else None
         return split_known(texts, await self._scores.read(spec, request, list(dict.fromkeys(texts))))
 

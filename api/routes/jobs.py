@@ -5,13 +5,16 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from api.batches.descriptions import describe_bulk_job
 from api.dependencies import AppStateDep, JobOwnerDep
 from api.dialects.registry import dialect_by_name
 from api.http.disconnects import cancel_on_disconnect
 from api.http.request_headers import read_prefer_header
 from api.http.responses import json_response
 from api.openapi.schemas import EXAMPLE_JOB, EXAMPLE_JOB_DONE, EXAMPLE_JOBS, Job, Jobs, response_doc
+from api.routes import bulk_jobs
 from api.routes.job_queries import INVALID_PARAMETER, PARAMETERS, read_query
+from shared.ledger.batch_record import BatchKind
 from shared.ledger.job_record import JobRecord, JobStatus, Position
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -50,14 +53,23 @@ async def read_job(job_id: str, request: Request, state: AppStateDep, owner: Job
     """A job's status and progress. `Prefer: wait=N` waits up to N seconds for the end of the job."""
     preference = read_prefer_header(request)
     seconds = preference.wait_seconds or 0.0
-    record = await cancel_on_disconnect(request, state.service.job(job_id, owner, wait_seconds=seconds))
     applied = {"Preference-Applied": preference.applied} if seconds and preference.applied else None
+    if bulk_jobs.is_bulk_job(job_id):
+        limit = min(seconds, state.settings.wait_seconds)
+        bulk = await cancel_on_disconnect(request, bulk_jobs.wait_for_end(state, job_id, owner, limit))
+        return json_response(describe_bulk_job(bulk, time.time()), headers=applied)
+    record = await cancel_on_disconnect(request, state.service.job(job_id, owner, wait_seconds=seconds))
     return json_response(describe(record), headers=applied)
 
 
 @router.get("/{job_id}/results", responses=_RESULTS)
-async def read_results(job_id: str, state: AppStateDep, owner: JobOwnerDep) -> Response:
-    """A finished job's result, byte for byte as a waiting call would have returned it."""
+async def read_results(job_id: str, request: Request, state: AppStateDep, owner: JobOwnerDep) -> Response:
+    """A finished job's result, byte for byte as a waiting call would have returned it.
+
+    For a job of many requests, a page of results: `after` is how many to leave out, `limit` how many to return.
+    """
+    if bulk_jobs.is_bulk_job(job_id):
+        return await bulk_jobs.read_page(request, state, job_id, owner)
     record = await state.service.job(job_id, owner)
     result = await state.service.result(record)
     return json_response(dialect_by_name(record.dialect).render(result))
@@ -65,14 +77,20 @@ async def read_results(job_id: str, state: AppStateDep, owner: JobOwnerDep) -> R
 
 @router.post("/{job_id}/cancel", responses=_CANCEL)
 async def cancel_job(job_id: str, state: AppStateDep, owner: JobOwnerDep) -> Response:
-    """Cancel a job. One that has ended is unchanged."""
+    """Cancel a job. One that has ended is unchanged. Of many requests, those that are done are kept."""
+    if bulk_jobs.is_bulk_job(job_id):
+        canceled = await state.batches.cancel(job_id, owner, BatchKind.JOB)
+        return json_response(describe_bulk_job(canceled, time.time()))
     return json_response(describe(await state.service.cancel(job_id, owner)))
 
 
 @router.delete("/{job_id}", status_code=204, responses={404: _NOT_FOUND})
 async def delete_job(job_id: str, state: AppStateDep, owner: JobOwnerDep) -> Response:
     """Delete a job and its result, canceling it first."""
-    await state.service.delete(job_id, owner)
+    if bulk_jobs.is_bulk_job(job_id):
+        await state.batches.delete(job_id, owner, BatchKind.JOB)
+    else:
+        await state.service.delete(job_id, owner)
     return Response(status_code=204)
 
 

@@ -85,6 +85,8 @@ class Stack:
                 "TMPDIR": str(self._folder),
                 "PYTHONPATH": str(ROOT),
                 "PYTHONUNBUFFERED": "1",
+                # Files end with this stack's Redis, which has their records.
+                "RERANKQ_PAYLOADS": str(self._folder / "payloads"),
                 **self._options.environment,
             }
         )

@@ -1,0 +1,59 @@
+"""Limits how many lines of one batch are jobs at once: enough to keep its pools busy, and few enough to leave room.
+
+Later jobs of the same owner wait behind the lines that are queued already, so a window holds only seconds of work.
+Everything in a window is held in memory and in Redis.
+"""
+
+from collections import Counter
+
+from api.pool_monitor import PoolMonitor
+
+MAX_LINES = 2048
+MAX_BYTES = 16 << 20
+WINDOW_SECONDS = 3.0
+SHARDS_PER_WORKER = 4
+"""The least size of a window, in full shards for each worker: what workers claim ahead, and as much again."""
+
+
+class Window:
+    """The lines of one batch that are jobs. `shard_tokens` is the size of a full shard in estimated tokens."""
+
+    def __init__(self, pools: PoolMonitor, shard_tokens: int) -> None:
+        self._pools = pools
+        self._shard_tokens = shard_tokens
+        self._lines = 0
+        self._bytes = 0
+        self._tokens: Counter[str] = Counter()
+
+    def has_room(self, model: str | None, size: int) -> bool:
+        """Whether a line of `size` bytes fits; a single line always does. `model` None: it needs no worker."""
+        if not self._lines:
+            return True
+        if self._lines >= MAX_LINES or self._bytes + size > MAX_BYTES:
+            return False
+        return model is None or self._tokens[model] < self._capacity(model)
+
+    def add(self, model: str | None, size: int, tokens: int) -> None:
+        """Count a line that becomes a job."""
+        self._change(model, 1, size, tokens)
+
+    def remove(self, model: str | None, size: int, tokens: int) -> None:
+        """Count the end of a line that was added with the same arguments."""
+        self._change(model, -1, -size, -tokens)
+
+    def is_warm(self, model: str | None) -> bool:
+        """Whether the model has a ready worker."""
+        return model is None or self._pools.pool(model).signals.ready > 0
+
+    def _change(self, model: str | None, lines: int, size: int, tokens: int) -> None:
+        self._lines += lines
+        self._bytes += size
+        if model is not None:
+            self._tokens[model] += tokens
+
+    def _capacity(self, model: str) -> float:
+        """The estimated tokens of a model that may be queued."""
+        signals = self._pools.pool(model).signals
+        workers = max(1, signals.ready + signals.starting)
+        throughput = (signals.tokens_per_second or 0.0) * workers
+        return max(throughput * WINDOW_SECONDS, float(SHARDS_PER_WORKER * self._shard_tokens * workers))

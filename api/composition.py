@@ -1,0 +1,95 @@
+"""Builds the objects that the API and the batch runner are made of, from the settings. Starts nothing."""
+
+from dataclasses import dataclass
+
+import redis.asyncio
+
+from api.auth.authenticator import Authenticator
+from api.auth.key_file import KeyFile
+from api.auth.key_store import KeyStore
+from api.jobs.admission import Admission, AdmissionLimits
+from api.jobs.completions import CompletionListener
+from api.jobs.service import RerankService
+from api.jobs.submissions import Limits, SubmissionBuilder
+from api.payloads.base import PayloadStore
+from api.payloads.factory import open_payload_store
+from api.payloads.names import PayloadNames
+from api.pool_monitor import PoolMonitor
+from api.settings import ApiSettings
+from shared.ledger.batch_ledger import BatchLedger
+from shared.ledger.job_index import JobIndex
+from shared.ledger.job_ledger import JobLedger
+from shared.ledger.limits import Lifetimes
+from shared.models import ModelRegistry
+from shared.queue.celery_app import make_celery
+from shared.queue.messages import MessageBuilder
+from shared.score_cache import ScoreReader
+from shared.store.client import connect_async
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The objects of one process. `close` releases their connections."""
+
+    client: redis.asyncio.Redis
+    ledger: JobLedger
+    batches: BatchLedger
+    completions: CompletionListener
+    pools: PoolMonitor
+    messages: MessageBuilder
+    authenticator: Authenticator
+    submissions: SubmissionBuilder
+    service: RerankService
+    payloads: PayloadStore
+    names: PayloadNames
+
+    async def close(self) -> None:
+        await self.payloads.close()
+        await self.client.aclose()
+
+
+def build(settings: ApiSettings, registry: ModelRegistry, *, keys_required: bool = False) -> Parts:
+    """Build the objects. Connects to nothing. Raises ConfigurationError for an unusable payload store."""
+    client = connect_async(settings.redis_url)
+    ledger = JobLedger(client, Lifetimes(result=settings.result_seconds))
+    completions = CompletionListener(client, ledger)
+    pools = PoolMonitor(client, registry.specs)
+    messages = MessageBuilder(make_celery(settings.redis_url))
+    file = KeyFile(settings.keys_file) if settings.keys_file else None
+    authenticator = Authenticator(KeyStore(client), always_required=keys_required, file=file)
+    submissions = SubmissionBuilder(
+        pools=pools,
+        models=registry,
+        messages=messages,
+        limits=_limits(settings),
+        admission=Admission(pools, _admission_limits(settings), authenticator.terms_of),
+        scores=ScoreReader(client) if settings.score_cache else None,
+    )
+    return Parts(
+        client=client,
+        ledger=ledger,
+        batches=BatchLedger(client, [spec.name for spec in registry.specs]),
+        completions=completions,
+        pools=pools,
+        messages=messages,
+        authenticator=authenticator,
+        submissions=submissions,
+        service=RerankService(ledger=ledger, index=JobIndex(client), completions=completions, submissions=submissions),
+        payloads=open_payload_store(settings.payloads, client),
+        names=PayloadNames(client),
+    )
+
+
+def _limits(settings: ApiSettings) -> Limits:
+    return Limits(
+        max_documents=settings.max_documents,
+        wait_seconds=settings.wait_seconds,
+        job_deadline_seconds=settings.job_deadline_seconds,
+        shard_tokens=settings.shard_tokens,
+        batch_window=settings.batch_window,
+        max_windows=settings.max_windows,
+    )
+
+
+def _admission_limits(settings: ApiSettings) -> AdmissionLimits:
+    return AdmissionLimits(settings.max_pending_tokens, settings.max_pending_jobs, settings.max_waiting)
