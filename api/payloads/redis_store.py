@@ -108,10 +108,9 @@ class RedisStore:
 
     async def _discard(self, version: str) -> None:
         """Delete the data of an object that was not published."""
-        async with self._client.pipeline(transaction=True) as discard:
-            discard.zrem(payload_keys.UNFINISHED_PAYLOADS, version)
-            discard.unlink(payload_keys.payload_data(version))
-            await discard.execute()
+        # No transaction: a full Redis refuses every command in one, even those that free memory.
+        await self._client.unlink(payload_keys.payload_data(version))
+        await self._client.zrem(payload_keys.UNFINISHED_PAYLOADS, version)
 
     async def read(self, name: str, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes]:
         """See PayloadStore. Fails when the object is replaced or deleted meanwhile."""
@@ -143,10 +142,9 @@ class RedisStore:
         """See PayloadStore."""
         check_name(name)
         with _redis_errors():
-            async with self._client.pipeline(transaction=True) as delete:
-                delete.zrem(payload_keys.PAYLOADS, name)
-                delete.getdel(payload_keys.payload(name))
-                _, value = await delete.execute()
+            # In this order, an object that is written meanwhile may be deleted, but is never missing from the list.
+            await self._client.zrem(payload_keys.PAYLOADS, name)
+            value: Any = await self._client.getdel(payload_keys.payload(name))
             if value is not None and (record := _parse(value)) is not None:
                 await self._client.unlink(payload_keys.payload_data(record.version))
 
