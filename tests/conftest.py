@@ -39,6 +39,12 @@ def pytest_configure(config: pytest.Config) -> None:
         local_redis.find_binary = lambda: binary
 
 
+@pytest.fixture(scope="session", autouse=True)
+def state_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Files that tests store end with the test run's temporary folder."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a real Redis that runs during the whole test run."""

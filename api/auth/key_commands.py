@@ -42,6 +42,7 @@ def add_key_commands(parser: argparse.ArgumentParser) -> None:
     limits.add_argument("--pairs-per-minute", type=_positive_integer, metavar="N")
     limits.add_argument("--pending-tokens", type=_positive_integer, metavar="N", help="estimated, for each model")
     limits.add_argument("--unfinished-jobs", type=_positive_integer, metavar="N", help="for each model")
+    limits.add_argument("--batch-tokens", type=_positive_integer, metavar="N", help="estimated, of unfinished batches")
     commands.add_parser("list", help="list the keys' ids, creation times and names").set_defaults(command="list")
     for command, text in (
         ("show", "print a key's record as JSON"),
@@ -64,7 +65,11 @@ async def run_key_command(options: argparse.Namespace, redis_url: str) -> int:
 
 async def _create(store: KeyStore, options: argparse.Namespace) -> int:
     limits = OwnerLimits(
-        options.requests_per_second, options.pairs_per_minute, options.pending_tokens, options.unfinished_jobs
+        options.requests_per_second,
+        options.pairs_per_minute,
+        options.pending_tokens,
+        options.unfinished_jobs,
+        options.batch_tokens,
     )
     days = options.expires_in_days
     lifetime = None if days is None else days * _DAY_SECONDS

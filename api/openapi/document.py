@@ -16,7 +16,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from api.dialects.base import Dialect
 from api.dialects.registry import SUPERSET, Family, dialect_for_path, mounted_families
 from api.http.error_responses import headers_of
-from api.openapi.examples import BAD_QUERY, ERRORS, NOT_FINISHED, REQUEST_ID, answer_to
+from api.openapi.examples import BAD_QUERY, BATCH_ERRORS, ERRORS, NOT_FINISHED, REQUEST_ID, answer_to
 from api.openapi.schemas import EXAMPLE_JOB, Job
 from api.routes.compatibility import INFO_EXAMPLE
 from shared.errors import Forbidden, InternalError, RerankqError, StoreUnavailable, Unauthorized
@@ -130,7 +130,9 @@ def _name(model: type[BaseModel]) -> str:
 
 def _tags(root: Family) -> Iterator[dict[str, str]]:
     yield {"name": root.name, "description": f"The dialect at the root. {root.about}"}
-    yield {"name": "jobs", "description": "The jobs of calls that do not wait."}
+    yield {"name": "jobs", "description": "The jobs of calls that do not wait, and jobs of many requests."}
+    yield {"name": "files", "description": "OpenAI's file API: the inputs and results of batches."}
+    yield {"name": "batches", "description": "OpenAI's batch API: a file of requests, ranked in the background."}
     yield {"name": "admin", "description": "For operators: a key with the scope `admin`."}
     yield {"name": "models", "description": "The served models."}
     yield {"name": "pools", "description": "Load, workers, and how many workers there should be."}
@@ -190,7 +192,8 @@ def _complete(operation: dict[str, Any], path: str, dialect: Dialect, shapes: _S
     """Add the errors that every route may return, and the shape of the operation's own errors."""
     responses = operation["responses"]
     # FastAPI documents its own validation errors for path parameters, which are not used.
-    responses.pop("422", None)
+    if responses.get("422", {}).get("description") == "Validation Error":
+        del responses["422"]
     common: list[RerankqError] = [error for error in ERRORS if isinstance(error, InternalError)]
     if path not in _PUBLIC and not path.endswith(("/health", "/ready", "/live")):
         common += [error for error in ERRORS if isinstance(error, Unauthorized | Forbidden)]
@@ -198,11 +201,7 @@ def _complete(operation: dict[str, Any], path: str, dialect: Dialect, shapes: _S
         common += [error for error in ERRORS if isinstance(error, StoreUnavailable)]
     for status, response in _errors(dialect, common, shapes).items():
         responses.setdefault(status, response)
-    of_route = _errors(
-        dialect,
-        (NOT_FINISHED, BAD_QUERY, *(error for error in ERRORS if error.param in (None, _subject(path)))),
-        shapes,
-    )
+    of_route = _errors(dialect, _errors_of_route(path), shapes)
     for status, response in responses.items():
         if int(status) >= 400 and "content" not in response:
             plain = _response("", shapes.answered([dialect.error_model]), {})
@@ -215,9 +214,15 @@ def _complete(operation: dict[str, Any], path: str, dialect: Dialect, shapes: _S
         responses["200"]["content"] = {_JSON: {"schema": shapes.any_answer(), "examples": answer}}
 
 
-def _subject(path: str) -> str:
-    """The kind of object that a path names, as errors call it."""
-    return "id" if path.startswith("/v1/jobs") else "model"
+def _errors_of_route(path: str) -> Iterator[RerankqError]:
+    """The errors that can be examples for a route that is no rerank route."""
+    yield NOT_FINISHED
+    yield BAD_QUERY
+    folder = next((name for name in ("jobs", "files", "batches") if path.startswith(f"/v1/{name}")), None)
+    subjects = (None, "Idempotency-Key", "id" if folder == "jobs" else "model")
+    yield from (error for error in ERRORS if error.param in subjects)
+    if folder is not None:
+        yield from BATCH_ERRORS[folder]
 
 
 def _errors(dialect: Dialect, errors: Iterable[RerankqError], shapes: _Shapes) -> dict[str, Any]:

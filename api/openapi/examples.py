@@ -10,9 +10,11 @@ from api.dialects import examples
 from api.dialects.base import Dialect
 from api.dialects.request_fields import JsonObject
 from api.jobs.ranking import rank
+from api.openapi.batch_schemas import EXAMPLE_BATCH_ID, EXAMPLE_FILE_ID
 from api.openapi.schemas import EXAMPLE_CREATED, EXAMPLE_JOB_ID, EXAMPLE_MODEL
 from shared.contracts import RerankRequest, RerankResult, ScoreScale, ShardScores, WorkClass
 from shared.errors import (
+    BatchNotFound,
     Forbidden,
     IdempotencyConflict,
     InternalError,
@@ -24,12 +26,16 @@ from shared.errors import (
     ModelNotFound,
     ModelUnavailable,
     Overloaded,
+    PayloadsFull,
+    PayloadsUnavailable,
     PayloadTooLarge,
     RateLimited,
     RequestTimedOut,
     RerankqError,
     ScoringFailed,
     StoreDamaged,
+    StoredFileInUse,
+    StoredFileNotFound,
     StoreUnavailable,
     Unauthorized,
     WaitTimedOut,
@@ -93,6 +99,20 @@ ERRORS: tuple[RerankqError, ...] = (
     ),
 )
 """One of each error that a rerank request may return."""
+_NO_FILE = StoredFileNotFound(f"there is no file {EXAMPLE_FILE_ID!r}", param="file_id")
+_NO_ROOM = PayloadsFull("the payload store is full; delete files or try again later")
+_NO_STORE = PayloadsUnavailable("the payload store cannot be used now; try again", retry_after=5)
+BATCH_ERRORS: Mapping[str, tuple[RerankqError, ...]] = {
+    "jobs": (_NO_ROOM, _NO_STORE),
+    "files": (
+        _NO_FILE,
+        StoredFileInUse(f"the batch {EXAMPLE_BATCH_ID} reads this file; cancel it first", param="file_id"),
+        _NO_ROOM,
+        _NO_STORE,
+    ),
+    "batches": (BatchNotFound(f"there is no batch {EXAMPLE_BATCH_ID!r}", param="id"), _NO_FILE),
+}
+"""The errors of routes under /v1/jobs, /v1/files and /v1/batches."""
 BAD_QUERY = InvalidRequest("limit must be a number from 1 to 100", param="limit")
 NOT_FINISHED = JobNotFinished(f"the job {EXAMPLE_JOB_ID} is running; its result is not available yet")
 

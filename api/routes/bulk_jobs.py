@@ -19,12 +19,37 @@ from api.dependencies import AppState, AppStateDep, JobOwnerDep, RerankOwnerDep
 from api.http.request_body import read_json_object
 from api.http.request_headers import read_idempotency_key
 from api.http.responses import json_response
+from api.openapi.batch_schemas import (
+    EXAMPLE_BULK_JOB,
+    EXAMPLE_EVENTS,
+    EXAMPLE_NEW_BULK_JOB,
+    BulkJob,
+    NewBulkJob,
+    request_doc,
+)
+from api.openapi.schemas import response_doc
 from api.routes.pages import read_number
 from shared.errors import InvalidRequest, JobNotFound
 from shared.ledger.batch_record import BULK_JOB_PREFIX, BatchKind, BatchRecord
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
+_Responses = dict[int | str, dict[str, Any]]
+_NOT_FOUND = {"description": "There is no such job of many requests, or it belongs to another key."}
+_CREATE: _Responses = {
+    202: response_doc(BulkJob, EXAMPLE_BULK_JOB, "The job."),
+    400: {"description": "A field is invalid; the message names it."},
+    404: {"description": "The model is not served."},
+    413: {"description": "The body is over the limit: upload a file, and create a batch."},
+    422: {"description": "The Idempotency-Key was used for another request."},
+    429: {"description": "The unfinished batches of this key have too many tokens."},
+    507: {"description": "There is no room for the requests."},
+}
+_EVENTS: _Responses = {
+    200: {"description": "The events.", "content": {"text/event-stream": {"example": EXAMPLE_EVENTS}}},
+    400: {"description": "Last-Event-ID is invalid."},
+    404: _NOT_FOUND,
+}
 DEFAULT_PAGE, MAX_PAGE = 100, 1000
 _MAX_AFTER = 10**12
 EVENT_SECONDS = 1.0
@@ -37,7 +62,7 @@ def is_bulk_job(job_id: str) -> bool:
     return job_id.startswith(BULK_JOB_PREFIX)
 
 
-@router.post("", status_code=202)
+@router.post("", status_code=202, responses=_CREATE, openapi_extra=request_doc(NewBulkJob, EXAMPLE_NEW_BULK_JOB))
 async def create_job(request: Request, state: AppStateDep, owner: RerankOwnerDep) -> Response:
     """Create a job of many requests. With an `Idempotency-Key`, the same request creates one job."""
     body = read_bulk_job(await read_json_object(request, state.settings.max_body_bytes))
@@ -46,7 +71,7 @@ async def create_job(request: Request, state: AppStateDep, owner: RerankOwnerDep
     return json_response(describe_bulk_job(record, time.time()), 202, headers)
 
 
-@router.get("/{job_id}/events")
+@router.get("/{job_id}/events", responses=_EVENTS, response_class=StreamingResponse)
 async def follow_job(job_id: str, request: Request, state: AppStateDep, owner: JobOwnerDep) -> Response:
     """Server-sent events of a job of many requests: `progress`, `result` for each request in order, and `end`.
 

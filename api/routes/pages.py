@@ -6,6 +6,28 @@ from typing import Any
 from shared.errors import InvalidRequest
 
 DEFAULT_LIMIT = 20
+_PARAMETERS = {
+    "after": "The `last_id` of the page before.",
+    "limit": "The most objects in a page.",
+    "purpose": "Only files with this purpose.",
+    "order": "`desc`, newest first, or `asc`.",
+}
+
+
+def list_parameters(*more: str) -> dict[str, Any]:
+    """The `openapi_extra` of a list with the parameters `after`, `limit` and `more`."""
+    return {
+        "parameters": [
+            {
+                "name": name,
+                "in": "query",
+                "required": False,
+                "description": _PARAMETERS[name],
+                "schema": {"type": "integer" if name == "limit" else "string"},
+            }
+            for name in ("after", "limit", *more)
+        ]
+    }
 
 
 def read_number(query: Mapping[str, str], name: str, default: int, lowest: int, highest: int) -> int:

@@ -17,7 +17,8 @@ DOCUMENT: dict[str, Any] = create_app(ApiSettings(), ModelRegistry([ModelSpec(na
 def rerank_routes() -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields each rerank path and its operation in the OpenAPI document."""
     for path, methods in DOCUMENT["paths"].items():
-        if "requestBody" in methods.get("post", {}):
+        post = methods.get("post", {})
+        if "requestBody" in post and post["tags"][0] not in ("jobs", "files", "batches"):
             yield path, methods["post"]
 
 

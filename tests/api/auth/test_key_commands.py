@@ -69,6 +69,7 @@ def test_unreachable_redis_prints_one_line_and_exits_with_2(
 
 def test_show_prints_the_limits_and_never_the_digest(redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     limits = ["--requests-per-second", "2.5", "--pairs-per-minute", "600", "--unfinished-jobs", "9"]
+    limits += ["--batch-tokens", "1000"]
     arguments = ["keys", "create", "ci", "--weight", "3", "--expires-in-days", "1", "--scopes", "jobs, admin", *limits]
     assert main(["--redis-url", redis_url, *arguments]) == 0
     key_id = capsys.readouterr().out.split("-")[1]
@@ -87,6 +88,7 @@ def test_show_prints_the_limits_and_never_the_digest(redis_url: str, capsys: pyt
             "pairs_per_minute": 600,
             "pending_tokens": None,
             "unfinished_jobs": 9,
+            "batch_tokens": 1000,
         },
     }
 

@@ -23,7 +23,8 @@ BODY = {"query": "q", "documents": ["a", "b"]}
 
 
 def make_app(redis_url: str = "redis://127.0.0.1:1/0") -> FastAPI:
-    return create_app(ApiSettings(redis_url=redis_url), ModelRegistry([ModelSpec(name=MODEL)]), keys_required=True)
+    settings = ApiSettings(redis_url=redis_url, batch_runner="separate")
+    return create_app(settings, ModelRegistry([ModelSpec(name=MODEL)]), keys_required=True)
 
 
 def is_public(path: str) -> bool:
@@ -32,7 +33,9 @@ def is_public(path: str) -> bool:
 
 def scope_of(method: str, path: str) -> Scope | None:
     """The scope that a route must require; None where any key will do."""
-    if path.startswith("/v1/jobs"):
+    if (method, path) in (("POST", "/v1/jobs"), ("POST", "/v1/files"), ("POST", "/v1/batches")):
+        return Scope.RERANK
+    if path.startswith(("/v1/jobs", "/v1/files", "/v1/batches")):
         return Scope.JOBS
     if path.startswith(("/v1/pools", "/v1/admin")) or path == "/metrics":
         return Scope.ADMIN
@@ -55,6 +58,7 @@ class Api:
     async def status(self, method: str, path: str, key: str | None, job: str = "job-x") -> int:
         filled = path.replace("{job_id}", job).replace("{name:path}", MODEL).replace("{name}", MODEL)
         filled = filled.replace("{model:path}", MODEL).replace("{model}", MODEL)
+        filled = filled.replace("{file_id}", job).replace("{batch_id}", job)
         assert "{" not in filled
         headers = RESPOND_ASYNC | ({} if key is None else {"Authorization": f"Bearer {key}"})
         body: Any = BODY if method == "POST" else None
@@ -107,10 +111,33 @@ async def test_another_tenants_job_does_not_exist(api: Api) -> None:
     headers = RESPOND_ASYNC | {"Authorization": f"Bearer {mine}"}
     job = (await api.client.post("/v1/rerank", json=BODY, headers=headers)).json()["id"]
     of_jobs = [(method, path) for method, path in PROTECTED if "{job_id}" in path]
-    assert len(of_jobs) == 4
+    assert len(of_jobs) == 5
     for method, path in of_jobs:
         assert await api.status(method, path, other, job) == 404, (method, path)
     assert await api.status("GET", "/v1/jobs/{job_id}", mine, job) == 200
+
+
+async def test_another_tenants_files_and_batches_do_not_exist(api: Api) -> None:
+    mine, other = await api.store.create("mine"), await api.store.create("other", scopes=list(Scope))
+    headers = {"Authorization": f"Bearer {mine}"}
+    form: dict[str, Any] = {
+        "files": {"file": ("in.jsonl", b'{"query": "q", "documents": ["a"]}')},
+        "data": {"purpose": "batch"},
+    }
+    file = (await api.client.post("/v1/files", headers=headers, **form)).json()["id"]
+    body = {"input_file_id": file, "endpoint": "/v1/rerank"}
+    batch = (await api.client.post("/v1/batches", headers=headers, json=body)).json()["id"]
+    bulk = (await api.client.post("/v1/jobs", headers=headers, json={"requests": [BODY]})).json()["id"]
+    for parameter, item in (("{file_id}", file), ("{batch_id}", batch), ("{job_id}", bulk)):
+        paths = [(method, path) for method, path in PROTECTED if parameter in path]
+        assert paths
+        for method, path in paths:
+            assert await api.status(method, path, other, item) == 404, (method, path)
+    with_other = {"Authorization": f"Bearer {other}"}
+    assert (await api.client.post("/v1/batches", headers=with_other, json=body)).status_code == 404
+    for path in ("/v1/files", "/v1/batches"):
+        assert (await api.client.get(path, headers=with_other)).json()["data"] == []
+        assert len((await api.client.get(path, headers=headers)).json()["data"]) == 1
 
 
 async def test_an_operator_sees_the_jobs_of_all_keys(api: Api) -> None:
