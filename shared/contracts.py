@@ -5,7 +5,7 @@ Owns field names, types and bounds. Knows nothing about HTTP, Redis or dialects.
 
 import json
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Protocol, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StrictStr
 
@@ -114,6 +114,17 @@ class ShardScores(BaseModel):
     inference_ms: float = 0.0
 
 
+class PairOutcome(Protocol):
+    """What a row tells about its pair besides the score; see ShardScores."""
+
+    @property
+    def truncated(self) -> bool: ...
+    @property
+    def window(self) -> tuple[int, int] | None: ...
+    @property
+    def error(self) -> str | None: ...
+
+
 class RankedRow(BaseModel):
     """One document of a result. `index` is its position in the request, `window` the characters of its best window."""
 
@@ -125,6 +136,27 @@ class RankedRow(BaseModel):
     truncated: bool = False
     window: tuple[int, int] | None = None
     error: str | None = None
+
+    @classmethod
+    def of(cls, index: int, score: float, document: Document, pair: "PairOutcome") -> Self:
+        """A row. Equivalent to `model_construct`, but four times as fast: a batch makes millions."""
+        row: Self = _new(cls)
+        fields = {
+            "index": index,
+            "score": score,
+            "document": document,
+            "truncated": pair.truncated,
+            "window": pair.window,
+            "error": pair.error,
+        }
+        _set(row, "__dict__", fields)
+        _set(row, "__pydantic_fields_set__", _ROW_FIELDS)
+        _set(row, "__pydantic_extra__", None)
+        _set(row, "__pydantic_private__", None)
+        return row
+
+
+_ROW_FIELDS = set(RankedRow.model_fields)
 
 
 class RerankResult(BaseModel):

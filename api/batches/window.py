@@ -4,7 +4,9 @@ Later jobs of the same owner wait behind the lines that are queued already, so a
 Everything in a window is held in memory and in Redis.
 """
 
+import time
 from collections import Counter
+from collections.abc import Callable
 
 from api.pool_monitor import PoolMonitor
 
@@ -13,17 +15,27 @@ MAX_BYTES = 16 << 20
 WINDOW_SECONDS = 3.0
 SHARDS_PER_WORKER = 4
 """The least size of a window, in full shards for each worker: what workers claim ahead, and as much again."""
+_RATE_SECONDS = 0.25
+"""How often the rate is measured."""
 
 
 class Window:
-    """The lines of one batch that are jobs. `shard_tokens` is the size of a full shard in estimated tokens."""
+    """The lines of one batch that are jobs. `shard_tokens` is the size of a full shard in estimated tokens.
 
-    def __init__(self, pools: PoolMonitor, shard_tokens: int) -> None:
+    A window grows with the rate at which its own lines end: from a small one to WINDOW_SECONDS of work within seconds.
+    """
+
+    def __init__(self, pools: PoolMonitor, shard_tokens: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._pools = pools
         self._shard_tokens = shard_tokens
         self._lines = 0
         self._bytes = 0
         self._tokens: Counter[str] = Counter()
+        self._clock = clock
+        self._measured_at = clock()
+        self._ended: Counter[str] = Counter()
+        self._rates: dict[str, float] = {}
+        """Estimated tokens per second of each model, of lines that ended."""
 
     def has_room(self, model: str | None, size: int) -> bool:
         """Whether a line of `size` bytes fits; a single line always does. `model` None: it needs no worker."""
@@ -40,6 +52,10 @@ class Window:
     def remove(self, model: str | None, size: int, tokens: int) -> None:
         """Count the end of a line that was added with the same arguments."""
         self._change(model, -1, -size, -tokens)
+        if model is not None:
+            self._ended[model] += tokens
+        if self._clock() - self._measured_at >= _RATE_SECONDS:
+            self._measure()
 
     def is_warm(self, model: str | None) -> bool:
         """Whether the model has a ready worker."""
@@ -51,9 +67,17 @@ class Window:
         if model is not None:
             self._tokens[model] += tokens
 
+    def _measure(self) -> None:
+        now = self._clock()
+        for model, tokens in self._ended.items():
+            rate = tokens / (now - self._measured_at)
+            self._rates[model] = (self._rates.get(model, rate) + rate) / 2
+        self._ended = Counter(dict.fromkeys(self._ended, 0))
+        self._measured_at = now
+
     def _capacity(self, model: str) -> float:
         """The estimated tokens of a model that may be queued."""
         signals = self._pools.pool(model).signals
         workers = max(1, signals.ready + signals.starting)
-        throughput = (signals.tokens_per_second or 0.0) * workers
-        return max(throughput * WINDOW_SECONDS, float(SHARDS_PER_WORKER * self._shard_tokens * workers))
+        least = float(SHARDS_PER_WORKER * self._shard_tokens * workers)
+        return max(least, self._rates.get(model, 0.0) * WINDOW_SECONDS)

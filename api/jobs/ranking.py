@@ -27,12 +27,15 @@ def rank(
 
     Documents with equal scores keep the request's order; failed documents come last.
     """
-    rows = _unranked_rows(request, merge_scores(shards, known))
+    pairs, documents = merge_scores(shards, known), request.documents
+    scores = _final_scores(request, pairs)
     # Clients require a number for a failed document. The lowest score keeps it last if they sort again.
-    lowest = min([0.0, *(score for score, _ in rows if score is not None)])
-    order = sorted(range(len(rows)), key=lambda index: _sort_key(rows[index][0]))
+    lowest = min([0.0, *(score for score in scores if score is not None)])
+    # Without failed documents, the scores alone are the keys of a stable sort.
+    failed = None in scores
+    order = sorted(range(len(pairs)), key=lambda index: _sort_key(scores[index])) if failed else _descending(scores)
     ranked = [
-        rows[index][1].model_copy(update={"score": lowest if (score := rows[index][0]) is None else score})
+        RankedRow.of(index, lowest if (score := scores[index]) is None else score, documents[index], pairs[index])
         for index in order[: request.top_n]
     ]
     return RerankResult(
@@ -63,19 +66,13 @@ def _sort_key(score: float | None) -> tuple[bool, float]:
     return (score is None, -(score or 0.0))
 
 
-def _unranked_rows(request: RerankRequest, pairs: Sequence[PairScore]) -> list[tuple[float | None, RankedRow]]:
-    """Each document's score (None if it failed) and row, in the request's order."""
-    rows: list[tuple[float | None, RankedRow]] = []
-    for index, pair in enumerate(pairs):
-        raw = pair.score
-        score = raw if raw is None or request.raw_scores else normalize(raw, pair.scale)
-        row = RankedRow.model_construct(
-            index=index,
-            score=0.0,
-            document=request.documents[index],
-            truncated=pair.truncated,
-            window=pair.window,
-            error=pair.error,
-        )
-        rows.append((score, row))
-    return rows
+def _descending(scores: Sequence[float | None]) -> list[int]:
+    """The positions of the scores, highest first; equal ones keep their order."""
+    return sorted(range(len(scores)), key=scores.__getitem__, reverse=True)  # type: ignore[arg-type]
+
+
+def _final_scores(request: RerankRequest, pairs: Sequence[PairScore]) -> list[float | None]:
+    """Each document's score as the caller gets it, None if it failed; in the request's order."""
+    if request.raw_scores:
+        return [pair.score for pair in pairs]
+    return [None if pair.score is None else normalize(pair.score, pair.scale) for pair in pairs]
