@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 _WARM_CHECK_SECONDS = 0.5
 _RETRY_SECONDS = 2.0
+_LINES_PER_TURN = 100
+"""Hundreds of thousands of lines may be in memory at once. Without a pause between them, no lease would be renewed."""
 
 
 @dataclass(slots=True)
@@ -69,6 +71,7 @@ class BatchRun:
         self._max_lines = max_lines
         self._terms = BatchTerms(record.id, record.owner, writer.seconds_left)
         self._pending: deque[_Pending] = deque()
+        self._failed = False
         writer.on_stop = self._cancel_pending
 
     async def run(self) -> None:
@@ -80,11 +83,13 @@ class BatchRun:
         working = asyncio.create_task(self._work())
         try:
             await asyncio.wait({renewing, working}, return_when=asyncio.FIRST_COMPLETED)
-            # Renewing ends only with an error.
-            await (renewing if renewing.done() else working)
+            # Renewing ends only with an error, also when the batch has just ended.
+            await (working if working.done() else renewing)
         finally:
+            self._leave_window()
             await cancel_and_wait([renewing, working, *(pending.task for pending in self._pending)])  # type: ignore[list-item]
-            if await self._writer.was_deleted():
+            await self._writer.close()
+            if self._failed or await self._writer.was_deleted():
                 await self._writer.delete_jobs([job for pending in self._pending for job in pending.jobs])
 
     async def _work(self) -> None:
@@ -93,13 +98,15 @@ class BatchRun:
                 return
             await self._run_lines()
         except PayloadsFull as error:
-            await self._writer.end(BatchStatus.FAILED, [BatchError(error.code, error.message)])
-            return
+            await self._fail(BatchError(error.code, error.message))
         except PayloadMissing:
-            message = "the input file no longer exists"
-            await self._writer.end(BatchStatus.FAILED, [BatchError("input_missing", message)])
-            return
-        await self._writer.end(_FINAL_STATUSES[self._writer.stopped])
+            await self._fail(BatchError("input_missing", "the input file no longer exists"))
+        else:
+            await self._writer.end(_FINAL_STATUSES[self._writer.stopped])
+
+    async def _fail(self, error: BatchError) -> None:
+        await self._writer.end(BatchStatus.FAILED, [error])
+        self._failed = True
 
     async def _validate(self) -> bool:
         """Whether the batch can be run. Ends it otherwise."""
@@ -128,6 +135,8 @@ class BatchRun:
                 ):
                     yield line
                     start, number = line.end, line.number
+                    if number % _LINES_PER_TURN == 0:
+                        await asyncio.sleep(0)
                 return
             except PayloadMissing:
                 raise
@@ -207,6 +216,11 @@ class BatchRun:
         summary = pending.summary
         reason = self._writer.stopped or Unfinished.CANCELLED
         return result_rows.unfinished(pending.line.number, summary.custom_id, summary.pairs, self._record.id, reason)
+
+    def _leave_window(self) -> None:
+        """Give back what the pending lines take of the limit that all windows share."""
+        for pending in self._pending:
+            self._window.remove(pending.model, pending.size, pending.summary.tokens)
 
     def _cancel_pending(self) -> None:
         """Stop waiting for the lines that have not ended, and delete their jobs."""

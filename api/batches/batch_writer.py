@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
+from api.background_tasks import cancel_and_wait
 from api.batches.input_lines import InputLine
 from api.batches.line_runner import Jobs
 from api.batches.output import SegmentBuffer
@@ -77,6 +78,7 @@ class BatchWriter:
         # The position behind the last row in the buffer, and the jobs of its rows.
         self._byte, self._line = record.cursor_byte, record.cursor_line
         self._row_jobs: Jobs = []
+        self._undeleted: Jobs = []
         self._buffer = SegmentBuffer(self._started)
         self._storing: asyncio.Task[None] | None = None
         self._rows_seen, self._pairs_seen = record.rows_ok + record.rows_failed, record.pairs_done
@@ -128,6 +130,9 @@ class BatchWriter:
 
     async def add(self, row: ResultRow, line: InputLine, jobs: Jobs) -> None:
         """Append the row of the next line. Raises what `store` raises."""
+        if row.unfinished is not None:
+            # A job expires with its batch, perhaps before `renew` has looked at the time.
+            self._stop(row.unfinished)
         self._buffer.add(row)
         self._row_jobs += jobs
         self._byte, self._line = line.end, line.number
@@ -206,11 +211,10 @@ class BatchWriter:
         """Write the final status, with the result files of what is stored. Raises BatchLost."""
         fields = self._progress()
         fields["lines"] = self._lines or lines or self._rows_seen
-        await _until_stored(
-            lambda: self._ledger.write(
-                self._record.id, self._token, fields=fields, status=BatchStatus.FINALIZING, unpublished={}
-            )
-        )
+        # If this process is killed now, the next one must find again that the batch fails.
+        finalizing = None if status is BatchStatus.FAILED else BatchStatus.FINALIZING
+        await _until_stored(lambda: self._ledger.write(self._record.id, self._token, fields=fields, status=finalizing))
+        await self.delete_jobs([])
         output, failed = await self._result_files()
         await _until_stored(
             lambda: self._ledger.end(
@@ -230,13 +234,23 @@ class BatchWriter:
         )
         return output, failed
 
+    async def close(self) -> None:
+        """Stop storing. The rows that are not stored are lost, and the next run writes them again."""
+        if (storing := self._storing) is not None:
+            await cancel_and_wait([storing])
+            if not storing.cancelled() and (error := storing.exception()) is not None:
+                logger.debug("a segment of %s is not stored: %s", self._record.id, error)
+
     async def delete_jobs(self, jobs: Jobs) -> None:
-        """Delete jobs that are no longer needed. Jobs that stay because Redis is unreachable expire."""
+        """Delete jobs that are no longer needed, with those that could not be deleted before."""
+        jobs, self._undeleted = self._undeleted + jobs, []
         if jobs:
             try:
                 await self._jobs.delete_jobs(jobs)
             except StoreUnavailable as error:
-                logger.warning("%d jobs of %s are not deleted: %s", len(jobs), self._record.id, error)
+                # Without another try, they expire.
+                self._undeleted = jobs
+                logger.warning("%d jobs of %s are deleted later: %s", len(jobs), self._record.id, error)
 
     async def was_deleted(self) -> bool:
         """Whether the batch no longer exists; False while Redis is unreachable."""

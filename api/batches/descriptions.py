@@ -1,23 +1,14 @@
 """Describes batches and files as OpenAI's API does, and jobs of many requests like other jobs. Pure functions."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from shared.ledger.batch_record import BatchRecord, BatchStatus, FileRecord
-from shared.ledger.job_record import JobStatus
 
 _ENDED_AT = {
     BatchStatus.COMPLETED: "completed_at",
     BatchStatus.FAILED: "failed_at",
     BatchStatus.EXPIRED: "expired_at",
     BatchStatus.CANCELLED: "cancelled_at",
-}
-_JOB_STATUSES = {
-    BatchStatus.VALIDATING: JobStatus.QUEUED,
-    BatchStatus.COMPLETED: JobStatus.SUCCEEDED,
-    BatchStatus.FAILED: JobStatus.FAILED,
-    BatchStatus.EXPIRED: JobStatus.EXPIRED,
-    BatchStatus.CANCELLED: JobStatus.CANCELED,
 }
 
 
@@ -73,12 +64,11 @@ def describe_progress(record: BatchRecord, now: float) -> dict[str, Any]:
 
 def describe_bulk_job(record: BatchRecord, now: float) -> dict[str, Any]:
     """A job of many requests at `now` (Unix seconds)."""
-    defaults: Mapping[str, Any] = record.defaults or {}
     described: dict[str, Any] = {
         "id": record.id,
         "object": "job",
-        "status": _JOB_STATUSES.get(record.status, JobStatus.RUNNING),
-        "model": defaults.get("model"),
+        "status": record.job_status,
+        "model": record.model,
         "created": record.created_ms / 1000,
         "expires": record.expires_ms / 1000,
         "wake": record.wake,

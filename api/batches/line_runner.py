@@ -7,6 +7,7 @@ ends. Its job has the same id each time, so that a second submission finds the f
 import asyncio
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from api.batches import result_rows
@@ -99,7 +100,8 @@ class LineRunner:
                 losses += 1
                 if losses >= MAX_LOSSES:
                     raise
-                await self._ledger.delete_jobs(jobs)
+                with suppress(StoreUnavailable):
+                    await self._ledger.delete_jobs(jobs)
             except _TRY_LATER:
                 # Spread out, so that the lines of a window do not all try at once.
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))

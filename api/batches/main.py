@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import signal
 
 from api import composition
@@ -12,6 +13,8 @@ from api.dialects.registry import family
 from api.settings import ApiSettings
 from shared.models import ModelRegistry, load_models
 
+NICENESS = 5
+
 
 async def run_batches(settings: ApiSettings, until_idle_seconds: float | None = None) -> int:
     """Run batches until SIGTERM or SIGINT, or until there was none for `until_idle_seconds`. Returns the exit status.
@@ -19,6 +22,8 @@ async def run_batches(settings: ApiSettings, until_idle_seconds: float | None = 
     Raises ConfigurationError.
     """
     registry = load_models(settings.models_file)
+    # Interactive calls come first, also where their processes share the processor with this one.
+    os.nice(NICENESS)
     parts = composition.build(settings, registry)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -4,7 +4,7 @@ A row has the line's number besides OpenAI's fields. An error row has `error`, a
 `response` with the status and the body that a call would have got.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -31,11 +31,15 @@ _REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class ResultRow:
-    """One line's result, with its line break. `failed` rows go into the error file. `pairs` is the line's share."""
+    """One line's result, with its line break. `failed` rows go into the error file. `pairs` is the line's share.
+
+    `unfinished`: why the line was not run to its end, None for other rows.
+    """
 
     text: bytes
     failed: bool
     pairs: int
+    unfinished: Unfinished | None = None
 
 
 def succeeded(line: LineRequest, dialect: Dialect, result: RerankResult, batch_id: str) -> ResultRow:
@@ -58,7 +62,7 @@ def failed(line: LineRequest, error: RerankqError, batch_id: str) -> ResultRow:
 def unfinished(number: int, custom_id: str | None, pairs: int, batch_id: str, reason: Unfinished) -> ResultRow:
     """The row of a line that was not run, or not to its end."""
     described = {"code": reason, "message": _REASONS[reason], "param": None}
-    return _row(number, custom_id, pairs, batch_id, None, described)
+    return replace(_row(number, custom_id, pairs, batch_id, None, described), unfinished=reason)
 
 
 def _row(

@@ -16,7 +16,7 @@ from api.batches.batch_run import BatchRun
 from api.batches.batch_writer import BatchWriter
 from api.batches.line_requests import LineParser
 from api.batches.line_runner import LineRunner
-from api.batches.window import Window
+from api.batches.window import SharedBytes, Window
 from api.dialects.registry import Family
 from api.payloads.base import PayloadStore
 from api.payloads.names import PayloadNames
@@ -73,6 +73,7 @@ class Runner:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._owners: dict[str, str] = {}
         self._crashes: Counter[str] = Counter()
+        self._shared = SharedBytes()
 
     async def run(self, until_idle_seconds: float | None = None) -> None:
         """Run batches until cancelled, or until there was none for `until_idle_seconds`."""
@@ -113,10 +114,17 @@ class Runner:
             return waiting[0]
         for batch_id in waiting:
             if batch_id not in self._owners:
-                record = await self._batches.read(batch_id)
-                self._owners[batch_id] = record.owner if record else ""
+                self._owners[batch_id] = await self._owner_of(batch_id)
         running = Counter(self._owners.get(batch_id, "") for batch_id in self._running)
         return min(waiting, key=lambda batch_id: running[self._owners[batch_id]])
+
+    async def _owner_of(self, batch_id: str) -> str:
+        try:
+            record = await self._batches.read(batch_id)
+        except StoreDamaged:
+            # One damaged batch must not block the others.
+            return ""
+        return record.owner if record else ""
 
     def _forget(self, batch_id: str, _: "asyncio.Task[None]") -> None:
         del self._running[batch_id]
@@ -172,7 +180,7 @@ class Runner:
             writer=writer,
             parser=LineParser(record.endpoint, record.defaults, self._root, limits.max_line_bytes),
             runner=self._lines,
-            window=Window(self._pools, limits.shard_tokens),
+            window=Window(self._pools, limits.shard_tokens, self._shared),
             payloads=self._payloads,
             models=self._models,
             max_line_bytes=limits.max_line_bytes,

@@ -14,7 +14,7 @@ from api.dialects.registry import Family
 from api.files.service import FileService
 from api.payloads.base import PayloadStore
 from api.payloads.names import PayloadNames
-from shared.errors import BatchNotFound, InvalidRequest, JobNotFound, RerankqError
+from shared.errors import BatchNotFound, IdempotencyConflict, InvalidRequest, JobNotFound, RateLimited
 from shared.ledger.batch_ledger import BatchLedger
 from shared.ledger.batch_record import BatchKind, BatchRecord, BatchStatus, new_batch_id
 from shared.ledger.job_record import Position
@@ -116,7 +116,8 @@ class BatchService:
         )
         try:
             created = await self._create(record, body.model_dump(mode="json"), idempotency)
-        except RerankqError:
+        except (IdempotencyConflict, RateLimited):
+            # After another error the batch may exist, and the sweeper deletes the input when it does not.
             await self._payloads.delete(name)
             raise
         if created.id != batch_id:

@@ -12,11 +12,20 @@ from api.pool_monitor import PoolMonitor
 
 MAX_LINES = 2048
 MAX_BYTES = 16 << 20
+MAX_BYTES_IN_ALL = 48 << 20
+"""The limit of all windows of a process together. A batch may always have one line more."""
 WINDOW_SECONDS = 3.0
 SHARDS_PER_WORKER = 4
 """The least size of a window, in full shards for each worker: what workers claim ahead, and as much again."""
 _RATE_SECONDS = 0.25
 """How often the rate is measured."""
+
+
+class SharedBytes:
+    """The bytes of the lines in all windows of a process."""
+
+    def __init__(self) -> None:
+        self.used = 0
 
 
 class Window:
@@ -25,9 +34,12 @@ class Window:
     A window grows with the rate at which its own lines end: from a small one to WINDOW_SECONDS of work within seconds.
     """
 
-    def __init__(self, pools: PoolMonitor, shard_tokens: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, pools: PoolMonitor, shard_tokens: int, shared: SharedBytes, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._pools = pools
         self._shard_tokens = shard_tokens
+        self._shared = shared
         self._lines = 0
         self._bytes = 0
         self._tokens: Counter[str] = Counter()
@@ -42,6 +54,8 @@ class Window:
         if not self._lines:
             return True
         if self._lines >= MAX_LINES or self._bytes + size > MAX_BYTES:
+            return False
+        if self._shared.used + size > MAX_BYTES_IN_ALL:
             return False
         return model is None or self._tokens[model] < self._capacity(model)
 
@@ -64,6 +78,7 @@ class Window:
     def _change(self, model: str | None, lines: int, size: int, tokens: int) -> None:
         self._lines += lines
         self._bytes += size
+        self._shared.used += size
         if model is not None:
             self._tokens[model] += tokens
 

@@ -25,7 +25,7 @@ from shared.errors import (
     WaitTimedOut,
 )
 from shared.ledger import encoding
-from shared.ledger.job_index import JobIndex
+from shared.ledger.job_index import AnyJob, JobIndex
 from shared.ledger.job_ledger import JobLedger
 from shared.ledger.job_record import DeadLetter, JobFailure, JobFilter, JobRecord, JobStatus, Position
 from shared.ledger.submission import Acceptance, Submission
@@ -156,7 +156,7 @@ class RerankService:
 
     async def jobs(
         self, owner: str | None, wanted: JobFilter, limit: int, after: Position | None
-    ) -> tuple[list[JobRecord], Position | None]:
+    ) -> tuple[list[AnyJob], Position | None]:
         """Jobs of an owner (None: of all), newest first, and the position to go on from. See JobIndex.page."""
         return await self._index.page(owner, wanted, limit, after)
 

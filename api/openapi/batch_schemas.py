@@ -6,9 +6,8 @@ from pydantic import Field
 
 from api.dialects import examples
 from api.dialects.schemas import Omitted, RequestSchema, ResponseSchema
-from api.openapi.schemas import EXAMPLE_CREATED, EXAMPLE_MODEL, JobError
+from api.openapi.schemas import EXAMPLE_CREATED, EXAMPLE_MODEL, BulkProgress
 from shared.ledger.batch_record import BatchStatus, Wake
-from shared.ledger.job_record import JobStatus
 
 EXAMPLE_FILE_ID = "file-0c9d1e5b7a3f48626b1d0e9f8a7c5b34"
 EXAMPLE_BATCH_ID = "batch_7be3a1f09d2c4e5f8a6b1c0d9e8f7a6b"
@@ -45,21 +44,6 @@ class DeletedFile(ResponseSchema):
     id: str
     object: Literal["file"]
     deleted: Literal[True]
-
-
-class BatchProgress(ResponseSchema):
-    """The requests and pairs that are done, failed ones included.
-
-    `pairs_per_second` is the present rate, after the end the average; `estimated_finish` is in Unix seconds.
-    """
-
-    requests_total: int
-    requests_done: int
-    pairs_total: int
-    pairs_done: int
-    pairs_per_second: float | Omitted = None
-    estimated_finish: float | Omitted = None
-    requests_failed: int | Omitted = None
 
 
 class BatchFailure(ResponseSchema):
@@ -109,7 +93,7 @@ class Batch(ResponseSchema):
     cancelled_at: int | None
     request_counts: RequestCounts
     metadata: dict[str, str] | None
-    progress: BatchProgress
+    progress: BulkProgress
 
 
 class Batches(ResponseSchema):
@@ -142,25 +126,6 @@ class NewBulkJob(RequestSchema):
     deadline: str | float = Field("24h", description="Seconds, or a time like `30m` or `7d`.")
     wake: Wake = Field(Wake.NOW, description="`when_warm` waits for a worker that runs for other reasons.")
     metadata: dict[str, str] | None = Field(None, description="At most 16 entries.")
-
-
-class BulkJob(ResponseSchema):
-    """A job of many requests. Times are Unix seconds; `results` can be read while it runs."""
-
-    id: str
-    object: Literal["job"]
-    status: JobStatus
-    model: str | Omitted = None
-    created: float
-    expires: float
-    wake: Wake
-    progress: BatchProgress
-    results: str
-    events: str
-    metadata: dict[str, str] | Omitted = None
-    started: float | Omitted = None
-    finished: float | Omitted = None
-    error: JobError | Omitted = None
 
 
 class RequestError(ResponseSchema):

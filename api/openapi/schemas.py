@@ -3,6 +3,7 @@
 from typing import Any, Literal
 
 from api.dialects.schemas import Omitted, ResponseSchema
+from shared.ledger.batch_record import Wake
 from shared.ledger.job_record import JobStatus
 
 EXAMPLE_JOB_ID = "job-5f1d8c0b6f3e4a7d9c2b1a0987654321"
@@ -101,11 +102,46 @@ class Loads(Load):
     batch: Load
 
 
+class BulkProgress(ResponseSchema):
+    """The requests and pairs that are done, failed ones included.
+
+    `pairs_per_second` is the present rate, after the end the average; `estimated_finish` is in Unix seconds.
+    """
+
+    requests_total: int
+    requests_done: int
+    pairs_total: int
+    pairs_done: int
+    pairs_per_second: float | Omitted = None
+    estimated_finish: float | Omitted = None
+    requests_failed: int | Omitted = None
+
+
+class BulkJob(ResponseSchema):
+    """A job of many requests. Times are Unix seconds; `results` can be read while it runs; only operators see `key`."""
+
+    id: str
+    object: Literal["job"]
+    status: JobStatus
+    model: str | Omitted = None
+    created: float
+    expires: float
+    wake: Wake
+    progress: BulkProgress
+    results: str
+    events: str
+    metadata: dict[str, str] | Omitted = None
+    started: float | Omitted = None
+    finished: float | Omitted = None
+    error: JobError | Omitted = None
+    key: str | Omitted = None
+
+
 class Jobs(ResponseSchema):
     """A page of jobs, newest first. `next` is the value of `after` for the next page, null on the last one."""
 
     object: Literal["list"]
-    data: list[Job]
+    data: list[Job | BulkJob]
     has_more: bool
     next: str | None
 

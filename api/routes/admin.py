@@ -8,7 +8,7 @@ from api.dependencies import AdminDep, AppStateDep
 from api.http.responses import json_response
 from api.openapi.schemas import EXAMPLE_DEAD_LETTER, EXAMPLE_JOB_DONE, EXAMPLE_JOBS, DeadLetters, Jobs, response_doc
 from api.routes.job_queries import INVALID_PARAMETER, PARAMETERS, read_limit, read_query
-from api.routes.jobs import describe, describe_page
+from api.routes.jobs import describe_any, describe_page
 from shared.ledger.job_record import DeadLetter
 
 router = APIRouter(prefix="/v1/admin", tags=["admin"])
@@ -28,7 +28,7 @@ async def list_all_jobs(request: Request, state: AppStateDep, _: AdminDep) -> Re
     """The jobs of all keys, newest first. `key` is the id of a job's API key."""
     wanted, limit, after = read_query(request.query_params)
     records, position = await state.service.jobs(None, wanted, limit, after)
-    return json_response(describe_page([describe(record) | {"key": record.owner} for record in records], position))
+    return json_response(describe_page([describe_any(record) | {"key": record.owner} for record in records], position))
 
 
 @router.get("/dead-letters", responses=_LETTERS, openapi_extra={"parameters": _LIMIT})

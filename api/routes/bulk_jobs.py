@@ -23,11 +23,10 @@ from api.openapi.batch_schemas import (
     EXAMPLE_BULK_JOB,
     EXAMPLE_EVENTS,
     EXAMPLE_NEW_BULK_JOB,
-    BulkJob,
     NewBulkJob,
     request_doc,
 )
-from api.openapi.schemas import response_doc
+from api.openapi.schemas import BulkJob, response_doc
 from api.routes.pages import read_number
 from shared.errors import InvalidRequest, JobNotFound
 from shared.ledger.batch_record import BULK_JOB_PREFIX, BatchKind, BatchRecord

@@ -15,6 +15,7 @@ from api.openapi.schemas import EXAMPLE_JOB, EXAMPLE_JOB_DONE, EXAMPLE_JOBS, Job
 from api.routes import bulk_jobs
 from api.routes.job_queries import INVALID_PARAMETER, PARAMETERS, read_query
 from shared.ledger.batch_record import BatchKind
+from shared.ledger.job_index import AnyJob
 from shared.ledger.job_record import JobRecord, JobStatus, Position
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -45,7 +46,7 @@ async def list_jobs(request: Request, state: AppStateDep, owner: JobOwnerDep) ->
     """The caller's jobs, newest first: those of its API key, or without keys all of them."""
     wanted, limit, after = read_query(request.query_params)
     records, position = await state.service.jobs(owner, wanted, limit, after)
-    return json_response(describe_page([describe(record) for record in records], position))
+    return json_response(describe_page([describe_any(record) for record in records], position))
 
 
 @router.get("/{job_id}", responses=_READ)
@@ -122,6 +123,11 @@ def describe_page(jobs: list[dict[str, Any]], position: Position | None) -> dict
         "has_more": position is not None,
         "next": None if position is None else str(position),
     }
+
+
+def describe_any(record: AnyJob) -> dict[str, Any]:
+    """A job of one request or of many, as its caller sees it."""
+    return describe(record) if isinstance(record, JobRecord) else describe_bulk_job(record, time.time())
 
 
 def describe(record: JobRecord) -> dict[str, Any]:

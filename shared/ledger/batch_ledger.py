@@ -83,7 +83,8 @@ class BatchLedger:
             record.id,
             record.owner,
             int(seconds * 1000),
-            int(UNFINISHED_SECONDS * 1000),
+            # The owner's list must live as long as the results.
+            int((UNFINISHED_SECONDS + record.retain_seconds) * 1000),
             idempotency[1] if idempotency else "",
             record.reserved_tokens,
             "" if limits.batch_tokens is None else limits.batch_tokens,

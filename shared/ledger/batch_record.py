@@ -12,6 +12,8 @@ from enum import StrEnum
 from secrets import token_hex
 from typing import Any
 
+from shared.ledger.job_record import JobStatus
+
 BULK_JOB_PREFIX = "bulk-"
 """The ids of jobs of many requests begin with it, those of jobs of one request with `job-`."""
 
@@ -127,6 +129,16 @@ class BatchRecord:
     error_file: str | None = None
     errors: tuple[BatchError, ...] = ()
 
+    @property
+    def job_status(self) -> JobStatus:
+        """The status by the names that jobs have."""
+        return _JOB_STATUSES.get(self.status, JobStatus.RUNNING)
+
+    @property
+    def model(self) -> str | None:
+        """The model of requests that name none; None for the default model."""
+        return (self.defaults or {}).get("model")
+
     @classmethod
     def from_hash(cls, batch_id: str, fields: Mapping[bytes, bytes]) -> "BatchRecord":
         """Parse the hash of a batch. Raises LookupError, TypeError or ValueError when it is not one."""
@@ -148,7 +160,7 @@ class BatchRecord:
     def to_fields(self) -> dict[str, str | int]:
         """The fields of a new batch's hash."""
         fields: dict[str, str | int] = {
-            name: getattr(self, name) for name in _STORED if getattr(self, name) not in (None, 0)
+            name: getattr(self, name) for name in _STORED if getattr(self, name) is not None
         }
         for name in ("defaults", "metadata"):
             if (value := getattr(self, name)) is not None:
@@ -156,6 +168,13 @@ class BatchRecord:
         return fields
 
 
+_JOB_STATUSES = {
+    BatchStatus.VALIDATING: JobStatus.QUEUED,
+    BatchStatus.COMPLETED: JobStatus.SUCCEEDED,
+    BatchStatus.FAILED: JobStatus.FAILED,
+    BatchStatus.EXPIRED: JobStatus.EXPIRED,
+    BatchStatus.CANCELLED: JobStatus.CANCELED,
+}
 _STORED = (
     *("kind", "owner", "status", "endpoint", "window", "input_name", "input_bytes", "wake", "input_file"),
     *("retain_seconds", "reserved_tokens"),

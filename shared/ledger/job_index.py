@@ -1,6 +1,6 @@
-"""Lists the jobs of one owner or of all, newest first (asyncio).
+"""Lists the jobs of one owner or of all, newest first, with those of many requests (asyncio).
 
-submit.lua adds jobs to the lists. It and this module remove jobs that no longer exist.
+submit.lua and create_batch.lua add jobs to the lists. They and this module remove jobs that no longer exist.
 """
 
 import asyncio
@@ -9,10 +9,14 @@ from typing import Any
 
 import redis.asyncio
 
-from shared.keys import job_keys
-from shared.ledger.job_record import DeadLetter, JobFilter, JobRecord, Position
+from shared.keys import batch_keys, job_keys
+from shared.ledger.batch_record import BULK_JOB_PREFIX, BatchKind, BatchRecord
+from shared.ledger.job_record import DeadLetter, JobFilter, JobRecord, JobStatus, Position
 from shared.store.client import is_damage, store_errors
 
+AnyJob = JobRecord | BatchRecord
+"""A job of one request or of many."""
+_LISTS_OF_AN_OWNER = 2
 _PAGE = 200
 """Jobs that are read in one round trip."""
 _MAX_READ = 2000
@@ -27,15 +31,15 @@ class JobIndex:
 
     async def page(
         self, owner: str | None, wanted: JobFilter, limit: int, after: Position | None = None
-    ) -> tuple[list[JobRecord], Position | None]:
+    ) -> tuple[list[AnyJob], Position | None]:
         """Up to `limit` jobs, newest first, and the position to go on from; None at the end of the list.
 
         `owner` None lists the jobs of all owners.
         """
-        found: list[JobRecord] = []
+        found: list[AnyJob] = []
         read, position = 0, after
         with store_errors():
-            lists = [job_keys.owned(owner)] if owner is not None else await self._all_lists()
+            lists = _lists_of(owner) if owner is not None else await self._all_lists()
             while read < _MAX_READ:
                 entries = await self._next(lists, wanted, position)
                 if not entries:
@@ -43,7 +47,7 @@ class JobIndex:
                 read += len(entries)
                 for entry, record in zip(entries, await self._records(lists, entries), strict=True):
                     position = entry
-                    if record is None or not wanted.wants(record):
+                    if record is None or not wanted.wants(_status(record), record.model):
                         continue
                     if len(found) == limit:
                         # There is one more than wanted.
@@ -62,7 +66,11 @@ class JobIndex:
         return found
 
     async def _all_lists(self) -> list[str]:
-        return [key.decode(errors="replace") async for key in self._client.scan_iter(job_keys.owned("*"), count=1000)]
+        return [
+            key.decode(errors="replace")
+            for pattern in _lists_of("*")
+            async for key in self._client.scan_iter(pattern, count=1000)
+        ]
 
     async def _next(self, lists: list[str], wanted: JobFilter, after: Position | None) -> list[Position]:
         """The next entries of the lists together."""
@@ -90,26 +98,39 @@ class JobIndex:
                 return later, is_last
             start += _PAGE
 
-    async def _records(self, lists: list[str], entries: list[Position]) -> list[JobRecord | None]:
+    async def _records(self, lists: list[str], entries: list[Position]) -> list[AnyJob | None]:
         """The record of each entry's job; None when the job no longer exists or is damaged.
 
-        When one list is read, entries of jobs that no longer exist are removed from it.
+        When the lists of one owner are read, entries of jobs that no longer exist are removed from them.
         """
         async with self._client.pipeline(transaction=False) as pipe:
             for entry in entries:
-                pipe.hgetall(job_keys.job(entry.job_id))
+                is_bulk = entry.job_id.startswith(BULK_JOB_PREFIX)
+                pipe.hgetall(batch_keys.batch(entry.job_id) if is_bulk else job_keys.job(entry.job_id))
             answers = await pipe.execute(raise_on_error=False)
         for answer in answers:
             if isinstance(answer, Exception) and not is_damage(answer):
                 raise answer
         gone = [entry.job_id for entry, fields in zip(entries, answers, strict=True) if fields == {}]
-        if gone and len(lists) == 1:
-            await self._client.zrem(lists[0], *gone)
+        if gone and len(lists) == _LISTS_OF_AN_OWNER:
+            for key in lists:
+                await self._client.zrem(key, *gone)
         return [_record(entry.job_id, fields) for entry, fields in zip(entries, answers, strict=True)]
 
 
-def _record(job_id: str, fields: Any) -> JobRecord | None:
+def _lists_of(owner: str) -> list[str]:
+    return [job_keys.owned(owner), batch_keys.owned(BatchKind.JOB, owner)]
+
+
+def _status(record: AnyJob) -> JobStatus:
+    return record.status if isinstance(record, JobRecord) else record.job_status
+
+
+def _record(job_id: str, fields: Any) -> AnyJob | None:
+    if not fields:
+        return None
     try:
-        return JobRecord.from_hash(job_id, fields) if fields else None
+        is_bulk = job_id.startswith(BULK_JOB_PREFIX)
+        return BatchRecord.from_hash(job_id, fields) if is_bulk else JobRecord.from_hash(job_id, fields)
     except (ValueError, TypeError, LookupError, AttributeError):
         return None

@@ -114,8 +114,9 @@ class JobFilter:
     created_from: int | None = None
     created_to: int | None = None
 
-    def wants(self, record: JobRecord) -> bool:
-        return (not self.statuses or record.status in self.statuses) and self.model in (None, record.model)
+    def wants(self, status: JobStatus, model: str | None) -> bool:
+        """Whether a job with this status and model is wanted."""
+        return (not self.statuses or status in self.statuses) and self.model in (None, model)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,10 @@ if KEYS[5] then
   local known = redis.call('GET', KEYS[5])
   if known then
     local batch_id, fingerprint = string.match(known, '^(%S+) (%S+)$')
-    return {fingerprint == ARGV[5] and 'existing' or 'conflict', batch_id}
+    -- A batch that was deleted, or whose lifetime has passed, frees its key.
+    if redis.call('EXISTS', string.sub(KEYS[1], 1, -#ARGV[1] - 1) .. batch_id) == 1 then
+      return {fingerprint == ARGV[5] and 'existing' or 'conflict', batch_id}
+    end
   end
 end
 local reserved = tonumber(redis.call('HGET', KEYS[4], ARGV[2]) or 0)
