@@ -2,19 +2,23 @@
 #   docker build -f infra/docker/api.Dockerfile -t rerankq-api .
 FROM docker.io/library/python:3.11-slim
 
-ENV PYTHONUNBUFFERED=1 PYTHONPATH=/app PATH=/opt/venv/bin:$PATH
+ENV PYTHONUNBUFFERED=1 PYTHONPATH=/app PATH=/opt/venv/bin:$PATH RERANKQ_PAYLOADS=/data/payloads
 
 COPY requirements/api.txt /tmp/requirements/
 RUN python -m venv /opt/venv \
  && pip install --no-cache-dir --no-deps --require-hashes -r /tmp/requirements/api.txt \
  && rm -r /tmp/requirements \
- && useradd --uid 10001 --no-create-home --home-dir /tmp rerankq
+ && useradd --uid 10001 --no-create-home --home-dir /tmp rerankq \
+ && mkdir /data \
+ && chown rerankq /data
 
 WORKDIR /app
 COPY infra/models.yaml infra/models.yaml
 COPY shared shared
 COPY api api
 
+# Uploaded files and the results of batches. Several API containers need one volume, or RERANKQ_PAYLOADS=s3://...
+VOLUME /data
 USER rerankq
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 \
