@@ -40,8 +40,12 @@ class JobCompletion(asyncio.Event):
 class CompletionListener:
     """Sets the JobCompletion of every awaited job that ends, while `run` runs."""
 
-    def __init__(self, client: redis.asyncio.Redis, ledger: JobLedger) -> None:
+    def __init__(
+        self, client: redis.asyncio.Redis, ledger: JobLedger, channel: str = job_keys.JOB_ENDED_CHANNEL
+    ) -> None:
+        """`channel` is the one for the kind of jobs that this process waits for."""
         self._client = client
+        self._channel = channel
         self._ledger = ledger
         self._connected = True
         self._waiting: defaultdict[str, set[JobCompletion]] = defaultdict(set)
@@ -70,7 +74,7 @@ class CompletionListener:
         while True:
             try:
                 async with self._client.pubsub() as channel:
-                    await channel.subscribe(job_keys.JOB_ENDED_CHANNEL)
+                    await channel.subscribe(self._channel)
                     self._set_connected(True)
                     await self._poll()
                     # get_message returns None after the timeout.

@@ -5,6 +5,8 @@ import hashlib
 from shared.keys import PREFIX, pool_keys
 
 JOB_ENDED_CHANNEL = f"{PREFIX}job_ended"
+LINE_ENDED_CHANNEL = f"{JOB_ENDED_CHANNEL}_batch"
+"""For jobs that are lines of a batch; the scripts derive it from the other one."""
 DEAD_LETTERS = f"{PREFIX}dead_letters"
 KNOWN_SCORES_FIELD = b"known_scores"
 """Beside the shard numbers in the hash of a job's documents."""

@@ -156,7 +156,8 @@ local function end_job(keys, job_id, status, channel, result)
     redis.call('PEXPIRE', key, job[2])
   end
   if job[3] then redis.call('PEXPIRE', job[3], job[2]) end
-  redis.call('PUBLISH', channel, result and job_id .. ' ' .. result or job_id)
+  -- Only the batch runner waits for the lines of batches: they have a channel of their own.
+  redis.call('PUBLISH', job[7] and channel .. '_batch' or channel, result and job_id .. ' ' .. result or job_id)
 end
 
 -- Removes a job that no longer exists from the pool's indexes.
