@@ -55,15 +55,16 @@ class Client:
 
 def evaluate_line(name: str, target: Target, **names: Any) -> Any:
     """Evaluate the client's line. `...` in the line stands for the arguments of question()."""
-    return eval(_fill_in(name, target), {**names, "question": question()})
+    return eval(fill_in(name, target), {**names, "question": question()})
 
 
 def execute_line(name: str, target: Target, **names: Any) -> None:
     """Execute the client's line, which is a statement."""
-    exec(_fill_in(name, target), names)
+    exec(fill_in(name, target), names)
 
 
-def _fill_in(name: str, target: Target) -> str:
+def fill_in(name: str, target: Target) -> str:
+    """The client's line with the target's address, key and model."""
     line = LINES[name].replace("URL/", f"{target.url}/").replace('"URL"', f'"{target.url}"')
     return line.replace("KEY", target.key).replace("MODEL", target.model).replace("...", "**question")
 

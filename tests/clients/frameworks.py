@@ -21,6 +21,7 @@ from llama_index.postprocessor.tei_rerank import TextEmbeddingInference
 from rerankers import Reranker
 from voyageai import error as voyage_errors
 
+from tests.clients import litellm_proxy, openai_batches
 from tests.clients.case import (
     DOCUMENTS,
     QUERY,
@@ -220,4 +221,7 @@ CLIENTS = [
     Client("litellm, infinity", "litellm", litellm_as("infinity"), LITELLM_INFINITY),
     # This client sends no model.
     Client("litellm, huggingface", "litellm", litellm_as("huggingface"), LITELLM_TEI, not_found=with_unknown_path),
+    *litellm_proxy.CLIENTS,
+    # An older version than in the other set.
+    Client("openai, batches", "openai", openai_batches.batches),
 ]

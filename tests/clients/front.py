@@ -40,10 +40,23 @@ class _LimitingHandler(BaseHTTPRequestHandler):
     server: _LimitingServer
 
     def do_POST(self) -> None:
-        self._handle(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+        self._handle(self._read_body())
 
     def do_GET(self) -> None:
         self._handle(b"")
+
+    def do_DELETE(self) -> None:
+        self._handle(b"")
+
+    def _read_body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        parts: list[bytes] = []
+        while size := int(self.rfile.readline(), 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
 
     def _handle(self, body: bytes) -> None:
         path = self.path
@@ -57,7 +70,9 @@ class _LimitingHandler(BaseHTTPRequestHandler):
 
     def _reject(self, path: str, body: bytes) -> None:
         error = RateLimited(MESSAGE, policy='"requests";q=1;w=1', retry_after=RETRY_AFTER)
-        dialect = dialect_for_path(urlsplit(path).path).dialect_for_body(json.loads(body or b"{}"))
+        # The body of an upload is not JSON.
+        fields = json.loads(body) if body.startswith(b"{") else {}
+        dialect = dialect_for_path(urlsplit(path).path).dialect_for_body(fields)
         self._send_response(
             dialect.status_of(error), headers_of(error), json.dumps(dialect.render_error(error)).encode()
         )

@@ -18,6 +18,9 @@ LINES = {
     "rerankers": 'Reranker("MODEL", model_type="jina", url="URL/v1/rerank", api_key="KEY")',
     "xinference_client": 'RESTfulClient("URL", api_key="KEY")',
     "openai, models": 'openai.OpenAI(base_url="URL/v1", api_key="KEY")',
+    "openai, files and batches": 'openai.OpenAI(base_url="URL/v1", api_key="KEY")',
+    "openai, AsyncOpenAI": 'openai.AsyncOpenAI(base_url="URL/v1", api_key="KEY")',
+    "voyage, batches": 'httpx.Client(base_url="URL/v1", headers={"Authorization": "Bearer KEY"})',
     "infinity_client": 'AuthenticatedClient(base_url="URL", token="KEY", raise_on_unexpected_status=True)',
     "haystack, JinaRanker": 'JinaRanker(base_url="URL/v1/rerank", api_key=Secret.from_token("KEY"), model="MODEL")',
     "haystack, CohereRanker": 'CohereRanker(api_base_url="URL", api_key=Secret.from_token("KEY"), model="MODEL")',
@@ -44,4 +47,5 @@ LINES = {
     "litellm, fireworks_ai": 'litellm.rerank("fireworks_ai/MODEL", api_base="URL/v1", api_key="KEY", ...)',
     "litellm, azure_ai": 'litellm.rerank("azure_ai/MODEL", api_base="URL", api_key="KEY", ...)',
     "litellm, litellm_proxy": 'litellm.rerank("litellm_proxy/MODEL", api_base="URL", api_key="KEY", ...)',
+    "LiteLLM's proxy": 'litellm_params: {model: "hosted_vllm/MODEL", api_base: "URL/v1", api_key: "KEY"}',
 }

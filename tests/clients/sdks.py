@@ -28,6 +28,7 @@ from voyageai import error as voyage_errors
 from xinference_client import RESTfulClient
 from zeroentropy import ZeroEntropy
 
+from tests.clients import batch_forms, openai_batches
 from tests.clients.case import (
     DOCUMENTS,
     QUERY,
@@ -244,6 +245,8 @@ CLIENTS = [
     Client("dashscope, Client", "dashscope", dashscope_sdk, DASHSCOPE, prefix="/dashscope"),
     Client("xinference_client", "xinference-client", xinference, RUNTIME),
     Client("openai, models", "openai", openai_models, OPENAI, retries=True),
+    *openai_batches.CLIENTS,
+    *batch_forms.CLIENTS,
     Client("haystack, JinaRanker", "jina-haystack", haystack_jina, RUNTIME),
     Client("haystack, JinaRanker", "jina-haystack", haystack_jina, RUNTIME, prefix="/jina"),
     Client("haystack, CohereRanker", "cohere-haystack", haystack_cohere, COHERE, retries=True),

@@ -2,8 +2,10 @@
 // writes one line of JSON for each client. Blocks connections to other hosts.
 import assert from "node:assert/strict";
 import dns from "node:dns";
-import { readFileSync } from "node:fs";
+import { createReadStream, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 
 import { createCohere } from "@ai-sdk/cohere";
 import { createTogetherAI } from "@ai-sdk/togetherai";
@@ -12,7 +14,7 @@ import Mixedbread from "@mixedbread/sdk";
 import { Pinecone } from "@pinecone-database/pinecone";
 import { rerank } from "ai";
 import { CohereClient, CohereClientV2 } from "cohere-ai";
-import OpenAI from "openai";
+import OpenAI, { toFile } from "openai";
 import Together from "together-ai";
 import { createVoyage } from "voyage-ai-provider";
 import { VoyageAIClient } from "voyageai";
@@ -66,6 +68,73 @@ async function models(name, target) {
   return `${listed.length} model listed`;
 }
 
+// Uploads, creates, polls and downloads a batch, then lists and deletes its input.
+async function batches(name, target) {
+  const client = made(name, target);
+  const lines = [QUERY, "bear", "giant panda of China"].map((query, number) => ({
+    custom_id: `query-${number}`, method: "POST", url: "/v1/rerank",
+    body: { model: target.model, query, documents: DOCUMENTS, top_n: TOP },
+  }));
+  const content = lines.map((line) => `${JSON.stringify(line)}\n`).join("");
+  // The client retries this upload, but not one from a stream.
+  const upload = { file: await toFile(Buffer.from(content), "requests.jsonl"), purpose: "batch" };
+  const file = await client.files.create({ ...upload, expires_after: { anchor: "created_at", seconds: 3600 } });
+  const streamed = await uploadFromDisk(client, content);
+  assert.deepEqual([streamed.bytes, streamed.filename], [content.length, "requests.jsonl"]);
+  assert.deepEqual([file.bytes, file.filename], [content.length, "requests.jsonl"]);
+  assert.equal(file.expires_at, file.created_at + 3600);
+  const metadata = { team: "search" };
+  const asked = { input_file_id: file.id, endpoint: "/v1/rerank", completion_window: "24h", metadata };
+  const batch = await ended(client, await client.batches.create(asked));
+  assert.equal(batch.status, "completed");
+  assert.deepEqual(batch.request_counts, { total: lines.length, completed: lines.length, failed: 0 });
+  assert.deepEqual([batch.metadata, batch.errors, batch.error_file_id], [metadata, null, null]);
+  const output = (await (await client.files.content(batch.output_file_id)).text()).trim().split("\n").map(JSON.parse);
+  assert.deepEqual(output.map((row) => row.custom_id), lines.map((line) => line.custom_id));
+  for (const [number, row] of output.entries()) {
+    const answer = await client.post("/rerank", { body: lines[number].body });
+    sameRanking(row.response.body.results, answer.results);
+  }
+  const listed = [];
+  for await (const each of client.batches.list({ limit: 1 })) listed.push(each.id);
+  assert.ok(listed.includes(batch.id));
+  const found = [];
+  for await (const each of client.files.list({ purpose: "batch", limit: 1 })) found.push(each.id);
+  assert.ok(found.includes(file.id));
+  assert.equal(await (await client.files.content(file.id)).text(), content);
+  assert.equal((await client.files.delete(file.id)).deleted, true);
+  await assert.rejects(client.files.retrieve(file.id), OpenAI.NotFoundError);
+  return `${output.length} rows equal the answers of /v1/rerank`;
+}
+
+// The client streams the file, without its length.
+async function uploadFromDisk(client, content) {
+  const folder = mkdtempSync(join(tmpdir(), "rerankq-"));
+  try {
+    const path = join(folder, "requests.jsonl");
+    writeFileSync(path, content);
+    return await client.files.create({ file: createReadStream(path), purpose: "batch" });
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+async function ended(client, batch) {
+  for (let polls = 0; polls < 300; polls++) {
+    batch = await client.batches.retrieve(batch.id);
+    if (["completed", "failed", "expired", "cancelled"].includes(batch.status)) return batch;
+    await new Promise((resolve) => setTimeout(resolve, 200));
+  }
+  throw new Error(`the batch did not end: ${JSON.stringify(batch)}`);
+}
+
+function sameRanking(rows, expected) {
+  assert.deepEqual(rows.map((row) => row.index), expected.map((row) => row.index));
+  const differences = rows.map((row, at) => Math.abs(row.relevance_score - expected[at].relevance_score));
+  // vLLM's scores depend slightly on the other pairs in the same step.
+  assert.ok(differences.every((each) => each < 1e-4), `scores differ by ${differences}`);
+}
+
 const COHERE = {
   401: "UnauthorizedError", 404: "NotFoundError", 429: "TooManyRequestsError", 503: "ServiceUnavailableError",
 };
@@ -78,6 +147,7 @@ const PINECONE = {
 };
 const documents = { query: QUERY, documents: DOCUMENTS };
 
+// `missing`: the path that causes a 404, for clients that cannot cause one with the name of a model.
 // `mute`: the client's exceptions do not contain the service's message. `patient`: the client waits for Retry-After.
 const CLIENTS = [
   {
@@ -125,6 +195,10 @@ const CLIENTS = [
     },
   },
   { name: "openai for JavaScript, models", of: "openai", raises: STAINLESS, patient: true, call: models },
+  {
+    name: "openai for JavaScript, files and batches", of: "openai", raises: STAINLESS, patient: true, call: batches,
+    missing: { path: "/nowhere", says: "nowhere" },
+  },
 ];
 
 const TARGETS = { 401: "refused", 404: "real", 429: "limited", 503: "down" };
@@ -133,7 +207,10 @@ async function outcome(client, targets) {
   const checks = [await succeeds(client, targets.real)];
   for (const [status, kind] of Object.entries(client.raises)) {
     const target = { ...targets[TARGETS[status]] };
-    if (status === "404") Object.assign(target, { model: "no-such-model", says: "no-such-model" });
+    if (status === "404") {
+      if (client.missing) Object.assign(target, { url: target.url + client.missing.path, says: client.missing.says });
+      else Object.assign(target, { model: "no-such-model", says: "no-such-model" });
+    }
     checks.push(await fails(client, target, status, kind));
   }
   if (client.patient) {
