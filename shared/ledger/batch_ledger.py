@@ -15,6 +15,7 @@ from shared.errors import IdempotencyConflict
 from shared.keys import batch_keys, job_keys, pool_keys
 from shared.ledger.batch_record import BatchError, BatchKind, BatchRecord, BatchStatus, FileSource, Segment
 from shared.ledger.job_record import Position
+from shared.ledger.owned_pages import read_owned_page
 from shared.owner_limits import OwnerLimits
 from shared.store.client import damaged, store_errors
 from shared.store.scripts import script_source
@@ -117,26 +118,9 @@ class BatchLedger:
         self, kind: BatchKind, owner: str, limit: int, after: Position | None = None
     ) -> tuple[list[BatchRecord], bool]:
         """Up to `limit` batches of an owner, newest first, behind `after`; and whether there are more."""
-        key = batch_keys.owned(kind, owner)
-        highest: Any = "+inf" if after is None else after.created_ms
-        found: list[BatchRecord] = []
-        start = 0
-        while True:
-            with store_errors():
-                entries: Any = await self._client.zrange(
-                    key, highest, "-inf", desc=True, byscore=True, offset=start, num=limit + 2, withscores=True
-                )
-            for member, score in entries:
-                position = Position(int(score), member.decode())
-                if after is not None and position >= after:
-                    continue
-                if (record := await self.read(position.job_id)) is not None:
-                    if len(found) == limit:
-                        return found, True
-                    found.append(record)
-            if len(entries) < limit + 2:
-                return found, False
-            start += len(entries)
+        return await read_owned_page(
+            self._client, batch_keys.owned(kind, owner), batch_keys.batch, BatchRecord.from_hash, limit, after
+        )
 
     async def open_batches(self) -> list[str]:
         """The ids of all unfinished batches, oldest first."""

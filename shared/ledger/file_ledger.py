@@ -11,10 +11,9 @@ import redis.asyncio
 from shared.keys import batch_keys
 from shared.ledger.batch_record import FileRecord
 from shared.ledger.job_record import Position
+from shared.ledger.owned_pages import read_owned_page
 from shared.store.client import damaged, store_errors
 from shared.store.scripts import script_source
-
-_PAGE = 200
 
 
 class FileLedger:
@@ -54,35 +53,16 @@ class FileLedger:
         newest_first: bool = True,
     ) -> tuple[list[FileRecord], bool]:
         """Up to `limit` files of an owner behind `after`, and whether there are more."""
-        found: list[FileRecord] = []
-        start = 0
-        first: Any = after.created_ms if after else ("+inf" if newest_first else "-inf")
-        last: Any = "-inf" if newest_first else "+inf"
-        while True:
-            with store_errors():
-                entries: Any = await self._client.zrange(
-                    batch_keys.owned_files(owner),
-                    first,
-                    last,
-                    desc=newest_first,
-                    byscore=True,
-                    offset=start,
-                    num=_PAGE,
-                    withscores=True,
-                )
-            for member, score in entries:
-                position = Position(int(score), member.decode())
-                if after is not None and (position >= after if newest_first else position <= after):
-                    continue
-                record = await self.read(position.job_id)
-                if record is None or purpose not in (None, record.purpose):
-                    continue
-                if len(found) == limit:
-                    return found, True
-                found.append(record)
-            if len(entries) < _PAGE:
-                return found, False
-            start += len(entries)
+        return await read_owned_page(
+            self._client,
+            batch_keys.owned_files(owner),
+            batch_keys.file,
+            FileRecord.from_hash,
+            limit,
+            after,
+            newest_first=newest_first,
+            wanted=lambda record: purpose in (None, record.purpose),
+        )
 
     async def delete(self, record: FileRecord) -> bool:
         """Delete a file's record. Returns False when it does not exist."""
