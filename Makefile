@@ -11,7 +11,7 @@ unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo test test-redis test-clients test-clients-js test-long test-fuzz check fix lock clean chaos
-.PHONY: bench bench-quick bench-interactive bench-overload bench-cold bench-store simulate
+.PHONY: bench bench-quick bench-batch bench-interactive bench-overload bench-cold bench-store simulate
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z-]*\): ## \(.*\)/  make \1\t\2/p' Makefile
@@ -56,6 +56,9 @@ fix: ## Formats the code and applies the linter's fixes; the only target that ch
 	@$(INSTALL) --with check
 	$(VENV)/ruff format .
 	$(VENV)/ruff check --fix .
+
+bench-batch: ## Measures batches: throughput, memory, and interactive calls beside them, 35 minutes (options: ARGS="--help")
+	@$(INSTALL) --with bench && exec $(VENV)/python -m bench.batch $(ARGS)
 
 bench-interactive: ## Measures interactive calls while batch work saturates the worker
 	@$(INSTALL) --with test && exec $(VENV)/python -m bench.interactive_under_load $(ARGS)
