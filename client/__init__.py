@@ -1,4 +1,4 @@
-"""A client for the service: rerank calls, jobs, waiting, and many concurrent requests, blocking or with asyncio.
+"""A client for the service: rerank calls, jobs, batches, and many concurrent requests, blocking or with asyncio.
 
     from client import Client
 
@@ -11,12 +11,14 @@ folder can be copied.
 """
 
 from client.asynchronous import AsyncClient
+from client.batch_records import BatchJob, RequestResult, ResultsPage, StoredFile
 from client.blocking import Client
 from client.errors import RerankError
 from client.records import Job, Model, Options, Outcome, Ranking, Request, Row
 
 __all__ = [
     "AsyncClient",
+    "BatchJob",
     "Client",
     "Job",
     "Model",
@@ -24,6 +26,9 @@ __all__ = [
     "Outcome",
     "Ranking",
     "Request",
+    "RequestResult",
     "RerankError",
+    "ResultsPage",
     "Row",
+    "StoredFile",
 ]

@@ -9,6 +9,8 @@ from types import FrameType
 from rich.console import Console
 
 from client import commands
+from client.arguments import CommandParser, positive, seconds
+from client.batches.arguments import add_batch_parser
 from client.documents import FORMATS, UsageError
 from client.errors import ConnectionFailed, RerankError, Unauthorized
 from client.settings import DEFAULT_RETRIES, DEFAULT_TIMEOUT_SECONDS, DEFAULT_URL, BadAddress
@@ -42,8 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def make_parser() -> CommandParser:
+    parser = CommandParser(
         prog="python -m client",
         description="Rank documents, follow jobs and run batches on a rerankq service.",
         epilog=EPILOG,
@@ -74,31 +76,19 @@ def make_parser() -> argparse.ArgumentParser:
         one.add_argument("id", metavar="ID")
         one.set_defaults(action=action)
 
-    batch = subparsers.add_parser(
-        "batch",
-        parents=[common, _request_fields()],
-        help="rank a file of requests into a file of rankings",
-        description="Rank a file of requests into a file of rankings. After an interruption or failures, run the "
-        "same command again: rankings are kept, and started jobs are continued.",
-    )
-    batch.add_argument("source", metavar="IN.jsonl", help='one {"query", "documents", "custom_id"?, ...} per line')
-    batch.add_argument("target", metavar="OUT.jsonl", help="one ranking or error per line, in order of completion")
-    batch.add_argument(
-        "--concurrency", type=_positive, default=8, metavar="N", help="concurrent requests; default: %(default)s"
-    )
-    batch.set_defaults(action=commands.batch)
+    add_batch_parser(subparsers, common, output, _request_fields())
 
     models = subparsers.add_parser("models", parents=[common, output], help="list the served models")
     models.set_defaults(action=commands.models)
     return parser
 
 
-def _common() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
+def _common() -> CommandParser:
+    common = CommandParser(add_help=False)
     common.add_argument("--url", help=f"the service's address; default: RERANKQ_URL, or {DEFAULT_URL}")
     common.add_argument(
         "--timeout",
-        type=_seconds,
+        type=seconds,
         default=DEFAULT_TIMEOUT_SECONDS,
         metavar="SECONDS",
         help="timeout of a request, retries included; default: %(default)g",
@@ -113,30 +103,30 @@ def _common() -> argparse.ArgumentParser:
     return common
 
 
-def _output_options() -> argparse.ArgumentParser:
-    output = argparse.ArgumentParser(add_help=False)
+def _output_options() -> CommandParser:
+    output = CommandParser(add_help=False)
     output.add_argument("--json", action="store_true", help="print the service's JSON")
     return output
 
 
-def _request_fields() -> argparse.ArgumentParser:
+def _request_fields() -> CommandParser:
     """The optional fields of a request."""
-    fields = argparse.ArgumentParser(add_help=False)
+    fields = CommandParser(add_help=False)
     group = fields.add_argument_group("request options")
     group.add_argument("--model", help="model name or alias; default: the service's first model")
-    group.add_argument("--top-n", type=_positive, metavar="N", help="return only the N best documents")
+    group.add_argument("--top-n", type=positive, metavar="N", help="return only the N best documents")
     group.add_argument("--instruction", metavar="TEXT", help="task instruction, for models with a score template")
-    group.add_argument("--max-tokens-per-doc", type=_positive, metavar="N", help="truncate documents to N tokens")
+    group.add_argument("--max-tokens-per-doc", type=positive, metavar="N", help="truncate documents to N tokens")
     group.add_argument(
-        "--max-chunks-per-doc", type=_positive, metavar="N", help="score up to N windows of a long document"
+        "--max-chunks-per-doc", type=positive, metavar="N", help="score up to N windows of a long document"
     )
     group.add_argument("--priority", type=int, metavar="0..999", help="0 is the most urgent and the default")
     group.add_argument("--raw-scores", action="store_true", default=None, help="return the model's own scores")
     return fields
 
 
-def _query_arguments() -> argparse.ArgumentParser:
-    arguments = argparse.ArgumentParser(add_help=False, parents=[_request_fields()])
+def _query_arguments() -> CommandParser:
+    arguments = CommandParser(add_help=False, parents=[_request_fields()])
     arguments.add_argument("query", metavar="QUERY")
     arguments.add_argument(
         "documents",
@@ -152,18 +142,6 @@ def _query_arguments() -> argparse.ArgumentParser:
     )
     arguments.add_argument("--key", metavar="KEY", help="idempotency key: requests with the same key share one job")
     return arguments
-
-
-def _positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError("expected a number of 1 or more")
-    return number
-
-
-def _seconds(text: str) -> float:
-    if not 0 < (number := float(text)) < float("inf"):
-        raise argparse.ArgumentTypeError("expected a number of seconds above 0")
-    return number
 
 
 def _hint(error: RerankError) -> str:

@@ -1,17 +1,23 @@
 """The blocking client: executes the operations of client.protocol with httpx and threads."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from tempfile import TemporaryFile
 from types import TracebackType
-from typing import TypeVar, Unpack
+from typing import Any, BinaryIO, TypeVar, Unpack
 
 import httpx
 
 from client import httpx_calls
+from client.batch_protocol import BatchProtocol, BatchTerms, many_requests
+from client.batch_records import BatchJob, RequestResult, ResultsPage, StoredFile
+from client.calls import Answer, Call, Pause, Steps
 from client.concurrency import ThreadedRequests
-from client.protocol import Answer, Call, ClientProtocol, Pause, Steps
+from client.protocol import RERANK_PATH, ClientProtocol
 from client.records import Document, Job, Model, Options, Outcome, Ranking, Request
+from client.result_files import read_results
 from client.settings import DEFAULT_RETRIES, DEFAULT_TIMEOUT_SECONDS, ClientSettings
+from client.uploads import Source, Upload
 
 T = TypeVar("T")
 
@@ -34,6 +40,7 @@ class Client:
         settings = ClientSettings.of(url, api_key, timeout_seconds, retries)
         self._timeout_seconds = settings.timeout_seconds
         self._protocol = ClientProtocol(retries=settings.retries)
+        self._batches = BatchProtocol(retries=settings.retries)
         self._http = httpx.Client(**httpx_calls.client_options(settings))
 
     def __enter__(self) -> "Client":
@@ -118,6 +125,108 @@ class Client:
 
         return ThreadedRequests(rank, concurrency).run(requests)
 
+    def upload_file(self, source: Source | Upload, *, on_progress: Callable[[int], None] | None = None) -> StoredFile:
+        """Upload a file of requests: a path, or an open binary file that can seek. It is not loaded into memory.
+
+        `on_progress` receives the bytes that were sent. An outage may last as long as the client's timeout.
+        """
+        upload = source if isinstance(source, Upload) else Upload.of(source)
+        return self._run(self._batches.upload(upload, self._timeout_seconds, on_progress))
+
+    def download_file(self, file_id: str, target: BinaryIO) -> None:
+        """Replace the content of `target`, a file that can seek, by that of a stored file."""
+        self._run(self._batches.download(file_id, target, self._timeout_seconds))
+
+    def delete_file(self, file_id: str) -> None:
+        """Delete a stored file."""
+        self._run(self._batches.delete_file(file_id, self._timeout_seconds))
+
+    def create_batch(
+        self,
+        source: Source | Upload | StoredFile,
+        *,
+        endpoint: str = RERANK_PATH,
+        completion_window: str = "24h",
+        metadata: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+        **options: Unpack[Options],
+    ) -> BatchJob:
+        """Create a batch from a file of requests, one JSON object a line, which is uploaded first.
+
+        `endpoint` is the path whose format the lines have that name none. `options` apply to requests without them.
+        Returns the same batch for the same uploaded file and `idempotency_key`.
+        """
+        terms = BatchTerms(endpoint, completion_window, metadata or {}, options)
+        file = Upload.of(source) if not isinstance(source, Upload | StoredFile) else source
+        return self._run(self._batches.create(file, terms, idempotency_key, self._timeout_seconds))
+
+    def batch(self, batch_id: str) -> BatchJob:
+        """Get the current status of a batch."""
+        return self._run(self._batches.batch(batch_id, self._timeout_seconds))
+
+    def batches(self, limit: int = 20) -> list[BatchJob]:
+        """List the newest batches, up to 100."""
+        return self._run(self._batches.batches(limit, self._timeout_seconds))
+
+    def has_batches(self) -> bool:
+        """Whether the service has batches: older ones lack them."""
+        return self._run(self._batches.has_batches(self._timeout_seconds))
+
+    def wait_batch(
+        self,
+        batch_id: str,
+        *,
+        timeout_seconds: float | None = None,
+        on_progress: Callable[[BatchJob], None] | None = None,
+    ) -> BatchJob:
+        """Wait until the batch has a final status, without `timeout_seconds` for as long as it takes.
+
+        `on_progress` receives its state every few seconds. An outage may last as long as the client's timeout.
+        """
+        return self._run(self._batches.wait(batch_id, timeout_seconds, self._timeout_seconds, on_progress))
+
+    def cancel_batch(self, batch_id: str) -> BatchJob:
+        """Cancel a batch. What is done is kept; a batch that has ended is unchanged."""
+        return self._run(self._batches.cancel(batch_id, self._timeout_seconds))
+
+    def batch_results(self, batch_id: str) -> Iterator[RequestResult]:
+        """Download the results of a batch that has ended to temporary files, and yield them in order of their lines."""
+        with TemporaryFile() as output, TemporaryFile() as errors:
+            self._run(self._batches.results(batch_id, output, errors, self._timeout_seconds))
+            yield from read_results(output, errors)
+
+    def submit_many(
+        self,
+        requests: Sequence[Request | Mapping[str, Any]],
+        *,
+        deadline: str | float = "24h",
+        wake: str = "now",
+        metadata: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+        **defaults: Unpack[Options],
+    ) -> Job:
+        """Submit one job of many requests. `defaults` apply to requests without these options.
+
+        `deadline` is a time such as `30m`, or in seconds. With `wake="when_warm"` the job starts no worker.
+        """
+        body = many_requests(requests, deadline=deadline, wake=wake, metadata=metadata or {}, defaults=defaults)
+        return self._run(self._batches.submit_many(body, idempotency_key, self._timeout_seconds))
+
+    def results_page(self, job_id: str, after: int = 0, limit: int = 100) -> ResultsPage:
+        """Get a page of results of a job of many requests, also while it runs: `limit` behind the first `after`."""
+        return self._run(self._batches.results_page(job_id, after, limit, self._timeout_seconds))
+
+    def iter_results(self, job_id: str, *, after: int = 0, limit: int = 100) -> Iterator[RequestResult]:
+        """Yield the results of a job of many requests in order, as they become ready, until the job has ended.
+
+        `after` is how many to leave out, `limit` how many to get at once.
+        """
+        position: int | None = after
+        while position is not None:
+            page = self._run(self._batches.next_results(job_id, position, limit, self._timeout_seconds))
+            yield from page.results
+            position = page.next
+
     def _within(self, timeout_seconds: float | None) -> float:
         return self._timeout_seconds if timeout_seconds is None else timeout_seconds
 
@@ -141,7 +250,4 @@ class Client:
         if isinstance(step, Pause):
             time.sleep(step.seconds)
             return None
-        try:
-            return httpx_calls.answer(self._http.request(**httpx_calls.request(step)))
-        except httpx.HTTPError as error:
-            raise httpx_calls.unreachable(self._http.base_url, error) from error
+        return httpx_calls.execute(self._http, step)

@@ -6,14 +6,18 @@
     │   ├── Unauthorized         no key, an unknown one, or one without the scope
     │   ├── NotFound             no such path
     │   │   ├── ModelNotFound    no model of that name is served
-    │   │   └── JobNotFound      no such job, or it belongs to another key
+    │   │   ├── JobNotFound      no such job, or it belongs to another key
+    │   │   ├── BatchNotFound    no such batch, or it belongs to another key
+    │   │   └── StoredFileNotFound  no such file, it has expired, or it belongs to another key
     │   ├── PayloadTooLarge      the body is over the limit
-    │   ├── JobNotFinished       the job has no result yet
+    │   ├── JobNotFinished       the job or batch has no result yet
+    │   ├── StoredFileInUse      an unfinished batch reads the file
     │   └── IdempotencyConflict  the idempotency key was used for another request
     ├── JobError                 the job ended without a result
     │   ├── JobCanceled
     │   ├── JobExpired           its deadline passed before it was scored
-    │   └── ScoringFailed        the engine could not score it
+    │   ├── ScoringFailed        the engine could not score it
+    │   └── BatchFailed          the batch could not be run; the message has the first error
     ├── ServiceError             the service cannot answer at the moment
     │   ├── Overloaded           it accepts no more requests at the moment
     │   │   └── RateLimited      the API key has exceeded one of its limits
@@ -81,12 +85,24 @@ class JobNotFound(NotFound):
     """No such job, or it belongs to another key."""
 
 
+class BatchNotFound(NotFound):
+    """No such batch, or it belongs to another key."""
+
+
+class StoredFileNotFound(NotFound):
+    """No such file, it has expired, or it belongs to another key."""
+
+
 class PayloadTooLarge(RequestError):
     """The body is over the limit."""
 
 
 class JobNotFinished(RequestError):
-    """The job has no result yet."""
+    """The job or batch has no result yet."""
+
+
+class StoredFileInUse(RequestError):
+    """An unfinished batch reads the file."""
 
 
 class IdempotencyConflict(RequestError):
@@ -107,6 +123,10 @@ class JobExpired(JobError):
 
 class ScoringFailed(JobError):
     """The engine could not score the job."""
+
+
+class BatchFailed(JobError):
+    """The batch could not be run; the message has the first error."""
 
 
 class ServiceError(RerankError):
@@ -148,6 +168,9 @@ _BY_CODE: dict[str, type[RerankError]] = {
     "not_found": NotFound,
     "model_not_found": ModelNotFound,
     "job_not_found": JobNotFound,
+    "batch_not_found": BatchNotFound,
+    "file_not_found": StoredFileNotFound,
+    "file_in_use": StoredFileInUse,
     "payload_too_large": PayloadTooLarge,
     "request_timed_out": Unavailable,
     "job_not_finished": JobNotFinished,
@@ -160,8 +183,13 @@ _BY_CODE: dict[str, type[RerankError]] = {
     "model_unavailable": Unavailable,
     "store_unavailable": Unavailable,
     "store_damaged": Unavailable,
+    "payloads_unavailable": Unavailable,
+    "payloads_full": ServiceError,
+    "payload_missing": ServiceError,
     "internal_error": InternalError,
     "wait_timed_out": WaitTimedOut,
+    "batch_cancelled": JobCanceled,
+    "batch_expired": JobExpired,
 }
 # For responses of proxies.
 _BY_STATUS: dict[int, type[RerankError]] = {
@@ -181,18 +209,21 @@ _BY_STATUS: dict[int, type[RerankError]] = {
 def error_of(status: int, headers: Mapping[str, str], body: bytes) -> RerankError:
     """The error of a response with status 400 or more; header names are in lower case."""
     data = _error_object(body)
-    code = str(data.get("type") or "")
-    kind = _BY_CODE.get(code) or _BY_STATUS.get(status) or (RequestError if status < 500 else ServiceError)
-    message = data.get("message") or body[:_EXCERPT].decode(errors="replace").strip() or f"HTTP status {status}"
-    return kind(
-        str(message),
-        code=code,
-        status=status,
-        param=data.get("param"),
-        retry_after=_seconds(headers.get("retry-after")),
-        job_id=_job_id(headers.get("location", "")),
-        request_id=headers.get("x-request-id"),
-    )
+    data["message"] = data.get("message") or body[:_EXCERPT].decode(errors="replace").strip() or f"HTTP status {status}"
+    error = error_of_object(data, status)
+    error.retry_after = _seconds(headers.get("retry-after"))
+    error.job_id = _job_id(headers.get("location", ""))
+    error.request_id = headers.get("x-request-id")
+    return error
+
+
+def error_of_object(data: Mapping[str, Any], status: int | None) -> RerankError:
+    """The error of a JSON object with `message`, `type` (or `code`) and `param`; `status` selects a class otherwise."""
+    code = str(data.get("type") or data.get("code") or "")
+    kind = _BY_CODE.get(code) or _BY_STATUS.get(status or 0)
+    if kind is None:
+        kind = RerankError if status is None else RequestError if status < 500 else ServiceError
+    return kind(str(data["message"]), code=code, status=status, param=data.get("param"))
 
 
 def _error_object(body: bytes) -> dict[str, Any]:

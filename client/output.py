@@ -1,15 +1,25 @@
-"""Terminal output: rankings, jobs and models as tables or JSON, and progress bars."""
+"""Terminal output: rankings, jobs, batches and models as tables or JSON, and progress bars."""
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 
+from client.batch_records import BatchError, BatchJob
 from client.records import Document, Job, Model, Ranking, Row
 
 
@@ -52,18 +62,70 @@ def job_table(job: Job) -> Table:
     table.add_row("shards done", f"{job.shards_done} of {job.shards_total}")
     if job.pairs_per_second is not None:
         table.add_row("pairs per second", f"{job.pairs_per_second:g}")
-    moments = {
-        "created": job.created,
-        "started": job.started,
-        "estimated finish": job.estimated_finish,
-        "finished": job.finished,
-    }
-    for name, moment in moments.items():
-        if moment is not None:
-            table.add_row(name, time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment)))
+    if job.requests_total > 1:
+        table.add_row("requests done", f"{job.requests_done} of {job.requests_total}, {job.requests_failed} failed")
+    _add_moments(
+        table,
+        {
+            "created": job.created,
+            "started": job.started,
+            "estimated finish": job.estimated_finish,
+            "finished": job.finished,
+        },
+    )
     if job.message:
         table.add_row("error", job.message.replace("[", r"\["))
     return table
+
+
+def batch_table(batch: BatchJob) -> Table:
+    """The fields of a batch."""
+    table = Table(show_header=False)
+    table.add_row("id", batch.id)
+    table.add_row("status", batch.status)
+    table.add_row("requests done", f"{batch.requests_done} of {batch.requests_total}, {batch.requests_failed} failed")
+    table.add_row("pairs done", f"{batch.pairs_done} of {batch.pairs_total}")
+    if batch.pairs_per_second is not None:
+        table.add_row("pairs per second", f"{batch.pairs_per_second:g}")
+    _add_moments(
+        table,
+        {
+            "created": batch.created,
+            "estimated finish": batch.estimated_finish,
+            "finished": batch.finished,
+            "expires": None if batch.final else batch.expires,
+        },
+    )
+    for name, value in batch.metadata.items():
+        table.add_row(name.replace("[", r"\["), value.replace("[", r"\["))
+    for error in batch.errors:
+        table.add_row("error", batch_error(error).replace("[", r"\["))
+    return table
+
+
+def batches_table(batches: Sequence[BatchJob]) -> Table:
+    """The batches, one a row."""
+    table = Table("batch", "status", "requests", "failed", "created")
+    for batch in batches:
+        requests = f"{batch.requests_done} of {batch.requests_total}"
+        table.add_row(batch.id, batch.status, requests, str(batch.requests_failed), moment_text(batch.created))
+    return table
+
+
+def batch_error(error: BatchError) -> str:
+    """One line about why a batch failed."""
+    return error.message if error.line is None else f"line {error.line}: {error.message}"
+
+
+def moment_text(moment: float) -> str:
+    """A Unix time as local date and time."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
+
+
+def _add_moments(table: Table, moments: Mapping[str, float | None]) -> None:
+    for name, moment in moments.items():
+        if moment is not None:
+            table.add_row(name, moment_text(moment))
 
 
 def models_table(models: Sequence[Model]) -> Table:
@@ -81,18 +143,19 @@ class Bar:
         self._progress = progress
         self._task = task
 
-    def show(self, done: int, total: int, note: str = "") -> None:
-        """Update the bar: `done` of `total`, and a note behind it."""
+    def show(self, done: int, total: int | None, note: str = "") -> None:
+        """Update the bar: `done` of `total` (None: not known yet), and a note behind it."""
         self._progress.update(self._task, completed=done, total=total, note=note)
 
 
 @contextmanager
-def bar(console: Console, label: str) -> Iterator[Bar]:
-    """Show a progress bar while the block runs."""
+def bar(console: Console, label: str, *, of_bytes: bool = False) -> Iterator[Bar]:
+    """Show a progress bar while the block runs; with `of_bytes` it counts bytes and shows their rate."""
+    counts = (DownloadColumn(), TransferSpeedColumn()) if of_bytes else (MofNCompleteColumn(),)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        *counts,
         TimeElapsedColumn(),
         TextColumn("[dim]{task.fields[note]}[/dim]"),
     )

@@ -108,7 +108,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job's status and progress. Times are Unix seconds; `message` says why a failed job failed."""
+    """A job's status and progress. Times are Unix seconds; `message` says why a failed job failed.
+
+    A job of many requests has no shards, and has `model` only when all requests share it.
+    """
 
     id: str
     status: str
@@ -124,6 +127,9 @@ class Job:
     finished: float | None
     message: str | None
     raw: JsonObject = field(repr=False)
+    requests_total: int = 1
+    requests_done: int = 0
+    requests_failed: int = 0
 
     @property
     def final(self) -> bool:
@@ -138,11 +144,11 @@ class Job:
             return cls(
                 id=data["id"],
                 status=data["status"],
-                model=data["model"],
+                model=data.get("model", ""),
                 pairs_total=progress["pairs_total"],
                 pairs_done=progress["pairs_done"],
-                shards_total=progress["shards_total"],
-                shards_done=progress["shards_done"],
+                shards_total=progress.get("shards_total", 0),
+                shards_done=progress.get("shards_done", 0),
                 pairs_per_second=progress.get("pairs_per_second"),
                 estimated_finish=progress.get("estimated_finish"),
                 created=data["created"],
@@ -150,6 +156,9 @@ class Job:
                 finished=data.get("finished"),
                 message=data.get("error", {}).get("message"),
                 raw=data,
+                requests_total=progress.get("requests_total", 1),
+                requests_done=progress.get("requests_done", int(data["status"] == "succeeded")),
+                requests_failed=progress.get("requests_failed", 0),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise UnexpectedAnswer(f"not a job: {str(data)[:200]}") from error

@@ -1,7 +1,7 @@
 """A fast and a slow service, and both clients."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -49,8 +49,17 @@ class BlockingAsyncClient:
         return lambda *arguments, **options: self._runner.run(method(*arguments, **options))
 
     def rerank_many(self, *arguments: Any, **options: Any) -> list[Any]:
+        return self._collect(self._client.rerank_many(*arguments, **options))
+
+    def batch_results(self, batch_id: str) -> list[Any]:
+        return self._collect(self._client.batch_results(batch_id))
+
+    def iter_results(self, job_id: str, **options: Any) -> list[Any]:
+        return self._collect(self._client.iter_results(job_id, **options))
+
+    def _collect(self, items: AsyncIterator[Any]) -> list[Any]:
         async def collect() -> list[Any]:
-            return [outcome async for outcome in self._client.rerank_many(*arguments, **options)]
+            return [item async for item in items]
 
         return self._runner.run(collect())
 

@@ -58,6 +58,8 @@ class TestErrors:
             (["rank", QUERY, "a", "--url", "localhost:8000"], "must start with http:// or https://"),
             (["rank", QUERY, "a", "--top-n", "0"], "expected a number of 1 or more"),
             (["batch", "/nowhere", "/tmp/out"], "cannot read /nowhere: "),
+            (["batch", "in", "out", "--metadata", "team"], "expected KEY=VALUE"),
+            (["batch", "status"], "the following arguments are required: ID"),
             (["job", "forget", "x"], "invalid choice: 'forget'"),
         ],
     )
@@ -81,7 +83,16 @@ class TestErrors:
         assert "check that the service is running" in result.stderr
 
     def test_every_command_has_help(self, service: Stack) -> None:
-        for arguments in ([], ["rank"], ["job"], ["job", "wait"], ["batch"], ["models"]):
+        for arguments in (
+            [],
+            ["rank"],
+            ["job"],
+            ["job", "wait"],
+            ["batch"],
+            ["batch", "resume"],
+            ["batch", "list"],
+            ["models"],
+        ):
             result = run(service, *arguments, "--help")
             assert result.returncode == 0
             assert "usage: python -m client" in result.stdout

@@ -1,16 +1,14 @@
 """The calls and pauses of each operation, with prepared answers and a fake clock."""
 
 import json
-from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
 from client import errors
-from client.protocol import RERANK_PATH, Answer, Call, ClientProtocol, Pause, Steps
+from client.protocol import RERANK_PATH
 from client.records import Request
-
-T = TypeVar("T")
+from tests.client.fake_client import FakeClient, answer, error_answer
 
 REQUEST = Request("panda", ["a", "b"], {"top_n": 1})
 RANKING = {"id": "job-1", "model": "m", "results": [{"index": 1, "relevance_score": 0.5}], "usage": {"total_tokens": 3}}
@@ -22,54 +20,14 @@ def job(status: str) -> dict[str, Any]:
     return {"id": "job-1", "status": status, "model": "m", "created": 1.0, "progress": progress}
 
 
-def answer(status: int, data: Any, **headers: str) -> Answer:
-    return Answer(status, {name.replace("_", "-"): value for name, value in headers.items()}, json.dumps(data).encode())
-
-
-def error_answer(status: int, code: str, **headers: str) -> Answer:
-    return answer(status, {"error": {"type": code, "message": f"message of {code}"}}, **headers)
-
-
-class FakeClient:
-    """Executes operations with prepared answers, each of which takes `seconds`. Records the calls and pauses."""
-
-    def __init__(self, *answers: Answer | BaseException, seconds: float = 0.2) -> None:
-        self._answers: Iterator[Answer | BaseException] = iter(answers)
-        self._seconds = seconds
-        self.now = 0.0
-        self.calls: list[Call] = []
-        self.pauses: list[float] = []
-        self.protocol = ClientProtocol(retries=2, clock=lambda: self.now)
-
-    def execute(self, steps: Steps[T]) -> T:
-        given: Answer | BaseException | None = None
-        while True:
-            try:
-                step = steps.throw(given) if isinstance(given, BaseException) else steps.send(given)
-            except StopIteration as end:
-                result: T = end.value
-                return result
-            if isinstance(step, Pause):
-                self.now += step.seconds
-                self.pauses.append(step.seconds)
-                given = None
-            else:
-                self.now += self._seconds
-                self.calls.append(step)
-                given = next(self._answers)
-
-    @property
-    def requests(self) -> list[str]:
-        return [f"{call.method} {call.path}" for call in self.calls]
-
-
 def test_fast_ranking_takes_one_call() -> None:
     client = FakeClient(answer(200, RANKING))
     ranking = client.execute(client.protocol.rerank(REQUEST, 60))
     assert [(row.index, row.score) for row in ranking.rows] == [(1, 0.5)]
     (call,) = client.calls
     assert (call.method, call.path, call.headers["Prefer"]) == ("POST", RERANK_PATH, "wait=20")
-    assert json.loads(call.body or b"") == {"query": "panda", "documents": ["a", "b"], "top_n": 1}
+    assert isinstance(call.body, bytes)
+    assert json.loads(call.body) == {"query": "panda", "documents": ["a", "b"], "top_n": 1}
     assert "Idempotency-Key" not in call.headers
 
 

@@ -1,14 +1,14 @@
-"""`python -m client batch` ranks a file of requests, and continues after failures and interruptions."""
+"""`python -m client batch` in client mode ranks a file of requests, and continues after failures and interruptions."""
 
 import json
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from infra.local.stack import Stack
+from tests.client.batches.files import rows, write_batch
 from tests.client.command import run, running_command
 
 
@@ -17,18 +17,6 @@ def wait_for_lines(path: Path, count: int) -> None:
     while not path.exists() or len(path.read_text().splitlines()) < count:
         assert time.monotonic() < deadline
         time.sleep(0.02)
-
-
-def write_batch(path: Path, count: int, word: str = "word") -> None:
-    lines = [
-        {"custom_id": f"c{number}", "query": f"{word}{number}", "documents": [f"{word}{number}", f"{word}{number + 1}"]}
-        for number in range(count)
-    ]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-
-
-def rows(path: Path) -> list[dict[str, Any]]:
-    return sorted((json.loads(line) for line in path.read_text().splitlines()), key=lambda row: int(row["line"]))
 
 
 def test_file_of_requests_is_ranked_into_a_file_of_rankings(service: Stack, tmp_path: Path) -> None:
