@@ -35,6 +35,8 @@ class Kind(StrEnum):
     """A job of several shards."""
     POISON = "poison"
     """A job that kills every worker that scores it."""
+    LINE = "line"
+    """A line of a batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +63,25 @@ def make_case(seed: int, number: int, kind: Kind) -> Case:
     """Return the case with this number."""
     rng = random.Random(f"{seed}-{number}")
     count = rng.randint(20, 36) if kind is Kind.LARGE else rng.randint(3, 4)
-    documents = [" ".join(rng.choices(_WORDS, k=rng.randint(4, 9))) for _ in range(count)]
+    documents = _make_documents(rng, count)
     if kind is Kind.POISON:
         documents[1] += f" {POISON_WORD}"
-    return Case(number, kind, " ".join([*rng.sample(_WORDS, 3), f"case{number}"]), tuple(documents))
+    return Case(number, kind, _make_query(rng, number), tuple(documents))
+
+
+def make_line(seed: int, number: int, count: int) -> Case:
+    """Return the line with this number of a batch, with `count` documents."""
+    rng = random.Random(f"{seed}-line-{number}")
+    documents = _make_documents(rng, count)
+    return Case(number, Kind.LINE, _make_query(rng, number), tuple(documents))
+
+
+def _make_documents(rng: random.Random, count: int) -> list[str]:
+    return [" ".join(rng.choices(_WORDS, k=rng.randint(4, 9))) for _ in range(count)]
+
+
+def _make_query(rng: random.Random, number: int) -> str:
+    return " ".join([*rng.sample(_WORDS, 3), f"case{number}"])
 
 
 def find_case_number(text: str) -> int | None:

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,13 +35,17 @@ _GRACE_SECONDS = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Size and timing of the cluster. `keep`: do not remove the folder with the processes' logs."""
+    """Size and timing of the cluster. `keep`: do not remove the folder with the processes' logs.
+
+    `shard_tokens`: the estimated tokens of a shard; the default splits a LARGE case.
+    """
 
     apis: int = 2
     workers: int = 3
     concurrency: int = 4
     delay_seconds: float = 0.15
     result_seconds: float = 20.0
+    shard_tokens: int = SHARD_TOKENS
     keep: bool = False
 
 
@@ -128,6 +132,11 @@ class Cluster:
     def urls(self) -> list[str]:
         return [f"http://127.0.0.1:{port}" for port in self._api_ports]
 
+    @property
+    def payloads(self) -> Path:
+        """The folder of the payload store."""
+        return self.folder / "payloads"
+
     def new_view(self) -> LedgerView:
         """Return a ledger view for another thread. The cluster closes it."""
         self._views.append(LedgerView(self.redis_port, MODEL))
@@ -168,14 +177,28 @@ class Cluster:
 
     def restart_with(self, slot: Slot, variables: Mapping[str, str]) -> None:
         """Stop the slot's process, and let the supervisor start another one with these environment variables."""
-        with self._lock:
-            slot.suspended = slot.exit_expected = True
-            process = slot.process
-        if process is not None:
-            stop([process], _GRACE_SECONDS * 3)
+        self.suspend([slot])
+        stop([slot.process] if slot.process else [], _GRACE_SECONDS * 3)
         with self._lock:
             slot.variables = dict(variables)
-            slot.suspended = False
+        self.resume([slot])
+
+    def suspend(self, slots: Sequence[Slot]) -> None:
+        """Expect the processes of these slots to end, and do not replace them until `resume`."""
+        with self._lock:
+            for slot in slots:
+                slot.suspended = slot.exit_expected = True
+
+    def resume(self, slots: Sequence[Slot]) -> None:
+        """Let the supervisor replace the processes of these slots that have ended."""
+        with self._lock:
+            for slot in slots:
+                slot.suspended = False
+
+    def stop_workers(self) -> None:
+        """Stop all workers with SIGTERM. They are not replaced until `resume`."""
+        self.suspend(self.workers)
+        stop([slot.process for slot in self.workers if slot.process], _GRACE_SECONDS * 3)
 
     def _start(self) -> None:
         self._write_models()
@@ -202,9 +225,10 @@ class Cluster:
     def _spawn_api(self, slot: Slot) -> Process:
         port = self._api_ports[self.apis.index(slot)]
         variables = {
-            "RERANKQ_SHARD_TOKENS": str(SHARD_TOKENS),
+            "RERANKQ_SHARD_TOKENS": str(self.size.shard_tokens),
             "RERANKQ_RESULT_SECONDS": str(self.size.result_seconds),
             "RERANKQ_WAIT_SECONDS": str(WAIT_SECONDS),
+            "RERANKQ_PAYLOADS": str(self.payloads),
         }
         command = [sys.executable, "-m", "api", "serve", "--port", str(port)]
         environment = self._environment("apis") | variables | slot.variables

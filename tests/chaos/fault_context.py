@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import redis
 
@@ -15,6 +16,8 @@ from tests.chaos.ledger_view import Lease
 from tests.chaos.load import LoadGenerator
 from tests.chaos.observer import Observer
 from tests.chaos.report import ReportRow
+
+T = TypeVar("T")
 
 _PICK_SECONDS = 5.0
 _READY_SECONDS = 20.0
@@ -60,13 +63,17 @@ class FaultContext:
             self.sleep(0.05)
         return True
 
-    def leases(self, pids: Sequence[int] | None = None) -> list[Lease]:
-        """Return the leases of these processes, or all. Retries while Redis is unreachable."""
+    def read(self, reader: Callable[[], T]) -> T:
+        """Return what the reader returns. Retries while Redis is unreachable."""
         while True:
             try:
-                return self.cluster.view.leases(pids)
+                return reader()
             except redis.RedisError:
                 self.sleep(0.05)
+
+    def leases(self, pids: Sequence[int] | None = None) -> list[Lease]:
+        """Return the leases of these processes, or all. Retries while Redis is unreachable."""
+        return self.read(lambda: self.cluster.view.leases(pids))
 
     def wait_for_workers(self, count: int) -> None:
         """Wait until `count` workers are ready, because shards recover only if another worker can claim them."""

@@ -9,13 +9,15 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from shared.contracts import WorkClass
-from shared.keys import PREFIX, job_keys, pool_keys, queue_keys, service_keys
+from shared.keys import PREFIX, batch_keys, job_keys, pool_keys, queue_keys, service_keys
+from shared.ledger.batch_record import Segment
 from shared.ledger.job_record import JobStatus
 from shared.pools.heartbeats import WorkerState, read_heartbeats
 from tests.chaos.cases import find_case_number
 
 _TIMEOUT_SECONDS = 3.0
 _LEASED = "leased"
+_LINE_JOB_PREFIX = "batch_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,11 @@ class Lease:
     job_id: str
     shard: int
     token: str
+
+    @property
+    def of_line(self) -> bool:
+        """Whether the shard belongs to a line of a batch."""
+        return self.job_id.startswith(_LINE_JOB_PREFIX)
 
     def held_by(self, pid: int) -> bool:
         """Whether the process holds the lease. A token begins with the worker's name, which ends with its pid."""
@@ -90,10 +97,10 @@ class LedgerView:
             return False
 
     def job_ids(self) -> set[str]:
-        """The ids of all jobs in Redis."""
+        """The ids of all jobs in Redis, without those of the lines of batches."""
         start = job_keys.job("")
         names = {name.removeprefix(start) for name in self._scan(f"{start}*")}
-        return {name for name in names if ":" not in name}
+        return {name for name in names if ":" not in name and not name.startswith(_LINE_JOB_PREFIX)}
 
     def read(self, job_ids: Iterable[str]) -> dict[str, Job | None]:
         """Return the jobs, all read at the same moment; None for a job that does not exist."""
@@ -147,6 +154,36 @@ class LedgerView:
         """All keys of jobs. None must be left when the jobs have expired."""
         patterns = (f"{job_keys.job('')}*", f"{PREFIX}lease:*", f"{PREFIX}idempotency:*")
         return sorted(name for pattern in patterns for name in self._scan(pattern))
+
+    def line_job_keys(self) -> list[str]:
+        """All keys of jobs that are lines of batches."""
+        return self._scan(f"{job_keys.job(_LINE_JOB_PREFIX)}*")
+
+    def batch(self, batch_id: str) -> dict[str, str]:
+        """The fields of a batch's record."""
+        fields: dict[str, str] = self._client.hgetall(batch_keys.batch(batch_id))  # type: ignore[assignment]
+        return fields
+
+    def batch_lease_ms(self, batch_id: str) -> int:
+        """Remaining milliseconds of the lease of the batch's runner; negative if no runner holds it."""
+        left: int = self._client.pttl(batch_keys.runner(batch_id))
+        return left
+
+    def segments(self, batch_id: str) -> list[Segment]:
+        """The batch's segments, in order."""
+        found: list[str] = self._client.lrange(batch_keys.segments(batch_id), 0, -1)  # type: ignore[assignment]
+        return [Segment.from_json(text) for text in found]
+
+    def leftovers_of_batches(self) -> dict[str, int]:
+        """Return the size of each key that is not empty, by key. When all batches have ended, all are empty."""
+        unpublished = pool_keys.unpublished(self._model)
+        counts: dict[str, Any] = {
+            batch_keys.OPEN_BATCHES: self._client.zcard(batch_keys.OPEN_BATCHES),
+            batch_keys.BUDGETS: self._client.hlen(batch_keys.BUDGETS),
+            unpublished: self._client.hlen(unpublished),
+        }
+        counts |= dict.fromkeys(self._scan(batch_keys.runner("*")), 1)
+        return {name: count for name, count in counts.items() if count}
 
     def dead_letters(self) -> str:
         """The dead-letter list as one text."""

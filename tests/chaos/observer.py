@@ -112,9 +112,9 @@ class Observer:
             self.jobs[job_id].row.wrong += compare_ranking(job_id, case, ranking)
 
     def measure_recovery(self, leases: Sequence[Lease], row: ReportRow, since: float) -> None:
-        """Measure how long these shards take to finish or to be claimed again."""
+        """Measure how long these shards take to finish or to be claimed again. Ignores the lines of batches."""
         with self._lock:
-            self._watches += [RecoveryWatch(lease, since, row) for lease in leases]
+            self._watches += [RecoveryWatch(lease, since, row) for lease in leases if not lease.of_line]
 
     def has_ended(self, job_id: str) -> bool:
         with self._lock:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from tests.chaos.batches.plan import LONG, SHORT
 from tests.chaos.cluster import Size
 from tests.chaos.faults import (
     DRAIN,
@@ -30,12 +31,15 @@ def short_scenarios() -> list[Scenario]:
         Scenario("A", [(KILL_WORKERS, SHORT_KILLS), (DRAIN, 2), (KILL_APIS, 2)], size, callers=12),
         Scenario("B", [(POISON, 1), (SKEW, 1), (RECONCILERS, 1)], size, callers=10),
         Scenario("C", [(PAUSE, 2), (HALF_OPEN, 1), (RESET, 3), (RESTART_REDIS, 1), (KILL_REDIS, 1)], slow, callers=8),
+        Scenario("D", [(SHORT.fault, SHORT.count)], replace(size, workers=2), callers=0),
     ]
 
 
 def long_scenarios(kills: int, *, only: str = "", keep: bool = False) -> list[Scenario]:
-    """Use two clusters: one for SIGKILL and SIGTERM of workers, one for all other faults."""
+    """Use three clusters: one for SIGKILL and SIGTERM of workers, one for a batch, one for all other faults."""
     size = Size(workers=4, keep=keep)
+    # Two shards for each line, for more than a minute.
+    batch = replace(size, workers=2, delay_seconds=0.2, shard_tokens=1200, result_seconds=30.0)
     scenarios = [
         Scenario("A", [(KILL_WORKERS, kills), (DRAIN, 10)], size, callers=12),
         Scenario(
@@ -54,6 +58,7 @@ def long_scenarios(kills: int, *, only: str = "", keep: bool = False) -> list[Sc
             replace(size, workers=3, delay_seconds=0.3),
             callers=10,
         ),
+        Scenario("C", [(LONG.fault, LONG.count)], batch, callers=0),
     ]
     chosen = [
         replace(scenario, plan=[step for step in scenario.plan if only in step[0].kind]) for scenario in scenarios

@@ -148,3 +148,9 @@ def test_a_shard_has_recovered_when_another_worker_claims_it(manual: ManualObser
     assert manual.row.worst_recovery is None
     manual.observe(replace(RUNNING, shards=(replace(HELD, token="host-13:b"),)))
     assert manual.row.worst_recovery is not None
+
+
+def test_the_shards_of_a_batch_are_not_watched(manual: ManualObserver) -> None:
+    manual.observer.measure_recovery([Lease("batch_1.7", 0, HELD.token)], manual.row, since=0.0)
+    manual.observer.report_unfinished()
+    assert manual.row.problems == []
