@@ -9,6 +9,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from api.background_tasks import cancel_and_wait
 from api.batches import result_rows
@@ -87,7 +88,12 @@ class BatchRun:
             await (working if working.done() else renewing)
         finally:
             self._leave_window()
-            await cancel_and_wait([renewing, working, *(pending.task for pending in self._pending)])  # type: ignore[list-item]
+            tasks: list[asyncio.Task[Any]] = [renewing, working, *(pending.task for pending in self._pending)]
+            await cancel_and_wait(tasks)
+            for task in tasks:
+                if not task.cancelled():
+                    # Retrieve the error: another one ended the run, and asyncio would log this one.
+                    task.exception()
             await self._writer.close()
             if self._failed or await self._writer.was_deleted():
                 await self._writer.delete_jobs([job for pending in self._pending for job in pending.jobs])

@@ -33,6 +33,8 @@ from shared.ledger.job_ledger import JobLedger
 
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 15.0
+MAX_READS = 32
+"""Results that are read at once. Thousands of lines may end together, and each read takes a connection to Redis."""
 MAX_LOSSES = 3
 """How often a job that Redis has lost is submitted again."""
 _TRY_LATER = (Overloaded, RateLimited, ModelUnavailable, StoreUnavailable)
@@ -65,6 +67,7 @@ class LineRunner:
         self._completions = completions
         self._submissions = submissions
         self._service = service
+        self._reading = asyncio.Semaphore(MAX_READS)
 
     async def run(self, line: LineRequest, batch: BatchTerms, jobs: Jobs) -> ResultRow:
         """The line's row. Adds its jobs to `jobs`, to be deleted once the row is stored, or is no longer wanted."""
@@ -120,4 +123,7 @@ class LineRunner:
                 await completion.wait()
         if completion.lost:
             raise JobNotFound(f"the job {job_id} is lost")
-        return await self._service.finished_result(submission, acceptance, completion.scores)
+        if completion.scores is not None:
+            return await self._service.finished_result(submission, acceptance, completion.scores)
+        async with self._reading:
+            return await self._service.finished_result(submission, acceptance, None)

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from asyncio.subprocess import Process
 from contextlib import suppress
 
@@ -22,6 +23,8 @@ logger = logging.getLogger(__name__)
 CHECK_SECONDS = 1.0
 IDLE_SECONDS = 60.0
 STOP_SECONDS = 8.0
+HEALTHY_SECONDS = 60.0
+"""A runner that ran this long counts as recovered: its next restart has the shortest pause again."""
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 30.0
 
 
@@ -65,8 +68,11 @@ class RunnerProcess:
             logger.error("the batch runner could not be started: %s", error)
             status = 1
         else:
+            started = time.monotonic()
             status = await self._process.wait()
             self._process = None
+            if time.monotonic() - started > HEALTHY_SECONDS:
+                self._pause = _FIRST_PAUSE_SECONDS
         if status == 0:
             self._pause = _FIRST_PAUSE_SECONDS
             return

@@ -20,7 +20,7 @@ from shared.owner_limits import OwnerLimits
 from shared.store.client import damaged, store_errors
 from shared.store.scripts import script_source
 
-LEASE_SECONDS = 8.0
+LEASE_SECONDS = 5.0
 """A runner that does not renew for this long loses its batch. Another one goes on from the cursor."""
 UNFINISHED_SECONDS = 40 * 86400.0
 """The lifetime of an unfinished batch's keys: longer than any completion window."""

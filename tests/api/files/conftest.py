@@ -1,0 +1,3 @@
+from tests.api.batches.conftest import bench
+
+__all__ = ["bench"]
