@@ -18,7 +18,7 @@ from api.batches.result_rows import ResultRow, Unfinished
 from api.batches.validation import InputTotals
 from api.payloads.base import PayloadStore
 from api.payloads.names import PayloadNames
-from shared.errors import PayloadsFull, PayloadsUnavailable, StoreUnavailable
+from shared.errors import PayloadsFull, PayloadsUnavailable, StoreDamaged, StoreUnavailable
 from shared.ledger.batch_ledger import Advance, BatchLedger, ResultFile
 from shared.ledger.batch_record import (
     BatchError,
@@ -286,5 +286,8 @@ async def _until_stored(write: Callable[[], Awaitable[T]]) -> T:
     while True:
         try:
             return await write()
+        except StoreDamaged:
+            # Waiting does not mend it.
+            raise
         except StoreUnavailable:
             await asyncio.sleep(_RETRY_SECONDS)

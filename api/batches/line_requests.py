@@ -22,7 +22,7 @@ MAX_CUSTOM_ID = 512
 _ENVELOPE = frozenset({"custom_id", "method", "url", "body"})
 _LISTS = ("documents", "texts", "passages", "items", "data_2", "text_2", "input")
 """The fields that hold the documents of a request, in any dialect."""
-_SUFFIXES = ("/v1/rerank", "/v2/rerank", "/rerank", "/v1/score", "/score")
+_SUFFIXES = ("/reranking", "/v1/rerank", "/v2/rerank", "/rerank", "/v1/score", "/score")
 _SPECIAL_TOKENS = 3
 
 

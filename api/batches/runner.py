@@ -145,7 +145,13 @@ class Runner:
             await self._batch_run(record, writer).run()
         except BatchLost:
             logger.info("batch %s is run by another process, or was deleted", batch_id)
-        except (StoreUnavailable, StoreDamaged) as error:
+        except StoreDamaged as error:
+            self._crashes[batch_id] += 1
+            if self._crashes[batch_id] >= MAX_CRASHES:
+                logger.error("batch %s is given up, its record is damaged: %s", batch_id, error)
+                await self._batches.forget(batch_id)
+            await asyncio.sleep(1.0)
+        except StoreUnavailable as error:
             logger.warning("batch %s is continued later: %s", batch_id, error)
             await asyncio.sleep(1.0)
         except asyncio.CancelledError:

@@ -24,7 +24,7 @@ from api.openapi.batch_schemas import (
 from api.openapi.schemas import response_doc
 from api.routes.job_queries import INVALID_PARAMETER
 from api.routes.pages import describe_list, list_parameters, read_newest_first, read_number
-from shared.errors import InvalidRequest, RerankqError
+from shared.errors import InvalidRequest
 from shared.ledger.batch_record import FileRecord, new_file_id
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
@@ -69,7 +69,8 @@ async def upload_file(request: Request, state: AppStateDep, owner: RerankOwnerDe
     try:
         purpose, seconds = _read_purpose(upload.fields), _read_lifetime(upload.fields)
         record = await state.files.create(owner, file_id, upload.filename, purpose, stored, seconds)
-    except RerankqError:
+    except InvalidRequest:
+        # After other errors the record may exist. Otherwise the sweeper deletes the object.
         await state.files.discard(stored[0])
         raise
     return json_response(describe_file(record))

@@ -6,6 +6,7 @@ from typing import Any
 from shared.errors import InvalidRequest
 
 DEFAULT_LIMIT = 20
+_MAX_DIGITS = 18
 _PARAMETERS = {
     "after": "The `last_id` of the page before.",
     "limit": "The most objects in a page.",
@@ -35,7 +36,7 @@ def read_number(query: Mapping[str, str], name: str, default: int, lowest: int, 
     text = query.get(name)
     if text is None:
         return default
-    if not (text.isascii() and text.isdigit() and lowest <= int(text[:18]) <= highest):
+    if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS and lowest <= int(text) <= highest):
         raise InvalidRequest(f"{name} must be a number from {lowest} to {highest}", param=name)
     return int(text)
 

@@ -28,7 +28,6 @@
 | rerankq:batch:ID:runner | string | the token of the process that runs it | a lease, renewed |
 | rerankq:batches:KIND:OWNER | zset | ID -> when it was created, ms | as its last batch |
 | rerankq:open_batches | zset | ID -> when it was created, ms; every unfinished batch | until it ends |
-| rerankq:batch_budgets | hash | OWNER -> estimated tokens of its unfinished batches | until they end |
 | rerankq:file:ID | hash | a file's record | the file's lifetime |
 | rerankq:files:OWNER | zset | ID -> when it was created, ms | as its last file |
 | rerankq:payload:NAME | string | size, time and VERSION of a large file, JSON (api/payloads) | the file's lifetime |

@@ -1,9 +1,8 @@
-"""Keys of batches and files: their records, a batch's segments and runner, and the budgets of their owners."""
+"""Keys of batches and files: their records, a batch's segments and runner."""
 
 from shared.keys import PREFIX
 
 OPEN_BATCHES = f"{PREFIX}open_batches"
-BUDGETS = f"{PREFIX}batch_budgets"
 
 
 def batch(batch_id: str) -> str:

@@ -75,7 +75,6 @@ class BatchLedger:
             batch_keys.batch(record.id),
             batch_keys.owned(record.kind, record.owner),
             batch_keys.OPEN_BATCHES,
-            batch_keys.BUDGETS,
         ]
         if idempotency is not None:
             # Jobs and batches may have equal keys: a line break cannot be part of a header.
@@ -149,11 +148,10 @@ class BatchLedger:
             *self._own_keys(record.id),
             batch_keys.owned(record.kind, record.owner),
             batch_keys.OPEN_BATCHES,
-            batch_keys.BUDGETS,
             *self._unpublished_keys(),
         ]
         with store_errors():
-            return bool(await self._scripts["delete_batch"](keys=keys, args=[record.id, record.owner]))
+            return bool(await self._scripts["delete_batch"](keys=keys, args=[record.id]))
 
     async def acquire(self, batch_id: str, token: str) -> bool:
         """Become the batch's runner. Returns False when another process is, or the batch no longer exists."""
@@ -163,12 +161,19 @@ class BatchLedger:
             )
             if acquired and not await self._client.exists(batch_keys.batch(batch_id)):
                 # It expired, or it was deleted at this moment.
-                await self._client.delete(batch_keys.runner(batch_id))
-                await self._client.zrem(batch_keys.OPEN_BATCHES, batch_id)
-                for key in self._unpublished_keys():
-                    await self._client.hdel(key, batch_id)
+                await self.forget(batch_id)
                 return False
         return bool(acquired)
+
+    async def forget(self, batch_id: str) -> None:
+        """Remove a batch whose record is lost or damaged from everything that lists unfinished batches."""
+        with store_errors():
+            async with self._client.pipeline(transaction=False) as pipe:
+                pipe.delete(batch_keys.runner(batch_id))
+                pipe.zrem(batch_keys.OPEN_BATCHES, batch_id)
+                for key in self._unpublished_keys():
+                    pipe.hdel(key, batch_id)
+                await pipe.execute()
 
     async def seconds_left(self, record: BatchRecord) -> float:
         """The time until the batch expires, by Redis's clock."""
@@ -232,7 +237,6 @@ class BatchLedger:
         keys = [
             *self._own_keys(record.id),
             batch_keys.OPEN_BATCHES,
-            batch_keys.BUDGETS,
             batch_keys.owned_files(record.owner),
             *(batch_keys.file(file.id if file else "") for file in files),
             *self._unpublished_keys(),

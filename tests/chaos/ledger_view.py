@@ -179,7 +179,6 @@ class LedgerView:
         unpublished = pool_keys.unpublished(self._model)
         counts: dict[str, Any] = {
             batch_keys.OPEN_BATCHES: self._client.zcard(batch_keys.OPEN_BATCHES),
-            batch_keys.BUDGETS: self._client.hlen(batch_keys.BUDGETS),
             unpublished: self._client.hlen(unpublished),
         }
         counts |= dict.fromkeys(self._scan(batch_keys.runner("*")), 1)

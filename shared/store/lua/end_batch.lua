@@ -1,8 +1,7 @@
--- Ends a batch for its runner: writes its final status, creates the records of its result files, and returns its tokens
--- to its owner's budget. Repeatable.
--- writes  KEYS[1] batch, KEYS[2] its segments, KEYS[3] runner, KEYS[4] open batches, KEYS[5] budgets, KEYS[6] the owner's
---         list of files, KEYS[7] and KEYS[8] the records of the output and of the error file (hashes), KEYS[9...] the
---         unpublished work of pools
+-- Ends a batch for its runner: writes its final status, and creates the records of its result files. Repeatable.
+-- writes  KEYS[1] batch, KEYS[2] its segments, KEYS[3] runner, KEYS[4] open batches, KEYS[5] the owner's list of files,
+--         KEYS[6] and KEYS[7] the records of the output and of the error file (hashes), KEYS[8...] the unpublished work of
+--         pools
 -- args    1 batch id, 2 the runner's token, 3 final status, 4 lifetime of the keys in ms, 5 errors JSON, 6 owner, then for
 --         the output and for the error file: its id (empty when there is none), its name, its bytes, output | errors
 -- returns the final status, or lost
@@ -19,11 +18,11 @@ local now, lifetime = now_ms(), tonumber(ARGV[4])
 for at, field in ipairs({'output_file', 'error_file'}) do
   local file_id, filename, bytes, source = unpack(ARGV, 3 + 4 * at, 6 + 4 * at)
   if file_id ~= '' then
-    local key = KEYS[6 + at]
+    local key = KEYS[5 + at]
     redis.call('HSET', key, 'owner', ARGV[6], 'filename', filename, 'purpose', 'batch_output', 'bytes', bytes,
       'created_ms', now, 'expires_ms', now + lifetime, 'source', source, 'source_name', ARGV[1])
     redis.call('PEXPIRE', key, lifetime)
-    add_to_list(KEYS[6], key, file_id, now, lifetime)
+    add_to_list(KEYS[5], key, file_id, now, lifetime)
     redis.call('HSET', KEYS[1], field, file_id)
   end
 end
@@ -32,8 +31,6 @@ if ARGV[5] ~= '' then redis.call('HSET', KEYS[1], 'errors', ARGV[5]) end
 -- The files are read through the batch's keys, which live a little longer.
 for _, key in ipairs({KEYS[1], KEYS[2]}) do redis.call('PEXPIRE', key, lifetime + 60000) end
 redis.call('ZREM', KEYS[4], ARGV[1])
-local reserved = redis.call('HGET', KEYS[1], 'reserved_tokens') or 0
-if redis.call('HINCRBY', KEYS[5], ARGV[6], -reserved) <= 0 then redis.call('HDEL', KEYS[5], ARGV[6]) end
-for at = 9, #KEYS do redis.call('HDEL', KEYS[at], ARGV[1]) end
+for at = 8, #KEYS do redis.call('HDEL', KEYS[at], ARGV[1]) end
 redis.call('DEL', KEYS[3])
 return ARGV[3]

@@ -23,7 +23,11 @@ def batches(async_client: redis.asyncio.Redis) -> BatchLedger:
 
 
 def reserved(client: Any, owner: str = OWNER) -> int:
-    return int(client.hget(batch_keys.BUDGETS, owner) or 0)
+    """What the owner's unfinished batches have reserved."""
+    records = [
+        client.hgetall(batch_keys.batch(batch.decode())) for batch in client.zrange(batch_keys.OPEN_BATCHES, 0, -1)
+    ]
+    return sum(int(record[b"reserved_tokens"]) for record in records if record[b"owner"] == owner.encode())
 
 
 class TestCreating:
@@ -102,9 +106,23 @@ class TestBudget:
         assert [await batches.delete(record) for _ in range(2)] == [True, False]
         assert reserved(redis_client) == 25
 
-    async def test_owner_without_batches_is_forgotten(self, batches: BatchLedger, redis_client: Any) -> None:
-        await batches.delete(await create(batches))
-        assert redis_client.hgetall(batch_keys.BUDGETS) == {}
+    async def test_budget_is_free_again_when_a_batch_ends_or_is_deleted(self, batches: BatchLedger) -> None:
+        ended, deleted = await create(batches), await create(batches, make_batch("batch_2"))
+        with pytest.raises(RateLimited):
+            await create(batches, make_batch("batch_3"), limits=LIMIT)
+        await batches.acquire(BATCH, TOKEN)
+        await batches.end(ended, TOKEN, BatchStatus.COMPLETED)
+        await create(batches, make_batch("batch_3"), limits=LIMIT)
+        with pytest.raises(RateLimited):
+            await create(batches, make_batch("batch_4"), limits=LIMIT)
+        await batches.delete(deleted)
+        await create(batches, make_batch("batch_4"), limits=LIMIT)
+
+    async def test_damaged_batch_reserves_nothing(self, batches: BatchLedger, redis_client: Any) -> None:
+        await create(batches)
+        redis_client.delete(batch_keys.batch(BATCH))
+        redis_client.set(batch_keys.batch(BATCH), "foreign")
+        await create(batches, make_batch("batch_2", reserved_tokens=50), limits=LIMIT)
 
 
 class TestIdempotency:

@@ -1,4 +1,4 @@
-"""How a batch ends: its final status, the files of its results, and its owner's budget. Also when Redis is full."""
+"""How a batch ends: its final status and the files of its results. Also when Redis is full."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -46,7 +46,6 @@ async def test_end_writes_everything(
     assert (record.status, record.output_file, record.error_file) == ("completed", "file-out", "file-err")
     assert record.ended_ms == pytest.approx(store.now_ms(), abs=5000)
     assert await batches.open_batches() == []
-    assert redis_client.hgetall(batch_keys.BUDGETS) == {}
     assert redis_client.hgetall(pool_keys.unpublished(MODEL)) == {}
     assert redis_client.get(batch_keys.runner(BATCH)) is None
     assert [found.id for found in (await files.page(OWNER, 10))[0]] == ["file-out", "file-err"]
