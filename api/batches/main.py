@@ -13,7 +13,7 @@ from api.dialects.registry import family
 from api.settings import ApiSettings
 from shared.models import ModelRegistry, load_models
 
-NICENESS = 19
+NICENESS = 10
 
 
 async def run_batches(settings: ApiSettings, until_idle_seconds: float | None = None) -> int:

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -17,6 +17,7 @@ import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ConstantBackoff
+from redis.connection import HiredisRespSerializer
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MaxConnectionsError, OutOfMemoryError, RedisError, ResponseError
 from redis.retry import Retry
@@ -49,7 +50,7 @@ _COMMON: dict[str, Any] = {
 def connect_async(url: str) -> redis.asyncio.Redis:
     """A pooled asyncio client of bytes; connects on first use."""
     pool = _WaitingPool.from_url(url, retry=AsyncRetry(ConstantBackoff(0.05), 1), **_COMMON)
-    pool.connection_class = type("Connection", (_ReconnectWhenClosed, pool.connection_class), {})
+    pool.connection_class = type("Connection", (_ReconnectWhenClosed, _PackWithHiredis, pool.connection_class), {})
     return redis.asyncio.Redis.from_pool(pool)
 
 
@@ -113,6 +114,20 @@ class _ReconnectWhenClosed:
             await super().send_packed_command(*args, **options)  # type: ignore[misc]
         except RuntimeError as error:
             raise RedisConnectionError(str(error)) from error
+
+
+class _PackWithHiredis:
+    """Mixin for a connection: encodes commands in C, as redis-py's blocking connections do, in a fifth of the time."""
+
+    def pack_command(self, *args: Any) -> list[bytes]:
+        packed: list[bytes] = _SERIALIZER.pack(*args)
+        return packed
+
+    def pack_commands(self, commands: Iterable[Iterable[Any]]) -> list[bytes]:
+        return [packed for command in commands for packed in _SERIALIZER.pack(*command)]
+
+
+_SERIALIZER: Any = HiredisRespSerializer()
 
 
 def connect(url: str) -> redis.Redis:

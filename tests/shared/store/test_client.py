@@ -55,3 +55,15 @@ async def test_waiting_for_a_connection_has_an_end(redis_url: str, monkeypatch: 
         for connection in held:
             await pool.release(connection)
         assert await client.ping()
+
+
+@pytest.mark.parametrize(
+    "command", [("SET", "key", "ä€"), ("SET", b"key", b"\0\xff"), ("SET", "key", 7), ("SET", "key", 0.5)]
+)
+async def test_commands_are_encoded_as_redis_py_does(redis_url: str, command: tuple[Any, ...]) -> None:
+    async with connect_async(redis_url) as client, redis.asyncio.Redis.from_url(redis_url) as plain:
+        pools: list[Any] = [client.connection_pool, plain.connection_pool]
+        ours, theirs = (pool.make_connection() for pool in pools)
+        assert b"".join(ours.pack_command(*command)) == b"".join(theirs.pack_command(*command))
+        assert b"".join(ours.pack_commands([command] * 3)) == b"".join(theirs.pack_commands([command] * 3))
+        assert ours.pack_command("CLIENT SETINFO", "a") == theirs.pack_command("CLIENT SETINFO", "a")
