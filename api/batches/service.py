@@ -7,6 +7,7 @@ from time import time
 from typing import Any
 
 import pydantic_core
+from pydantic import BaseModel
 
 from api.batches.creation import BatchCreation, BulkJobCreation, seconds_of
 from api.batches.line_requests import dialect_at
@@ -85,7 +86,7 @@ class BatchService:
             metadata=body.metadata,
             reserved_tokens=file.size // _BYTES_PER_TOKEN + 1,
         )
-        return await self._create(record, body.model_dump(mode="json"), idempotency)
+        return await self._create(record, body, idempotency)
 
     async def create_bulk_job(self, body: BulkJobCreation, owner: str, idempotency: str | None) -> BatchRecord:
         """Create a job of many requests. Raises what `create` raises, PayloadsFull and PayloadsUnavailable."""
@@ -115,7 +116,7 @@ class BatchService:
             reserved_tokens=size // _BYTES_PER_TOKEN + 1,
         )
         try:
-            created = await self._create(record, body.model_dump(mode="json"), idempotency)
+            created = await self._create(record, body, idempotency)
         except (IdempotencyConflict, RateLimited):
             # After another error the batch may exist, and the sweeper deletes the input when it does not.
             await self._payloads.delete(name)
@@ -131,13 +132,12 @@ class BatchService:
             raise InvalidRequest(f"{param}: model must be a string", param=param)
         self._models.resolve(model)
 
-    async def _create(self, record: BatchRecord, body: dict[str, Any], idempotency: str | None) -> BatchRecord:
-        fingerprint = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    async def _create(self, record: BatchRecord, body: BaseModel, idempotency: str | None) -> BatchRecord:
         batch_id = await self._ledger.create(
             record,
             seconds=seconds_of(record.window),
             limits=self._terms_of(record.owner).limits,
-            idempotency=None if idempotency is None else (idempotency, fingerprint),
+            idempotency=None if idempotency is None else (idempotency, _fingerprint(body)),
         )
         self._on_created()
         return await self.read(batch_id, record.owner, record.kind)
@@ -174,6 +174,10 @@ class BatchService:
             await self._payloads.delete(segment.name)
         if record.input_file is None:
             await self._payloads.delete(record.input_name)
+
+
+def _fingerprint(body: BaseModel) -> str:
+    return hashlib.sha256(json.dumps(body.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
 
 def _require_unique_ids(requests: list[dict[str, Any]]) -> None:
