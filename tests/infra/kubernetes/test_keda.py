@@ -192,7 +192,9 @@ def test_redis_trigger_is_present_if_batch_work_wakes_the_pool() -> None:
 
 
 def test_readme_patch_removes_the_redis_trigger(tmp_path: Path) -> None:
-    (patch,) = re.findall(r"```yaml\n(patches:\n.*?)```", (FOLDER / "README.md").read_text(), re.DOTALL)
+    (patch,) = re.findall(
+        r"```yaml\n(patches:\n[^`]*ScaledObject.*?)```", (FOLDER / "README.md").read_text(), re.DOTALL
+    )
     overlay = os.path.relpath(FOLDER / "overlays/gpu", tmp_path)
     text = f"resources: [{overlay}]\n" + patch.replace("NAME", "bge-reranker-v2-m3")
     (tmp_path / "kustomization.yaml").write_text(text)

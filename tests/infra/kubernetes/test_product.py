@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 import pytest
+import yaml
 
 from api.__main__ import DRAIN_SECONDS, parse_arguments
 from api.app import create_app
@@ -151,3 +152,18 @@ def test_gpu_overlay_gives_one_gpu_to_each_worker() -> None:
 def test_commands_of_the_readme_are_valid() -> None:
     commands = re.findall(r"python -m api (keys create \w+)", (FOLDER / "README.md").read_text())
     assert [parse_arguments(command.split()).command for command in commands] == ["create", "create"]
+
+
+def test_readme_patch_for_a_bucket_changes_the_payload_store() -> None:
+    """kustomize merges the patch into the Deployment of this name, and its variables by their names."""
+    (text,) = re.findall(
+        r"```yaml\n(patches:\n[^`]*rerankq-bucket.*?)```", (FOLDER / "README.md").read_text(), re.DOTALL
+    )
+    patch = yaml.safe_load(yaml.safe_load(text)["patches"][0]["patch"])
+    for overlay in OVERLAYS:
+        api = named(build(overlay), patch["kind"], patch["metadata"]["name"])
+        assert api["metadata"]["namespace"] == patch["metadata"]["namespace"]
+        (changed,) = patch["spec"]["template"]["spec"]["containers"]
+        container = container_of(api)
+        assert container["name"] == changed["name"]
+        assert {"name": changed["env"][0]["name"], "value": "redis"} in container["env"]
