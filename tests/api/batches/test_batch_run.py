@@ -235,5 +235,5 @@ async def test_many_short_lines_do_not_delay_the_lease(bench: Bench) -> None:
     while not task.done():
         await asyncio.sleep(0.001)
         longest, at = max(longest, time.monotonic() - at), time.monotonic()
-    assert longest < 0.25
+    assert longest < 1.0
     assert (await bench.read()).errors[0].code == "duplicate_custom_id"
