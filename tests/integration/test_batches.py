@@ -17,7 +17,7 @@ import pytest
 from infra.local.stack import Options, Stack
 from tests.cycles import ask
 from tests.integration.test_scale_to_zero import two_models, wait_for_no_worker
-from tests.stacks import PANDA, autoscaler_messages, client_of, running, workers_of
+from tests.stacks import PANDA, autoscaler_messages, client_of, running, workers_of, write_models
 from tests.worker.support import wait_until
 
 LONG_LINE_BYTES = 50 << 20
@@ -224,3 +224,20 @@ def test_pool_that_scales_to_zero_during_a_batch_loses_nothing(tmp_path: Path) -
         batch = wait_for(client, path, "completed")
         assert [row["custom_id"] for row in rows(client, batch["output_file_id"])] == [f"r{n}" for n in range(24)]
         assert "slow: another model needs the slot: stopping the worker" in autoscaler_messages(stack)
+
+
+def test_small_jobs_end_before_a_tenth_of_a_huge_batch(tmp_path: Path) -> None:
+    """All have the same owner: the window of the batch is what they wait for."""
+    count, delay = 3000, {"delay_seconds": 0.02}
+    documents = [f"it is bear {number}" for number in range(50)]
+    models = write_models(tmp_path, name="slow", engine="lexical", engine_args=delay)
+    with running(engine=None, environment={"RERANKQ_MODELS_FILE": models}) as stack, client_of(stack) as client:
+        huge = create(client, lines(count, body={"query": "What is a panda?", "documents": documents}))
+        wait_until(lambda: client.get(f"/v1/batches/{huge}").json()["progress"]["requests_done"] > 50, seconds=20)
+        before = client.get(f"/v1/batches/{huge}").json()["progress"]["requests_done"]
+        small = [client.post("/v1/jobs", json={"requests": [PANDA] * 10}).json()["id"] for _ in range(10)]
+        for job in small:
+            wait_for(client, f"/v1/jobs/{job}", "succeeded")
+        done = client.get(f"/v1/batches/{huge}").json()["progress"]["requests_done"] - before
+        client.post(f"/v1/batches/{huge}/cancel")
+        assert done < count / 10
