@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 _WARM_CHECK_SECONDS = 0.5
 _RETRY_SECONDS = 2.0
-_LINES_PER_TURN = 100
+_LINES_PER_TURN, _BYTES_PER_TURN = 100, 128 << 10
 """Hundreds of thousands of lines may be in memory at once. Without a pause between them, no lease would be renewed."""
 
 
@@ -134,14 +134,17 @@ class BatchRun:
 
     async def _lines(self, start: int, number: int) -> AsyncIterator[InputLine]:
         """The input's lines behind a position. Waits while the payload store cannot be read."""
+        turn_bytes = 0
         while True:
             try:
                 async for line in read_lines(
                     self._payloads, self._record.input_name, max_bytes=self._max_line_bytes, start=start, number=number
                 ):
                     yield line
+                    turn_bytes += line.end - start
                     start, number = line.end, line.number
-                    if number % _LINES_PER_TURN == 0:
+                    if number % _LINES_PER_TURN == 0 or turn_bytes >= _BYTES_PER_TURN:
+                        turn_bytes = 0
                         await asyncio.sleep(0)
                 return
             except PayloadMissing:

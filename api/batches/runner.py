@@ -29,7 +29,7 @@ from shared.models import ModelRegistry
 
 logger = logging.getLogger(__name__)
 
-CHECK_SECONDS = 0.25
+CHECK_SECONDS = 0.1
 MAX_RUNNING = 32
 """Batches that one process runs at once; each may hold a window of lines in memory."""
 MAX_CRASHES = 3

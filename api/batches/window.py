@@ -1,6 +1,6 @@
 """Limits how many lines of one batch are jobs at once: enough to keep its pools busy, and few enough to leave room.
 
-Later jobs of the same owner wait behind the lines that are queued already, so a window holds about a second of work.
+Later jobs of the same owner wait behind the lines that are queued already, so a window holds only half a second of work.
 Everything in a window is held in memory and in Redis.
 """
 
@@ -14,7 +14,7 @@ MAX_LINES = 2048
 MAX_BYTES = 16 << 20
 MAX_BYTES_IN_ALL = 48 << 20
 """The limit of all windows of a process together. A batch may always have one line more."""
-WINDOW_SECONDS = 1.0
+WINDOW_SECONDS = 0.5
 SHARDS_PER_WORKER = 4
 """The least size of a window, in full shards for each worker: what workers claim ahead, and as much again."""
 _RATE_SECONDS = 0.25

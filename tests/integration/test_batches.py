@@ -228,10 +228,11 @@ def test_pool_that_scales_to_zero_during_a_batch_loses_nothing(tmp_path: Path) -
 
 def test_small_jobs_end_before_a_tenth_of_a_huge_batch(tmp_path: Path) -> None:
     """All have the same owner: the window of the batch is what they wait for."""
-    count, delay = 3000, {"delay_seconds": 0.02}
+    count, delay = 3000, {"delay_seconds": 0.05}
     documents = [f"it is bear {number}" for number in range(50)]
     models = write_models(tmp_path, name="slow", engine="lexical", engine_args=delay)
-    with running(engine=None, environment={"RERANKQ_MODELS_FILE": models}) as stack, client_of(stack) as client:
+    environment = {"RERANKQ_MODELS_FILE": models, "RERANKQ_CONCURRENCY": "4"}
+    with running(engine=None, environment=environment) as stack, client_of(stack) as client:
         huge = create(client, lines(count, body={"query": "What is a panda?", "documents": documents}))
         wait_until(lambda: client.get(f"/v1/batches/{huge}").json()["progress"]["requests_done"] > 50, seconds=20)
         before = client.get(f"/v1/batches/{huge}").json()["progress"]["requests_done"]
