@@ -1,6 +1,6 @@
 """Limits how many lines of one batch are jobs at once: enough to keep its pools busy, and few enough to leave room.
 
-Later jobs of the same owner wait behind the lines that are queued already, so a window holds only half a second of work.
+Later jobs of the same owner wait behind the lines that are queued already, so a window holds half a second of work.
 Everything in a window is held in memory and in Redis.
 """
 
