@@ -35,7 +35,7 @@ _LINES_PER_TURN, _BYTES_PER_TURN = 100, 128 << 10
 
 @dataclass(slots=True)
 class _Pending:
-    """A line that is a job; the fields but `task` and `jobs` say what it takes in the window."""
+    """A line that was submitted as a job. `model`, `size` and the summary's tokens count towards the window."""
 
     line: InputLine
     summary: LineSummary
@@ -73,6 +73,8 @@ class BatchRun:
         self._terms = BatchTerms(record.id, record.owner, writer.seconds_left)
         self._pending: deque[_Pending] = deque()
         self._failed = False
+        self._deleting: asyncio.Task[None] | None = None
+        """Deletes the jobs of a batch that stops. Kept, because asyncio holds only a weak reference."""
         writer.on_stop = self._cancel_pending
 
     async def run(self) -> None:

@@ -1,7 +1,7 @@
 """Collects a batch's rows in order, and stores them as segments: immutable objects with consecutive rows.
 
 A segment exists for readers once the ledger knows it, which happens together with the cursor's move. So a process that
-is killed at any moment leaves complete results up to the cursor, and perhaps an object that nobody refers to.
+is killed at any moment leaves complete results up to the cursor, and perhaps an object without a reference to it.
 """
 
 import time

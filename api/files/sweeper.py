@@ -1,7 +1,7 @@
 """Deletes objects in the payload store that no record refers to: of expired and deleted files, and of killed processes.
 
 Every API process runs a sweeper; a lock in Redis elects the one that works. Objects of other namespaces are another
-deployment's, or of a Redis that was lost: they are deleted when nobody has marked the namespace for a month.
+deployment's, or of a Redis that was lost: they are deleted when their namespace was not marked as used for a month.
 """
 
 import asyncio

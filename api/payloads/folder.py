@@ -60,7 +60,7 @@ class FolderStore:
         except BaseException:
             await asyncio.wait([writing])
             with suppress(Exception):
-                writing.result()  # or asyncio logs an exception that nobody retrieved
+                writing.result()  # Otherwise asyncio logs an exception that was never retrieved.
             await _on_thread(file.discard)
             raise
         return size

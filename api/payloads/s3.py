@@ -112,7 +112,7 @@ class S3Store:
             queue.abort()
             await asyncio.wait([upload])
             with suppress(Exception):
-                upload.result()  # or asyncio logs an exception that nobody retrieved
+                upload.result()  # Otherwise asyncio logs an exception that was never retrieved.
             raise
         return size
 

@@ -1,4 +1,4 @@
-"""Server mode on the terminal: takes a batch through its steps, and says what happens and how to go on."""
+"""Server mode on the terminal: runs the steps of a batch, and prints its progress and the command that continues it."""
 
 import argparse
 import time
@@ -87,7 +87,7 @@ def _summarize(errors: Console, work: ServerBatch, totals: Totals) -> int:
 
 @contextmanager
 def _explained(errors: Console, work: ServerBatch) -> Iterator[None]:
-    """Say what becomes of the batch when the block is left by an exception other than UsageError."""
+    """When an exception other than UsageError ends the block, print whether the batch continues on the service."""
     try:
         yield
     except UsageError:

@@ -64,7 +64,7 @@ class TestPayloadStore:
         assert (record.status, [error.code for error in record.errors]) == (BatchStatus.FAILED, ["payloads_full"])
         assert len(await bench.content(record.output_file)) == record.rows_ok == record.cursor_line > 0
         assert store.failures > 1
-        # No worker scores jobs whose rows nobody reads.
+        # The batch has failed, so its jobs are deleted and no worker scores them.
         assert set((await bench.jobs.statuses(submitted[-1:])).values()) == {None}
 
     @pytest.mark.parametrize("error", [PayloadsFull("full"), PayloadsUnavailable("unreachable")])
