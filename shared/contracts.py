@@ -28,6 +28,17 @@ class WorkClass(StrEnum):
     BATCH = "batch"
 
 
+class Truncation(StrEnum):
+    """What is read of a text that is over a limit."""
+
+    END = "end"
+    """The end is cut off: the beginning is read."""
+    START = "start"
+    """The beginning is cut off: the end is read."""
+    NONE = "none"
+    """Nothing is cut off: the request fails with TextTooLong."""
+
+
 _new: Any = object.__new__
 _set = object.__setattr__
 _ONLY_TEXT = {"text"}
@@ -65,6 +76,15 @@ class Document(BaseModel):
         return document
 
 
+class NumberedDocument(Document):
+    """A document of a request that forbids truncation, so that a worker can name the one that is too long.
+
+    `position` is its place in the request.
+    """
+
+    position: int | None = None
+
+
 class RerankRequest(BaseModel):
     """One query and its documents, independent of the dialect.
 
@@ -72,8 +92,10 @@ class RerankRequest(BaseModel):
     next, in order, when that model is unknown, unavailable or fails. `top_n` None returns all documents.
     `priority` is 0 (most urgent) to 999. `instruction` is inserted into the model's score template. The token limits
     are the caller's; the model's own limits apply as well. A document too long for one window is cut into at most
-    `max_chunks_per_doc` windows, which overlap by `overlap_tokens` (None: the worker decides). Without `use_cache`
-    scores are neither read from the score cache nor written to it.
+    `max_chunks_per_doc` windows, which overlap by `overlap_tokens` (None: the worker decides). `max_prompt_tokens`
+    limits one prompt of the model, special tokens included: the query with a document, or each of them alone when the
+    model embeds them separately. `truncation` applies to all of these limits. Without `use_cache` scores are neither
+    read from the score cache nor written to it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -90,6 +112,8 @@ class RerankRequest(BaseModel):
     max_tokens_per_doc: Annotated[int, Field(ge=1)] | None = None
     max_chunks_per_doc: Annotated[int, Field(ge=1)] = 1
     overlap_tokens: Annotated[int, Field(ge=0)] | None = None
+    max_prompt_tokens: Annotated[int, Field(ge=1)] | None = None
+    truncation: Truncation = Truncation.END
     priority: Annotated[int, Field(ge=0, le=MAX_PRIORITY)] = 0
     use_cache: bool = True
 

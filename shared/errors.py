@@ -3,6 +3,8 @@
     RerankqError
     ├── RequestError               the caller can correct it
     │   ├── InvalidRequest         a field is missing, malformed or out of range
+    │   │   ├── TooManyDocuments   more documents than one request may have
+    │   │   └── TextTooLong        a text is over a limit, and the request forbids truncation
     │   ├── PayloadTooLarge        the body is over the limit
     │   ├── RequestTimedOut        the request did not arrive completely in time
     │   ├── Unauthorized           the API key is missing or unknown
@@ -56,6 +58,23 @@ class InvalidRequest(RequestError):
     """A field is missing, malformed or out of range; `param` names it."""
 
     code = "invalid_request"
+
+
+class TooManyDocuments(InvalidRequest):
+    """The request has more documents than one request may have."""
+
+    code = "too_many_documents"
+
+
+class TextTooLong(InvalidRequest):
+    """A text is over a limit, and the request forbids truncation. `tokens` is its length, `limit` the most allowed."""
+
+    code = "text_too_long"
+
+    def __init__(self, message: str, *, param: str | None = None, tokens: int = 0, limit: int = 0) -> None:
+        super().__init__(message, param=param)
+        self.tokens = tokens
+        self.limit = limit
 
 
 class PayloadTooLarge(RequestError):

@@ -124,6 +124,8 @@ def _digest_function(spec: ModelSpec, request: RerankRequest) -> Callable[[str],
         request.max_tokens_per_doc,
         request.max_chunks_per_doc,
         request.overlap_tokens,
+        request.max_prompt_tokens,
+        request.truncation,
     )
     _update(common, json.dumps((FORMAT, model, limits, request.instruction), sort_keys=True, default=str))
     _update(common, request.query)

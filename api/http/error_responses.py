@@ -34,12 +34,16 @@ from shared.errors import (
     StoredFileInUse,
     StoredFileNotFound,
     StoreUnavailable,
+    TextTooLong,
+    TooManyDocuments,
     Unauthorized,
     WaitTimedOut,
 )
 
 _STATUS: dict[type[RerankqError], int] = {
     InvalidRequest: 400,
+    TooManyDocuments: 400,
+    TextTooLong: 400,
     Unauthorized: 401,
     Forbidden: 403,
     RouteNotFound: 404,

@@ -1,5 +1,7 @@
 """Tries a request's models in order: the next one when a model is unknown, unavailable, overloaded or fails.
 
+Also when a text is too long for a model and the request forbids truncation.
+
 The job of each model gets its own idempotency key, derived from the client's. A repeated request finds the same jobs.
 """
 
@@ -8,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from shared.contracts import RerankRequest
-from shared.errors import ModelNotFound, ModelUnavailable, Overloaded, RerankqError, ScoringFailed
+from shared.errors import ModelNotFound, ModelUnavailable, Overloaded, RerankqError, ScoringFailed, TextTooLong
 
 T = TypeVar("T")
 
@@ -33,7 +35,8 @@ async def try_models(
         remaining = None if seconds is None else max(0.0, seconds - (loop.time() - started))
         try:
             return await attempt(single_model, _idempotency_key(idempotency, position), remaining)
-        except (ModelNotFound, ModelUnavailable, Overloaded, ScoringFailed) as error:
+        except (ModelNotFound, ModelUnavailable, Overloaded, ScoringFailed, TextTooLong) as error:
+            # TextTooLong: another model may have a higher limit.
             first_error = first_error or error
     assert first_error is not None
     raise first_error

@@ -13,6 +13,7 @@ from api.jobs.submissions import SubmissionBuilder, model_unavailable
 from shared.contracts import RerankRequest, RerankResult, WorkClass
 from shared.errors import (
     InternalError,
+    InvalidRequest,
     JobCanceled,
     JobExpired,
     JobNotFinished,
@@ -22,6 +23,7 @@ from shared.errors import (
     ScoringFailed,
     StoreDamaged,
     StoreUnavailable,
+    TextTooLong,
     WaitTimedOut,
 )
 from shared.ledger import encoding
@@ -167,7 +169,8 @@ class RerankService:
     async def result(self, record: JobRecord) -> RerankResult:
         """The result of a job whose record `job` returned.
 
-        Raises JobNotFound, JobNotFinished, JobCanceled, JobExpired, ScoringFailed or StoreDamaged.
+        Raises JobNotFound, JobNotFinished, JobCanceled, JobExpired, ScoringFailed, InvalidRequest (TextTooLong, or a
+        limit that does not fit the model) or StoreDamaged.
         """
         return await self._read_result(record.id, None)
 
@@ -252,9 +255,16 @@ class RerankService:
 
 
 def _error_from_failure(failure: JobFailure | None) -> RerankqError:
-    if failure is None:
-        return InternalError("the job failed without a reason")
-    return ScoringFailed(failure.message)
+    match failure:
+        case None:
+            return InternalError("the job failed without a reason")
+        case JobFailure(code=TextTooLong.code):
+            tokens, limit = failure.tokens or 0, failure.limit or 0
+            return TextTooLong(failure.message, param=failure.param, tokens=tokens, limit=limit)
+        case JobFailure(code=InvalidRequest.code):
+            return InvalidRequest(failure.message, param=failure.param)
+        case _:
+            return ScoringFailed(failure.message)
 
 
 def _not_found(job_id: str) -> JobNotFound:

@@ -10,8 +10,8 @@ from itertools import groupby
 
 from api.jobs.admission import Admission
 from api.pool_monitor import PoolMonitor, StartFailure
-from shared.contracts import Document, RerankRequest, WorkClass
-from shared.errors import InvalidRequest, ModelUnavailable
+from shared.contracts import Document, NumberedDocument, RerankRequest, Truncation, WorkClass
+from shared.errors import InvalidRequest, ModelUnavailable, TooManyDocuments
 from shared.keys import queue_keys
 from shared.ledger.job_record import new_job_id
 from shared.ledger.submission import Submission
@@ -98,6 +98,8 @@ class SubmissionBuilder:
         """
         spec = self.models.resolve(request.model)
         self._validate(request, spec)
+        if request.truncation is Truncation.NONE:
+            request = _with_positions(request)
         known = await self._read_known_scores(request, spec)
         sizes = self._cut_into_shards(request, spec, known)
         if sizes:
@@ -133,7 +135,7 @@ class SubmissionBuilder:
 
     def _validate(self, request: RerankRequest, spec: ModelSpec) -> None:
         if len(request.documents) > self.limits.max_documents:
-            raise InvalidRequest(
+            raise TooManyDocuments(
                 f"documents: at most {self.limits.max_documents} in one request, got {len(request.documents)}",
                 param="documents",
             )
@@ -196,13 +198,27 @@ class SubmissionBuilder:
 def _windows(request: RerankRequest, spec: ModelSpec, query: str) -> Windows:
     """How the worker divides long documents. The API has no tokenizer, and estimates the model's own window."""
     if request.max_chunks_per_doc == 1:
-        return Windows(request.max_tokens_per_doc)
+        return Windows(_least(request.max_tokens_per_doc, request.max_prompt_tokens))
     model_tokens = spec.engine_args.get("max_model_len")
     model_tokens = model_tokens if isinstance(model_tokens, int) else _USUAL_MODEL_TOKENS
-    size = max(1, model_tokens - estimate_tokens(query))
-    if request.max_tokens_per_doc is not None:
-        size = min(size, request.max_tokens_per_doc)
+    prompt_tokens = _least(model_tokens, request.max_prompt_tokens) or model_tokens
+    size = max(1, prompt_tokens - estimate_tokens(query))
+    size = _least(size, request.max_tokens_per_doc) or size
     return Windows(size, request.max_chunks_per_doc, request.overlap_tokens)
+
+
+def _least(*limits: int | None) -> int | None:
+    """The lowest of the limits that are set."""
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _with_positions(request: RerankRequest) -> RerankRequest:
+    """The request with numbered documents."""
+    numbered = [
+        NumberedDocument.model_construct(position=position, **dict(document))
+        for position, document in enumerate(request.documents)
+    ]
+    return request.model_copy(update={"documents": numbered})
 
 
 def _has_own_queries(request: RerankRequest) -> bool:

@@ -37,6 +37,8 @@ from shared.errors import (
     StoredFileInUse,
     StoredFileNotFound,
     StoreUnavailable,
+    TextTooLong,
+    TooManyDocuments,
     Unauthorized,
     WaitTimedOut,
 )
@@ -76,6 +78,14 @@ _SCORES: Mapping[tuple[str, str], tuple[float, int]] = {
 
 ERRORS: tuple[RerankqError, ...] = (
     InvalidRequest("top_n must be at least 1", param="top_n"),
+    TooManyDocuments("documents: at most 10000 in one request, got 12000", param="documents"),
+    TextTooLong(
+        "documents[1]: 1203 tokens with the query and special tokens, but the limit is 512, and the request forbids "
+        "truncation",
+        param="documents[1]",
+        tokens=1203,
+        limit=512,
+    ),
     Unauthorized("an API key is required: send `Authorization: Bearer KEY`, or `Api-Key: KEY`"),
     Forbidden("this API key lacks the scope 'rerank'"),
     ModelNotFound(f"model 'nope' is not served here; served: {EXAMPLE_MODEL}", param="model"),

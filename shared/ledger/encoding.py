@@ -5,13 +5,15 @@ documents of each shard, and the documents that are in no shard together with th
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
 
-from shared.contracts import Document, RerankRequest, ShardScores
+from shared.contracts import Document, NumberedDocument, RerankRequest, ShardScores, Truncation
 from shared.partial_results import KnownScores, PairScore, merge_documents
 
 _DOCUMENTS = TypeAdapter(list[Document])
+_NUMBERED = TypeAdapter(list[NumberedDocument])
 
 
 class _StoredKnownScores(BaseModel):
@@ -27,13 +29,17 @@ def encode_request(request: RerankRequest) -> bytes:
 
 def encode_documents(documents: Sequence[Document]) -> bytes:
     """One shard's documents."""
+    if documents and isinstance(documents[0], NumberedDocument):
+        return _NUMBERED.dump_json(list(documents), exclude_defaults=True)  # type: ignore[arg-type]
     return _DOCUMENTS.dump_json(list(documents), exclude_defaults=True)
 
 
 def decode_request(payload: bytes, shards: Iterable[bytes]) -> RerankRequest:
     """The request with the documents of the given shards, in order."""
-    documents = [document for shard in shards for document in _DOCUMENTS.validate_json(shard)]
-    return RerankRequest.model_validate_json(payload).model_copy(update={"documents": documents})
+    request = RerankRequest.model_validate_json(payload)
+    stored: TypeAdapter[Any] = _NUMBERED if request.truncation is Truncation.NONE else _DOCUMENTS
+    documents = [document for shard in shards for document in stored.validate_json(shard)]
+    return request.model_copy(update={"documents": documents})
 
 
 def encode_known_scores(known: KnownScores, documents: Sequence[Document]) -> bytes:

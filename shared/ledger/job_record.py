@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from secrets import token_hex
 
@@ -26,13 +26,16 @@ class JobStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class JobFailure:
-    """Why a job failed: an error code and one sentence."""
+    """Why a job failed: an error code and one sentence, and what the error of that code has besides."""
 
     code: str
     message: str
+    param: str | None = None
+    tokens: int | None = None
+    limit: int | None = None
 
     def to_json(self) -> str:
-        return json.dumps({"code": self.code, "message": self.message})
+        return json.dumps({name: value for name, value in asdict(self).items() if value is not None})
 
 
 @dataclass(frozen=True, slots=True)

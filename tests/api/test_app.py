@@ -40,6 +40,8 @@ from tests.shared.test_errors import LEAVES
 BODY: dict[str, Any] = {"query": "q", "documents": ["one", "two"]}
 STATUS = {
     "invalid_request": 400,
+    "too_many_documents": 400,
+    "text_too_long": 400,
     "unauthorized": 401,
     "forbidden": 403,
     "not_found": 404,

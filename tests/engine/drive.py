@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
 
+from shared.contracts import Truncation
 from shared.models import ModelSpec
 from worker.engines.base import Cancellation, EngineError, EngineStartError, ScoringBatch, ScoringEngine
 from worker.engines.registry import build_engine
@@ -25,8 +26,9 @@ from worker.process.startup import deferred_gc
 
 
 def score(engine: ScoringEngine, batch: dict[str, Any]) -> dict[str, Any]:
+    truncation = Truncation(batch.get("truncation", Truncation.END))
     try:
-        scores = engine.score(ScoringBatch(**batch), Cancellation())
+        scores = engine.score(ScoringBatch(**batch | {"truncation": truncation}), Cancellation())
     except EngineError as error:
         return {"error": str(error)}
     return dataclasses.asdict(scores)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared import score_cache
-from shared.contracts import RerankRequest, ScoreScale, ShardScores
+from shared.contracts import RerankRequest, ScoreScale, ShardScores, Truncation
 from shared.keys import service_keys
 from shared.models import ModelSpec
 from shared.partial_results import PairScore
@@ -96,6 +96,9 @@ class TestCachedScores:
             {"max_tokens_per_doc": 8},
             {"max_chunks_per_doc": 2},
             {"overlap_tokens": 8},
+            {"max_prompt_tokens": 8},
+            {"truncation": Truncation.START},
+            {"truncation": Truncation.NONE},
         ],
         ids=lambda fields: next(iter(fields)),
     )

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 
-from shared.contracts import RerankRequest, ScoreScale, ShardScores, WorkClass
-from shared.errors import ScoringFailed
+from shared.contracts import NumberedDocument, RerankRequest, ScoreScale, ShardScores, WorkClass
+from shared.errors import InvalidRequest, ScoringFailed, TextTooLong
 from shared.ledger.job_record import JobFailure
 from shared.ledger.verdicts import Claim, ShardLease
 from worker.dispatch.leases import HeldShard
@@ -22,10 +22,12 @@ from worker.engines.base import (
     Cancellation,
     EngineDied,
     EngineError,
+    LimitRefused,
     Pending,
     ScoringAborted,
     ScoringBatch,
     ScoringEngine,
+    TextOverLimit,
     TransientEngineError,
 )
 
@@ -135,8 +137,10 @@ class Executor:
         """The report for what `score` returns or raises."""
         lease = held.lease
 
-        def report(outcome: ShardOutcome, reason: str | None = None, scores: ShardScores | None = None) -> ShardReport:
-            failure = None if reason is None else JobFailure(ScoringFailed.code, reason)
+        def report(
+            outcome: ShardOutcome, reason: JobFailure | str | None = None, scores: ShardScores | None = None
+        ) -> ShardReport:
+            failure = JobFailure(ScoringFailed.code, reason) if isinstance(reason, str) else reason
             return ShardReport(lease, work_class, outcome, scores, failure, claim.request)
 
         try:
@@ -149,6 +153,10 @@ class Executor:
             return report(ShardOutcome.RELEASED)
         except TransientEngineError as error:
             return report(ShardOutcome.RETRY, str(error))
+        except LimitRefused as error:
+            return report(ShardOutcome.FAILED, JobFailure(InvalidRequest.code, str(error), error.param))
+        except TextOverLimit as error:
+            return report(ShardOutcome.FAILED, _describe_too_long(error, claim))
         except EngineError as error:
             return report(ShardOutcome.FAILED, str(error))
         except Exception:
@@ -184,6 +192,8 @@ class _Shard:
             max_tokens_per_doc=request.max_tokens_per_doc,
             max_chunks_per_doc=request.max_chunks_per_doc,
             overlap_tokens=request.overlap_tokens,
+            max_prompt_tokens=request.max_prompt_tokens,
+            truncation=request.truncation,
             priority=request.priority + self._offset,
         )
 
@@ -213,6 +223,19 @@ def _is_small(claim: Claim) -> bool:
     """Whether tokenizing the shard here takes less time than passing it to a thread."""
     documents = claim.request.documents if claim.request else []
     return sum(len(document.text) for document in documents) <= SMALL_CHARACTERS
+
+
+def _describe_too_long(error: TextOverLimit, claim: Claim) -> JobFailure:
+    """The failure, which names the document by its position in the request."""
+    field = error.text
+    if isinstance(field, int):
+        assert claim.request is not None
+        # The engine got no empty documents.
+        document = [each for each in claim.request.documents if each.text.strip()][field]
+        position = document.position if isinstance(document, NumberedDocument) else None
+        field = "documents" if position is None else f"documents[{position}]"
+    message = f"{field}: {error.reason}, and the request forbids truncation"
+    return JobFailure(TextTooLong.code, message, field, error.tokens, error.limit)
 
 
 def _raise(error: Exception) -> ShardScores:

@@ -5,11 +5,34 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from shared.contracts import MAX_PRIORITY, ScoreScale
+from shared.contracts import MAX_PRIORITY, ScoreScale, Truncation
 
 
 class EngineError(Exception):
     """The engine can never score this batch. The message is one sentence, without text of documents."""
+
+
+class LimitRefused(EngineError):
+    """A limit of the batch does not fit the model. `param` is its name in a request."""
+
+    def __init__(self, message: str, *, param: str) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class TextOverLimit(EngineError):
+    """A text is over a limit, and the batch forbids truncation. The engine has computed nothing.
+
+    `text` is the document's position in the batch, or names several texts: "query", "documents". `tokens` and `limit`
+    count the same tokens; `reason` says which ones, and which limit.
+    """
+
+    def __init__(self, text: int | str, tokens: int, limit: int, counted: str, limit_name: str = "the limit") -> None:
+        self.reason = f"{tokens} tokens {counted}, but {limit_name} is {limit}"
+        super().__init__(f"{text}: {self.reason}")
+        self.text = text
+        self.tokens = tokens
+        self.limit = limit
 
 
 class TransientEngineError(EngineError):
@@ -79,6 +102,8 @@ class ScoringBatch:
     max_tokens_per_doc: int | None = None
     max_chunks_per_doc: int = 1
     overlap_tokens: int | None = None
+    max_prompt_tokens: int | None = None
+    truncation: Truncation = Truncation.END
     priority: int = 0
 
 
@@ -119,7 +144,11 @@ class ScoringEngine(Protocol):
         """The scale of the raw scores."""
 
     def score(self, batch: ScoringBatch, cancellation: Cancellation) -> BatchScores:
-        """Score one batch. Raises EngineError, or ScoringAborted soon after it was cancelled."""
+        """Score one batch.
+
+        Raises EngineError, of which LimitRefused and TextOverLimit before anything is computed, or ScoringAborted soon
+        after it was cancelled.
+        """
 
     def close(self) -> None:
         """Release the engine's resources; a waiting `score` raises EngineDied. Safe to call more than once."""

@@ -12,6 +12,7 @@ from shared.errors import (
     RerankqError,
     ScoringFailed,
     StoreUnavailable,
+    TextTooLong,
     WaitTimedOut,
 )
 from tests.shared.support import make_request
@@ -35,7 +36,12 @@ class Models:
         return request.model or ""
 
 
-FAILURES = [ModelNotFound("no a"), ModelUnavailable("a is down"), ScoringFailed("a broke")]
+FAILURES = [
+    ModelNotFound("no a"),
+    ModelUnavailable("a is down"),
+    ScoringFailed("a broke"),
+    TextTooLong("too long for a"),
+]
 
 
 async def test_request_without_fallbacks_is_tried_unchanged() -> None:

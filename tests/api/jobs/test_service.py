@@ -26,6 +26,7 @@ from shared.errors import (
     Overloaded,
     ScoringFailed,
     StoreDamaged,
+    TextTooLong,
     WaitTimedOut,
 )
 from shared.keys import job_keys, pool_keys, queue_keys, service_keys
@@ -212,6 +213,21 @@ class TestWaiting:
         worker = Worker(redis_url, JobFailure("scoring_failed", "the engine failed"))
         with pytest.raises(ScoringFailed, match="the engine failed"):
             await asyncio.gather(rerank(service), worker.process_one())
+
+    async def test_text_that_is_too_long_raises_its_numbers(self, service: RerankService, redis_url: str) -> None:
+        worker = Worker(redis_url, JobFailure("text_too_long", "too long", "documents[1]", 600, 512))
+        with pytest.raises(TextTooLong, match="too long") as caught:
+            await asyncio.gather(rerank(service), worker.process_one())
+        error = caught.value
+        assert (error.param, error.tokens, error.limit) == ("documents[1]", 600, 512)
+
+    async def test_limit_that_the_worker_refuses_is_an_invalid_request(
+        self, service: RerankService, redis_url: str
+    ) -> None:
+        worker = Worker(redis_url, JobFailure("invalid_request", "too high", "overlap_tokens"))
+        with pytest.raises(InvalidRequest, match="too high") as caught:
+            await asyncio.gather(rerank(service), worker.process_one())
+        assert caught.value.param == "overlap_tokens"
 
     async def test_job_past_its_deadline_expires(self, make_service: ServiceMaker, worker: Worker) -> None:
         waiting = asyncio.create_task(rerank(make_service(replace(LIMITS, job_deadline_seconds=0.001))))

@@ -8,7 +8,7 @@ import redis.asyncio
 from api.jobs.admission import Admission, AdmissionLimits
 from api.jobs.submissions import Limits, SubmissionBuilder
 from api.pool_monitor import PoolMonitor
-from shared.contracts import Document, ScoreScale, WorkClass
+from shared.contracts import Document, NumberedDocument, ScoreScale, Truncation, WorkClass
 from shared.errors import InvalidRequest, ModelUnavailable, Overloaded
 from shared.ledger.submission import Submission
 from shared.models import ModelRegistry, ModelSpec
@@ -205,6 +205,26 @@ class TestWindows:
         await build(make(limits=replace(LIMITS, max_windows=9)), documents=documents, **windows)
         with pytest.raises(InvalidRequest, match="at most 8 windows"):
             await build(make(limits=replace(LIMITS, max_windows=8)), documents=documents, **windows)
+
+
+class TestTruncation:
+    async def test_documents_that_must_not_be_truncated_have_their_positions(
+        self, make: BuilderMaker, cache_scores: Callable[..., None]
+    ) -> None:
+        cache_scores("known", truncation=Truncation.NONE)
+        builder = make(limits=replace(LIMITS, shard_tokens=1))
+        submission = await build(builder, "a", "known", "a", "b", truncation=Truncation.NONE)
+        assert submission.encode_shards() == [b'[{"text":"a","position":0}]', b'[{"text":"b","position":3}]']
+        assert all(isinstance(document, NumberedDocument) for document in submission.request.documents)
+
+    async def test_other_documents_have_none(self, make: BuilderMaker) -> None:
+        submission = await build(make(), "a", truncation=Truncation.START)
+        assert submission.encode_shards() == [b'[{"text":"a"}]']
+
+    async def test_the_limit_of_a_prompt_bounds_the_estimate(self, make: BuilderMaker) -> None:
+        (size,) = (await build(make(), "word " * 400, max_prompt_tokens=100)).sizes
+        (whole,) = (await build(make(), "word " * 400)).sizes
+        assert 100 <= size.tokens < 150 < whole.tokens
 
 
 class TestAdmission:

@@ -5,7 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from shared.contracts import MAX_PRIORITY, Document, RerankRequest, ScoreScale, ShardScores
+from shared.contracts import (
+    MAX_PRIORITY,
+    Document,
+    NumberedDocument,
+    RerankRequest,
+    ScoreScale,
+    ShardScores,
+    Truncation,
+)
 from shared.ledger.encoding import (
     decode_request,
     decode_scores,
@@ -44,6 +52,8 @@ requests = st.builds(
     max_tokens_per_doc=st.none() | st.integers(1, 10**6),
     max_chunks_per_doc=st.integers(1, 10**6),
     overlap_tokens=st.none() | st.integers(0, 10**6),
+    max_prompt_tokens=st.none() | st.integers(1, 10**6),
+    truncation=st.sampled_from([Truncation.END, Truncation.START]),
     priority=st.integers(0, MAX_PRIORITY),
 )
 shard_scores = st.builds(
@@ -87,6 +97,18 @@ def test_query_of_a_document_replaces_the_query_of_the_request(request: RerankRe
     decoded = decode_shard_request(encode_request(request), encode_documents(first))
     expected = request.query if document_query is None else document_query
     assert decoded == request.model_copy(update={"documents": first, "query": expected})
+
+
+@properties
+@given(requests)
+def test_documents_of_a_request_without_truncation_keep_their_positions(request: RerankRequest) -> None:
+    numbered = [
+        NumberedDocument(position=7 + position, **dict(document)) for position, document in enumerate(request.documents)
+    ]
+    untruncated = request.model_copy(update={"documents": numbered, "truncation": Truncation.NONE})
+    decoded = round_trip(untruncated)
+    assert decoded == untruncated
+    assert [type(document) for document in decoded.documents] == [NumberedDocument] * len(numbered)
 
 
 @properties

@@ -2,10 +2,11 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
-from shared.contracts import RerankRequest, ScoreScale, ShardScores, WorkClass
+from shared.contracts import NumberedDocument, RerankRequest, ScoreScale, ShardScores, Truncation, WorkClass
 from shared.ledger.job_record import JobFailure
 from shared.ledger.verdicts import Claim, ClaimVerdict
 from tests.shared.support import JOB, make_lease, make_request
@@ -18,9 +19,11 @@ from worker.engines.base import (
     Cancellation,
     EngineDied,
     EngineError,
+    LimitRefused,
     ScoringAborted,
     ScoringBatch,
     ScoringEngine,
+    TextOverLimit,
     TransientEngineError,
 )
 from worker.engines.lexical import LexicalEngine
@@ -98,7 +101,10 @@ class TestScoring:
         assert (report.lease, report.work_class, report.failure) == (make_lease(3, "a token"), BATCH, None)
 
     def test_the_engine_receives_the_options_of_the_request(self) -> None:
-        limits = {"max_tokens_per_query": 4, "max_tokens_per_doc": 5, "max_chunks_per_doc": 2, "overlap_tokens": 1}
+        limits: dict[str, Any] = {
+            **{"max_tokens_per_query": 4, "max_tokens_per_doc": 5, "max_chunks_per_doc": 2, "overlap_tokens": 1},
+            **{"max_prompt_tokens": 9, "truncation": Truncation.START},
+        }
         engine = ScriptedEngine()
         score(engine, make_request("one", "two", priority=3, instruction="Judge!", **limits))
         batch = ScoringBatch("a query", ["one", "two"], priority=3, instruction="Judge!", **limits)
@@ -153,6 +159,23 @@ class TestFailing:
         report = report_of(ScriptedEngine(EngineError("the model returned NaN")))
         assert report.outcome is ShardOutcome.FAILED
         assert report.failure == JobFailure("scoring_failed", "the model returned NaN")
+
+    @pytest.mark.parametrize(("text", "field"), [(1, "documents[9]"), ("query", "query"), ("documents", "documents")])
+    def test_a_text_that_is_too_long_fails_the_job_and_is_named_by_its_place_in_the_request(
+        self, text: int | str, field: str
+    ) -> None:
+        # An engine gets no empty documents.
+        documents = [NumberedDocument(text=text, position=position) for position, text in ((4, "a"), (7, ""), (9, "b"))]
+        request = make_request().model_copy(update={"documents": documents, "truncation": Truncation.NONE})
+        report = report_of(ScriptedEngine(TextOverLimit(text, 600, 512, "with special tokens")), request)
+        assert report.outcome is ShardOutcome.FAILED
+        message = f"{field}: 600 tokens with special tokens, but the limit is 512, and the request forbids truncation"
+        assert report.failure == JobFailure("text_too_long", message, field, 600, 512)
+
+    def test_a_limit_that_does_not_fit_the_model_is_an_invalid_request(self) -> None:
+        report = report_of(ScriptedEngine(LimitRefused("overlap_tokens is too high", param="overlap_tokens")))
+        assert report.outcome is ShardOutcome.FAILED
+        assert report.failure == JobFailure("invalid_request", "overlap_tokens is too high", "overlap_tokens")
 
     @pytest.mark.parametrize("answer", [ZeroDivisionError("a secret document"), BatchScores([0.5], prompt_tokens=1)])
     def test_an_unexpected_error_is_logged_but_not_reported_in_detail(

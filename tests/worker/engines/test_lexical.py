@@ -1,21 +1,21 @@
 import threading
 import time
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.contracts import ScoreScale
+from shared.contracts import ScoreScale, Truncation
 from tests.shared.support import properties
-from worker.engines.base import BatchScores, Cancellation, ScoringAborted, ScoringBatch
+from worker.engines.base import BatchScores, Cancellation, ScoringAborted, ScoringBatch, TextOverLimit
 from worker.engines.lexical import LexicalEngine
 
 words = st.lists(st.sampled_from(["panda", "bear", "Bär", "熊猫", "x1", "the", ","]), max_size=6).map(" ".join)
 
 
-def score(query: str, *documents: str, max_tokens_per_doc: int | None = None) -> BatchScores:
-    batch = ScoringBatch(query, list(documents), max_tokens_per_doc=max_tokens_per_doc)
-    return LexicalEngine().score(batch, Cancellation())
+def score(query: str, *documents: str, **limits: Any) -> BatchScores:
+    return LexicalEngine().score(ScoringBatch(query, list(documents), **limits), Cancellation())
 
 
 def test_a_document_with_more_query_words_scores_higher() -> None:
@@ -46,6 +46,34 @@ def test_a_long_document_is_truncated_and_marked() -> None:
     result = score("panda", "a panda", "one two panda", max_tokens_per_doc=2)
     assert result.truncated == [1]
     assert result.scores[1] == 0.0
+
+
+@pytest.mark.parametrize("limit", [{"max_tokens_per_doc": 2}, {"max_prompt_tokens": 3}])
+def test_the_beginning_or_the_end_of_a_long_document_is_read(limit: dict[str, int]) -> None:
+    document = "panda one two bear"
+    end, start = (score("panda", document, truncation=side, **limit) for side in (Truncation.END, Truncation.START))
+    assert (end.truncated, start.truncated) == ([0], [0])
+    assert end.scores[0]
+    assert (start.scores, score("bear", document, truncation=Truncation.START, **limit).scores) == ([0.0], [0.95])
+
+
+@pytest.mark.parametrize(
+    ("limit", "text", "tokens"),
+    [({"max_tokens_per_doc": 2}, 1, 4), ({"max_prompt_tokens": 5}, 1, 6), ({"max_tokens_per_query": 1}, "query", 2)],
+)
+def test_a_text_that_is_too_long_is_refused_before_the_delay_without_truncation(
+    limit: dict[str, Any], text: int | str, tokens: int
+) -> None:
+    batch = ScoringBatch("giant panda", ["a panda", "one two three panda"], truncation=Truncation.NONE, **limit)
+    started = time.monotonic()
+    with pytest.raises(TextOverLimit) as caught:
+        LexicalEngine(delay_seconds=30).score(batch, Cancellation())
+    assert time.monotonic() - started < 5
+    assert (caught.value.text, caught.value.tokens) == (text, tokens)
+
+
+def test_max_tokens_per_query_shortens_the_query() -> None:
+    assert score("giant panda", "a panda", max_tokens_per_query=1).scores == [0.0]
 
 
 def test_prompt_tokens_count_the_words_of_every_pair() -> None:

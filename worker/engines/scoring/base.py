@@ -7,15 +7,19 @@ import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from shared.contracts import ScoreScale
+from shared.contracts import ScoreScale, Truncation
 from worker.engines.base import BatchScores, EngineError, ScoringBatch
 from worker.engines.scoring.layouts import PromptTokens
 from worker.engines.scoring.tokens import TextTokens
 from worker.engines.scoring.windows import character_range, token_windows, window_overlap
+from worker.engines.truncation import check_document, check_length, check_query, keep, kept_range
 
 NOT_TOKENIZABLE = "this document cannot be tokenized for this model"
 NO_TOKENS = "this document has no tokens for the model to read"
 NO_SCORE = "the model gave no finite score for this document"
+WITH_SPECIAL = "with special tokens"
+WITH_QUERY = "with the query and special tokens"
+BESIDE_WINDOWS = "in the query, which may take half of the prompt beside a window"
 
 Window = tuple[int, int]
 
@@ -101,23 +105,41 @@ class PromptCollector:
         return BatchScores(best, self.prompt_tokens, sorted(self.truncated), windows, self.errors)
 
 
-def read_query(batch: ScoringBatch, ids: list[int] | None) -> list[int]:
+def read_query(batch: ScoringBatch, ids: list[int] | None) -> Sequence[int]:
     """The query's tokens, within the caller's own limit. Raises EngineError."""
     if ids is None:
         raise EngineError("the query cannot be tokenized for this model")
-    return ids[: batch.max_tokens_per_query]
+    if (limit := batch.max_tokens_per_query) is None:
+        return ids
+    check_query(batch, len(ids))
+    return keep(ids, limit, batch.truncation)
 
 
-def split_document(tokens: int, max_tokens: int, batch: ScoringBatch) -> list[tuple[int, int]]:
+def split_document(
+    batch: ScoringBatch, position: int, tokens: int, max_tokens: int, other_tokens: int = 0
+) -> list[tuple[int, int]]:
     """The windows of a document of `tokens` tokens, at most `max_tokens` tokens each, as (first, last + 1).
 
-    One window, or as many as the document needs and the caller allows; the document is truncated when the last one ends
-    before `tokens`. Raises EngineError naming overlap_tokens.
+    One window, or as many as the document needs and the caller allows. When these are too few, they begin at the
+    document's first token, or end at its last one when its beginning is cut off; see `is_cut`. A window's prompt has
+    `other_tokens` besides. Raises LimitRefused naming overlap_tokens, or TextOverLimit.
     """
     size = max_tokens if batch.max_tokens_per_doc is None else min(max_tokens, batch.max_tokens_per_doc)
     if batch.max_chunks_per_doc == 1:
-        return [(0, min(tokens, size))]
-    return token_windows(tokens, size, window_overlap(batch.overlap_tokens, size), batch.max_chunks_per_doc)
+        check_document(batch, position, tokens)
+        check_length(batch, position, tokens + other_tokens, max_tokens + other_tokens, WITH_SPECIAL)
+        return [kept_range(tokens, size, batch.truncation)]
+    overlap = window_overlap(batch.overlap_tokens, size)
+    windows = token_windows(tokens, size, overlap, batch.max_chunks_per_doc)
+    read = windows[-1][1]
+    check_length(batch, position, tokens, read, "in the document", f"the limit of {len(windows)} windows")
+    unread = tokens - read if batch.truncation is Truncation.START else 0
+    return [(start + unread, end + unread) for start, end in windows] if unread else windows
+
+
+def is_cut(windows: Sequence[tuple[int, int]], tokens: int) -> bool:
+    """Whether the windows leave out the beginning or the end of a document of `tokens` tokens."""
+    return windows[0][0] > 0 or windows[-1][1] < tokens
 
 
 class PreparedPrompts:
@@ -141,8 +163,11 @@ def scalar(output: Any) -> float:
     return float(getattr(output.outputs, "data", output.outputs))
 
 
-def truncate_text(tokens: TextTokens, text: str, length: int, keep: int) -> str:
-    """The beginning of a text of `length` tokens that holds its first `keep` tokens."""
-    if keep >= length:
+def truncate_text(tokens: TextTokens, text: str, length: int, count: int, truncation: Truncation) -> str:
+    """The part of a text of `length` tokens that holds `count` of them: its beginning, or its end."""
+    if count >= length:
         return text
-    return text[: character_range(tokens.offsets(text), 0, keep)[1]] if keep else ""
+    if not count:
+        return ""
+    start, end = character_range(tokens.offsets(text), *kept_range(length, count, truncation))
+    return text[start:] if truncation is Truncation.START else text[:end]

@@ -4,6 +4,7 @@ Recent embeddings are cached, so that a repeated document is neither tokenized n
 batch are embedded once.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +16,10 @@ from worker.engines.scoring.base import (
     NO_SCORE,
     NO_TOKENS,
     NOT_TOKENIZABLE,
+    WITH_SPECIAL,
     ModelView,
     Window,
+    is_cut,
     read_query,
     split_document,
 )
@@ -24,6 +27,7 @@ from worker.engines.scoring.embeddings import Embedded, EmbeddingCache, cosines,
 from worker.engines.scoring.layouts import Layout
 from worker.engines.scoring.templates import check_instruction
 from worker.engines.scoring.windows import character_range
+from worker.engines.truncation import check_length, keep, prompt_limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,49 +52,61 @@ class EmbeddingScoring:
 
     def prepare(self, batch: ScoringBatch) -> "_PreparedTexts":
         check_instruction(batch.instruction, None)
+        limit = prompt_limit(batch, self._model.max_tokens, self._layout.special_tokens)
         # The key includes everything that decides where a text is divided.
-        query_key = text_key(batch.query, batch.max_tokens_per_query, 1, None)
+        common = (batch.max_prompt_tokens, batch.truncation.value)
+        query_key = text_key(batch.query, batch.max_tokens_per_query, 1, None, *common)
         overlap = batch.overlap_tokens if batch.max_chunks_per_doc > 1 else None
-        cuts = (batch.max_tokens_per_doc, batch.max_chunks_per_doc, overlap)
+        cuts = (batch.max_tokens_per_doc, batch.max_chunks_per_doc, overlap, *common)
         keys = [text_key(text, *cuts) for text in batch.documents]
         found = self._cache.find([query_key, *keys])
         prepared = _PreparedTexts(self._cache, query_key, keys, found)
-        missing = {key: text for key, text in zip(keys, batch.documents, strict=True) if key not in found}
+        missing: dict[bytes, int] = {}
+        for position, key in enumerate(keys):
+            if key not in found:
+                missing.setdefault(key, position)
         if query_key not in found:
             (ids,) = self._model.tokens.ids([batch.query])
-            self._add_query(prepared, batch, read_query(batch, ids))
+            self._add_query(prepared, batch, read_query(batch, ids), limit)
             missing.pop(query_key, None)
-        for (key, text), document in zip(missing.items(), self._model.tokens.ids(list(missing.values())), strict=True):
+        documents = self._model.tokens.ids([batch.documents[position] for position in missing.values()])
+        for (key, position), document in zip(missing.items(), documents, strict=True):
             if document is None:
                 prepared.errors[key] = NOT_TOKENIZABLE
             else:
-                self._add_document(prepared, batch, key, text, document)
+                self._add_document(prepared, batch, key, position, document, limit)
         return prepared
 
-    @property
-    def _budget(self) -> int:
-        return self._model.max_tokens - self._layout.special_tokens
-
-    def _add_query(self, prepared: "_PreparedTexts", batch: ScoringBatch, ids: list[int]) -> None:
-        kept = self._layout.single(ids[: self._budget])
+    def _add_query(self, prepared: "_PreparedTexts", batch: ScoringBatch, ids: Sequence[int], limit: int) -> None:
+        special = self._layout.special_tokens
+        check_length(batch, "query", len(ids) + special, limit, WITH_SPECIAL)
+        kept = self._layout.single(keep(ids, limit - special, batch.truncation))
         if not kept:
             raise EngineError("the query has no tokens for the model to read")
-        prepared.add(prepared.query, [self._model.engine_input(kept)], len(kept), None, len(ids) > self._budget)
+        is_truncated = len(ids) + special > limit
+        prepared.add(prepared.query, [self._model.engine_input(kept)], len(kept), None, is_truncated)
 
     def _add_document(
-        self, prepared: "_PreparedTexts", batch: ScoringBatch, key: bytes, text: str, document: list[int]
+        self,
+        prepared: "_PreparedTexts",
+        batch: ScoringBatch,
+        key: bytes,
+        position: int,
+        document: list[int],
+        limit: int,
     ) -> None:
-        parts = split_document(len(document), self._budget, batch)
+        special = self._layout.special_tokens
+        parts = split_document(batch, position, len(document), limit - special, special)
         prompts = [self._layout.single(document[start:end]) for start, end in parts]
         if not prompts[0]:
             prepared.errors[key] = NO_TOKENS
             return
         windows = None
         if len(parts) > 1:
-            offsets = self._model.tokens.offsets(text)
+            offsets = self._model.tokens.offsets(batch.documents[position])
             windows = [character_range(offsets, start, end) for start, end in parts]
         inputs = [self._model.engine_input(prompt) for prompt in prompts]
-        prepared.add(key, inputs, sum(map(len, prompts)), windows, parts[-1][1] < len(document))
+        prepared.add(key, inputs, sum(map(len, prompts)), windows, is_cut(parts, len(document)))
 
 
 class _PreparedTexts:

@@ -68,7 +68,7 @@ class EmbeddingCache:
                 self._size -= oldest.size
 
 
-def text_key(text: str, *cuts: int | None) -> bytes:
+def text_key(text: str, *cuts: int | str | None) -> bytes:
     """A digest of a text and of everything that decides where it is divided."""
     return hashlib.blake2b(f"{cuts}{text}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
 

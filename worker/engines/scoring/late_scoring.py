@@ -11,8 +11,10 @@ from worker.engines.base import BatchScores, EngineError, ScoringBatch
 from worker.engines.scoring.base import (
     NO_TOKENS,
     NOT_TOKENIZABLE,
+    WITH_SPECIAL,
     ModelView,
     PromptCollector,
+    is_cut,
     read_query,
     scalar,
     split_document,
@@ -20,6 +22,7 @@ from worker.engines.scoring.base import (
 from worker.engines.scoring.layouts import Layout
 from worker.engines.scoring.templates import check_instruction
 from worker.engines.scoring.windows import character_range
+from worker.engines.truncation import check_length, keep, prompt_limit
 
 
 class LateScoring:
@@ -30,13 +33,16 @@ class LateScoring:
     def __init__(self, model: ModelView, layout: Layout) -> None:
         self._model = model
         self._layout = layout
-        self._budget = model.max_tokens - layout.special_tokens
 
     def prepare(self, batch: ScoringBatch) -> "_PreparedLate":
         check_instruction(batch.instruction, None)
         ids, *documents = self._model.tokens.ids([batch.query, *batch.documents])
         query_ids = read_query(batch, ids)
-        query = self._layout.single(query_ids[: self._budget])
+        special = self._layout.special_tokens
+        limit = prompt_limit(batch, self._model.max_tokens, special)
+        check_length(batch, "query", len(query_ids) + special, limit, WITH_SPECIAL)
+        budget = limit - special
+        query = self._layout.single(keep(query_ids, budget, batch.truncation))
         if not query:
             raise EngineError("the query has no tokens for the model to read")
         collector = PromptCollector(len(documents))
@@ -44,14 +50,16 @@ class LateScoring:
             if document is None:
                 collector.fail(position, NOT_TOKENIZABLE)
                 continue
-            if len(query_ids) > self._budget:
+            if len(query_ids) > budget:
                 collector.truncated.add(position)
-            self._add(collector, batch, position, document)
+            self._add(collector, batch, position, document, budget)
         return _PreparedLate(self._model, query, collector)
 
-    def _add(self, collector: PromptCollector, batch: ScoringBatch, position: int, document: list[int]) -> None:
-        parts = split_document(len(document), self._budget, batch)
-        if parts[-1][1] < len(document):
+    def _add(
+        self, collector: PromptCollector, batch: ScoringBatch, position: int, document: list[int], budget: int
+    ) -> None:
+        parts = split_document(batch, position, len(document), budget, self._layout.special_tokens)
+        if is_cut(parts, len(document)):
             collector.truncated.add(position)
         offsets = self._model.tokens.offsets(batch.documents[position]) if len(parts) > 1 else None
         for start, end in parts:

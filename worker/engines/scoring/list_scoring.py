@@ -8,14 +8,16 @@ truncated until all fit; none is left out, because a document's score depends on
 import dataclasses
 from typing import Any
 
-from shared.contracts import ScoreScale
-from worker.engines.base import BatchScores, EngineError, ScoringBatch
+from shared.contracts import ScoreScale, Truncation
+from worker.engines.base import BatchScores, EngineError, LimitRefused, ScoringBatch
 from worker.engines.scoring.base import NOT_TOKENIZABLE, ModelView, PromptCollector, read_query, scalar, truncate_text
 from worker.engines.scoring.windows import fair_share
+from worker.engines.truncation import PROMPT_LIMIT, check_document, check_length, prompt_limit
 
 _QUERY_SHARE = 4
 """The query may take a quarter of the prompt, which contains it twice."""
 _ATTEMPTS = 4
+_IN_ONE_PROMPT = "together, with the query and special tokens, in one prompt"
 
 
 class ListScoring:
@@ -29,47 +31,57 @@ class ListScoring:
     def prepare(self, batch: ScoringBatch) -> "_PreparedList":
         ids, *documents = self._model.tokens.ids([batch.query, *batch.documents])
         query_ids = read_query(batch, ids)
-        kept = len(query_ids[: self._model.max_tokens // _QUERY_SHARE])
-        query = truncate_text(self._model.tokens, batch.query, len(ids or ()), kept)
+        limit = prompt_limit(batch, self._model.max_tokens)
+        kept = len(query_ids)
+        if batch.truncation is not Truncation.NONE:
+            kept = min(kept, limit // _QUERY_SHARE)
+        query = truncate_text(self._model.tokens, batch.query, len(ids or ()), kept, batch.truncation)
         collector = PromptCollector(len(documents))
         lengths: dict[int, int] = {}
         for position, document in enumerate(documents):
             if document is None:
                 collector.fail(position, NOT_TOKENIZABLE)
             else:
+                check_document(batch, position, len(document))
                 lengths[position] = len(document)
         if kept < len(query_ids):
             collector.truncated.update(lengths)
-        prompt = self._prompt(collector, batch, query, lengths) if lengths else []
+        prompt = self._prompt(collector, batch, query, lengths, limit) if lengths else []
         return _PreparedList(self._model, prompt, collector, list(lengths))
 
     def _prompt(
-        self, collector: PromptCollector, batch: ScoringBatch, query: str, lengths: dict[int, int]
+        self, collector: PromptCollector, batch: ScoringBatch, query: str, lengths: dict[int, int], limit: int
     ) -> list[int]:
         """One prompt with every readable document, truncated as little as possible. Raises EngineError."""
-        limit = batch.max_tokens_per_doc
-        wanted = [length if limit is None else min(length, limit) for length in lengths.values()]
+        if batch.truncation is Truncation.NONE:
+            whole = self._model.build_list(
+                query, [batch.documents[position] for position in lengths], batch.instruction
+            )
+            check_length(batch, "documents", len(whole), limit, _IN_ONE_PROMPT)
+            return whole
+        own = batch.max_tokens_per_doc
+        wanted = [length if own is None else min(length, own) for length in lengths.values()]
         empty_prompt = self._model.build_list(query, [""] * len(wanted), batch.instruction)
-        budget = self._model.max_tokens - len(empty_prompt)
+        budget = limit - len(empty_prompt)
         for _ in range(_ATTEMPTS):
             share = fair_share(wanted, budget)
             if share < min(1, max(wanted)):
                 break
             cuts = {position: min(length, share) for position, length in zip(lengths, wanted, strict=True)}
             texts = [
-                truncate_text(self._model.tokens, batch.documents[position], lengths[position], cut)
+                truncate_text(self._model.tokens, batch.documents[position], lengths[position], cut, batch.truncation)
                 for position, cut in cuts.items()
             ]
             ids = self._model.build_list(query, texts, batch.instruction)
-            if (excess := len(ids) - self._model.max_tokens) <= 0:
+            if (excess := len(ids) - limit) <= 0:
                 collector.truncated.update(position for position, cut in cuts.items() if cut < lengths[position])
                 return ids
             # Joined texts may become a few more tokens than the texts alone.
             budget = min(budget, sum(cuts.values())) - excess - len(wanted)
-        raise EngineError(
-            f"{len(wanted)} documents do not fit into one prompt of {self._model.max_tokens} tokens, "
-            "and this model reads all documents at once"
-        )
+        reason = f"{len(wanted)} documents do not fit into one prompt of {limit} tokens"
+        if batch.max_prompt_tokens is not None:
+            raise LimitRefused(f"{PROMPT_LIMIT}: {reason}", param=PROMPT_LIMIT)
+        raise EngineError(f"{reason}, and this model reads all documents at once")
 
 
 class _PreparedList:

@@ -4,19 +4,26 @@ The common and performance-critical case: a prompt is two token lists in a learn
 tokens, so that no prompt exceeds the model's limit and nothing is tokenized twice.
 """
 
+from collections.abc import Sequence
+
 from shared.contracts import ScoreScale
 from worker.engines.base import ScoringBatch
 from worker.engines.scoring.base import (
+    BESIDE_WINDOWS,
     NOT_TOKENIZABLE,
+    WITH_QUERY,
+    WITH_SPECIAL,
     ModelView,
     PreparedPrompts,
     PromptCollector,
+    is_cut,
     read_query,
     split_document,
 )
 from worker.engines.scoring.layouts import Layout
 from worker.engines.scoring.templates import check_instruction
 from worker.engines.scoring.windows import character_range, longest_first
+from worker.engines.truncation import check_document, check_length, keep, prompt_limit
 
 
 class PairScoring:
@@ -27,40 +34,61 @@ class PairScoring:
     def __init__(self, model: ModelView, layout: Layout) -> None:
         self._model = model
         self._layout = layout
-        self._budget = model.max_tokens - layout.special_tokens
+        self._special = layout.special_tokens
 
     def prepare(self, batch: ScoringBatch) -> PreparedPrompts:
         check_instruction(batch.instruction, None)
         ids, *documents = self._model.tokens.ids([batch.query, *batch.documents])
         query = read_query(batch, ids)
+        limit = prompt_limit(batch, self._model.max_tokens, self._special)
+        check_length(batch, "query", len(query) + self._special, limit, WITH_SPECIAL)
+        budget = limit - self._special
         collector = PromptCollector(len(documents))
         add = self._add_whole if batch.max_chunks_per_doc == 1 else self._add_windows
         for position, document in enumerate(documents):
             if document is None:
                 collector.fail(position, NOT_TOKENIZABLE)
             else:
-                add(collector, batch, query, position, document)
+                add(collector, batch, query, position, document, budget)
         return PreparedPrompts(collector)
 
     def _add_whole(
-        self, collector: PromptCollector, batch: ScoringBatch, query: list[int], position: int, document: list[int]
+        self,
+        collector: PromptCollector,
+        batch: ScoringBatch,
+        query: Sequence[int],
+        position: int,
+        document: Sequence[int],
+        budget: int,
     ) -> None:
-        """Add one prompt. When the pair is too long for the model, the longer text is truncated first."""
-        kept = document[: batch.max_tokens_per_doc]
-        first, second = longest_first(len(query), len(kept), self._budget)
-        if second < len(document) or first < len(query):
+        """Add one prompt. When the pair is too long, the longer text is truncated first."""
+        tokens, limit = len(document), batch.max_tokens_per_doc
+        wanted = tokens if limit is None else min(tokens, limit)
+        first, second = longest_first(len(query), wanted, budget)
+        if second < tokens or first < len(query):
+            check_document(batch, position, tokens)
+            check_length(batch, position, len(query) + tokens + self._special, budget + self._special, WITH_QUERY)
             collector.truncated.add(position)
-        ids, first_typed = self._layout.pair(query[:first], kept[:second])
+            query, document = keep(query, first, batch.truncation), keep(document, second, batch.truncation)
+        ids, first_typed = self._layout.pair(query, document)
         collector.add(position, self._model.engine_input(ids, first_typed), len(ids))
 
     def _add_windows(
-        self, collector: PromptCollector, batch: ScoringBatch, query: list[int], position: int, document: list[int]
+        self,
+        collector: PromptCollector,
+        batch: ScoringBatch,
+        query: Sequence[int],
+        position: int,
+        document: Sequence[int],
+        budget: int,
     ) -> None:
         """Add one prompt per window, up to the limit; the query takes at most half of the available tokens."""
-        fits = len(query) + len(document) <= self._budget
-        kept_query = query if fits else query[: self._budget // 2]
-        parts = split_document(len(document), self._budget - len(kept_query), batch)
-        if parts[-1][1] < len(document) or len(kept_query) < len(query):
+        tokens, kept_query = len(document), query
+        if len(query) + tokens > budget:
+            check_length(batch, "query", len(query), budget // 2, BESIDE_WINDOWS)
+            kept_query = keep(query, budget // 2, batch.truncation)
+        parts = split_document(batch, position, tokens, budget - len(kept_query))
+        if is_cut(parts, tokens) or len(kept_query) < len(query):
             collector.truncated.add(position)
         offsets = self._model.tokens.offsets(batch.documents[position]) if len(parts) > 1 else None
         for start, end in parts:

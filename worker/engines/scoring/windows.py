@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from worker.engines.base import EngineError
+from worker.engines.base import LimitRefused
 
 _OVERLAP_SHARE = 8
 """By default a window shares an eighth with the previous one: about a sentence of a usual window."""
@@ -27,11 +27,12 @@ def token_windows(tokens: int, size: int, overlap: int, at_most: int) -> list[tu
 
 
 def window_overlap(requested: int | None, size: int) -> int:
-    """How many tokens neighbouring windows share: the requested number or the default. Raises EngineError."""
+    """How many tokens neighbouring windows share: the requested number or the default. Raises LimitRefused."""
     if requested is None:
         return size // _OVERLAP_SHARE
     if requested >= size:
-        raise EngineError(f"overlap_tokens is {requested}, but must be less than the {size} tokens of a window")
+        message = f"overlap_tokens is {requested}, but must be less than the {size} tokens of a window"
+        raise LimitRefused(message, param="overlap_tokens")
     return requested
 
 
