@@ -120,6 +120,12 @@ def _request_fields() -> CommandParser:
     group.add_argument(
         "--max-chunks-per-doc", type=positive, metavar="N", help="score up to N windows of a long document"
     )
+    group.add_argument(
+        "--truncate",
+        type=str.upper,
+        choices=("END", "START", "NONE"),
+        help="what is cut off a text that is too long: its end (the default) or its start; NONE is an error",
+    )
     group.add_argument("--priority", type=int, metavar="0..999", help="0 is the most urgent and the default")
     group.add_argument("--raw-scores", action="store_true", default=None, help="return the model's own scores")
     return fields

@@ -12,7 +12,10 @@ from client.documents import gather
 from client.output import bar, job_table, models_table, print_json, ranking_table
 from client.records import Job, Options, Ranking
 
-OPTIONS = ("model", "top_n", "instruction", "max_tokens_per_doc", "max_chunks_per_doc", "priority", "raw_scores")
+OPTIONS = (
+    *("model", "top_n", "instruction", "max_tokens_per_doc", "max_chunks_per_doc", "truncate", "priority"),
+    "raw_scores",
+)
 TABLE_WIDTH = 100
 """The width of tables that are not printed to a terminal."""
 

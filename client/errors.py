@@ -3,6 +3,7 @@
     RerankError
     ├── RequestError             the caller can fix it
     │   ├── InvalidRequest       a field is missing, malformed or out of range; `param` names it
+    │   │   └── TextTooLong      a text is over a limit, and the request forbids truncation; `param` names it
     │   ├── Unauthorized         no key, an unknown one, or one without the scope
     │   ├── NotFound             no such path
     │   │   ├── ModelNotFound    no model of that name is served
@@ -67,6 +68,10 @@ class RequestError(RerankError):
 
 class InvalidRequest(RequestError):
     """A field is missing, malformed or out of range; `param` names it."""
+
+
+class TextTooLong(InvalidRequest):
+    """A text is over a limit, and the request forbids truncation; `param` names it."""
 
 
 class Unauthorized(RequestError):
@@ -163,6 +168,8 @@ class UnexpectedAnswer(RerankError):
 
 _BY_CODE: dict[str, type[RerankError]] = {
     "invalid_request": InvalidRequest,
+    "too_many_documents": InvalidRequest,
+    "text_too_long": TextTooLong,
     "unauthorized": Unauthorized,
     "forbidden": Unauthorized,
     "not_found": NotFound,

@@ -6,7 +6,7 @@ send more.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from client.errors import RerankError, UnexpectedAnswer
 
@@ -28,6 +28,8 @@ class Options(TypedDict, total=False):
     max_tokens_per_doc: int
     max_chunks_per_doc: int
     overlap_tokens: int
+    truncate: Literal["END", "START", "NONE"]
+    truncate_prompt_tokens: int
     priority: int
 
 

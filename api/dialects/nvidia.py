@@ -1,6 +1,6 @@
 """NVIDIA's ranking API, of the NeMo Retriever NIMs: passages are objects, and all of them are ranked, by logit.
 
-`truncate` is ignored: what is too long is always cut, at its end. Images are ignored, too.
+Images are ignored.
 """
 
 from typing import Annotated, Any, ClassVar, Literal
@@ -18,10 +18,10 @@ from api.dialects.request_fields import (
     without_nulls,
 )
 from api.dialects.rows import rows_of
-from api.dialects.schemas import Ignored, Index, Model, Query, RawScore, RequestSchema, ResponseSchema, TextDocument
+from api.dialects.schemas import Index, Model, Query, RawScore, RequestSchema, ResponseSchema, TextDocument, Truncate
 from api.http.error_responses import status_of
 from shared.contracts import RerankRequest, RerankResult
-from shared.errors import InvalidRequest, RequestError, RerankqError
+from shared.errors import InvalidRequest, RequestError, RerankqError, TextTooLong
 
 _NO_PASSAGES = "passages are required for ranking"
 
@@ -38,7 +38,7 @@ class NvidiaRequest(RequestSchema):
     model: Model = None
     query: NvidiaQuery
     passages: Annotated[list[TextDocument], Field(min_length=1)]
-    truncate: Ignored = None
+    truncate: Truncate = None
 
 
 class NvidiaRanking(ResponseSchema):
@@ -97,7 +97,11 @@ class NvidiaDialect(Dialect):
 
     def render_error(self, error: RerankqError, request_id: str = "") -> dict[str, Any]:
         kind = "invalid_request_error" if isinstance(error, RequestError) else error.code
-        return {"object": "error", "message": error.message, "detail": error.message, "type": kind}
+        message = error.message
+        if isinstance(error, TextTooLong):
+            message = f"Input length {error.tokens} exceeds maximum allowed token size {error.limit}"
+        return {"object": "error", "message": message, "detail": message, "type": kind}
 
     def status_of(self, error: RerankqError) -> int:
-        return 422 if isinstance(error, InvalidRequest) else status_of(error)
+        is_malformed = isinstance(error, InvalidRequest) and not isinstance(error, TextTooLong)
+        return 422 if is_malformed else status_of(error)

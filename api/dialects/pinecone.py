@@ -16,11 +16,11 @@ from api.dialects.request_fields import (
 )
 from api.dialects.rows import echo, rows_of
 from api.dialects.schemas import (
-    Ignored,
     Index,
     Model,
     ObjectEcho,
     Omitted,
+    Parameters,
     Query,
     RankFieldNames,
     RequestSchema,
@@ -56,7 +56,7 @@ class PineconeRequest(RequestSchema):
     top_n: TopN = None
     return_documents: Annotated[bool | None, Field(description="Default: true.")] = None
     rank_fields: RankFieldNames = None
-    parameters: Ignored = None
+    parameters: Parameters | None = None
 
 
 class PineconeRow(ResponseSchema):

@@ -13,6 +13,7 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from api.dialects.rank_fields import RankFields
+from api.dialects.truncation import check_overlap, read_truncation
 from shared.contracts import MAX_PRIORITY, Document, RerankRequest
 from shared.errors import InvalidRequest
 
@@ -149,7 +150,10 @@ def read_request(
     if read.top_n is not None and read.top_n < 1:
         name = "top_n" if "top_n" in body else "top_k"
         raise InvalidRequest(AT_LEAST_ONE.format(name), param=name)
-    return RerankRequest.model_construct(query=query, documents=documents, **read.model_dump())
+    truncation = read_truncation(body)
+    sizes = (read.max_tokens_per_doc, truncation.get("max_prompt_tokens"))
+    check_overlap(read.overlap_tokens, read.max_chunks_per_doc, *sizes)
+    return RerankRequest.model_construct(query=query, documents=documents, **read.model_dump(), **truncation)
 
 
 def invalid(error: ValidationError, within: str = "", own_names: JsonObject = MappingProxyType({})) -> InvalidRequest:

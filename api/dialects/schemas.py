@@ -1,6 +1,6 @@
 """Schemas of fields and bodies that several dialects share, for the OpenAPI document. Not used for validation."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
@@ -48,12 +48,37 @@ RankFieldNames = Annotated[
 Instruction = Annotated[
     Annotated[str, Field(min_length=1)] | None, Field(description="For models with a score template; 400 for others.")
 ]
-Ignored = Annotated[Any, Field(description="Ignored: too long texts are truncated at their end.")]
+Truncate = Annotated[
+    bool | Literal["END", "START", "NONE"] | None,
+    Field(
+        description="A text that is too long: END (or true) cuts off its end, START its beginning; NONE (or false) is "
+        "an error. Default: END."
+    ),
+]
+MayTruncate = Annotated[bool | None, Field(description="False: a text that is too long is an error. Default: true.")]
+TruncationSide = Annotated[
+    Literal["left", "right"] | None,
+    Field(description="The side of a text that is cut off: left keeps its end. Default: right."),
+]
+TruncationDirection = Annotated[
+    Literal["Left", "Right"] | None,
+    Field(description="The side of a text that is cut off: Left keeps its end. Default: Right."),
+]
+PromptLimit = Annotated[
+    Literal[-1] | Annotated[int, Field(ge=1)] | None,
+    Field(description="The most tokens of query, document and special tokens together. -1: the model's limit."),
+]
 AtLeastOne = Annotated[int, Field(ge=1)] | None
 Index = Annotated[int, Field(ge=0, description="The document's position in the request.")]
 Score = Annotated[float, Field(description="0..1 for a cross-encoder, the cosine for a bi-encoder.")]
 RawScore = Annotated[float, Field(description="The model's own score: a cross-encoder's logit, a bi-encoder's cosine.")]
 Tokens = Annotated[int, Field(ge=0, description="Tokens that went into the model.")]
+
+
+class Parameters(RequestSchema):
+    """The options of the model."""
+
+    truncate: Truncate = None
 
 
 class TextDocument(RequestSchema):

@@ -22,10 +22,13 @@ from api.dialects.rows import echo
 from api.dialects.schemas import (
     AtLeastOne,
     Instruction,
+    MayTruncate,
     Model,
     ObjectEcho,
     Omitted,
+    Parameters,
     Priority,
+    PromptLimit,
     Query,
     RankFieldNames,
     RequestSchema,
@@ -34,6 +37,9 @@ from api.dialects.schemas import (
     TextDocument,
     Tokens,
     TopN,
+    Truncate,
+    TruncationDirection,
+    TruncationSide,
 )
 from api.http.error_responses import superset_body
 from shared.contracts import RankedRow, RerankRequest, RerankResult
@@ -87,6 +93,12 @@ class SupersetRequest(RequestSchema):
         Field(description="Score a long document in up to so many windows; the best one counts. Default: 1."),
     ] = None
     overlap_tokens: Annotated[int, Field(ge=0)] | None = None
+    truncate: Truncate = None
+    truncation: MayTruncate = None
+    truncation_side: TruncationSide = None
+    truncation_direction: TruncationDirection = None
+    parameters: Parameters | None = None
+    truncate_prompt_tokens: PromptLimit = None
     priority: Priority = None
     fallbacks: Annotated[
         Fallbacks | None, Field(description="Models to try, in order, when one is unknown, unavailable or fails.")

@@ -1,7 +1,4 @@
-"""Text Embeddings Inference: documents are `texts`, and the answer is a bare list.
-
-`truncate` and `truncation_direction` are ignored: a text that is too long is always cut, at its end.
-"""
+"""Text Embeddings Inference: documents are `texts`, and the answer is a bare list."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -18,7 +15,17 @@ from api.dialects.request_fields import (
     without_nulls,
 )
 from api.dialects.rows import rows_of, text_of
-from api.dialects.schemas import Ignored, Index, Omitted, Query, RequestSchema, ResponseSchema, Score, Texts
+from api.dialects.schemas import (
+    Index,
+    MayTruncate,
+    Omitted,
+    Query,
+    RequestSchema,
+    ResponseSchema,
+    Score,
+    Texts,
+    TruncationDirection,
+)
 from api.http.error_responses import status_of
 from shared.contracts import RerankRequest, RerankResult
 from shared.errors import (
@@ -29,14 +36,14 @@ from shared.errors import (
     RerankqError,
     ScoringFailed,
     ServiceError,
+    TextTooLong,
+    TooManyDocuments,
 )
 from shared.models import ModelSpec
 
 _NO_TEXTS = "`texts` cannot be empty"
 _MAX_INPUT_LENGTH = 512
 """What TEI's clients assume when the value is absent."""
-_MAX_CONCURRENT_REQUESTS = 512
-"""TEI's default. Requests are queued here, so the value is not a limit."""
 
 ErrorType = Literal["Unhealthy", "Backend", "Overloaded", "Validation", "Tokenizer", "Empty"]
 
@@ -48,8 +55,8 @@ class TeiRequest(RequestSchema):
     texts: Texts
     raw_scores: Annotated[bool | None, Field(description="The model's own scores. Default: false.")] = None
     return_text: Annotated[bool | None, Field(description="Default: false.")] = None
-    truncate: Ignored = None
-    truncation_direction: Ignored = None
+    truncate: MayTruncate = None
+    truncation_direction: TruncationDirection = None
 
 
 class TeiRank(ResponseSchema):
@@ -95,18 +102,34 @@ class TeiDialect(Dialect):
         return rows_of(result, text_of, score="score", name="text")
 
     def render_error(self, error: RerankqError, request_id: str = "") -> dict[str, Any]:
-        return {"error": error.message, "error_type": _type_of(error)}
+        message = error.message
+        if isinstance(error, TextTooLong):
+            message = f"`inputs` must have less than {error.limit} tokens. Given: {error.tokens}"
+        return {"error": message, "error_type": _type_of(error)}
 
     def status_of(self, error: RerankqError) -> int:
-        if isinstance(error, InvalidRequest):
-            return 400 if error.message == _NO_TEXTS else 422
-        return 424 if isinstance(error, ScoringFailed) else status_of(error)
+        match error:
+            case InvalidRequest(message=message) if message == _NO_TEXTS:
+                return 400
+            case TextTooLong() | TooManyDocuments():
+                return 413
+            case InvalidRequest():
+                # TEI's status for a body that it cannot read.
+                return 422
+            case ScoringFailed():
+                return 424
+            case _:
+                return status_of(error)
 
 
 def _type_of(error: RerankqError) -> ErrorType:
     match error:
         case InvalidRequest(message=message) if message == _NO_TEXTS:
             return "Empty"
+        case TextTooLong() | TooManyDocuments():
+            return "Validation"
+        case InvalidRequest():
+            return "Tokenizer"
         case Overloaded() | RateLimited():
             return "Overloaded"
         case ScoringFailed() | InternalError():
@@ -150,8 +173,10 @@ class TeiInfo(ResponseSchema):
     docker_label: str | None
 
 
-def describe_model(spec: ModelSpec, *, max_documents: int, shard_tokens: int, version: str) -> dict[str, Any]:
-    """The body of GET /info."""
+def describe_model(
+    spec: ModelSpec, *, max_documents: int, max_waiting: int, shard_tokens: int, version: str
+) -> dict[str, Any]:
+    """The body of GET /info. `max_waiting`: the most callers that may wait for a result at once."""
     length = spec.engine_args.get("max_model_len")
     return {
         "model_id": spec.name,
@@ -159,7 +184,7 @@ def describe_model(spec: ModelSpec, *, max_documents: int, shard_tokens: int, ve
         "model_dtype": str(spec.engine_args.get("dtype", "auto")),
         "served_model_name": spec.name,
         "model_type": {"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}},
-        "max_concurrent_requests": _MAX_CONCURRENT_REQUESTS,
+        "max_concurrent_requests": max_waiting,
         "max_input_length": length if isinstance(length, int) else _MAX_INPUT_LENGTH,
         "max_batch_tokens": shard_tokens,
         "max_batch_requests": None,

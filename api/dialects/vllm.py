@@ -1,7 +1,6 @@
 """vLLM's rerank API, and the fields, texts and errors that its rerank and score APIs share.
 
-A limit of 0 is none, and so is a `top_n` of 0. `truncate_prompt_tokens` bounds each document where
-`max_tokens_per_doc` does not. Content parts other than text are refused.
+A limit of 0 is none, and so is a `top_n` of 0. Content parts other than text are refused.
 """
 
 from typing import Annotated, Any, ClassVar
@@ -11,7 +10,18 @@ from pydantic import BaseModel, Field
 from api.dialects import examples
 from api.dialects.base import Dialect
 from api.dialects.request_fields import DOCUMENTS_REQUIRED, JsonObject, read_query, read_request, without_nulls
-from api.dialects.schemas import Index, Instruction, Model, PromptUsage, Query, RequestSchema, ResponseSchema, Score
+from api.dialects.schemas import (
+    Index,
+    Instruction,
+    Model,
+    PromptLimit,
+    PromptUsage,
+    Query,
+    RequestSchema,
+    ResponseSchema,
+    Score,
+    TruncationSide,
+)
 from api.http.error_responses import status_of
 from shared.contracts import MAX_PRIORITY, Document, RerankRequest, RerankResult
 from shared.errors import InvalidRequest, RerankqError
@@ -25,7 +35,6 @@ _ERROR_TYPES = {
     500: "InternalServerError",
     503: "ServiceUnavailableError",
 }
-_TRUNCATE = "truncate_prompt_tokens"
 _ZERO_IS_NONE = ("top_n", "max_tokens_per_query", "max_tokens_per_doc")
 _Limit = Annotated[int, Field(ge=0)] | None
 
@@ -48,7 +57,8 @@ class VllmFields(RequestSchema):
 
     model: Model = None
     use_activation: Annotated[bool | None, Field(description="False returns the model's own scores.")] = None
-    truncate_prompt_tokens: Annotated[int, Field(ge=-1)] | None = None
+    truncate_prompt_tokens: PromptLimit = None
+    truncation_side: TruncationSide = None
     max_tokens_per_query: _Limit = None
     max_tokens_per_doc: _Limit = None
     instruction: Instruction = None
@@ -157,8 +167,6 @@ def read_fields(body: JsonObject) -> dict[str, Any]:
     for name in _ZERO_IS_NONE:
         if body.get(name) in (0, "0") and body[name] is not False:
             del body[name]
-    if (limit := _read_limit(body)) > 0:
-        body.setdefault("max_tokens_per_doc", limit)
     if "use_activation" in body:
         body["raw_scores"] = not _is_true(body["use_activation"])
     priority = body.get("priority")
@@ -189,15 +197,6 @@ def read_text(value: Any, field: str) -> str:
 
 def _is_text(part: Any) -> bool:
     return isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
-
-
-def _read_limit(body: JsonObject) -> int:
-    limit = body.get(_TRUNCATE, -1)
-    if isinstance(limit, str) and limit.isdecimal() and len(limit) < 10:
-        limit = int(limit)
-    if not isinstance(limit, int) or isinstance(limit, bool) or limit < -1:
-        raise InvalidRequest(f"{_TRUNCATE}: input should be a number of at least -1", param=_TRUNCATE)
-    return limit
 
 
 def _is_true(value: Any) -> bool:

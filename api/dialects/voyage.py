@@ -1,4 +1,4 @@
-"""Voyage's API: `top_k`, and the rows in `data`. `truncation` is ignored: too long texts are always truncated."""
+"""Voyage's API: `top_k`, and the rows in `data`."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -17,7 +17,7 @@ from api.dialects.request_fields import (
 from api.dialects.rows import rows_of, text_of
 from api.dialects.schemas import (
     DetailError,
-    Ignored,
+    MayTruncate,
     Model,
     Omitted,
     Query,
@@ -40,7 +40,7 @@ class VoyageRequest(RequestSchema):
     model: Model = None
     top_k: TopN = None
     return_documents: Annotated[bool | None, Field(description="Default: false.")] = None
-    truncation: Ignored = None
+    truncation: MayTruncate = None
 
 
 class VoyageRow(Row):

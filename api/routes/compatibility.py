@@ -15,7 +15,9 @@ from api.routes.models import LIST_RESPONSES, list_models
 from api.routes.operations import HEALTH_RESPONSES, health
 from shared.models import ModelSpec
 
-INFO_EXAMPLE = describe_model(ModelSpec(name=EXAMPLE_MODEL), max_documents=10_000, shard_tokens=16_384, version=VERSION)
+INFO_EXAMPLE = describe_model(
+    ModelSpec(name=EXAMPLE_MODEL), max_documents=10_000, max_waiting=5000, shard_tokens=16_384, version=VERSION
+)
 _INFO: dict[str, Any] = {
     "summary": "The default model, as TEI tells it",
     "responses": {200: response_doc(TeiInfo, INFO_EXAMPLE, "The default model.")},
@@ -63,6 +65,7 @@ async def read_info(state: AppStateDep, _: OwnerDep) -> Response:
     described = describe_model(
         state.service.models.default,
         max_documents=settings.max_documents,
+        max_waiting=settings.max_waiting,
         shard_tokens=settings.shard_tokens,
         version=VERSION,
     )

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from client import Request, errors
+from client.errors import TextTooLong
 from infra.local.stack import Stack
 from tests.client.conftest import SLOW_SECONDS, ClientClass
 from tests.stacks import PANDA
@@ -47,6 +48,15 @@ def test_options_and_document_objects_are_sent(client: Any) -> None:
     assert ranking.rows[0].document["id"] == 2
     truncated = client.rerank("panda", ["", "panda and more"], max_tokens_per_doc=1)
     assert [(row.truncated, row.error) for row in truncated.rows] == [(True, None), (False, "the document is empty")]
+
+
+def test_text_that_is_too_long_is_an_error_without_truncation(client: Any) -> None:
+    documents = ["more and panda", "panda"]
+    end = client.rerank("panda", documents, max_tokens_per_doc=1, truncate="START")
+    assert [(row.index, row.truncated) for row in end.rows] == [(0, True), (1, False)]
+    with pytest.raises(TextTooLong) as caught:
+        client.rerank("panda", documents, max_tokens_per_doc=1, truncate="NONE")
+    assert (caught.value.param, caught.value.status) == ("documents[0]", 400)
 
 
 def test_job_is_submitted_awaited_read_and_deleted(client: Any) -> None:

@@ -147,7 +147,7 @@ async def test_jobs_of_lines_are_batch_work_and_in_no_list(lines: Lines, worker:
     ("body", "status", "code", "param"),
     [
         ({"documents": ["one"]}, 400, "invalid_request", "query"),
-        (BODY | {"documents": ["x"] * 4}, 400, "invalid_request", "documents"),
+        (BODY | {"documents": ["x"] * 4}, 400, "too_many_documents", "documents"),
         (BODY | {"model": "unknown"}, 404, "model_not_found", "model"),
         ("no object", 400, "invalid_request", "body"),
     ],
@@ -168,6 +168,14 @@ async def test_failed_job(lines: Lines, redis_url: str) -> None:
     worker = Worker(redis_url, JobFailure("scoring_failed", "the engine failed"))
     row, _ = await asyncio.gather(lines.run(BODY), worker.process_one())
     assert (row.failed, read(row)["error"]["message"]) == (True, "the engine failed")
+
+
+async def test_line_with_a_text_that_is_too_long(lines: Lines, redis_url: str) -> None:
+    worker = Worker(redis_url, JobFailure("text_too_long", "too long", "documents[1]", 600, 512))
+    row, _ = await asyncio.gather(lines.run(BODY | {"truncate": "NONE"}), worker.process_one())
+    found = read(row)
+    assert (row.failed, found["response"]["status_code"]) == (True, 400)
+    assert found["error"] == {"code": "text_too_long", "message": "too long", "param": "documents[1]"}
 
 
 async def test_expired_job_is_an_unfinished_line(lines: Lines, ledger: JobLedger, store: StoreView) -> None:

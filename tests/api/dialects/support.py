@@ -26,13 +26,16 @@ json_values = st.recursive(
 )
 LISTS = ["documents", "texts", "passages", "items", "data_1", "data_2", "text_1", "text_2", "queries", "input"]
 FLAGS = ["return_documents", "return_text", "raw_scores", "use_activation", "truncate", "truncation", "return_input"]
+SIDES = ["truncation_side", "truncation_direction", "parameters"]
 NUMBERS = ["top_n", "top_k", "priority", "max_tokens_per_query", "max_chunk_per_doc", "overlap_tokens"]
 bodies = st.fixed_dictionaries(
     {},
     optional={
         "query": st.just("q") | json_values,
         **{name: st.lists(st.just("t") | json_values, max_size=3) | json_values for name in LISTS},
-        **dict.fromkeys([*FLAGS, *NUMBERS, "model", "instruction", "fallbacks", "truncate_prompt_tokens"], json_values),
+        **dict.fromkeys(
+            [*FLAGS, *SIDES, *NUMBERS, "model", "instruction", "fallbacks", "truncate_prompt_tokens"], json_values
+        ),
         "rank_fields": st.lists(st.sampled_from(["text", "id", "meta", ""]), max_size=2) | json_values,
     },
 )

@@ -4,7 +4,7 @@ import pytest
 
 from api.dialects.nvidia import NvidiaDialect
 from shared.contracts import Document
-from shared.errors import InvalidRequest, ModelNotFound, StoreUnavailable
+from shared.errors import InvalidRequest, ModelNotFound, StoreUnavailable, TextTooLong
 from tests.api.dialects.support import ROWS, parse_error
 from tests.api.support import make_result
 
@@ -37,6 +37,14 @@ def test_query_and_passages_may_be_strings() -> None:
 )
 def test_error_names_the_invalid_field(change: dict[str, Any], message: str, param: str) -> None:
     assert parse_error(NVIDIA, BODY | change) == (message, param)
+
+
+def test_a_passage_that_is_too_long_is_400_with_nvidias_message() -> None:
+    error = TextTooLong("documents[0]: too long", param="documents[0]", tokens=600, limit=512)
+    assert NVIDIA.status_of(error) == 400
+    rendered = NVIDIA.render_error(error)
+    message = "Input length 600 exceeds maximum allowed token size 512"
+    assert (rendered["message"], rendered["detail"], rendered["type"]) == (message, message, "invalid_request_error")
 
 
 def test_full_response() -> None:

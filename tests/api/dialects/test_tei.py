@@ -1,7 +1,7 @@
 import pytest
 
 from api.dialects.tei import TeiDialect, describe_model
-from shared.contracts import Document
+from shared.contracts import Document, Truncation
 from shared.errors import (
     InternalError,
     InvalidRequest,
@@ -11,6 +11,8 @@ from shared.errors import (
     RerankqError,
     ScoringFailed,
     StoreUnavailable,
+    TextTooLong,
+    TooManyDocuments,
     Unauthorized,
 )
 from shared.models import ModelSpec
@@ -25,10 +27,32 @@ def test_texts_become_documents() -> None:
     parsed = TEI.parse(BODY)
     assert parsed.documents == [Document(text="one"), Document(text="")]
     assert (parsed.return_documents, parsed.raw_scores, parsed.top_n) == (False, False, None)
-    parsed = TEI.parse(
-        BODY | {"return_text": True, "raw_scores": True, "truncate": False, "truncation_direction": "Left"}
-    )
+    parsed = TEI.parse(BODY | {"return_text": True, "raw_scores": True})
     assert (parsed.return_documents, parsed.raw_scores) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("truncate", "direction", "truncation"),
+    [
+        (None, None, Truncation.END),
+        (True, "Right", Truncation.END),
+        (True, "Left", Truncation.START),
+        (None, "left", Truncation.START),
+        (False, None, Truncation.NONE),
+        (False, "Right", Truncation.NONE),
+    ],
+)
+def test_truncate_and_its_direction_decide_what_is_read(
+    truncate: object, direction: object, truncation: Truncation
+) -> None:
+    assert TEI.parse(BODY | {"truncate": truncate, "truncation_direction": direction}).truncation is truncation
+
+
+def test_a_text_that_is_too_long_is_413_with_teis_message() -> None:
+    error = TextTooLong("documents[0]: too long", param="documents[0]", tokens=600, limit=512)
+    assert TEI.status_of(error) == 413
+    message = "`inputs` must have less than 512 tokens. Given: 600"
+    assert TEI.render_error(error) == {"error": message, "error_type": "Validation"}
 
 
 @pytest.mark.parametrize("text", [{"text": "t"}, None, 3])
@@ -47,7 +71,7 @@ def test_full_response_is_a_list() -> None:
     ]
 
 
-def test_missing_texts_are_400_and_other_invalid_requests_422() -> None:
+def test_missing_texts_are_400_and_other_unreadable_bodies_422() -> None:
     for body in ({"query": "q"}, {"query": "q", "texts": []}, {"query": "q", "texts": None}):
         with pytest.raises(InvalidRequest) as caught:
             TEI.parse(body)
@@ -56,12 +80,13 @@ def test_missing_texts_are_400_and_other_invalid_requests_422() -> None:
     with pytest.raises(InvalidRequest) as caught:
         TEI.parse({"texts": ["t"]})
     assert TEI.status_of(caught.value) == 422
-    assert TEI.render_error(caught.value) == {"error": "query is required for rerank", "error_type": "Validation"}
+    assert TEI.render_error(caught.value) == {"error": "query is required for rerank", "error_type": "Tokenizer"}
 
 
 @pytest.mark.parametrize(
     ("error", "status", "kind"),
     [
+        (TooManyDocuments("x"), 413, "Validation"),
         (ScoringFailed("x"), 424, "Backend"),
         (Overloaded("x"), 503, "Overloaded"),
         (RateLimited("x"), 429, "Overloaded"),
@@ -78,11 +103,12 @@ def test_errors_have_teis_type_and_status(error: RerankqError, status: int, kind
 
 def test_info_describes_the_model_as_a_reranker() -> None:
     spec = ModelSpec(name="org/m", source="/data/secret", engine_args={"max_model_len": 8192, "dtype": "float16"})
-    info = describe_model(spec, max_documents=100, shard_tokens=1000, version="1.2.3")
+    info = describe_model(spec, max_documents=100, max_waiting=50, shard_tokens=1000, version="1.2.3")
     assert list(info["model_type"]) == ["reranker"]
     assert (info["model_id"], info["max_input_length"], info["model_dtype"]) == ("org/m", 8192, "float16")
-    assert (info["max_client_batch_size"], info["version"]) == (100, "1.2.3")
-    defaults = describe_model(ModelSpec(name="m"), max_documents=1, shard_tokens=1, version="1")
+    assert (info["max_client_batch_size"], info["max_concurrent_requests"]) == (100, 50)
+    assert (info["auto_truncate"], info["version"]) == (True, "1.2.3")
+    defaults = describe_model(ModelSpec(name="m"), max_documents=1, max_waiting=1, shard_tokens=1, version="1")
     assert (defaults["max_input_length"], defaults["model_dtype"]) == (512, "auto")
 
 

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from api.dialects.vllm import VllmRerankDialect
-from shared.contracts import Document
+from shared.contracts import Document, Truncation
 from shared.errors import InvalidRequest, ModelNotFound, ScoringFailed, StoreUnavailable, WaitTimedOut
 from tests.api.dialects.support import BODY, ROWS, parse_error
 from tests.api.support import make_result
@@ -51,15 +51,17 @@ class TestParsing:
         assert parse_error(VLLM, BODY | {field: -1})[1] == field
         assert parse_error(VLLM, BODY | {field: False})[1] == field
 
-    @pytest.mark.parametrize(("limit", "expected"), [(None, None), (-1, None), (0, None), (64, 64), ("64", 64)])
-    def test_truncate_prompt_tokens_limits_each_document(self, limit: object, expected: int | None) -> None:
-        assert VLLM.parse(BODY | {"truncate_prompt_tokens": limit}).max_tokens_per_doc == expected
+    @pytest.mark.parametrize(("limit", "expected"), [(None, None), (-1, None), (64, 64), ("64", 64)])
+    def test_truncate_prompt_tokens_limits_the_prompt(self, limit: object, expected: int | None) -> None:
+        assert VLLM.parse(BODY | {"truncate_prompt_tokens": limit}).max_prompt_tokens == expected
         both = VLLM.parse(BODY | {"truncate_prompt_tokens": limit, "max_tokens_per_doc": 8})
-        assert both.max_tokens_per_doc == 8
+        assert (both.max_prompt_tokens, both.max_tokens_per_doc) == (expected, 8)
 
-    @pytest.mark.parametrize("limit", [-2, "many", True, 1.5, [], "-3"])
-    def test_invalid_truncate_prompt_tokens_is_rejected(self, limit: object) -> None:
-        assert parse_error(VLLM, BODY | {"truncate_prompt_tokens": limit})[1] == "truncate_prompt_tokens"
+    @pytest.mark.parametrize(
+        ("side", "truncation"), [("left", Truncation.START), ("right", Truncation.END), (None, Truncation.END)]
+    )
+    def test_truncation_side_left_keeps_the_end_of_texts(self, side: object, truncation: Truncation) -> None:
+        assert VLLM.parse(BODY | {"truncation_side": side}).truncation is truncation
 
     @pytest.mark.parametrize(
         ("value", "raw"), [(True, False), (False, True), ("false", True), ("True", False), (0, True)]
