@@ -34,6 +34,7 @@ from api.dialects.schemas import (
     RequestSchema,
     ResponseSchema,
     Row,
+    Score,
     TextDocument,
     Tokens,
     TopN,
@@ -126,12 +127,19 @@ class SupersetResult(SupersetRow):
     document: ObjectEcho | Omitted = None
 
 
+class SupersetData(SupersetRow):
+    """A ranked document with its score under both names that clients read."""
+
+    score: Score
+
+
 class SupersetUsage(ResponseSchema):
     """The tokens that the request used; `cached_pairs` were answered from the cache."""
 
     prompt_tokens: Tokens
     completion_tokens: int
     total_tokens: Tokens
+    rerank_units: Annotated[int, Field(description="As in Pinecone's API.")]
     cached_pairs: int | Omitted = None
 
 
@@ -163,14 +171,14 @@ class Meta(ResponseSchema):
 
 
 class SupersetAnswer(ResponseSchema):
-    """`results`, and in `data` the same rows without documents. `id` is the job's."""
+    """`results`, and in `data` the same rows with `score` and without documents. `id` is the job's."""
 
     id: str
     object: Literal["rerank"]
     created: int
     model: str
     results: list[SupersetResult]
-    data: list[SupersetRow]
+    data: list[SupersetData]
     usage: SupersetUsage
     meta: Meta
 
@@ -224,6 +232,7 @@ class SupersetDialect(Dialect):
         if result.return_documents:
             results = [base | {"document": echo(row)} for base, row in zip(rows, result.rows, strict=True)]
         tokens = result.prompt_tokens
+        usage = {"prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens, "rerank_units": 1}
         cached = {"cached_pairs": result.cached_pairs} if result.cached_pairs else {}
         return {
             "id": result.id,
@@ -231,8 +240,8 @@ class SupersetDialect(Dialect):
             "created": result.created,
             "model": result.model,
             "results": results,
-            "data": rows,
-            "usage": {"prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens} | cached,
+            "data": [row | {"score": row["relevance_score"]} for row in rows],
+            "usage": usage | cached,
             "meta": {
                 "api_version": {"version": "2"},
                 "billed_units": {"search_units": 1},

@@ -10,6 +10,7 @@ LINES = {
     "voyageai": 'voyageai.Client(base_url="URL/v1", api_key="KEY")',
     "together": 'together.Together(base_url="URL", api_key="KEY")',
     "pinecone": 'Pinecone(host="URL/pinecone", api_key="KEY")',
+    "pinecone, at the root": 'Pinecone(host="URL", api_key="KEY")',
     "mixedbread": 'Mixedbread(base_url="URL", api_key="KEY")',
     "dashscope, Client": 'dashscope.v2.Client(base_url="URL/api/v1", api_key="KEY")',
     "zeroentropy": 'ZeroEntropy(base_url="URL/v1", api_key="KEY")',

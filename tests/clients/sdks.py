@@ -83,6 +83,13 @@ def pinecone_sdk(target: Target) -> str:
     return check_ranking([row.index for row in rows], [row.score for row in rows], texts)
 
 
+def pinecone_at_the_root(target: Target) -> str:
+    client = evaluate_line("pinecone, at the root", target, Pinecone=Pinecone)
+    response = client.inference.rerank(model=target.model, parameters={"truncate": "END"}, **question())
+    assert response.usage.rerank_units >= 0
+    return check_ranking([row.index for row in response.data], [row.score for row in response.data])
+
+
 def mixedbread_sdk(target: Target) -> str:
     client = evaluate_line("mixedbread", target, Mixedbread=Mixedbread)
     response = client.rerank(query=QUERY, input=DOCUMENTS, model=target.model, top_k=TOP, return_input=True)
@@ -236,6 +243,7 @@ CLIENTS = [
     Client("voyageai", "voyageai", voyage, VOYAGE, drops_message={503}, prefix="/voyage"),
     Client("together", "together", together_sdk, TOGETHER, retries=True),
     Client("pinecone", "pinecone", pinecone_sdk, PINECONE, retries=True),
+    Client("pinecone, at the root", "pinecone", pinecone_at_the_root, PINECONE, retries=True),
     Client("mixedbread", "mixedbread", mixedbread_sdk, MIXEDBREAD, retries=True),
     Client("mixedbread", "mixedbread", mixedbread_sdk, MIXEDBREAD, retries=True, prefix="/mixedbread"),
     Client("zeroentropy", "zeroentropy", zeroentropy_sdk, ZEROENTROPY, retries=True),

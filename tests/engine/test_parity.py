@@ -112,7 +112,7 @@ def test_usage_counts_the_tokens_of_the_prompts(bi_encoder: Stack) -> None:
     with client_of(bi_encoder) as client:
         usage = client.post("/v1/rerank", json={"query": "panda", "documents": ["bear", "panda bear"]}).json()["usage"]
     # [CLS] and [SEP] around the query and each document.
-    assert usage == {"prompt_tokens": 3 + 3 + 4, "completion_tokens": 0, "total_tokens": 10}
+    assert usage == {"prompt_tokens": 3 + 3 + 4, "completion_tokens": 0, "total_tokens": 10, "rerank_units": 1}
 
 
 @pytest.mark.long

@@ -86,6 +86,7 @@ class TestWithoutAnyWorker:
             "prompt_tokens": 0,
             "completion_tokens": 0,
             "total_tokens": 0,
+            "rerank_units": 1,
             "cached_pairs": 3,
         }
 

@@ -129,11 +129,11 @@ class TestRendering:
                 },
             ],
             "data": [
-                {"index": 1, "relevance_score": 0.9, "truncated": True},
-                {"index": 0, "relevance_score": 0.25},
-                {"index": 2, "relevance_score": 0.0, "error": "the document is empty"},
+                {"index": 1, "relevance_score": 0.9, "truncated": True, "score": 0.9},
+                {"index": 0, "relevance_score": 0.25, "score": 0.25},
+                {"index": 2, "relevance_score": 0.0, "error": "the document is empty", "score": 0.0},
             ],
-            "usage": {"prompt_tokens": 7, "completion_tokens": 0, "total_tokens": 7},
+            "usage": {"prompt_tokens": 7, "completion_tokens": 0, "total_tokens": 7, "rerank_units": 1},
             "meta": {
                 "api_version": {"version": "2"},
                 "billed_units": {"search_units": 1},
@@ -145,7 +145,8 @@ class TestRendering:
         row = RankedRow(index=0, score=0.5, document=Document(text="a long one"), window=(2, 6))
         response = SUPERSET.render(make_result(row, return_documents=False))
         expected = {"index": 0, "relevance_score": 0.5, "window": {"start": 2, "end": 6}}
-        assert response["results"] == response["data"] == [expected]
+        assert response["results"] == [expected]
+        assert response["data"] == [expected | {"score": 0.5}]
 
     def test_cached_pairs_are_reported_unless_there_are_none(self) -> None:
         result = make_result(*ROWS).model_copy(update={"cached_pairs": 2})
@@ -154,8 +155,12 @@ class TestRendering:
 
     def test_rows_without_documents_omit_the_field(self) -> None:
         response = SUPERSET.render(make_result(*ROWS, return_documents=False))
-        assert response["results"] == response["data"]
-        assert all("document" not in row for row in response["results"])
+        assert all("document" not in row for row in response["results"] + response["data"])
+
+    def test_only_rows_of_data_have_the_score_under_two_names(self) -> None:
+        response = SUPERSET.render(make_result(*ROWS))
+        assert [row["score"] for row in response["data"]] == [0.9, 0.25, 0.0]
+        assert all("score" not in row for row in response["results"])
 
     def test_rows_keep_the_order_of_the_ranking(self) -> None:
         response = SUPERSET.render(make_result(*ROWS))
