@@ -6,6 +6,7 @@ All dialects read all of them. Fields that contradict each other are an error.
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -65,18 +66,21 @@ def _combine(wishes: Mapping[str, Truncation | bool]) -> Truncation | None:
     """What all fields say together. Raises InvalidRequest naming a field that contradicts an earlier one."""
     # A side does not ask for truncation: clients of TEI send one beside `truncate: false`.
     forbids = {name: wish in (False, Truncation.NONE) for name, wish in wishes.items() if name not in _SIDE_FIELDS}
-    first, *others = forbids or [""]
-    for name in others:
-        if forbids[name] != forbids[first]:
-            raise InvalidRequest(f"{name} contradicts {first}: one forbids truncation, one asks for it", param=name)
-    if forbids and forbids[first]:
+    _require_agreement(forbids, "one forbids truncation, one asks for it")
+    if any(forbids.values()):
         return Truncation.NONE
     sides = {name: wish for name, wish in wishes.items() if isinstance(wish, Truncation)}
-    for name, side in sides.items():
-        first, kept = next(iter(sides.items()))
-        if side is not kept:
-            raise InvalidRequest(f"{name} contradicts {first}: they cut off different ends of a text", param=name)
-    return next(iter(sides.values()), Truncation.END if wishes else None)
+    _require_agreement(sides, "they cut off different ends of a text")
+    if sides:
+        return next(iter(sides.values()))
+    return Truncation.END if wishes else None
+
+
+def _require_agreement(fields: Mapping[str, object], conflict: str) -> None:
+    """Raise InvalidRequest when the fields have different values."""
+    for (first, one), (second, other) in pairwise(fields.items()):
+        if one != other:
+            raise InvalidRequest(f"{second} contradicts {first}: {conflict}", param=second)
 
 
 def _mode(name: str, value: Any) -> Truncation | bool:
