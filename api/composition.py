@@ -16,7 +16,6 @@ from api.payloads.factory import open_payload_store
 from api.payloads.names import PayloadNames
 from api.pool_monitor import PoolMonitor
 from api.settings import ApiSettings
-from shared.keys import job_keys
 from shared.ledger.batch_ledger import BatchLedger
 from shared.ledger.job_index import JobIndex
 from shared.ledger.job_ledger import JobLedger
@@ -49,17 +48,11 @@ class Parts:
         await self.client.aclose()
 
 
-def build(
-    settings: ApiSettings, registry: ModelRegistry, *, keys_required: bool = False, runs_batches: bool = False
-) -> Parts:
-    """Build the objects. Connects to nothing. Raises ConfigurationError for an unusable payload store.
-
-    `runs_batches`: the process waits for the jobs of batches instead of those of callers.
-    """
+def build(settings: ApiSettings, registry: ModelRegistry, *, keys_required: bool = False) -> Parts:
+    """Build the objects. Connects to nothing. Raises ConfigurationError for an unusable payload store."""
     client = connect_async(settings.redis_url)
     ledger = JobLedger(client, Lifetimes(result=settings.result_seconds))
-    channel = job_keys.LINE_ENDED_CHANNEL if runs_batches else job_keys.JOB_ENDED_CHANNEL
-    completions = CompletionListener(client, ledger, channel)
+    completions = CompletionListener(client, ledger)
     pools = PoolMonitor(client, registry.specs)
     messages = MessageBuilder(make_celery(settings.redis_url))
     file = KeyFile(settings.keys_file) if settings.keys_file else None

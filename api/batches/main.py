@@ -24,7 +24,7 @@ async def run_batches(settings: ApiSettings, until_idle_seconds: float | None = 
     registry = load_models(settings.models_file)
     # Interactive calls come first, also where their processes share the processor with this one.
     os.nice(NICENESS)
-    parts = composition.build(settings, registry, runs_batches=True)
+    parts = composition.build(settings, registry)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

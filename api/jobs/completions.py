@@ -1,5 +1,6 @@
 """Notifies waiting requests when their jobs end, over one Redis pub/sub connection.
 
+Each process has a channel of its own: it receives nothing about jobs that only other processes wait for.
 Redis may lose a pub/sub message. So the listener also polls the states of all awaited jobs, after every (re)connection
 and once a second: a lost message delays a response by up to a second. A message includes the result when it is small,
 which saves reading it.
@@ -40,12 +41,10 @@ class JobCompletion(asyncio.Event):
 class CompletionListener:
     """Sets the JobCompletion of every awaited job that ends, while `run` runs."""
 
-    def __init__(
-        self, client: redis.asyncio.Redis, ledger: JobLedger, channel: str = job_keys.JOB_ENDED_CHANNEL
-    ) -> None:
-        """`channel` is the one for the kind of jobs that this process waits for."""
+    def __init__(self, client: redis.asyncio.Redis, ledger: JobLedger) -> None:
+        """`ledger` is the one that submits the jobs: they name its channel."""
         self._client = client
-        self._channel = channel
+        self._channel = job_keys.job_ended_channel(ledger.listener)
         self._ledger = ledger
         self._connected = True
         self._waiting: defaultdict[str, set[JobCompletion]] = defaultdict(set)

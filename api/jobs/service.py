@@ -149,6 +149,9 @@ class RerankService:
         record = await self._read(job_id, owner)
         if wait_seconds and not record.status.final:
             with self._completions.expect(job_id) as completion:
+                with suppress(StoreUnavailable):
+                    # Otherwise the polling notices the end.
+                    await self._ledger.listen(record)
                 record = await self._read(job_id, owner)
                 completion.accepted = True
                 if not record.status.final:

@@ -42,8 +42,7 @@
 | rerankq:payload_namespace | string | the folder of this deployment in the payload store | permanent |
 | rerankq:api_keys | hash | key id -> the API key's record, its secret hashed | until revoked |
 | rerankq:rate:OWNER:LIMIT | string | when the requests or pairs accepted so far are used up, ms | until then |
-| rerankq:job_ended_batch | channel | the same for jobs that are lines of a batch | - |
-| rerankq:job_ended | channel | ids of jobs that ended, a small result behind its id | - |
+| rerankq:job_ended:PROCESS | channel | ids of ended jobs that it waits for, a small result behind its id | - |
 | rerankq:queue:MODEL:CLASS | list | Celery messages (kombu's) | popped |
 | rerankq:unacked* | hash, zset | kombu's own bookkeeping of unacknowledged messages | kombu's |
 | rerankq:_kombu.binding.* | set | kombu's own bookkeeping of queues | kombu's |

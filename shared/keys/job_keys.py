@@ -5,11 +5,15 @@ import hashlib
 from shared.keys import PREFIX, pool_keys
 
 JOB_ENDED_CHANNEL = f"{PREFIX}job_ended"
-LINE_ENDED_CHANNEL = f"{JOB_ENDED_CHANNEL}_batch"
-"""For jobs that are lines of a batch; the scripts derive it from the other one."""
+"""The common prefix of the channels; the scripts append the names of the processes that wait for a job."""
 DEAD_LETTERS = f"{PREFIX}dead_letters"
 KNOWN_SCORES_FIELD = b"known_scores"
 """Beside the shard numbers in the hash of a job's documents."""
+
+
+def job_ended_channel(listener: str) -> str:
+    """The channel of one process."""
+    return f"{JOB_ENDED_CHANNEL}:{listener}"
 
 
 def job(job_id: str) -> str:

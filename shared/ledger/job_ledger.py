@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from secrets import token_hex
 from typing import Any
 
 import redis.asyncio
@@ -46,7 +47,9 @@ class JobLedger:
         self._client = client
         self._pipe = ScriptPipeline(client)
         self._lifetimes = lifetimes or Lifetimes()
-        names = ("submit", "cancel", "delete", "reconcile", "expire", "repair", "retry", "enqueue", "demote")
+        self.listener = token_hex(4)
+        """The name of this process in the jobs that it waits for: those that it submits, and others after `listen`."""
+        names = ("submit", "listen", "cancel", "delete", "reconcile", "expire", "repair", "retry", "enqueue", "demote")
         self._scripts: dict[str, Any] = {name: client.register_script(script_source(name)) for name in names}
 
     async def submit(self, submission: Submission) -> Acceptance:
@@ -83,6 +86,7 @@ class JobLedger:
             service_keys.rate(submission.owner),
             *("" if limit is None else limit for limit in submission.terms.limits.of_jobs),
             submission.batch or "",
+            self.listener,
             *(part for documents, size in zip(shards, submission.sizes, strict=True) for part in (documents, *size)),
             *submission.messages,
         ]
@@ -99,6 +103,10 @@ class JobLedger:
         if verdict == b"conflict":
             raise IdempotencyConflict("this Idempotency-Key was used for another request", param="Idempotency-Key")
         return Acceptance(job_id.decode(), verdict == b"existing", int(created[0]) if created else 0)
+
+    async def listen(self, record: JobRecord) -> None:
+        """Have this process notified when a job ends that another process submitted. Does nothing for an ended job."""
+        await self._on_job("listen", record, self.listener)
 
     async def read(self, job_id: str) -> JobRecord | None:
         """The job's record; None when the job does not exist."""

@@ -38,7 +38,7 @@ async def cancel_other_tasks() -> None:
 async def wait_until_subscribed(client: redis.asyncio.Redis) -> None:
     """Wait until a listener has subscribed to the channel of ended jobs."""
     for _ in range(500):
-        if await client.pubsub_channels(job_keys.JOB_ENDED_CHANNEL):
+        if await client.pubsub_channels(job_keys.job_ended_channel("*")):
             return
         await asyncio.sleep(0.01)
     raise AssertionError("no listener has subscribed")

@@ -49,15 +49,15 @@ def enqueueing_worker(redis_client: redis.Redis, redis_url: str) -> WorkerLedger
 def published_ends(redis_client: Any) -> Iterator[Callable[[], list[str]]]:
     """Returns the ids of the jobs whose end was published since the last call."""
     with redis_client.pubsub() as channel:
-        channel.subscribe(job_keys.JOB_ENDED_CHANNEL)
+        channel.psubscribe(job_keys.job_ended_channel("*"))
 
         def read() -> list[str]:
-            redis_client.publish(job_keys.JOB_ENDED_CHANNEL, "end of test")
+            redis_client.publish(job_keys.job_ended_channel("test"), "end of test")
             ids: list[str] = []
             while (message := channel.get_message(timeout=5)) is not None:
                 if message["data"] == b"end of test":
                     return ids
-                if message["type"] == "message":
+                if message["type"] == "pmessage":
                     ids.append(message["data"].decode().partition(" ")[0])
             raise AssertionError("the channel has no message")
 

@@ -134,11 +134,20 @@ local function remove_job_load(keys, job_id, class, owner, status, shards, now)
   redis.call('HSET', keys.load, 'ended_ms', now)
 end
 
+-- Adds a process to those that are notified when the job ends. A process's name has 8 characters; the newest 16 stay.
+local function add_listener(keys, name)
+  local names = redis.call('HGET', keys.job, 'listeners') or ''
+  if name ~= '' and not string.find(names, name, 1, true) then
+    redis.call('HSET', keys.job, 'listeners', string.sub(name .. ' ' .. names, 1, 16 * 9))
+  end
+end
+
 -- Ends a job with a final status: removes its shards from the pool, sets the lifetime of its keys, and publishes the
--- end. A small `result` is published with it, which saves the waiting API a read.
+-- end to each process that waits for it: `channel` is the prefix of their channels. A small `result` is published with
+-- it, which saves the waiting API a read.
 local function end_job(keys, job_id, status, channel, result)
   local job = redis.call('HMGET', keys.job, 'shards', 'result_ttl_ms', 'idempotency', 'class', 'status', 'owner',
-    'batch')
+    'batch', 'listeners')
   local now, shards = now_ms(), tonumber(job[1])
   redis.call('HSET', keys.job, 'status', status, 'finished_ms', now)
   -- When all shards are done, each finish has already removed its own.
@@ -156,8 +165,9 @@ local function end_job(keys, job_id, status, channel, result)
     redis.call('PEXPIRE', key, job[2])
   end
   if job[3] then redis.call('PEXPIRE', job[3], job[2]) end
-  -- Only the batch runner waits for the lines of batches: they have a channel of their own.
-  redis.call('PUBLISH', job[7] and channel .. '_batch' or channel, result and job_id .. ' ' .. result or job_id)
+  for name in string.gmatch(job[8] or '', '%S+') do
+    redis.call('PUBLISH', channel .. ':' .. name, result and job_id .. ' ' .. result or job_id)
+  end
 end
 
 -- Removes a job that no longer exists from the pool's indexes.

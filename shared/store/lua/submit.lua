@@ -10,19 +10,23 @@
 --         when there is no limit), 21 prefix of the owner's rates, 22 the owner's requests a second, 23 pairs a minute,
 --         24 pending tokens and 25 unfinished jobs in this pool (each empty when there is no limit), 26 the
 --         batch of which this job is one line, empty for other jobs: it is not in the owner's list, and does not
---         count for the owner's limits; then each shard's
---         documents JSON, pairs and tokens, then one Celery message for each shard enqueued at once
+--         count for the owner's limits, 27 the process that is notified when the job ends; then each shard's documents
+--         JSON, pairs and tokens, then one Celery message for each shard enqueued at once
 -- returns {accepted | existing | conflict, the job's id, time of acceptance in ms}: existing and conflict, without a
 --         time, when KEYS[5] refers to a job of the same or of another request; or {refused, ahead | tokens | jobs, number}:
 --         the limit that is exceeded, and by how many; or {limited, requests | pairs | tokens | jobs, ms}: the owner's
 --         limit that is exceeded, and when to try again, 0 if unknown
-local FIXED_ARGS = 26
+local FIXED_ARGS = 27
 local ARGS_PER_SHARD = 3
 local keys = job_keys(KEYS[1])
 
--- A second submit of the same job repeats the first one after a lost reply: it changes nothing.
+-- A second submit of the same job repeats the first one after a lost reply, or comes from another batch runner.
 local created = redis.call('HGET', keys.job, 'created_ms')
-if created then return {'accepted', ARGV[1], created} end
+if created then
+  allow_when_full(keys)
+  add_listener(keys, ARGV[27])
+  return {'accepted', ARGV[1], created}
+end
 if KEYS[5] then
   local known = redis.call('GET', KEYS[5])
   if known then
@@ -107,7 +111,7 @@ local deadline = now + ARGV[5]
 redis.call('SET', keys.request, ARGV[2], 'PX', ARGV[4])
 redis.call('HSET', keys.job, 'status', 'queued', 'model', ARGV[6], 'dialect', ARGV[7], 'owner', ARGV[8],
   'class', ARGV[9], 'pairs', ARGV[10], 'shards', shards, 'shards_left', shards, 'next_shard', enqueued, 'created_ms', now,
-  'deadline_ms', deadline, 'result_ttl_ms', ARGV[3], 'priority', ARGV[16])
+  'deadline_ms', deadline, 'result_ttl_ms', ARGV[3], 'priority', ARGV[16], 'listeners', ARGV[27])
 if ARGV[17] ~= '1' then
   redis.call('HSET', keys.job, 'weight', ARGV[17])
   redis.call('HSET', keys.pool .. 'weights', ARGV[8], ARGV[17])

@@ -71,9 +71,9 @@ def poll_often(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def completions(async_client: redis.asyncio.Redis, ledger: JobLedger) -> AsyncIterator[CompletionListener]:
     """A running and subscribed listener to the ends of lines."""
-    listener = CompletionListener(async_client, ledger, job_keys.LINE_ENDED_CHANNEL)
+    listener = CompletionListener(async_client, ledger)
     running = asyncio.create_task(listener.run())
-    await wait_until(lambda: async_client.pubsub_channels(job_keys.LINE_ENDED_CHANNEL))
+    await wait_until(lambda: async_client.pubsub_channels(job_keys.job_ended_channel(ledger.listener)))
     yield listener
     await cancel_other_tasks()
     assert running.done()

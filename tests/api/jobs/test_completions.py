@@ -109,6 +109,32 @@ async def test_notification_of_a_canceled_job_has_no_result(completions: Complet
         assert ended.scores is None
 
 
+@pytest.mark.usefixtures("without_polling")
+class TestSeveralProcesses:
+    """Each process has a ledger of its own, and with it a name."""
+
+    async def test_a_process_that_waits_for_the_job_of_another_is_notified(
+        self, completions: CompletionListener, ledger: JobLedger, async_client: redis.asyncio.Redis, redis_client: Any
+    ) -> None:
+        await submit(JobLedger(async_client), "job-1")
+        with completions.expect("job-1") as ended:
+            record = await ledger.read("job-1")
+            assert record is not None
+            await ledger.listen(record)
+            finish(redis_client, "job-1")
+            assert await seconds_until(ended.wait()) < POLL_SECONDS / 2
+
+    async def test_a_process_that_submits_the_job_again_is_notified(
+        self, completions: CompletionListener, ledger: JobLedger, async_client: redis.asyncio.Redis, redis_client: Any
+    ) -> None:
+        """A batch runner that continues the batch of a runner that died."""
+        await submit(JobLedger(async_client), "job-1")
+        with completions.expect("job-1") as ended:
+            await submit(ledger, "job-1")
+            finish(redis_client, "job-1")
+            assert await seconds_until(ended.wait()) < POLL_SECONDS / 2
+
+
 async def test_polling_replaces_a_lost_notification(
     completions: CompletionListener, ledger: JobLedger, redis_client: Any
 ) -> None:
@@ -155,7 +181,7 @@ async def test_malformed_notifications_are_ignored(
     with completions.expect("job-1") as ended:
         await submit(ledger, "job-1")
         for message in (b"", b" ", b"\xff\xfe", b"job-\xff {}"):
-            redis_client.publish(job_keys.JOB_ENDED_CHANNEL, message)
+            redis_client.publish(job_keys.job_ended_channel(ledger.listener), message)
         finish(redis_client, "job-1")
         await seconds_until(ended.wait())
 
@@ -196,12 +222,14 @@ async def test_lost_connection_is_restored(
         assert await seconds_until(ended.wait()) < POLL_SECONDS / 2
 
 
-async def test_finished_waits_are_removed(completions: CompletionListener, redis_client: Any) -> None:
+async def test_finished_waits_are_removed(
+    completions: CompletionListener, ledger: JobLedger, redis_client: Any
+) -> None:
     with completions.expect("job-1"), completions.expect("job-1"), completions.expect("job-2"):
         assert set(completions._waiting) == {"job-1", "job-2"}
     with pytest.raises(ZeroDivisionError), completions.expect("job-3"):
         raise ZeroDivisionError
-    redis_client.publish(job_keys.JOB_ENDED_CHANNEL, "job-4")
+    redis_client.publish(job_keys.job_ended_channel(ledger.listener), "job-4")
     await asyncio.sleep(0.05)
     assert dict(completions._waiting) == {}
 

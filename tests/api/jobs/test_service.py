@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import redis.asyncio
 
 from api.jobs.admission import Admission, AdmissionLimits
 from api.jobs.completions import CompletionListener
@@ -40,7 +41,7 @@ from shared.queue.celery_app import make_celery
 from shared.queue.messages import MessageBuilder
 from shared.score_cache import ScoreReader, ScoreWriter
 from tests.api.support import Worker
-from tests.shared.support import MODEL, OWNER, StoreView, make_request, make_scores, read_message
+from tests.shared.support import MODEL, OWNER, StoreView, make_request, make_scores, make_submission, read_message
 
 LIMITS = Limits(
     max_documents=3,
@@ -515,6 +516,22 @@ class TestJobs:
         async with asyncio.timeout(5):
             waited, _ = await asyncio.gather(service.job(record.id, OWNER, wait_seconds=10), worker.process_one())
         assert waited.status is JobStatus.SUCCEEDED
+
+    async def test_wait_for_a_job_that_another_process_submitted_ends_with_the_job(
+        self, monkeypatch: pytest.MonkeyPatch, service: RerankService, async_client: redis.asyncio.Redis
+    ) -> None:
+        other = JobLedger(async_client)
+        await other.submit(make_submission("job-1"))
+        record = await service.job("job-1", OWNER)
+        with monkeypatch.context() as patched:
+            # Only a notification ends the wait.
+            patched.setattr(service._completions, "_poll", asyncio.Event().wait)
+            waiting = asyncio.create_task(service.job(record.id, OWNER, wait_seconds=10))
+            await asyncio.sleep(0.2)
+            assert not waiting.done()
+            await other.cancel(record)
+            async with asyncio.timeout(5):
+                assert (await waiting).status is JobStatus.CANCELED
 
     async def test_wait_ends_after_its_limit(self, service: RerankService) -> None:
         record = await submit(service)

@@ -19,7 +19,7 @@ return cjson.encode(keys)
 
 def test_every_key_is_unique_and_starts_with_the_prefix() -> None:
     keys = [
-        job_keys.JOB_ENDED_CHANNEL,
+        job_keys.job_ended_channel("listener"),
         service_keys.API_KEYS,
         job_keys.DEAD_LETTERS,
         service_keys.RECONCILER_LEADER,
