@@ -5,6 +5,7 @@ import asyncio
 import ipaddress
 import logging
 import sys
+from typing import Any
 
 import uvicorn
 
@@ -14,6 +15,9 @@ from api.auth.key_file import KeyFile
 from api.auth.key_store import KeyStore
 from api.batches.main import run_batches
 from api.http.http11 import limited_to
+from api.processes.group import ProcessGroup
+from api.processes.sockets import ListeningAddress
+from api.processes.supervisor import Supervisor
 from api.settings import ApiSettings
 from shared.errors import ConfigurationError, RerankqError
 from shared.models import load_models
@@ -23,6 +27,8 @@ KEEP_ALIVE_SECONDS = 75
 """Longer than the usual 60 s of load balancers: they report an error when the server closes a connection first."""
 DRAIN_SECONDS = 10
 """The time for requests in progress after the server receives a signal to stop."""
+CLEANUP_SECONDS = 9
+"""The time that a process has afterwards: the batch runner may take eight seconds to stop."""
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -30,13 +36,14 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         prog="python -m api", description="Serve the rerank API, run batches, or manage API keys."
     )
     parser.add_argument("--redis-url", help="default: REDIS_URL, or redis://127.0.0.1:6379/0")
-    parser.set_defaults(command="serve", host=None, port=None, models_file=None, allow_anonymous=None)
+    parser.set_defaults(command="serve", host=None, port=None, processes=None, models_file=None, allow_anonymous=None)
     commands = parser.add_subparsers(metavar="COMMAND")
 
     serve = commands.add_parser("serve", help="serve HTTP (the default)")
     serve.set_defaults(command="serve")
     serve.add_argument("--host", help="address to listen on; default: 127.0.0.1")
     serve.add_argument("--port", type=int, help="default: 8000")
+    serve.add_argument("--processes", type=int, metavar="N", help="processes that serve the port; default: 1")
     serve.add_argument("--models-file", help="default: infra/models.yaml")
     serve.add_argument(
         "--allow-anonymous",
@@ -56,7 +63,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
-    fields = {"redis_url", "host", "port", "models_file", "allow_anonymous"}
+    fields = {"redis_url", "host", "port", "processes", "models_file", "allow_anonymous"}
     try:
         settings = ApiSettings.from_environment(
             **{name: value for name, value in vars(options).items() if name in fields}
@@ -86,19 +93,31 @@ def serve(settings: ApiSettings) -> int:
             param="host",
         )
     _set_up_logging(settings)
-    uvicorn.run(
-        create_app(settings, registry, keys_required=keys_required),
-        host=settings.host,
-        port=settings.port,
-        access_log=False,
-        log_config=None,
-        http=limited_to(settings.max_connections),
-        ws="none",
-        server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=DRAIN_SECONDS,
+    group = ProcessGroup(settings.processes)
+    app = create_app(settings, registry, keys_required=keys_required, group=group)
+    options: dict[str, Any] = {
+        # Otherwise uvicorn reads WEB_CONCURRENCY.
+        "workers": 1,
+        "access_log": False,
+        "log_config": None,
+        "http": limited_to(settings.per_process(settings.max_connections)),
+        "ws": "none",
+        "server_header": False,
+        "timeout_keep_alive": KEEP_ALIVE_SECONDS,
+        "timeout_graceful_shutdown": DRAIN_SECONDS,
+    }
+    if settings.processes == 1:
+        uvicorn.run(app, host=settings.host, port=settings.port, **options)
+        return 0
+    address = ListeningAddress(settings.host, settings.port)
+    # uvicorn's own supervisor spawns: its processes share no memory, and need the application by an import path.
+    supervisor = Supervisor(
+        group,
+        address,
+        lambda sockets: uvicorn.Server(uvicorn.Config(app, **options)).run(list(sockets)),
+        DRAIN_SECONDS + CLEANUP_SECONDS,
     )
-    return 0
+    return supervisor.run()
 
 
 def _set_up_logging(settings: ApiSettings) -> None:

@@ -34,6 +34,7 @@ from api.http.responses import json_response
 from api.jobs.reconciler import Reconciler
 from api.metrics import Metrics
 from api.openapi.document import describe_api
+from api.processes.group import ProcessGroup
 from api.routes import admin, batches, bulk_jobs, compatibility, files, jobs, models, operations, pools, rerank
 from api.settings import ApiSettings
 from shared.errors import InternalError, InvalidRequest, MethodNotAllowed, RerankqError, RouteNotFound
@@ -47,14 +48,19 @@ _EXPOSED_HEADERS = ("Location", "Preference-Applied", "Retry-After", "Server-Tim
 """Response headers that web pages of allowed origins may read."""
 
 
-def create_app(settings: ApiSettings, registry: ModelRegistry, *, keys_required: bool = False) -> FastAPI:
-    """The ASGI application. `keys_required`: reject requests without a key even when no key exists."""
-    metrics = Metrics()
+def create_app(
+    settings: ApiSettings, registry: ModelRegistry, *, keys_required: bool = False, group: ProcessGroup | None = None
+) -> FastAPI:
+    """The ASGI application. `keys_required`: reject requests without a key even when no key exists.
+
+    `group`: the processes that serve the application; None: only this one.
+    """
+    group = group or ProcessGroup()
     # FastAPI's own documentation pages load their assets from the internet.
     app = FastAPIOffline(
         title="rerankq",
         summary="A queue-driven rerank service: wait for the result, or get a job.",
-        lifespan=_make_lifespan(settings, registry, metrics, keys_required),
+        lifespan=_make_lifespan(settings, registry, group, keys_required),
         redirect_slashes=False,
     )
     if settings.origins:
@@ -65,9 +71,11 @@ def create_app(settings: ApiSettings, registry: ModelRegistry, *, keys_required:
             allow_headers=["*"],
             expose_headers=_EXPOSED_HEADERS,
         )
-    app.add_middleware(RequestContextMiddleware, render_exception=_render_exception, observe=metrics.observe)
     app.state.root = family(settings.root_dialect)
     _add_routes(app, app.state.root)
+    metrics = Metrics([path for route in app.routes if (path := getattr(route, "path", None))], group)
+    app.state.metrics = metrics
+    app.add_middleware(RequestContextMiddleware, render_exception=_render_exception, observe=metrics.observe)
     app.openapi = partial(describe_api, app, app.state.root)  # type: ignore[method-assign]
     app.add_exception_handler(RerankqError, _handle_rerankq_error)
     app.add_exception_handler(HTTPException, _handle_http_exception)
@@ -82,13 +90,15 @@ class _Background(Protocol):
 
 
 def _make_lifespan(
-    settings: ApiSettings, registry: ModelRegistry, metrics: Metrics, keys_required: bool
+    settings: ApiSettings, registry: ModelRegistry, group: ProcessGroup, keys_required: bool
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.metrics.join()
         parts = composition.build(settings, registry, keys_required=keys_required)
         models = [spec.name for spec in registry.specs]
-        runner = RunnerProcess(settings, parts.batches) if settings.batch_runner == "auto" else None
+        starts_runner = settings.batch_runner == "auto"
+        runner = RunnerProcess(settings, parts.batches, group.runner_lock) if starts_runner else None
         files = FileService(
             FileLedger(parts.client),
             parts.batches,
@@ -100,7 +110,7 @@ def _make_lifespan(
             settings=settings,
             service=parts.service,
             pools=parts.pools,
-            metrics=metrics,
+            metrics=app.state.metrics,
             authenticator=parts.authenticator,
             files=files,
             batches=BatchService(

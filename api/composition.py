@@ -92,4 +92,5 @@ def _limits(settings: ApiSettings) -> Limits:
 
 
 def _admission_limits(settings: ApiSettings) -> AdmissionLimits:
-    return AdmissionLimits(settings.max_pending_tokens, settings.max_pending_jobs, settings.max_waiting)
+    waiting = settings.per_process(settings.max_waiting)
+    return AdmissionLimits(settings.max_pending_tokens, settings.max_pending_jobs, waiting)

@@ -1,65 +1,86 @@
-"""Prometheus metrics: the pools as in /v1/pools, this process's requests, and the process itself.
+"""Prometheus metrics: the pools as in /v1/pools, the requests, and the processes themselves.
 
-Every API process reports the same pools, but only its own requests. Counting a request costs a few additions; the
-metrics are built when Prometheus scrapes them.
+Requests and processes are summed over the processes that serve one address, whichever of them is scraped. APIs on other
+machines report the same pools, but their own requests. Counting a request costs a few additions in memory that the
+processes share; the metrics are built when Prometheus scrapes them.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from api.pool_monitor import PoolSnapshot
+from api.processes.group import ProcessGroup
+from api.processes.usage import process_families
 from shared.contracts import WorkClass
 from shared.pools.heartbeats import WorkerState
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds of the histogram's buckets, in seconds."""
+_STATUSES = range(100, 600)
+_BUCKET = len(_STATUSES)
+_SUM = _BUCKET + len(BUCKETS) + 1
+"""Where in a path's row the histogram is, after a count for each status, and the sum of its seconds."""
+_COLUMNS = _SUM + 1
 
 
 class Metrics:
-    """The metrics of one API process."""
+    """The metrics of the processes that serve one address."""
 
-    def __init__(self) -> None:
-        self._requests: dict[tuple[str, int], int] = {}
-        self._seconds: dict[str, list[float]] = {}
-        """Per path: the requests in each bucket and beyond the last one, and at the end the sum of their seconds."""
+    def __init__(self, paths: Iterable[str] = (), group: ProcessGroup | None = None) -> None:
+        """`paths` are the paths of all routes. Create it before the processes of the group are forked."""
+        self._group = group or ProcessGroup()
+        # Paths that clients make up add no series: they are counted in the first row.
+        self._rows = {path: row * _COLUMNS for row, path in enumerate(dict.fromkeys(("", *paths)))}
+        # One flat table for each process. The kernel provides memory only for the parts that are used.
+        self._counts = self._group.shared_numbers(len(self._rows) * _COLUMNS)
+        self._own = self._counts[self._group.number]
+
+    def join(self) -> None:
+        """Count for this process from now on. Call it in each process after it has joined the group."""
+        self._own = self._counts[self._group.number]
 
     def observe(self, path: str, status: int, seconds: float) -> None:
-        """Count a response.
-
-        `path` is the path of the route, empty when no route matched: paths that clients make up add no series.
-        """
-        self._requests[path, status] = self._requests.get((path, status), 0) + 1
-        if (histogram := self._seconds.get(path)) is None:
-            histogram = self._seconds[path] = [0.0] * (len(BUCKETS) + 2)
-        histogram[bisect_left(BUCKETS, seconds)] += 1
-        histogram[-1] += seconds
+        """Count a response. `path` is the path of the route, empty when no route matched."""
+        row, counts = self._rows.get(path, 0), self._own
+        counts[row + status - _STATUSES.start] += 1
+        counts[row + _BUCKET + bisect_left(BUCKETS, seconds)] += 1
+        counts[row + _SUM] += seconds
 
     def render(self, pools: Mapping[str, PoolSnapshot]) -> bytes:
         """All metrics in Prometheus's text format."""
         registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        registry.register(_Families([*_pool_families(pools), *self._request_families()]))
+        families = [*_pool_families(pools), *process_families(self._group), *self._request_families()]
+        registry.register(_Families(families))
         return generate_latest(registry)
 
     def _request_families(self) -> Iterator[Metric]:
         requests = CounterMetricFamily("rerankq_http_requests", "HTTP responses sent", labels=["path", "status"])
-        for (path, status), count in self._requests.items():
-            requests.add_metric([path, str(status)], count)
-        yield requests
         seconds = HistogramMetricFamily(
             "rerankq_http_request_seconds",
             "Seconds from the arrival of a request to the start of its response",
             labels=["path"],
         )
-        for path, (*counts, total) in self._seconds.items():
+        for path in self._rows:
+            *counts, total = self._totals(path, _BUCKET, _COLUMNS)
+            if not any(counts):
+                continue
             bounds = [*map(str, BUCKETS), "+Inf"]
             cumulative = [sum(counts[: bucket + 1]) for bucket in range(len(bounds))]
             seconds.add_metric([path], list(zip(bounds, cumulative, strict=True)), total)
+            for status, count in zip(_STATUSES, self._totals(path, 0, _BUCKET), strict=True):
+                if count:
+                    requests.add_metric([path, str(status)], count)
+        yield requests
         yield seconds
+
+    def _totals(self, path: str, first: int, end: int) -> list[float]:
+        """The sums over all processes of some columns of a path's row."""
+        row = self._rows[path]
+        return [sum(each) for each in zip(*(counts[row + first : row + end] for counts in self._counts), strict=True)]
 
 
 class _Families:

@@ -3,19 +3,19 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from api.dialects.registry import FAMILIES
 from api.payloads.factory import default_location
-from shared.settings import Seconds, Settings
+from shared.settings import PREFIX, Seconds, Settings
 
 
 class ApiSettings(Settings):
     """The API's address, its limits and its root dialect.
 
-    `allow_anonymous`: listen beyond loopback without any API key. `keys_file`: a file with API keys beside those in
-    Redis.
+    `processes`: how many processes serve the address; each uses one core at most. `allow_anonymous`: listen beyond
+    loopback without any API key. `keys_file`: a file with API keys beside those in Redis.
     `max_body_bytes`: the largest request body. `max_documents`: the most documents in one request.
     `wait_seconds`: the longest wait for a result. After it the client gets 504, and the job continues.
     `job_deadline_seconds`: a job that no worker has started by then expires.
@@ -24,8 +24,8 @@ class ApiSettings(Settings):
     `shard_tokens`: the size of a shard in estimated tokens; a few seconds of an engine's time.
     `batch_window`: the most shards of one batch job in the queue at once.
     `max_pending_tokens` and `max_pending_jobs`: the most estimated tokens and jobs that may be pending in one model's
-    pool. `max_connections` and `max_waiting`: the most connections to one process of the API, and the most callers that
-    may wait in it. Beyond these limits requests get 503.
+    pool. `max_connections` and `max_waiting`: the most connections to the address, and the most callers that may wait
+    there; each process has an equal part. Beyond these limits requests get 503.
     `payloads`: where files are stored: a folder, `s3://BUCKET/PREFIX`, or `redis`; by default a folder in the user's
     state directory. `max_file_bytes`: the largest file. `max_batch_lines`: the most requests in one batch.
     `file_seconds`: the lifetime of a file, and of a batch's results after its end.
@@ -37,6 +37,7 @@ class ApiSettings(Settings):
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    processes: Annotated[int, Field(ge=1, le=64)] = 1
     allow_anonymous: bool = False
     keys_file: Path | None = None
     max_body_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
@@ -63,6 +64,19 @@ class ApiSettings(Settings):
     def origins(self) -> list[str]:
         """`allowed_origins` as a list."""
         return [origin for part in self.allowed_origins.split(",") if (origin := part.strip().rstrip("/"))]
+
+    def per_process(self, limit: int) -> int:
+        """The part of a limit that applies to one process."""
+        return limit // self.processes
+
+    @field_validator("max_connections", "max_waiting")
+    @classmethod
+    def _require_one_for_each_process(cls, value: int, info: ValidationInfo) -> int:
+        # Missing when it is invalid itself.
+        if value < (processes := info.data.get("processes", 1)):
+            message = f"must be at least {PREFIX}PROCESSES, which is {processes}"
+            raise PydanticCustomError("processes", "{message}", {"message": message})
+        return value
 
     @field_validator("root_dialect")
     @classmethod

@@ -26,14 +26,15 @@ def running(
     ready: bool = True,
     environment: Mapping[str, str] | None = None,
     pool: Mapping[str, Any] | None = None,
+    processes: int | None = None,
 ) -> Iterator[Stack]:
     """A running stack, stopped on exit. With `ready` it waits for `/ready`, otherwise only for the API.
 
     With `pool` an autoscaler runs with these pool settings. The score cache is off unless `environment` enables it, so
-    that a repeated request is scored again.
+    that a repeated request is scored again. `processes` serve the API.
     """
     environment = {"RERANKQ_SCORE_CACHE": "false"} | dict(environment or {})
-    options = Options(port=0, model=model, engine=engine, environment=environment, pool=pool)
+    options = Options(port=0, model=model, engine=engine, environment=environment, pool=pool, processes=processes)
     with Stack(options) as stack:
         stack.start_redis()
         stack.start_service()

@@ -1,7 +1,7 @@
 """Starts a batch runner as a child process while there are batches that no process runs, and stops it with the API.
 
 A process of its own: parsing and rendering a million lines in the API's event loop would delay interactive calls. It
-ends by itself when there is no batch for a while.
+ends by itself when there is no batch for a while. Of the API processes that serve one address, one at a time starts it.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ import time
 from asyncio.subprocess import Process
 from contextlib import suppress
 
+from api.processes.group import GroupLock
 from api.settings import ApiSettings
 from shared.errors import StoreUnavailable
 from shared.ledger.batch_ledger import BatchLedger
@@ -31,9 +32,10 @@ _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 30.0
 class RunnerProcess:
     """Keeps a runner while batches wait; `run` does it."""
 
-    def __init__(self, settings: ApiSettings, batches: BatchLedger) -> None:
+    def __init__(self, settings: ApiSettings, batches: BatchLedger, lock: GroupLock) -> None:
         self._settings = settings
         self._batches = batches
+        self._lock = lock
         self._process: Process | None = None
         self._wanted = asyncio.Event()
         self._pause = _FIRST_PAUSE_SECONDS
@@ -47,8 +49,9 @@ class RunnerProcess:
         try:
             while True:
                 with suppress(StoreUnavailable):
-                    if await self._batches.idle_batches():
+                    if await self._batches.idle_batches() and self._lock.acquire():
                         await self._run_process()
+                        self._lock.release()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(CHECK_SECONDS):
                         await self._wanted.wait()

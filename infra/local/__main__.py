@@ -34,6 +34,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--port", type=int, help="default: 8000, or a free port when 8000 is taken; 0 selects a free port"
     )
     parser.add_argument(
+        "--processes", type=_positive, metavar="N", help="processes of the API, one core each; default: 1"
+    )
+    parser.add_argument(
         "--redis-url",
         default=os.environ.get("REDIS_URL"),
         help="use this Redis; default: REDIS_URL, otherwise an embedded one that stops with this command",
@@ -134,6 +137,7 @@ def stack_options(options: argparse.Namespace) -> Options:
         options.engine,
         options.workers or 1,
         pool=None if options.workers else pool,
+        processes=options.processes,
     )
 
 

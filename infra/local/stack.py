@@ -45,6 +45,7 @@ class Options:
 
     With `pool`, an autoscaler runs, and these settings override those of every model's own `pool` (see
     shared.models.PoolSettings); an empty mapping overrides none. Without it, exactly `workers` workers run.
+    `processes` serve the API.
     """
 
     host: str = "127.0.0.1"
@@ -55,6 +56,7 @@ class Options:
     workers: int = 1
     environment: Mapping[str, str] = field(default_factory=dict)
     pool: Mapping[str, Any] | None = None
+    processes: int | None = None
 
 
 class StackError(Exception):
@@ -114,8 +116,9 @@ class Stack:
         models_file = self._models_file()
         model = self._model = load_models(models_file).default
         common = {"REDIS_URL": self.redis_url, "RERANKQ_MODELS_FILE": str(models_file)}
-        address = ("--host", self._options.host, "--port", str(self.port))
-        self._spawn("api", ["serve", *address], common)
+        address = ["--host", self._options.host, "--port", str(self.port)]
+        processes = ["--processes", str(self._options.processes)] if self._options.processes else []
+        self._spawn("api", ["serve", *address, *processes], common)
         if self._options.pool is not None:
             self._spawn("worker.autoscaler", [], common, "autoscaler")
             return model

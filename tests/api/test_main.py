@@ -1,3 +1,4 @@
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,7 @@ class TestServing:
         ("arguments", "message"),
         [
             (["--port", "70000"], "RERANKQ_PORT: "),
+            (["--processes", "0"], "RERANKQ_PROCESSES: "),
             (["--models-file", "/nowhere/models.yaml"], "cannot read the models file /nowhere/models.yaml"),
         ],
     )
@@ -124,6 +126,33 @@ class TestServing:
         assert main(["--redis-url", dead_redis_url(), *arguments]) == 2
         assert capsys.readouterr().err == "api: the job store cannot be reached; try again\n"
         assert served == []
+
+
+class TestProcesses:
+    def test_default_is_one(self) -> None:
+        settings = ApiSettings.from_environment({})
+        assert settings.processes == 1
+        assert settings.per_process(settings.max_waiting) == settings.max_waiting
+
+    def test_each_process_has_an_equal_part_of_a_limit(self) -> None:
+        settings = ApiSettings.from_environment({"RERANKQ_PROCESSES": "4", "RERANKQ_MAX_WAITING": "10"})
+        assert settings.per_process(settings.max_waiting) == 2
+
+    @pytest.mark.parametrize("variable", ["RERANKQ_MAX_WAITING", "RERANKQ_MAX_CONNECTIONS"])
+    def test_limit_that_leaves_nothing_for_a_process_is_rejected(self, variable: str) -> None:
+        with pytest.raises(ConfigurationError, match=f"{variable}: must be at least RERANKQ_PROCESSES, which is 4"):
+            ApiSettings.from_environment({"RERANKQ_PROCESSES": "4", variable: "3"})
+
+    def test_port_in_use_prints_one_line_and_exits_with_2(
+        self, redis_url: str, models_file: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = str(taken.getsockname()[1])
+            arguments = ["serve", "--processes", "2", "--port", port, "--models-file", models_file]
+            assert main(["--redis-url", redis_url, *arguments]) == 2
+        assert capsys.readouterr().err == f"api: cannot listen on 127.0.0.1:{port}: Address already in use\n"
 
 
 def test_unknown_root_dialect_is_rejected_with_the_known_ones() -> None:

@@ -1,3 +1,6 @@
+import multiprocessing
+import os
+import signal
 from typing import Any
 
 import pytest
@@ -5,6 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from api.metrics import BUCKETS, Metrics
 from api.pool_monitor import PoolMonitor, PoolSnapshot
+from api.processes.group import ProcessGroup
 from shared.contracts import WorkClass
 from shared.ledger.job_ledger import JobLedger
 from shared.ledger.worker_ledger import WorkerLedger
@@ -62,7 +66,7 @@ class TestPools:
 
 class TestRequests:
     def test_requests_are_counted_by_path_and_status(self) -> None:
-        metrics = Metrics()
+        metrics = Metrics(["/v1/rerank"])
         for path, status in (("/v1/rerank", 200), ("/v1/rerank", 200), ("/v1/rerank", 503), ("", 404)):
             metrics.observe(path, status, 0.1)
         samples = read(metrics.render({}))
@@ -71,7 +75,7 @@ class TestRequests:
         assert samples["rerankq_http_requests_total path= status=404"] == 1
 
     def test_seconds_are_counted_in_cumulative_buckets(self) -> None:
-        metrics = Metrics()
+        metrics = Metrics(["/v1/rerank"])
         for seconds in (0.001, 0.005, 0.006, 59.0, 100.0):
             metrics.observe("/v1/rerank", 200, seconds)
         samples = read(metrics.render({}))
@@ -81,5 +85,48 @@ class TestRequests:
         assert samples[f"{name}_count path=/v1/rerank"] == 5
         assert samples[f"{name}_sum path=/v1/rerank"] == pytest.approx(159.012)
 
+    def test_unknown_paths_are_counted_together(self) -> None:
+        metrics = Metrics(["/v1/rerank"])
+        for path in ("/made/up", "/invented"):
+            metrics.observe(path, 404, 0.1)
+        samples = read(metrics.render({}))
+        assert samples["rerankq_http_requests_total path= status=404"] == 2
+
     def test_process_metrics_are_included(self) -> None:
         assert read(Metrics().render({}))["process_resident_memory_bytes"] > 1_000_000
+
+
+class TestSeveralProcesses:
+    def test_requests_of_all_processes_are_added(self) -> None:
+        group = ProcessGroup(2)
+        metrics = Metrics(["/v1/rerank"], group)
+        for number in (0, 1):
+            count_in_process(number, group, metrics, [("/v1/rerank", 200), ("", 404 + number)])
+        samples = read(metrics.render({}))
+        assert samples["rerankq_http_requests_total path=/v1/rerank status=200"] == 2
+        assert samples["rerankq_http_requests_total path= status=404"] == 1
+        assert samples["rerankq_http_requests_total path= status=405"] == 1
+        assert samples["rerankq_http_request_seconds_count path=/v1/rerank"] == 2
+
+    def test_successor_of_a_killed_process_continues_its_counts(self) -> None:
+        group = ProcessGroup(2)
+        metrics = Metrics(["/v1/rerank"], group)
+        for _ in range(3):
+            count_in_process(1, group, metrics, [("/v1/rerank", 200)])
+        assert read(metrics.render({}))["rerankq_http_requests_total path=/v1/rerank status=200"] == 3
+
+
+def count_in_process(number: int, group: ProcessGroup, metrics: Metrics, responses: list[tuple[str, int]]) -> None:
+    """Count responses in a forked process of the group, which is then killed."""
+
+    def run() -> None:
+        group.join(number)
+        metrics.join()
+        for path, status in responses:
+            metrics.observe(path, status, 0.1)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    process.join(30)
+    assert process.exitcode == -signal.SIGKILL

@@ -70,8 +70,9 @@ def test_demo_exits_after_showing_the_right_order(tmp_path: Path) -> None:
         assert list((tmp_path / "scratch").iterdir()) == []
 
 
-def test_ctrl_c_leaves_no_process_file_or_socket(tmp_path: Path) -> None:
-    with started(tmp_path, "--port", "0") as (process, output):
+@pytest.mark.parametrize("options", [[], ["--processes", "2"]], ids=["one", "two processes"])
+def test_ctrl_c_leaves_no_process_file_or_socket(tmp_path: Path, options: list[str]) -> None:
+    with started(tmp_path, "--port", "0", *options) as (process, output):
         text = wait_for_text(output, "Ctrl-C stops everything")
         port = int(text.split("ready at http://127.0.0.1:")[1].split()[0])
         children = descendants(process)
