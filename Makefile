@@ -11,7 +11,7 @@ unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo test test-redis test-clients test-clients-js test-long test-fuzz check fix lock clean chaos
-.PHONY: bench bench-quick bench-batch bench-interactive bench-overload bench-cold bench-store simulate
+.PHONY: bench bench-quick bench-batch bench-interactive bench-overload bench-cold bench-store bench-processes simulate
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z-]*\): ## \(.*\)/  make \1\t\2/p' Makefile
@@ -65,6 +65,9 @@ bench-interactive: ## Measures interactive calls while batch work saturates the 
 
 bench-overload: ## Measures what callers get while ten times the capacity arrives, 6 minutes (options: ARGS="--help")
 	@$(INSTALL) --with test && exec $(VENV)/python -m bench.overload $(ARGS)
+
+bench-processes: ## Measures calls a second with one and with two processes of the API, 3 minutes (options: ARGS="--help")
+	@$(INSTALL) --with test && exec $(VENV)/python -m bench.processes $(ARGS)
 
 bench-store: ## Measures the time and memory that jobs and cached scores take in Redis, 10 seconds (options: ARGS="--help")
 	@$(INSTALL) --with test && exec $(VENV)/python -m bench.store_costs $(ARGS)
