@@ -17,6 +17,7 @@ from multiprocessing.context import ForkProcess
 
 from api.processes.group import ProcessGroup
 from api.processes.sockets import ListeningAddress
+from shared.errors import ConfigurationError
 from shared.processes import describe_exit, die_with_parent
 
 logger = logging.getLogger("api")
@@ -103,13 +104,13 @@ class Supervisor:
             for member in self._members:
                 if member.restart_at is not None:
                     if time.monotonic() >= member.restart_at:
-                        self._start(member)
+                        self._restart(member)
                 elif not member.running:
                     assert member.process is not None
                     assert member.process.exitcode is not None
                     if member.process.exitcode == STARTUP_FAILED:
                         return STARTUP_FAILED
-                    self._replace(member, member.process.exitcode)
+                    self._replace(member, describe_exit(member.process.exitcode))
 
     def _seconds_to_restart(self) -> float:
         """The time until the next restart; an hour when none is planned."""
@@ -120,21 +121,29 @@ class Supervisor:
         member.restart_at = None
         member.sockets = member.sockets or self._address.open()
         member.started_at = time.monotonic()
-        member.process = self._fork(target=self._run_member, args=(member,), name=f"api-{member.number}")
-        member.process.start()
+        process = self._fork(target=self._run_member, args=(member,), name=f"api-{member.number}")
+        process.start()
+        member.process = process
 
-    def _replace(self, member: _Member, status: int) -> None:
+    def _restart(self, member: _Member) -> None:
+        try:
+            self._start(member)
+        except (OSError, ConfigurationError) as error:
+            # Too many processes, or another service on the port while all sockets were closed: it may pass.
+            self._replace(member, f"could not be started ({error})")
+
+    def _replace(self, member: _Member, what: str) -> None:
         """Start another process, after a pause when the one that ended was not the first in a while."""
         if time.monotonic() - member.started_at >= HEALTHY_SECONDS:
             member.pause = 0.0
         pause, member.pause = member.pause, min(max(2 * member.pause, _FIRST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
         when = f"in {pause:g} s" if pause else "now"
-        logger.error("process %d of the API %s; it is restarted %s", member.number, describe_exit(status), when)
+        logger.error("process %d of the API %s; it is restarted %s", member.number, what, when)
         if pause:
             member.close()
             member.restart_at = time.monotonic() + pause
         else:
-            self._start(member)
+            self._restart(member)
 
     def _run_member(self, member: _Member) -> None:
         """The forked process, from its start to its end."""

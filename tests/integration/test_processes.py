@@ -15,6 +15,7 @@ import psutil
 import pytest
 import redis
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from api.auth.key_store import KeyStore, Scope
 from infra.local.stack import ROOT, Stack
@@ -71,14 +72,22 @@ def rerank(stack: Stack, headers: dict[str, str] | None = None) -> int:
         return LOST
 
 
+def scrape(stack: Stack) -> list[Sample]:
+    """All samples of a scrape over a new connection."""
+    families = text_string_to_metric_families(httpx.get(f"{stack.url}/metrics").text)
+    return [sample for family in families for sample in family.samples]
+
+
 def count_of(stack: Stack, path: str) -> float:
-    """The requests of a path in a scrape over a new connection."""
-    return sum(
-        sample.value
-        for family in text_string_to_metric_families(httpx.get(f"{stack.url}/metrics").text)
-        for sample in family.samples
-        if sample.name == "rerankq_http_requests_total" and sample.labels["path"] == path
-    )
+    """The requests of a path."""
+    name = "rerankq_http_requests_total"
+    return sum(each.value for each in scrape(stack) if each.name == name and each.labels["path"] == path)
+
+
+def value_of(stack: Stack, name: str) -> float:
+    """A metric without labels."""
+    (value,) = [each.value for each in scrape(stack) if each.name == name]
+    return value
 
 
 def open_calls(stack: Stack) -> int:
@@ -102,6 +111,20 @@ def test_both_processes_serve_and_every_scrape_has_the_sum_of_their_requests(sta
     assert serving(stack, 40) == {process.pid for process in processes_of(stack)}
     for _ in range(10):
         assert count_of(stack, "/health") == before + 40
+
+
+def test_processor_time_is_the_sum_and_does_not_decrease_when_a_process_dies(stack: Stack) -> None:
+    name = "process_cpu_seconds_total"
+    all_processes = [psutil.Process(stack.child("api").pid), *processes_of(stack)]
+    expected = sum(each.cpu_times().user + each.cpu_times().system for each in all_processes)
+    before = value_of(stack, name)
+    assert expected <= before + 0.05
+    processes_of(stack)[0].kill()
+    for _ in range(20):
+        after = value_of(stack, name)
+        assert after >= before
+        before = after
+    wait_until(lambda: len(serving(stack, 40)) == 2, 30)
 
 
 def test_one_batch_runner_runs_for_both(stack: Stack) -> None:

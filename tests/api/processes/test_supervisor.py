@@ -39,6 +39,14 @@ from api.processes.sockets import ListeningAddress
 from api.processes.supervisor import Supervisor
 logging.basicConfig(level="INFO")
 def serve(sockets): exec(textwrap.dedent(sys.argv[2]))
+forks, fork = 0, os.fork
+def fork_or_fail():
+    global forks
+    forks += 1
+    if forks == int(os.environ.get("FAILING_FORK", "0")):
+        raise BlockingIOError("Resource temporarily unavailable")
+    return fork()
+os.fork = fork_or_fail
 sys.exit(Supervisor(ProcessGroup(2), ListeningAddress("127.0.0.1", int(sys.argv[1])), serve, stop_seconds=1).run())
 """
 
@@ -46,12 +54,16 @@ sys.exit(Supervisor(ProcessGroup(2), ListeningAddress("127.0.0.1", int(sys.argv[
 class Supervised:
     """A running supervisor with two processes."""
 
-    def __init__(self, server: str, output: Path) -> None:
+    def __init__(self, server: str, output: Path, failing_fork: int = 0) -> None:
+        """The fork with the number `failing_fork` fails; 0: none."""
         self.port = free_port()
         self.output = output
         with output.open("w") as stream:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, str(self.port), SERVERS[server]], cwd=ROOT, stderr=stream
+                [sys.executable, "-c", PROGRAM, str(self.port), SERVERS[server]],
+                cwd=ROOT,
+                env=os.environ | {"FAILING_FORK": str(failing_fork)},
+                stderr=stream,
             )
 
     def ask(self) -> int:
@@ -86,8 +98,8 @@ class Supervised:
 
 
 @contextmanager
-def supervised(server: str, folder: Path) -> Iterator[Supervised]:
-    running = Supervised(server, folder / "output")
+def supervised(server: str, folder: Path, failing_fork: int = 0) -> Iterator[Supervised]:
+    running = Supervised(server, folder / "output", failing_fork)
     try:
         yield running
     finally:
@@ -106,15 +118,26 @@ def test_all_processes_answer_and_each_holds_only_its_own_socket(tmp_path: Path)
 def test_killed_process_is_replaced_and_no_new_connection_fails(tmp_path: Path) -> None:
     with supervised("answers", tmp_path) as running:
         running.wait_until_listening()
-        before = {child.pid for child in running.children()}
-        victim = min(before)
-        os.kill(victim, signal.SIGKILL)
+        children = {child.pid: child for child in running.children()}
+        before, victim = set(children), min(children)
+        children[victim].kill()
+        # Until then it may accept another connection.
+        children[victim].wait(timeout=10)
         # Connections that the kernel gives to the killed process's socket wait for its successor.
         answering = {running.ask() for _ in range(40)}
         (survivor,) = before - {victim}
         assert survivor in answering
         assert len(answering - before) == 1
         running.wait_for_text("process 0 of the API was terminated by SIGKILL; it is restarted now")
+
+
+def test_restart_that_fails_is_tried_again(tmp_path: Path) -> None:
+    with supervised("answers", tmp_path, failing_fork=3) as running:
+        running.wait_until_listening()
+        os.kill(min(child.pid for child in running.children()), signal.SIGKILL)
+        running.wait_for_text("could not be started (Resource temporarily unavailable); it is restarted in 0.5 s")
+        running.wait_until_listening()
+        assert len({running.ask() for _ in range(40)}) == 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
