@@ -38,7 +38,7 @@ CHOICES = (
     Choice("1,024 tokens per step", {"max_num_batched_tokens": 1024}),
     Choice("4,096 tokens per step", {"max_num_batched_tokens": 4096}),
     Choice("256 sequences", {"max_num_seqs": 256}),
-    Choice("bfloat16", {"dtype": "bfloat16"}),
+    Choice("float32", {"dtype": "float32"}),
     Choice("engine in a separate process", {}, {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}),
     Choice("cores as vLLM binds them", {}, {"VLLM_CPU_OMP_THREADS_BIND": "auto"}),
     Choice("GNU's OpenMP", openmp="gnu"),

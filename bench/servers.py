@@ -19,6 +19,7 @@ import psutil
 from infra.local.redis_server import free_port
 from infra.local.stack import Options, Stack, StackError
 from shared.processes import ChildProcess, stop_all
+from worker.engines.vllm.precision import choose_precision, read_cpu_features
 
 START_SECONDS = 180.0
 STOP_SECONDS = 20.0
@@ -67,13 +68,16 @@ def theirs(model: Path, folder: Path) -> Iterator[Server]:
 
 
 def command(model: Path, port: int) -> list[str]:
-    """Return the command line with only the options that serving this model on this machine in float32 needs."""
+    """Return the command line with only the options that serving this model on this machine needs.
+
+    It computes in the same precision as our worker.
+    """
     memory = psutil.virtual_memory()
     arguments = {
         "--model": str(model),
         "--served-model-name": model.name,
         "--runner": "pooling",
-        "--dtype": "float32",
+        "--dtype": choose_precision({}, read_cpu_features()).dtype,
         # On a CPU this is a share of main memory. The default, 0.92, fails; this is the share that our worker uses.
         "--gpu-memory-utilization": f"{min(0.3, 0.5 * memory.available / memory.total):.3f}",
         "--host": "127.0.0.1",

@@ -114,7 +114,7 @@ async def measure_jobs(url: str, client: redis.Redis, jobs: int, shards: int) ->
 
 def measure_scores(client: redis.Redis, count: int) -> Cost:
     """Cache scores, each of a different text."""
-    writer = ScoreWriter(client, ModelSpec(name=MODEL, source="source"), seconds=600, entries=count)
+    writer = ScoreWriter(client, ModelSpec(name=MODEL, source="source"), dtype=None, seconds=600, entries=count)
     texts = [f"text {number}" for number in range(count)]
     made = [
         (

@@ -1,8 +1,9 @@
 """Cache of pair scores in Redis. The API reads it, and sends cached pairs to no worker; the workers write it.
 
-The key of a score is a digest of everything it depends on: the model's source and settings (not its name), the limits,
-the instruction, the query and the document's text. Owns this digest and the stored bytes. A failed read is a cache miss
-and a failed write is ignored. The weights at a model's source must not change in place: cached scores would be stale.
+The key of a score is a digest of everything it depends on: the model's source and settings (not its name), the
+precision that the worker computed in, the limits, the instruction, the query and the document's text. Owns this digest
+and the stored bytes. A failed read is a cache miss and a failed write is ignored. The weights at a model's source must
+not change in place: cached scores would be stale.
 """
 
 import asyncio
@@ -26,7 +27,7 @@ from shared.store.scripts import script_source
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Increment this when the content of digests or values changes, so that older entries are no longer found."""
 _DIGEST_BYTES = 20
 _SCORES_PER_COMMAND = 500
@@ -47,9 +48,14 @@ class ScoreReader:
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self._client = client
 
-    async def read(self, spec: ModelSpec, request: RerankRequest, texts: Sequence[str]) -> dict[str, PairScore]:
-        """Cached scores of distinct `texts` under the request's query, by text. Redis errors count as misses."""
-        keys = await _cache_keys(spec, request, texts)
+    async def read(
+        self, spec: ModelSpec, request: RerankRequest, texts: Sequence[str], *, dtype: str | None
+    ) -> dict[str, PairScore]:
+        """Cached scores of distinct `texts` under the request's query, by text. Redis errors count as misses.
+
+        `dtype` is the precision of the pool's workers, None for an engine without one.
+        """
+        keys = await _cache_keys(spec, dtype, request, texts)
         values: list[Any] = []
         try:
             for start in range(0, len(keys), _SCORES_PER_COMMAND):
@@ -64,9 +70,12 @@ class ScoreReader:
 class ScoreWriter:
     """The worker's side of the cache, for one model. Blocking; threads may share it."""
 
-    def __init__(self, client: redis.Redis, spec: ModelSpec, *, seconds: float, entries: int) -> None:
-        """A score expires after `seconds`; the cache keeps the newest `entries` scores."""
+    def __init__(
+        self, client: redis.Redis, spec: ModelSpec, *, dtype: str | None, seconds: float, entries: int
+    ) -> None:
+        """`dtype` is the worker's precision. A score expires after `seconds`; the newest `entries` scores are kept."""
         self._spec = spec
+        self._dtype = dtype
         self._limits = (int(seconds * 1000), entries)
         self._cache_scores = client.register_script(script_source("cache_scores"))
 
@@ -92,16 +101,16 @@ class ScoreWriter:
 
     def _entries(self, request: RerankRequest, scores: ShardScores) -> Iterator[str | bytes]:
         """Yields a digest and a value in turn, for each pair that can be cached."""
-        digest_of = _digest_function(self._spec, request)
+        digest_of = _digest_function(self._spec, self._dtype, request)
         for document, pair in zip(request.documents, pair_scores(scores), strict=False):
             if (value := _pack(pair)) is not None:
                 yield digest_of(document.text)
                 yield value
 
 
-async def _cache_keys(spec: ModelSpec, request: RerankRequest, texts: Sequence[str]) -> list[str]:
+async def _cache_keys(spec: ModelSpec, dtype: str | None, request: RerankRequest, texts: Sequence[str]) -> list[str]:
     """The Redis key of each text's score. Lets other tasks run while it hashes many or long texts."""
-    digest_of = _digest_function(spec, request)
+    digest_of = _digest_function(spec, dtype, request)
     keys: list[str] = []
     hashed = 0
     for text in texts:
@@ -115,10 +124,10 @@ async def _cache_keys(spec: ModelSpec, request: RerankRequest, texts: Sequence[s
     return keys
 
 
-def _digest_function(spec: ModelSpec, request: RerankRequest) -> Callable[[str], str]:
-    """A function from a document's text to its digest, for this model and request."""
+def _digest_function(spec: ModelSpec, dtype: str | None, request: RerankRequest) -> Callable[[str], str]:
+    """A function from a document's text to its digest, for this model, precision and request."""
     common = blake2b(digest_size=_DIGEST_BYTES)
-    model = (spec.source or spec.name, spec.revision, spec.engine, spec.engine_args, spec.score_template)
+    model = (spec.source or spec.name, spec.revision, spec.engine, spec.engine_args, spec.score_template, dtype)
     limits = (
         request.max_tokens_per_query,
         request.max_tokens_per_doc,

@@ -150,7 +150,14 @@ def work(
     ledger = WorkerLedger(client, spec.name, messages, batch_share=settings.batch_share)
     leases = LeaseKeeper(ledger)
     executor = Executor(engine, settings.concurrency, heartbeat.start_ms)
-    writer = ScoreWriter(client, spec, seconds=settings.score_cache_seconds, entries=settings.score_cache_entries)
+    heartbeat.dtype = engine.dtype
+    writer = ScoreWriter(
+        client,
+        spec,
+        dtype=engine.dtype,
+        seconds=settings.score_cache_seconds,
+        entries=settings.score_cache_entries,
+    )
     dispatcher = Dispatcher(
         ledger,
         executor,

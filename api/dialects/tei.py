@@ -174,14 +174,23 @@ class TeiInfo(ResponseSchema):
 
 
 def describe_model(
-    spec: ModelSpec, *, max_documents: int, max_waiting: int, shard_tokens: int, version: str
+    spec: ModelSpec,
+    *,
+    max_documents: int,
+    max_waiting: int,
+    shard_tokens: int,
+    version: str,
+    dtype: str | None = None,
 ) -> dict[str, Any]:
-    """The body of GET /info. `max_waiting`: the most callers that may wait for a result at once."""
+    """The body of GET /info. `max_waiting`: the most callers that may wait for a result at once.
+
+    `dtype` is the precision of the workers, None when no worker has run yet.
+    """
     length = spec.engine_args.get("max_model_len")
     return {
         "model_id": spec.name,
         "model_sha": spec.revision,
-        "model_dtype": str(spec.engine_args.get("dtype", "auto")),
+        "model_dtype": dtype or str(spec.engine_args.get("dtype", "auto")),
         "served_model_name": spec.name,
         "model_type": {"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}},
         "max_concurrent_requests": max_waiting,

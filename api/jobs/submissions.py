@@ -154,7 +154,8 @@ class SubmissionBuilder:
         texts = [document.text for document in request.documents]
         if self._scores is None or not request.use_cache or not self.pools.store_reachable:
             return split_known(texts, {}) if len(texts) > 1 else None
-        return split_known(texts, await self._scores.read(spec, request, list(dict.fromkeys(texts))))
+        dtype = self.pools.pool(spec.name).signals.dtype
+        return split_known(texts, await self._scores.read(spec, request, list(dict.fromkeys(texts)), dtype=dtype))
 
     def _cut_into_shards(self, request: RerankRequest, spec: ModelSpec, known: KnownScores | None) -> list[ShardSize]:
         documents = request.documents if known is None else known.documents_to_score(request.documents)

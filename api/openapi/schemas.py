@@ -56,7 +56,11 @@ class Workers(ResponseSchema):
 
 
 class ServedModel(ResponseSchema):
-    """A served model."""
+    """A served model.
+
+    `dtype` is the precision that its workers score in, such as float32 or bfloat16; null until a worker has loaded the
+    model.
+    """
 
     id: str
     object: Literal["model"]
@@ -64,6 +68,7 @@ class ServedModel(ResponseSchema):
     owned_by: Literal["rerankq"]
     model_type: Literal["rerank"]
     aliases: list[str]
+    dtype: str | None
     workers: Workers
 
 
@@ -220,6 +225,7 @@ EXAMPLE_MODEL_BODY: dict[str, Any] = {
     "owned_by": "rerankq",
     "model_type": "rerank",
     "aliases": ["sentence-transformers/all-MiniLM-L6-v2"],
+    "dtype": "bfloat16",
     "workers": {"ready": 1, "starting": 0},
 }
 _NO_LOAD = {"jobs": 0, "pairs": 0, "tokens": 0}

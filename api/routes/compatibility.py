@@ -61,12 +61,13 @@ async def read_cluster_auth(state: AppStateDep) -> Response:
 
 async def read_info(state: AppStateDep, _: OwnerDep) -> Response:
     """The served model, in the format of Text Embeddings Inference."""
-    settings = state.settings
+    settings, spec = state.settings, state.service.models.default
     described = describe_model(
-        state.service.models.default,
+        spec,
         max_documents=settings.max_documents,
         max_waiting=settings.max_waiting,
         shard_tokens=settings.shard_tokens,
         version=VERSION,
+        dtype=state.pools.pool(spec.name).signals.dtype,
     )
     return json_response(described)

@@ -42,5 +42,6 @@ def _describe(state: AppState, spec: ModelSpec) -> dict[str, Any]:
         "owned_by": "rerankq",
         "model_type": "rerank",
         "aliases": spec.aliases,
+        "dtype": signals.dtype,
         "workers": {"ready": signals.ready, "starting": signals.starting},
     }

@@ -21,7 +21,7 @@
 | rerankq:pool:MODEL:owner_jobs | hash | OWNER -> its number of unfinished jobs | until idle |
 | rerankq:pool:MODEL:claims:WORKER | string | the last shards that a worker claimed, to repeat a lost reply | a lease |
 | rerankq:pool:MODEL:workers | hash | worker -> its last heartbeat, JSON | an hour after the last heartbeat |
-| rerankq:pool:MODEL:measurements | hash | start_seconds, tokens_per_second of a worker | 30 days after the last one |
+| rerankq:pool:MODEL:measurements | hash | a worker's start_seconds, tokens_per_second, dtype | 30 days after the last |
 | rerankq:pool:MODEL:unpublished | hash | BATCH -> "pairs tokens" of lines that are no jobs yet | until the batch ends |
 | rerankq:batch:ID | hash | a batch's record (shared/ledger/batch_record.py) | as its result files |
 | rerankq:batch:ID:segments | list | the parts of its output, in order, JSON | as its result files |

@@ -1,7 +1,8 @@
 """Heartbeats of workers in Redis: the state, throughput and start failures of each worker of a pool.
 
 Each worker writes its own heartbeat; the API and the autoscaler read all. A heartbeat may be outdated, so it never
-decides the state of a job. The measured start time and throughput are stored apart, and remain when no worker runs.
+decides the state of a job. The measured start time, the throughput and the precision are stored apart, and remain when
+no worker runs.
 """
 
 import json
@@ -43,7 +44,8 @@ class Heartbeat:
     """The last heartbeat of one worker. Times are Unix seconds by the worker's clock, 0 when not reached yet.
 
     `reason` explains a failed start. `held` is the number of claimed shards. `tokens_per_second` is the throughput in
-    estimated tokens, ignoring idle time; None until it is measured.
+    estimated tokens, ignoring idle time; None until it is measured. `dtype` is the precision of the scores, such as
+    float32; None before the model is loaded, and for an engine without one.
     """
 
     worker: str
@@ -54,6 +56,7 @@ class Heartbeat:
     ready_at: float = 0.0
     held: int = 0
     tokens_per_second: float | None = None
+    dtype: str | None = None
     __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     def alive(self, now: float) -> bool:
@@ -128,12 +131,29 @@ class HeartbeatWriter:
         self._beat = Heartbeat(worker=worker, state=WorkerState.STARTING, at=0.0, started_at=began)
 
     def beat(
-        self, state: WorkerState, reason: str = "", *, held: int = 0, tokens_per_second: float | None = None
+        self,
+        state: WorkerState,
+        reason: str = "",
+        *,
+        held: int = 0,
+        tokens_per_second: float | None = None,
+        dtype: str | None = None,
     ) -> None:
-        """Write a heartbeat, and store the measured start time and throughput."""
+        """Write a heartbeat, and store the measured start time and throughput, and a ready worker's precision."""
         now = time.time()
-        measurements: dict[str, float] = {}
-        beat = replace(self._beat, state=state, at=now, reason=reason, held=held, tokens_per_second=tokens_per_second)
+        measurements: dict[str, float | str] = {}
+        beat = replace(
+            self._beat,
+            state=state,
+            at=now,
+            reason=reason,
+            held=held,
+            tokens_per_second=tokens_per_second,
+            dtype=dtype,
+        )
+        if state is WorkerState.READY:
+            # With every heartbeat: the score cache needs it again after Redis was emptied.
+            measurements["dtype"] = dtype or ""
         if state is WorkerState.READY and not beat.ready_at:
             beat = replace(beat, ready_at=now)
             measurements["start_seconds"] = round(now - beat.started_at, 3)

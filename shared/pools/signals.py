@@ -47,7 +47,8 @@ class PoolSignals:
     `busy_workers`: workers that held a shard at their last heartbeat. `failures`: failed starts since a worker was last
     ready, where concurrent ones count once; `failed_at` (Unix seconds) and `failure` (reason) describe the last one.
     `tokens_per_second`: throughput of one worker, ignoring idle time. `start_seconds`: time from the start of a worker
-    process until it was ready. `workers`: last heartbeats of the live workers.
+    process until it was ready. `workers`: last heartbeats of the live workers. `dtype`: the precision of most loaded
+    workers, or of the last one; None for an engine without one.
     """
 
     model: str
@@ -66,6 +67,7 @@ class PoolSignals:
     tokens_per_second: float | None = None
     start_seconds: float | None = None
     workers: tuple[Heartbeat, ...] = ()
+    dtype: str | None = None
 
 
 async def read_signals(client: redis.asyncio.Redis, models: Sequence[str], now: float) -> dict[str, PoolSignals]:
@@ -134,6 +136,7 @@ def _parse_pool(model: str, replies: Iterator[Any], redis_now: float, now: float
         tokens_per_second=_throughput(alive, measurements),
         start_seconds=_number(measurements, b"start_seconds"),
         workers=alive,
+        dtype=_dtype(alive, measurements),
     )
 
 
@@ -174,6 +177,16 @@ def _throughput(alive: Sequence[Heartbeat], measurements: Mapping[bytes, bytes])
     """The mean of the live workers that have measured it, otherwise the last stored measurement."""
     rates = [beat.tokens_per_second for beat in alive if beat.tokens_per_second is not None]
     return sum(rates) / len(rates) if rates else _number(measurements, b"tokens_per_second")
+
+
+def _dtype(alive: Sequence[Heartbeat], measurements: Mapping[bytes, bytes]) -> str | None:
+    """The precision of most live workers that have loaded the model, otherwise the last stored one.
+
+    Sorted, so that every process chooses the same one of two that are equally frequent.
+    """
+    found = sorted(beat.dtype or "" for beat in alive if beat.state is not WorkerState.STARTING)
+    stored = measurements.get(b"dtype", b"").decode(errors="replace")
+    return (max(found, key=found.count) if found else stored) or None
 
 
 def _number(fields: Mapping[bytes, bytes], name: bytes) -> float | None:

@@ -119,7 +119,7 @@ def open_api(redis_url: str, async_client: redis.asyncio.Redis) -> Opener:
 async def test_score_cache_is_read_unless_it_is_disabled(
     open_api: Opener, redis_client: Any, settings: dict[str, Any], status: int
 ) -> None:
-    cache = ScoreWriter(redis_client, ModelSpec(name=MODEL), seconds=60, entries=10)
+    cache = ScoreWriter(redis_client, ModelSpec(name=MODEL), dtype=None, seconds=60, entries=10)
     cache.write(make_request(*BODY["documents"], query="q"), make_scores())
     async with open_api(wait_seconds=0.1, **settings) as client:
         assert (await client.post("/v1/rerank", json=BODY)).status_code == status
@@ -332,6 +332,17 @@ class TestRoutes:
     async def test_model_names_may_contain_a_slash(self, open_api: Opener) -> None:
         async with open_api() as client:
             assert (await client.get("/v1/models/org/alias")).json()["id"] == MODEL
+
+    async def test_a_models_precision_is_null_until_a_worker_has_loaded_it(
+        self, open_api: Opener, redis_client: Any
+    ) -> None:
+        async with open_api() as client:
+            assert (await client.get(f"/v1/models/{MODEL}")).json()["dtype"] is None
+            assert (await client.get("/info")).json()["model_dtype"] == "auto"
+        HeartbeatWriter(redis_client, MODEL, "w1").beat(WorkerState.READY, dtype="bfloat16")
+        async with open_api() as client:
+            assert (await client.get(f"/v1/models/{MODEL}")).json()["dtype"] == "bfloat16"
+            assert (await client.get("/info")).json()["model_dtype"] == "bfloat16"
 
 
 class TestOperations:

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from infra.local.stack import Stack
+from infra.local.stack import MODELS_FILE, Stack
+from shared.models import load_models
 from tests.engine.examples import DOCUMENTS, INSTRUCTION, QUERY
-from tests.stacks import running
+from tests.stacks import running, write_models
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -23,9 +24,21 @@ Outcome = dict[str, Any]
 Drive = Callable[[list[dict[str, Any]]], list[Outcome]]
 
 
+EXACT = {"dtype": "float32"}
+"""The engine arguments for scores that are compared with those of reference code."""
+
+
 @pytest.fixture(scope="session")
-def bi_encoder() -> Iterator[Stack]:
-    with running(engine="vllm") as stack:
+def exact_bi_encoder(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a stack that serves the bundled model in float32."""
+    source = load_models(MODELS_FILE).default.source
+    folder = tmp_path_factory.mktemp("exact")
+    return {"RERANKQ_MODELS_FILE": write_models(folder, source=source, engine="vllm", engine_args=EXACT)}
+
+
+@pytest.fixture(scope="session")
+def bi_encoder(exact_bi_encoder: dict[str, str]) -> Iterator[Stack]:
+    with running(engine="vllm", environment=exact_bi_encoder) as stack:
         yield stack
 
 
@@ -69,6 +82,14 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str,
     examples = {"query": QUERY, "documents": DOCUMENTS, "instruction": INSTRUCTION}
     models: dict[str, dict[str, Any]] = json.loads(run_program("tests.engine.tiny", str(folder), stdin=examples))
     return models
+
+
+@pytest.fixture(scope="session")
+def made_cross_encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a cross-encoder with the bundled model's backbone and a random head."""
+    folder = str(tmp_path_factory.mktemp("cross-encoder"))
+    run_program("tests.engine.reference", "make", folder, "1", stdin=None)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,8 @@
 A separate process keeps torch out of the test runner. It imports vLLM once and forks a child for each model, because
 vLLM does not support two engines in one process. Reads one JSON request per line from standard input:
 {"cases": [{"spec": a model's entry, "batches": [a ScoringBatch's fields, ...]}, ...], "result_file": a path}
-and writes a list to that file, with {"scale", "results": [a BatchScores' fields or {"error"}, ...]} or {"start_error"}
-for each case.
+and writes a list to that file, with {"scale", "dtype", "results": [a BatchScores' fields or {"error"}, ...]} or
+{"start_error"} for each case. An entry without a `dtype` is scored in float32, so that tests can compare exactly.
 """
 
 import dataclasses
@@ -35,12 +35,13 @@ def score(engine: ScoringEngine, batch: dict[str, Any]) -> dict[str, Any]:
 
 
 def score_batches(spec: dict[str, Any], batches: list[dict[str, Any]]) -> dict[str, Any]:
+    arguments = {"dtype": "float32"} | spec.get("engine_args", {})
     try:
         with deferred_gc():
-            engine = build_engine(ModelSpec.model_validate(spec))
+            engine = build_engine(ModelSpec.model_validate(spec | {"engine_args": arguments}))
     except EngineStartError as error:
         return {"start_error": str(error)}
-    return {"scale": engine.scale, "results": [score(engine, batch) for batch in batches]}
+    return {"scale": engine.scale, "dtype": engine.dtype, "results": [score(engine, batch) for batch in batches]}
 
 
 def run_case_and_exit(case: dict[str, Any], sender: Connection) -> NoReturn:

@@ -13,7 +13,8 @@ import pytest
 
 from infra.local.stack import MODELS_FILE, Stack, StackError
 from shared.models import load_models
-from tests.stacks import client_of, running
+from tests.engine.conftest import EXACT
+from tests.stacks import client_of, running, write_models
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
@@ -77,9 +78,11 @@ def test_the_bundled_model_is_the_published_one() -> None:
     assert digest == "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
-def test_a_cross_encoder_agrees_with_transformers(classifiers: dict[int, str]) -> None:
+def test_a_cross_encoder_agrees_with_transformers(classifiers: dict[int, str], tmp_path: Path) -> None:
     logits = expected_scores("cross", classifiers[1])
-    with running(model=classifiers[1], engine="vllm") as stack, client_of(stack) as client:
+    models = write_models(tmp_path, source=classifiers[1], engine="vllm", engine_args=EXACT)
+    environment = {"RERANKQ_MODELS_FILE": models}
+    with running(engine="vllm", environment=environment) as stack, client_of(stack) as client:
         assert scores_of(client, raw=True) == pytest.approx(logits, abs=TOLERANCE)
         sigmoids = [1 / (1 + math.exp(-logit)) for logit in logits]
         assert scores_of(client, raw=False) == pytest.approx(sigmoids, abs=TOLERANCE)
@@ -91,6 +94,12 @@ def test_a_bi_encoder_agrees_with_a_mean_pooled_cosine(bi_encoder: Stack) -> Non
     with client_of(bi_encoder) as client:
         assert scores_of(client, raw=False) == pytest.approx(cosines, abs=TOLERANCE)
         assert scores_of(client, raw=True) == pytest.approx(cosines, abs=TOLERANCE)
+
+
+def test_the_served_precision_is_shown(bi_encoder: Stack) -> None:
+    with client_of(bi_encoder) as client:
+        assert client.get("/v1/models").json()["data"][0]["dtype"] == "float32"
+        assert client.get("/info").json()["model_dtype"] == "float32"
 
 
 def test_max_tokens_per_doc_scores_like_a_shorter_document(bi_encoder: Stack) -> None:

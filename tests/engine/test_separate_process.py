@@ -15,8 +15,10 @@ def scores(stack: Stack) -> list[float]:
         return [row["relevance_score"] for row in client.post("/v1/rerank", json=PANDA).json()["results"]]
 
 
-def test_a_separate_engine_scores_the_same_aborts_canceled_work_and_ends_with_its_worker(bi_encoder: Stack) -> None:
-    with running(engine="vllm", environment={"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}) as stack:
+def test_a_separate_engine_scores_the_same_aborts_canceled_work_and_ends_with_its_worker(
+    bi_encoder: Stack, exact_bi_encoder: dict[str, str]
+) -> None:
+    with running(engine="vllm", environment=exact_bi_encoder | {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}) as stack:
         processes = psutil.Process(stack.child("worker-1").pid).children(recursive=True)
         assert processes, "the engine has no separate process"
         assert scores(stack) == pytest.approx(scores(bi_encoder), abs=1e-5)

@@ -50,7 +50,7 @@ def cache_scores(stack: Stack, folder: Path, request: RerankRequest, *scores: fl
     """Write scores to the cache, as a worker does."""
     spec = load_models(folder / "models.yaml").default
     with connect(stack.redis_url) as client:
-        ScoreWriter(client, spec, seconds=60, entries=1000).write(request, make_scores(*scores))
+        ScoreWriter(client, spec, dtype=None, seconds=60, entries=1000).write(request, make_scores(*scores))
 
 
 def order(response: httpx.Response) -> list[tuple[int, float]]:

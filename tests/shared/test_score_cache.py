@@ -35,12 +35,16 @@ def reader(async_client: redis.asyncio.Redis) -> ScoreReader:
     return ScoreReader(async_client)
 
 
-def writer(client: Any, spec: ModelSpec = SPEC, *, seconds: float = DAY, entries: int = 1000) -> ScoreWriter:
-    return ScoreWriter(client, spec, seconds=seconds, entries=entries)
+def writer(
+    client: Any, spec: ModelSpec = SPEC, *, dtype: str | None = "float32", seconds: float = DAY, entries: int = 1000
+) -> ScoreWriter:
+    return ScoreWriter(client, spec, dtype=dtype, seconds=seconds, entries=entries)
 
 
-async def read(reader: ScoreReader, *texts: str, spec: ModelSpec = SPEC, **fields: Any) -> dict[str, PairScore]:
-    return await reader.read(spec, make_request(**fields), texts)
+async def read(
+    reader: ScoreReader, *texts: str, spec: ModelSpec = SPEC, dtype: str | None = "float32", **fields: Any
+) -> dict[str, PairScore]:
+    return await reader.read(spec, make_request(**fields), texts, dtype=dtype)
 
 
 class TestCachedScores:
@@ -131,6 +135,13 @@ class TestCachedScores:
     ) -> None:
         writer(redis_client).write(REQUEST, make_scores())
         assert await read(reader, "a", "b", spec=SPEC.model_copy(update=change)) == {}
+
+    async def test_score_of_another_precision_is_not_found(self, reader: ScoreReader, redis_client: Any) -> None:
+        for dtype, score in (("float32", 0.5), ("bfloat16", 0.5039)):
+            writer(redis_client, dtype=dtype).write(make_request("a"), make_scores(score))
+        assert await read(reader, "a") == {"a": PairScore(0.5, SIMILARITY)}
+        assert await read(reader, "a", dtype="bfloat16") == {"a": PairScore(0.5039, SIMILARITY)}
+        assert await read(reader, "a", dtype=None) == {}
 
     async def test_model_name_matters_only_when_it_is_the_source(self, reader: ScoreReader, redis_client: Any) -> None:
         writer(redis_client).write(REQUEST, make_scores())
@@ -269,7 +280,7 @@ async def test_event_loop_stays_responsive_while_a_large_request_is_hashed(texts
 
     request = RerankRequest(query="q")
     other = asyncio.create_task(count_turns())
-    keys = await score_cache._cache_keys(SPEC, request, texts)
+    keys = await score_cache._cache_keys(SPEC, None, request, texts)
     other.cancel()
     assert len(set(keys)) == len(texts)
     assert turns >= 5

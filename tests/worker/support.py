@@ -61,6 +61,7 @@ class ScriptedEngine:
     """Records its batches. Returns or raises `result`; without it, scores the documents 0, 1, 2, ..."""
 
     scale = ScoreScale.LOGIT
+    dtype = None
 
     def __init__(self, result: BatchScores | Exception | None = None) -> None:
         self._result = result

@@ -143,6 +143,10 @@ class ScoringEngine(Protocol):
     def scale(self) -> ScoreScale:
         """The scale of the raw scores."""
 
+    @property
+    def dtype(self) -> str | None:
+        """The precision that the model computes in, such as float32. None for an engine that has none."""
+
     def score(self, batch: ScoringBatch, cancellation: Cancellation) -> BatchScores:
         """Score one batch.
 

@@ -22,6 +22,7 @@ class LexicalEngine:
     """
 
     scale = ScoreScale.SIMILARITY
+    dtype = None
 
     def __init__(self, delay_seconds: float = 0.0) -> None:
         self._delay_seconds = delay_seconds

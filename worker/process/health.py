@@ -23,6 +23,8 @@ class HeartbeatThread:
 
     def __init__(self, writer: HeartbeatWriter) -> None:
         self.throughput = ThroughputMeter()
+        self.dtype: str | None = None
+        """The precision of the loaded model; set it before `ready`."""
         self._writer = writer
         self._state = WorkerState.STARTING
         self._pool_ready_at: float | None = None
@@ -96,7 +98,10 @@ class HeartbeatThread:
     def _beat(self) -> None:
         try:
             self._writer.beat(
-                self._state, held=self.throughput.held, tokens_per_second=self.throughput.tokens_per_second()
+                self._state,
+                held=self.throughput.held,
+                tokens_per_second=self.throughput.tokens_per_second(),
+                dtype=self.dtype,
             )
         except redis.RedisError as error:
             if self._reachable:

@@ -273,7 +273,9 @@ class TestOverload:
         self, make_service: ServiceMaker, pools: PoolMonitor, worker: Worker, redis_client: Any
     ) -> None:
         service = make_service(LIMITS, cached=True)
-        ScoreWriter(redis_client, ModelSpec(name=MODEL), seconds=60, entries=9).write(make_request(), make_scores())
+        ScoreWriter(redis_client, ModelSpec(name=MODEL), dtype=None, seconds=60, entries=9).write(
+            make_request(), make_scores()
+        )
         redis_client.hset(pool_keys.measurements(MODEL), "tokens_per_second", 1)
         HeartbeatWriter(redis_client, MODEL, "w1").beat(WorkerState.READY)
         await pools.refresh()
@@ -623,7 +625,7 @@ class TestKnownScores:
     @pytest.fixture
     def cache_scores(self, redis_client: Any) -> Callable[..., None]:
         def cache_scores(request: RerankRequest, *scores: float) -> None:
-            cache = ScoreWriter(redis_client, ModelSpec(name=MODEL), seconds=60, entries=1000)
+            cache = ScoreWriter(redis_client, ModelSpec(name=MODEL), dtype=None, seconds=60, entries=1000)
             cache.write(request, make_scores(*scores))
 
         return cache_scores

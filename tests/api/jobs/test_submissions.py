@@ -61,8 +61,8 @@ def make(async_client: redis.asyncio.Redis, pools: PoolMonitor, redis_url: str) 
 def cache_scores(redis_client: Any) -> Callable[..., None]:
     """Stores a score of 0.5 for each text in the score cache."""
 
-    def cache_scores(*texts: str, spec: ModelSpec = SPEC, **fields: object) -> None:
-        cache = ScoreWriter(redis_client, spec, seconds=60, entries=1000)
+    def cache_scores(*texts: str, spec: ModelSpec = SPEC, dtype: str | None = None, **fields: object) -> None:
+        cache = ScoreWriter(redis_client, spec, dtype=dtype, seconds=60, entries=1000)
         cache.write(make_request(*texts, **fields), make_scores(*[0.5] * len(texts)))
 
     return cache_scores
@@ -94,6 +94,18 @@ class TestKnownScores:
         submission = await build(make(), "a", "b", "c")
         assert (submission.known_scores, shard_pairs(submission)) == (KnownScores({1: HALF}), [2])
         assert [document.text for document in submission.request.documents] == ["a", "b", "c"]
+
+    async def test_only_scores_of_the_pools_precision_are_known(
+        self, make: BuilderMaker, cache_scores: Callable[..., None], pools: PoolMonitor, redis_client: Any
+    ) -> None:
+        cache_scores("a", dtype="float32")
+        cache_scores("a", "b", dtype="bfloat16")
+        HeartbeatWriter(redis_client, MODEL, "w1").beat(WorkerState.READY, dtype="bfloat16")
+        await pools.refresh()
+        assert shard_pairs(await build(make(), "a", "b")) == []
+        HeartbeatWriter(redis_client, MODEL, "w1").beat(WorkerState.READY, dtype="float32")
+        await pools.refresh()
+        assert shard_pairs(await build(make(), "a", "b")) == [1]
 
     async def test_fully_known_request_has_no_shard_and_no_message(
         self, make: BuilderMaker, cache_scores: Callable[..., None]

@@ -273,6 +273,28 @@ class TestMeasurements:
         assert signals.start_seconds == pytest.approx(7, abs=1)
         assert 29 * 86_400 < redis_client.ttl(pool_keys.measurements(MODEL)) <= 30 * 86_400
 
+    def test_precision_is_that_of_most_loaded_workers(self, redis_client: Any) -> None:
+        write_heartbeat(redis_client, "w1", "starting")
+        assert read_pool(redis_client).dtype is None
+        for number, dtype in enumerate(("float32", "bfloat16", "bfloat16", "float32", "bfloat16")):
+            write_heartbeat(redis_client, f"w{number + 2}", "ready", dtype=dtype)
+        assert read_pool(redis_client).dtype == "bfloat16"
+
+    def test_precision_of_two_equal_halves_of_a_pool_is_always_the_same(self, redis_client: Any) -> None:
+        write_heartbeat(redis_client, "w1", "ready", dtype="float32")
+        write_heartbeat(redis_client, "w2", "ready", dtype="bfloat16")
+        assert read_pool(redis_client).dtype == "bfloat16"
+
+    def test_precision_remains_after_the_last_worker_until_another_engine_runs(self, redis_client: Any) -> None:
+        writer = HeartbeatWriter(redis_client, MODEL, "w1")
+        writer.beat(WorkerState.READY, dtype="bfloat16")
+        writer.leave()
+        assert read_pool(redis_client).dtype == "bfloat16"
+        writer.beat(WorkerState.READY, dtype=None)
+        assert read_pool(redis_client).dtype is None
+        writer.leave()
+        assert read_pool(redis_client).dtype is None
+
     @pytest.mark.parametrize("damaged", ["", "x", "nan", "inf", b"\xff"])
     def test_field_that_is_not_a_number_counts_as_missing(self, redis_client: Any, damaged: str | bytes) -> None:
         redis_client.hset(

@@ -38,6 +38,7 @@ class CallbackEngine:
         self._engine = engine
         self._threads = ThreadPoolExecutor(4)
         self.scale = engine.scale
+        self.dtype = engine.dtype
 
     def begin(self, batch: ScoringBatch, cancellation: Cancellation) -> "Future[BatchScores]":
         return self._threads.submit(self._engine.score, batch, cancellation)

@@ -59,6 +59,7 @@ class VllmEngine:
             model = VllmModel(spec, started.result(), template)
             self._scoring = choose_scoring(spec, model, cache_bytes)
             self.scale = self._scoring.scale
+            self.dtype = model.dtype
             mark("load")
             self.score(_WARM_UP, Cancellation())
             mark("warm-up")
@@ -163,6 +164,7 @@ class VllmModel:
         self._building = threading.Lock()
         self._params: dict[int | None, PoolingParams] = {}
         self.kind = kind
+        self.dtype = str(self._config.dtype).removeprefix("torch.")
         self.listwise = self._config.architecture == "JinaForRanking"
         self.template = template
         self.reads_pairs = kind == "cross-encoder" and template is None and self._builds_pairs()

@@ -3,6 +3,7 @@
 The values for CPUs were measured, see docs/operations.md. A model's own `engine_args` override all of them.
 """
 
+import logging
 import os
 from collections.abc import MutableMapping
 from pathlib import Path
@@ -11,6 +12,9 @@ from typing import Any
 import psutil
 
 from shared.models import ModelSpec
+from worker.engines.vllm.precision import choose_precision, read_cpu_features
+
+logger = logging.getLogger(__name__)
 
 
 def prepare_environment(environment: MutableMapping[str, str]) -> None:
@@ -41,13 +45,14 @@ def engine_settings(spec: ModelSpec, *, on_cpu: bool) -> dict[str, Any]:
         "scheduling_policy": "priority",
         "disable_log_stats": True,
     }
-    return settings | (_cpu_settings() if on_cpu else {}) | spec.engine_args
+    precision = choose_precision(spec.engine_args, read_cpu_features() if on_cpu else None)
+    logger.info("precision %s: %s", precision.dtype, precision.reason)
+    return settings | (_cpu_settings() if on_cpu else {}) | spec.engine_args | {"dtype": precision.dtype}
 
 
 def _cpu_settings() -> dict[str, Any]:
     memory = psutil.virtual_memory()
     return {
-        "dtype": "float32",
         # Compiling needs a C++ compiler, and half a minute at the first start.
         "enforce_eager": True,
         "max_num_seqs": 64,

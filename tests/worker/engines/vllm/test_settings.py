@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 
 from shared.models import ModelSpec
+from worker.engines.vllm.precision import read_cpu_features
 from worker.engines.vllm.settings import engine_settings, prepare_environment
 
 
@@ -19,14 +20,24 @@ def test_the_engine_pools_the_models_revision_and_schedules_by_priority(on_cpu: 
     assert chosen["scheduling_policy"] == "priority"
 
 
-def test_on_a_cpu_the_engine_uses_float32_without_compiling_and_little_memory() -> None:
+def test_on_a_cpu_the_engine_does_not_compile_and_uses_little_memory() -> None:
     chosen = settings(on_cpu=True)
-    assert (chosen["dtype"], chosen["enforce_eager"]) == ("float32", True)
+    assert chosen["enforce_eager"] is True
     assert 0 < chosen["gpu_memory_utilization"] <= 0.3
 
 
+def test_the_precision_is_chosen_and_logged_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    native = bool(read_cpu_features() & {"amx_bf16", "avx512_bf16", "bf16"})
+    assert settings(on_cpu=True)["dtype"] == ("bfloat16" if native else "float32")
+    assert settings(on_cpu=True, dtype="auto")["dtype"] == settings(on_cpu=True)["dtype"]
+    assert "natively" in caplog.text
+
+
 def test_on_a_gpu_vllm_chooses_these_settings() -> None:
-    assert not {"dtype", "enforce_eager", "max_num_seqs", "gpu_memory_utilization"} & set(settings(on_cpu=False))
+    chosen = settings(on_cpu=False)
+    assert chosen["dtype"] == "auto"
+    assert not {"enforce_eager", "gpu_memory_utilization"} & set(chosen)
 
 
 @pytest.mark.parametrize("on_cpu", [True, False])
