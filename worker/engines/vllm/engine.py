@@ -5,6 +5,7 @@ used them, and an engine that is stepped on another thread would compute on one 
 and pass them to that thread; vLLM batches continuously across all of them.
 """
 
+import gc
 import logging
 import os
 import queue
@@ -29,13 +30,14 @@ from vllm.v1.engine.llm_engine import LLMEngine
 
 from shared.models import ModelSpec
 from worker.engines.base import BatchScores, Cancellation, EngineDied, EngineStartError, ScoringBatch
-from worker.engines.scoring.base import Prepared
 from worker.engines.scoring.kinds import choose_scoring, pop_cache_bytes
 from worker.engines.scoring.layouts import PromptTokens
 from worker.engines.scoring.templates import load_template
 from worker.engines.scoring.tokens import TextTokens
+from worker.engines.vllm.batches import AbortBatch, EngineBatch, Inbox, PendingScores
 from worker.engines.vllm.settings import engine_settings
-from worker.engines.vllm.step_loop import AbortBatch, EngineBatch, EngineLoop, Inbox
+from worker.engines.vllm.step_loop import EngineLoop
+from worker.engines.vllm.step_sizes import CPU_STEP, StepSize, gpu_step, step_size
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +75,7 @@ class VllmEngine:
     def score(self, batch: ScoringBatch, cancellation: Cancellation) -> BatchScores:
         return self.begin(batch, cancellation).result()
 
-    def begin(self, batch: ScoringBatch, cancellation: Cancellation) -> "PendingScores":
+    def begin(self, batch: ScoringBatch, cancellation: Cancellation) -> PendingScores:
         """Render the batch's prompts and pass them to the engine. Raises EngineError."""
         prepared = self._scoring.prepare(batch)
         if self._closed:
@@ -99,12 +101,12 @@ class VllmEngine:
         """The engine's thread: build the engine, then step it until it is closed or breaks."""
         try:
             _inspect_models_here()
-            engine = LLMEngine.from_engine_args(_engine_args(spec), _usage_context())
+            engine = LLMEngine.from_engine_args(_engine_args(spec))
         except BaseException as error:
             started.set_exception(error)
             return
         started.set_result(engine)
-        loop = EngineLoop(engine, self._inbox, engine.vllm_config.scheduler_config.max_num_batched_tokens)
+        loop = EngineLoop(engine, self._inbox, _step_size(engine), free_memory=partial(_free_memory, engine))
         try:
             loop.run()
             reason = EngineDied("the engine is closed")
@@ -117,20 +119,6 @@ class VllmEngine:
         self._fail_waiting()
         engine.renderer.shutdown()
         engine.engine_core.shutdown()
-
-
-class PendingScores:
-    """A batch in the engine. `result` converts vLLM's outputs to scores, on the caller's thread."""
-
-    def __init__(self, work: EngineBatch, prepared: Prepared) -> None:
-        self._work = work
-        self._prepared = prepared
-
-    def add_done_callback(self, callback: Callable[[Any], object]) -> None:
-        self._work.done.add_done_callback(callback)
-
-    def result(self) -> BatchScores:
-        return self._prepared.scores(self._work.done.result())
 
 
 class VllmModel:
@@ -235,22 +223,56 @@ def _inspect_models_here() -> None:
         registry._run_in_subprocess = lambda inspect: inspect()
 
 
-def _usage_context() -> UsageContext:
-    """Selects vLLM's table of default step sizes for this device."""
-    # Without a context vLLM falls back to steps of 2,048 tokens and 128 sequences, which leave a large GPU mostly idle.
-    # The CPU keeps that fallback: its step is bound by arithmetic, and a longer one only delays urgent work.
-    return UsageContext.ENGINE_CONTEXT if current_platform.is_cpu() else UsageContext.LLM_CLASS
-
-
 def _engine_args(spec: ModelSpec) -> EngineArgs:
-    settings = engine_settings(spec, on_cpu=current_platform.is_cpu())
-    cores = f" on cores {os.environ['VLLM_CPU_OMP_THREADS_BIND']}" if current_platform.is_cpu() else ""
+    on_cpu = current_platform.is_cpu()
+    settings = engine_settings(spec, on_cpu=on_cpu)
+    step = CPU_STEP if on_cpu else gpu_step(_device_memory())
+    cores = f" on cores {os.environ['VLLM_CPU_OMP_THREADS_BIND']}" if on_cpu else ""
     chosen = ", ".join(f"{name}={value}" for name, value in settings.items() if value is not None)
     logger.info("vLLM on %s%s: %s", current_platform.device_type, cores, chosen)
     try:
-        return EngineArgs(**settings)
+        arguments = EngineArgs(**settings)
     except TypeError as error:
         raise EngineStartError(f"model {spec.name!r}: engine_args: {_one_line(error)}") from error
+    # Replaces vLLM's table of default steps instead of setting them: vLLM then fits a default to the model's length.
+    context = UsageContext.ENGINE_CONTEXT
+    arguments.get_batch_defaults = lambda world_size: ({context: step.tokens}, {context: step.prompts})
+    return arguments
+
+
+def _device_memory() -> int:
+    """The memory of the GPU in bytes; 0 when vLLM cannot tell, which selects the smallest steps."""
+    try:
+        return int(current_platform.get_device_total_memory())
+    except Exception as error:
+        logger.warning("the memory of the GPU is unknown: %s", _one_line(error))
+        return 0
+
+
+def _step_size(engine: LLMEngine) -> StepSize:
+    scheduler = engine.vllm_config.scheduler_config
+    step = step_size(scheduler.max_num_batched_tokens, scheduler.max_num_seqs, on_cpu=current_platform.is_cpu())
+    logger.info(
+        "%s, steps of up to %d tokens and %d prompts, %d tokens of batch work beside interactive work",
+        engine.model_config.dtype,
+        step.tokens,
+        step.prompts,
+        step.shared_tokens,
+    )
+    return step
+
+
+def _free_memory(engine: LLMEngine) -> None:
+    """Release what a failed step left behind. Raises RuntimeError when prompts remain in the engine."""
+    # vLLM marks blocks of the prefix cache as computed before the step that computes them.
+    if not engine.reset_prefix_cache():
+        raise RuntimeError("the engine still holds prompts after a step that ran out of memory")
+    gc.collect()
+    # Imported late: vLLM must be imported before torch.
+    import torch
+
+    if torch.accelerator.is_available():
+        torch.accelerator.empty_cache()
 
 
 def _one_line(error: BaseException) -> str:

@@ -13,6 +13,7 @@ import psutil
 
 from shared.models import ModelSpec
 from worker.engines.vllm.precision import choose_precision, read_cpu_features
+from worker.engines.vllm.step_sizes import CPU_STEP
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ def _cpu_settings() -> dict[str, Any]:
     return {
         # Compiling needs a C++ compiler, and half a minute at the first start.
         "enforce_eager": True,
-        "max_num_seqs": 64,
+        "max_num_seqs": CPU_STEP.prompts,
         # The share of CPU memory here: vLLM refuses to start when less than this is free.
         "gpu_memory_utilization": round(min(0.3, 0.5 * memory.available / memory.total), 3),
     }

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from worker.engines.base import BACKGROUND, EngineError, ScoringAborted
-from worker.engines.vllm.step_loop import AbortBatch, EngineBatch, EngineLoop, Inbox
+from worker.engines.vllm.batches import AbortBatch, EngineBatch, Inbox
+from worker.engines.vllm.step_loop import EngineLoop
+from worker.engines.vllm.step_sizes import StepSize
 
-STEP_TOKENS = 4
+STEP = StepSize(tokens=4, prompts=100, shared_tokens=2)
 
 
 @dataclass
@@ -36,7 +38,7 @@ class EchoEngine:
 
     def step(self) -> list[Output]:
         if self.broken:
-            raise RuntimeError("out of memory")
+            raise RuntimeError("the device is lost")
         if not self.waiting:
             return []
         self.waiting.sort()
@@ -61,7 +63,7 @@ def inbox() -> Inbox:
 def engine(inbox: Inbox) -> Iterator[EchoEngine]:
     """An engine whose loop runs on a separate thread until the end of the test."""
     engine = EchoEngine()
-    thread = threading.Thread(target=EngineLoop(engine, inbox, STEP_TOKENS).run, daemon=True)
+    thread = threading.Thread(target=EngineLoop(engine, inbox, STEP).run, daemon=True)
     thread.start()
     yield engine
     inbox.put(None)
@@ -89,7 +91,7 @@ def test_a_lower_priority_number_is_computed_sooner() -> None:
     for batch, name in ((late, "late"), (soon, "soon")):
         batch.done.add_done_callback(partial(on_done, name))
         inbox.put(batch)
-    EngineLoop(engine, inbox, STEP_TOKENS).run()
+    EngineLoop(engine, inbox, STEP).run()
     assert order[0] == "soon"
 
 
@@ -97,7 +99,7 @@ def test_when_the_engine_breaks_every_waiting_batch_fails() -> None:
     engine, inbox = EchoEngine(), queue.SimpleQueue[EngineBatch | AbortBatch | None]()
     running, waiting = work("a", "b"), work("c")
     inbox.put(running)
-    loop = EngineLoop(engine, inbox, STEP_TOKENS)
+    loop = EngineLoop(engine, inbox, STEP)
     engine.broken = True
     with pytest.raises(RuntimeError):
         loop.run()
@@ -115,7 +117,7 @@ class TestAbort:
         for arrival in (aborted, other, AbortBatch(aborted)):
             inbox.put(arrival)
         other.done.add_done_callback(lambda _: inbox.put(None))
-        EngineLoop(engine, inbox, STEP_TOKENS).run()
+        EngineLoop(engine, inbox, STEP).run()
         with pytest.raises(ScoringAborted):
             aborted.done.result(timeout=1)
         assert texts(other) == ["d!"]
@@ -133,7 +135,7 @@ class TestAbort:
         engine, inbox = Interrupted(), queue.SimpleQueue[EngineBatch | AbortBatch | None]()
         aborted = work("a", "b", "c")
         inbox.put(aborted)
-        EngineLoop(engine, inbox, STEP_TOKENS).run()
+        EngineLoop(engine, inbox, STEP).run()
         with pytest.raises(ScoringAborted):
             aborted.done.result(timeout=1)
         assert engine.waiting == []
@@ -163,7 +165,7 @@ class TestAbort:
         aborted, waiting = work("a"), work("b")
         for arrival in (aborted, AbortBatch(aborted), waiting):
             inbox.put(arrival)
-        loop = EngineLoop(engine, inbox, STEP_TOKENS)
+        loop = EngineLoop(engine, inbox, STEP)
         engine.broken = True
         with pytest.raises(RuntimeError):
             loop.run()
@@ -192,7 +194,12 @@ class SteppedEngine(EchoEngine):
 
 class TestBackground:
     def steps(
-        self, arrivals: list[EngineBatch], then: dict[int, EngineBatch], *, clock: Callable[[], float] = lambda: 0.0
+        self,
+        arrivals: list[EngineBatch],
+        then: dict[int, EngineBatch],
+        *,
+        clock: Callable[[], float] = lambda: 0.0,
+        step: StepSize = STEP,
     ) -> list[str]:
         """Run the loop with `arrivals`, and with the batches of `then` arriving during the step of their number.
 
@@ -210,14 +217,28 @@ class TestBackground:
             batch.done.add_done_callback(stop_after_all)
         for batch in arrivals:
             inbox.put(batch)
-        EngineLoop(engine, inbox, STEP_TOKENS, clock).run()
+        EngineLoop(engine, inbox, step, clock=clock).run()
         return engine.steps
 
     def test_background_work_is_admitted_one_step_at_a_time(self) -> None:
         assert self.steps([background("abcdefghi")], {}) == ["abcd", "efgh", "i"]
 
     def test_interactive_work_waits_only_for_the_current_step_and_shares_none(self) -> None:
-        assert self.steps([background("abcdefgh")], {1: work("X")}) == ["abcd", "X", "efgh"]
+        assert self.steps([background("abcdefgh")], {1: work("X")})[:2] == ["abcd", "X"]
+
+    def test_background_steps_stay_small_for_a_second_after_interactive_work(self) -> None:
+        # The clock is read about twice per step.
+        now = iter(quarters / 4 for quarters in range(1000))
+        steps = self.steps([background("abcdefghijklmnop")], {1: work("X")}, clock=lambda: next(now))
+        assert steps == ["abcd", "X", "ef", "gh", "ijkl", "mnop"]
+
+    def test_overdue_background_work_takes_a_small_part_of_a_step(self) -> None:
+        now = iter(range(1000))
+        assert self.steps([background("abcdef"), work("X")], {}, clock=lambda: next(now))[0] == "Xab"
+
+    def test_short_background_prompts_fill_one_step_only(self) -> None:
+        few = StepSize(tokens=100, prompts=3, shared_tokens=100)
+        assert self.steps([background("abcdefg")], {}, step=few) == ["abc", "def", "g"]
 
     def test_background_work_is_not_deferred_forever(self) -> None:
         now = iter(tenths / 10 for tenths in range(1000))
@@ -236,7 +257,7 @@ class TestBackground:
         other.done.add_done_callback(lambda _: inbox.put(None))
         for batch in (aborted, other):
             inbox.put(batch)
-        EngineLoop(engine, inbox, STEP_TOKENS).run()
+        EngineLoop(engine, inbox, STEP).run()
         assert engine.steps == ["abcd", "X"]
         with pytest.raises(ScoringAborted):
             aborted.done.result(timeout=1)
@@ -246,7 +267,7 @@ class TestBackground:
         deferred = background("abc")
         for batch in (work("X"), deferred):
             inbox.put(batch)
-        loop = EngineLoop(engine, inbox, STEP_TOKENS)
+        loop = EngineLoop(engine, inbox, STEP)
         engine.broken = True
         with pytest.raises(RuntimeError):
             loop.run()
