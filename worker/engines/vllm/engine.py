@@ -19,7 +19,6 @@ from vllm import EngineArgs, PoolingParams, envs
 from vllm.entrypoints.pooling.factories import init_pooling_io_processors
 from vllm.entrypoints.pooling.scoring.utils import compress_token_type_ids
 from vllm.entrypoints.pooling.typing import OfflineOutputsContext
-from vllm.inputs.engine import tokens_input
 from vllm.model_executor.models import registry
 from vllm.platforms import current_platform
 from vllm.renderers.chat_utils import ChatTemplateConfig
@@ -35,6 +34,7 @@ from worker.engines.scoring.layouts import PromptTokens
 from worker.engines.scoring.templates import load_template
 from worker.engines.scoring.tokens import TextTokens
 from worker.engines.vllm.batches import AbortBatch, EngineBatch, Inbox, PendingScores
+from worker.engines.vllm.core_engine import CoreEngine
 from worker.engines.vllm.settings import engine_settings
 from worker.engines.vllm.step_loop import EngineLoop
 from worker.engines.vllm.step_sizes import CPU_STEP, StepSize, gpu_step, step_size
@@ -106,7 +106,9 @@ class VllmEngine:
             started.set_exception(error)
             return
         started.set_result(engine)
-        loop = EngineLoop(engine, self._inbox, _step_size(engine), free_memory=partial(_free_memory, engine))
+        loop = EngineLoop(
+            CoreEngine(engine), self._inbox, _step_size(engine), free_memory=partial(_free_memory, engine)
+        )
         try:
             loop.run()
             reason = EngineDied("the engine is closed")
@@ -171,7 +173,8 @@ class VllmModel:
                 use_activation=False if self.kind == "cross-encoder" else None,
                 extra_kwargs=None if first_typed is None else {"compressed_token_type_ids": first_typed},
             )
-        return {"prompts": tokens_input(ids), "params": params, "tokens": len(ids)}
+            params.verify(self._config)
+        return {"prompts": ids, "params": params, "tokens": len(ids)}
 
     def build_single(self, text: str) -> list[int]:
         with self._building:
