@@ -3,8 +3,9 @@
 A separate process keeps torch out of the test runner. It imports vLLM once and forks a child for each model, because
 vLLM does not support two engines in one process. Reads one JSON request per line from standard input:
 {"cases": [{"spec": a model's entry, "batches": [a ScoringBatch's fields, ...]}, ...], "result_file": a path}
-and writes a list to that file, with {"scale", "dtype", "results": [a BatchScores' fields or {"error"}, ...]} or
-{"start_error"} for each case; an error that a retry may cure has "transient", too. An entry without a `dtype` is scored in float32, so that tests can compare exactly.
+and writes a list to that file, with {"scale", "dtype", "results": [a BatchScores' fields or {"error"}, ...],
+"cached_tokens"} or {"start_error"} for each case; an error that a retry may cure also has "transient". An entry without
+a `dtype` is scored in float32, so that tests can compare exactly.
 
 A case with "memory": {"tokens", "failures"} has an engine whose steps run out of memory when they have more tokens, at
 most so many times (null: always), after the warm-up. Its batches are scored together, then again one after the other
@@ -72,7 +73,8 @@ def score_batches(
         return {"start_error": str(error)}
     found: dict[str, Any] = {"scale": engine.scale, "dtype": engine.dtype}
     if memory is None:
-        return found | {"results": [score(engine, batch) for batch in batches]}
+        results = [score(engine, batch) for batch in batches]
+        return found | {"results": results, "cached_tokens": engine.cached_tokens}
     with small_memory(**memory) as failed_steps:
         results = score_together(engine, batches)
         return found | {

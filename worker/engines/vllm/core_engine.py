@@ -1,7 +1,7 @@
 """Adds prompts to vLLM's engine core and steps it, without `LLMEngine`'s processing of requests and outputs.
 
-For each prompt `LLMEngine` validates inputs, copies parameters, and keeps state for detokenizing and statistics: half of
-the engine thread's Python per pair. Prompts of token ids with shared, verified parameters need none of it.
+For each prompt `LLMEngine` validates inputs, copies parameters, and keeps state for detokenizing and statistics. A
+prompt of token ids whose parameters are verified and shared needs none of it.
 """
 
 import time
@@ -22,6 +22,8 @@ class CoreEngine:
         self._core = engine.engine_core
         self._max_tokens: int = engine.model_config.max_model_len
         self._prompts: dict[str, list[int]] = {}
+        self.cached_tokens = 0
+        """How many tokens of prompts were not computed, because the engine had computed the same beginning before."""
 
     def add_request(self, request_id: str, prompt: list[int], params: PoolingParams, *, priority: int) -> None:
         """Add a prompt of token ids. `params` must be verified, and may be shared between prompts.
@@ -56,12 +58,14 @@ class CoreEngine:
             # None: the prompt was aborted during the step.
             if (prompt := self._prompts.pop(output.request_id, None)) is not None:
                 pooled = output.pooling_output
+                cached = output.prefill_stats.num_cached_tokens if output.prefill_stats else 0
+                self.cached_tokens += cached
                 finished.append(
                     PoolingRequestOutput(
                         request_id=output.request_id,
                         outputs=PoolingOutput(data=pooled),
                         prompt_token_ids=prompt,
-                        num_cached_tokens=output.prefill_stats.num_cached_tokens if output.prefill_stats else 0,
+                        num_cached_tokens=cached,
                         finished=True,
                         error=_NO_OUTPUT if pooled is None else None,
                     )

@@ -52,6 +52,7 @@ class VllmEngine:
         self._inbox: Inbox = queue.SimpleQueue()
         self._closed = False
         self._fail_waiting: Callable[[], None] | None = None
+        self._core: CoreEngine | None = None
         spec, cache_bytes = pop_cache_bytes(spec)
         template = load_template(spec.score_template)
         started: Future[LLMEngine] = Future()
@@ -71,6 +72,11 @@ class VllmEngine:
         except Exception as error:
             self.close()
             raise EngineStartError(f"model {spec.name!r} could not be loaded: {_one_line(error)}") from error
+
+    @property
+    def cached_tokens(self) -> int:
+        """How many tokens of prompts were not computed, because the engine had computed the same beginning before."""
+        return self._core.cached_tokens if self._core else 0
 
     def score(self, batch: ScoringBatch, cancellation: Cancellation) -> BatchScores:
         return self.begin(batch, cancellation).result()
@@ -106,9 +112,8 @@ class VllmEngine:
             started.set_exception(error)
             return
         started.set_result(engine)
-        loop = EngineLoop(
-            CoreEngine(engine), self._inbox, _step_size(engine), free_memory=partial(_free_memory, engine)
-        )
+        self._core = core = CoreEngine(engine)
+        loop = EngineLoop(core, self._inbox, _step_size(engine), free_memory=partial(_free_memory, engine))
         try:
             loop.run()
             reason = EngineDied("the engine is closed")
