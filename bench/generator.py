@@ -22,10 +22,11 @@ _BEGIN_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class EngineSpeed:
-    """The rate of the bare engine, and the seconds until it was ready."""
+    """The rate of the bare engine, the seconds until it was ready, and the scores of its sample."""
 
     pairs_per_second: float
     start_seconds: float
+    sample: list[float]
 
 
 class MeasurementFailed(Exception):
@@ -105,4 +106,4 @@ def bare_engine(settings: dict[str, Any], variables: dict[str, str], log: Path) 
     if process.returncode:
         raise MeasurementFailed(f"the bare engine ended with {process.returncode}: {log.read_text()[-1000:]}")
     found = json.loads(process.stdout)
-    return EngineSpeed(found["pairs"] / found["seconds"], found["start_seconds"])
+    return EngineSpeed(found["pairs"] / found["seconds"], found["start_seconds"], found["sample"])

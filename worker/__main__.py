@@ -1,4 +1,4 @@
-"""`python -m worker` runs a worker for one model; `python -m worker dead-letters` manages failed shards.
+"""`python -m worker` runs a worker for one model; `dead-letters` manages failed shards, `quantize` converts a model.
 
 The engine is built here, before Celery starts: Celery swallows exceptions in its signal handlers, and the worker would
 continue without an engine.
@@ -24,7 +24,7 @@ from shared.queue.celery_app import make_celery, pool_queues
 from shared.queue.messages import MessageBuilder
 from shared.score_cache import ScoreWriter
 from shared.store.client import connect
-from worker import dead_letters
+from worker import dead_letters, quantization
 from worker.consumer import task
 from worker.consumer.kombu_patches import (
     discard_foreign_messages,
@@ -60,6 +60,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     dead_letters_parser.set_defaults(command="dead-letters")
     dead_letters.add_arguments(dead_letters_parser)
+    quantize_parser = commands.add_parser("quantize", help="write a copy of a model with 8-bit weights, for CPUs")
+    quantize_parser.set_defaults(command="quantize")
+    quantization.add_arguments(quantize_parser)
     return parser.parse_args(arguments)
 
 
@@ -67,6 +70,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     flags = {name: getattr(options, name) for name in ("model", "engine", "redis_url", "models_file", "concurrency")}
     try:
+        if options.command == "quantize":
+            return quantization.main(options)
         settings = WorkerSettings.from_environment(**flags)
         if options.command == "dead-letters":
             return dead_letters.main(options, settings)

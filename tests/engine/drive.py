@@ -68,7 +68,7 @@ def score_batches(
     arguments = {"dtype": "float32"} | spec.get("engine_args", {})
     try:
         with deferred_gc():
-            engine = build_engine(ModelSpec.model_validate(spec | {"engine_args": arguments}))
+            engine: Any = build_engine(ModelSpec.model_validate(spec | {"engine_args": arguments}))
     except EngineStartError as error:
         return {"start_error": str(error)}
     found: dict[str, Any] = {"scale": engine.scale, "dtype": engine.dtype}

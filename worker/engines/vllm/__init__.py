@@ -1,1 +1,1 @@
-"""The vLLM engine: its settings, its step loop, and the only module that imports vLLM."""
+"""The vLLM engine: its settings, its step loop, and the two modules that import vLLM."""

@@ -1,4 +1,4 @@
-"""Runs vLLM in this process, in score mode. The only module that imports vLLM.
+"""Runs vLLM in this process, in score mode. Imports vLLM, as only `core_engine` does besides.
 
 One thread builds the engine and steps it for the worker's lifetime: OpenMP's threads belong to the thread that first
 used them, and an engine that is stepped on another thread would compute on one core. Many worker threads render prompts
