@@ -57,7 +57,7 @@ fix: ## Formats the code and applies the linter's fixes; the only target that ch
 	$(VENV)/ruff format .
 	$(VENV)/ruff check --fix .
 
-bench-batch: ## Measures batches: throughput, memory, and interactive calls beside them, 16 minutes (options: ARGS="--help")
+bench-batch: ## Measures batches: throughput, memory, and interactive calls beside them, 13 to 16 minutes (options: ARGS="--help")
 	@$(INSTALL) --with bench && exec $(VENV)/python -m bench.batch $(ARGS)
 
 bench-interactive: ## Measures interactive calls while batch work saturates the worker
