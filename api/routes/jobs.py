@@ -106,8 +106,9 @@ def describe_progress(record: JobRecord, now: float) -> dict[str, Any]:
         "shards_total": record.shards,
         "shards_done": record.shards - record.shards_left,
     }
-    elapsed = (record.finished_ms / 1000 or now) - record.started_ms / 1000
-    if record.started_ms and record.pairs_scored and elapsed > 0:
+    # A job can start and end within one millisecond.
+    elapsed = max((record.finished_ms / 1000 or now) - record.started_ms / 1000, 0.001)
+    if record.started_ms and record.pairs_scored:
         rate = record.pairs_scored / elapsed
         progress["pairs_per_second"] = round(rate, 1)
         if not record.status.final:
