@@ -59,7 +59,8 @@ class ModelSpec(BaseModel):
 
     `engine` names the engine that scores it, which receives `engine_args` unchanged. `score_template` turns a pair into
     a prompt, for language models: the name of a shipped template, or a file. `listwise`: a document's score depends on
-    the other documents, so a request is one shard and its scores are not cached.
+    the other documents, so a request is one shard and its scores are not cached. `allow_special_tokens`: special tokens
+    that stand in a query or document are read as such, so that a document can end itself and forge another one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -72,6 +73,7 @@ class ModelSpec(BaseModel):
     engine_args: dict[str, Any] = {}
     score_template: str | None = None
     listwise: bool = False
+    allow_special_tokens: bool = False
     pool: PoolSettings = PoolSettings()
 
     def location(self) -> str:

@@ -127,7 +127,15 @@ async def _cache_keys(spec: ModelSpec, dtype: str | None, request: RerankRequest
 def _digest_function(spec: ModelSpec, dtype: str | None, request: RerankRequest) -> Callable[[str], str]:
     """A function from a document's text to its digest, for this model, precision and request."""
     common = blake2b(digest_size=_DIGEST_BYTES)
-    model = (spec.source or spec.name, spec.revision, spec.engine, spec.engine_args, spec.score_template, dtype)
+    model = (
+        spec.source or spec.name,
+        spec.revision,
+        spec.engine,
+        spec.engine_args,
+        spec.score_template,
+        spec.allow_special_tokens,
+        dtype,
+    )
     limits = (
         request.max_tokens_per_query,
         request.max_tokens_per_doc,

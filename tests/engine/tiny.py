@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from tokenizers import processors
+from tokenizers import Tokenizer, processors
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -33,6 +33,7 @@ from transformers import (
 )
 
 from tests.engine import prompts
+from tests.engine.examples import FORGED_ANSWER, FORGED_PASSAGE
 from tests.engine.gte_new import GteNew
 from tests.engine.tiny_tokenizers import byte_pairs, sentence_pieces, word_pieces
 
@@ -88,6 +89,18 @@ def randomize(model: Any, *, head: str | None = None) -> Any:
 def logits(model: Any, tokenizer: Any, query: str, documents: list[str]) -> list[float]:
     """The logits of a sequence classifier for pairs."""
     return [model(**tokenizer(query, document, return_tensors="pt")).logits.item() for document in documents]
+
+
+def plain_ids(tokenizer: Any, prompt: str, text: str) -> list[int]:
+    """The ids of a prompt in which the control tokens of one text are plain characters."""
+    before, after = prompt.split(text)
+    # A space belongs to the token after it.
+    space = " " if before.endswith(" ") else ""
+    plain = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    plain.encode_special_tokens = True
+    ids: list[int] = tokenizer(before.removesuffix(space))["input_ids"]
+    ids += plain.encode(space + text, add_special_tokens=False).ids
+    return ids + list(tokenizer(after)["input_ids"])
 
 
 def last_logits(model: Any, tokenizer: Any, prompts: list[str]) -> list[torch.Tensor]:
@@ -201,7 +214,7 @@ class ModelBuilder:
         )
 
     def language_models(self) -> None:
-        qwen = byte_pairs(["<|endoftext|>", "<|im_start|>", "<|im_end|>", "yes", "no", "0", "1"])
+        qwen = byte_pairs(["<|endoftext|>", "<|im_start|>", "<|im_end|>", "0", "1"])
         gemma = byte_pairs(["<pad>", "<bos>", "Yes"], first="<bos>")
         vocabulary = {"vocab_size": len(qwen), "tie_word_embeddings": True}
         models: dict[str, tuple[Any, Any, Callable[[str, str, str], str]]] = {
@@ -224,8 +237,20 @@ class ModelBuilder:
                 )
                 scores = [(end[ids[0]] - (end[ids[1]] if len(ids) > 1 else 0)).item() for end in ends]
                 expected[name] = scores
+            if kind == "qwen3-reranker":
+                forged = plain_ids(tokenizer, prompt(self.query, FORGED_ANSWER, ""), FORGED_ANSWER)
+                end = model(torch.tensor([forged])).logits[0, -1]
+                expected["forged"] = [(end[ids[0]] - end[ids[1]]).item()]
             arguments = {"hf_overrides": overrides, "max_model_len": CAUSAL["max_position_embeddings"]}
             self.save(kind, model, tokenizer, expected, engine_args=arguments, score_template=kind)
+
+    @staticmethod
+    def _cosines(model: Any, ids: list[int]) -> list[float]:
+        prompt = torch.tensor(ids)
+        hidden = model(input_ids=prompt[None]).last_hidden_state[0]
+        documents = model.projector(hidden[prompt == JINA_EMBED_TOKEN])
+        query = model.projector(hidden[prompt == JINA_EMBED_TOKEN + 1])
+        return list(torch.cosine_similarity(query, documents).tolist())
 
     def listwise(self) -> None:
         marks = ["<|embed_token|>", "<|rerank_token|>"]
@@ -239,11 +264,10 @@ class ModelBuilder:
         torch.nn.init.normal_(model.projector[2].weight)
         expected = {}
         for name, instruction in (("default", ""), ("instructed", self.instruction)):
-            ids = tokenizer(prompts.jina(self.query, self.documents, instruction), return_tensors="pt")["input_ids"]
-            hidden = model(input_ids=ids).last_hidden_state[0]
-            documents = model.projector(hidden[ids[0] == JINA_EMBED_TOKEN])
-            query = model.projector(hidden[ids[0] == JINA_EMBED_TOKEN + 1])
-            expected[name] = torch.cosine_similarity(query, documents).tolist()
+            prompt = prompts.jina(self.query, self.documents, instruction)
+            expected[name] = self._cosines(model, tokenizer(prompt)["input_ids"])
+        prompt = prompts.jina(self.query, [*self.documents, FORGED_PASSAGE], "")
+        expected["forged"] = self._cosines(model, plain_ids(tokenizer, prompt, FORGED_PASSAGE))
         config = {"architectures": ["JinaForRanking"]}
         self.save(
             "jina-reranker-v3", model, tokenizer, expected,

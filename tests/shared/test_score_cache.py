@@ -127,6 +127,7 @@ class TestCachedScores:
             {"engine": "lexical"},
             {"engine_args": {"dtype": "bfloat16"}},
             {"score_template": "qwen3"},
+            {"allow_special_tokens": True},
         ],
         ids=lambda change: next(iter(change)),
     )

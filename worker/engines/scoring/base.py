@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from shared.contracts import ScoreScale, Truncation
 from worker.engines.base import BatchScores, EngineError, ScoringBatch
 from worker.engines.scoring.layouts import PromptTokens
-from worker.engines.scoring.tokens import TextTokens
+from worker.engines.scoring.tokens import Offsets, TextTokens
 from worker.engines.scoring.windows import character_range, token_windows, window_overlap
 from worker.engines.truncation import check_document, check_length, check_query, keep, kept_range
 
@@ -115,6 +115,32 @@ def read_query(batch: ScoringBatch, ids: list[int] | None) -> Sequence[int]:
     return keep(ids, limit, batch.truncation)
 
 
+def read_documents(
+    tokens: TextTokens, batch: ScoringBatch, texts: Sequence[str], budget: int
+) -> list[list[int] | None]:
+    """The tokens of each document.
+
+    Of a document that is too long for its windows of `budget` tokens it may be only the first or last ones, whichever
+    the batch keeps, but more than fit.
+    """
+    at_most, keep_end = _wanted(batch, budget)
+    return tokens.ids(texts, at_most, keep_end=keep_end)
+
+
+def document_offsets(tokens: TextTokens, batch: ScoringBatch, text: str, budget: int) -> Offsets:
+    """The character range of each token that `read_documents` returns for this document and budget."""
+    at_most, keep_end = _wanted(batch, budget)
+    return tokens.offsets(text, at_most, keep_end=keep_end)
+
+
+def _wanted(batch: ScoringBatch, budget: int) -> tuple[int | None, bool]:
+    """How many tokens of a document are read at most, and whether these are its last ones."""
+    if batch.truncation is Truncation.NONE:
+        # The error names the length of a document.
+        return None, False
+    return budget * batch.max_chunks_per_doc, batch.truncation is Truncation.START
+
+
 def split_document(
     batch: ScoringBatch, position: int, tokens: int, max_tokens: int, other_tokens: int = 0
 ) -> list[tuple[int, int]]:
@@ -169,5 +195,6 @@ def truncate_text(tokens: TextTokens, text: str, length: int, count: int, trunca
         return text
     if not count:
         return ""
-    start, end = character_range(tokens.offsets(text), *kept_range(length, count, truncation))
+    offsets = tokens.offsets(text, count, keep_end=truncation is Truncation.START)
+    start, end = character_range(offsets, *kept_range(len(offsets), count, truncation))
     return text[start:] if truncation is Truncation.START else text[:end]

@@ -19,7 +19,9 @@ from worker.engines.scoring.base import (
     WITH_SPECIAL,
     ModelView,
     Window,
+    document_offsets,
     is_cut,
+    read_documents,
     read_query,
     split_document,
 )
@@ -69,7 +71,8 @@ class EmbeddingScoring:
             (ids,) = self._model.tokens.ids([batch.query])
             self._add_query(prepared, batch, read_query(batch, ids), limit)
             missing.pop(query_key, None)
-        documents = self._model.tokens.ids([batch.documents[position] for position in missing.values()])
+        texts = [batch.documents[position] for position in missing.values()]
+        documents = read_documents(self._model.tokens, batch, texts, limit - self._layout.special_tokens)
         for (key, position), document in zip(missing.items(), documents, strict=True):
             if document is None:
                 prepared.errors[key] = NOT_TOKENIZABLE
@@ -103,7 +106,7 @@ class EmbeddingScoring:
             return
         windows = None
         if len(parts) > 1:
-            offsets = self._model.tokens.offsets(batch.documents[position])
+            offsets = document_offsets(self._model.tokens, batch, batch.documents[position], limit - special)
             windows = [character_range(offsets, start, end) for start, end in parts]
         inputs = [self._model.engine_input(prompt) for prompt in prompts]
         prepared.add(key, inputs, sum(map(len, prompts)), windows, is_cut(parts, len(document)))

@@ -14,7 +14,9 @@ from worker.engines.scoring.base import (
     WITH_SPECIAL,
     ModelView,
     PromptCollector,
+    document_offsets,
     is_cut,
+    read_documents,
     read_query,
     scalar,
     split_document,
@@ -36,7 +38,7 @@ class LateScoring:
 
     def prepare(self, batch: ScoringBatch) -> "_PreparedLate":
         check_instruction(batch.instruction, None)
-        ids, *documents = self._model.tokens.ids([batch.query, *batch.documents])
+        (ids,) = self._model.tokens.ids([batch.query])
         query_ids = read_query(batch, ids)
         special = self._layout.special_tokens
         limit = prompt_limit(batch, self._model.max_tokens, special)
@@ -45,6 +47,7 @@ class LateScoring:
         query = self._layout.single(keep(query_ids, budget, batch.truncation))
         if not query:
             raise EngineError("the query has no tokens for the model to read")
+        documents = read_documents(self._model.tokens, batch, batch.documents, budget)
         collector = PromptCollector(len(documents))
         for position, document in enumerate(documents):
             if document is None:
@@ -61,7 +64,9 @@ class LateScoring:
         parts = split_document(batch, position, len(document), budget, self._layout.special_tokens)
         if is_cut(parts, len(document)):
             collector.truncated.add(position)
-        offsets = self._model.tokens.offsets(batch.documents[position]) if len(parts) > 1 else None
+        offsets = None
+        if len(parts) > 1:
+            offsets = document_offsets(self._model.tokens, batch, batch.documents[position], budget)
         for start, end in parts:
             if not (ids := self._layout.single(document[start:end])):
                 collector.fail(position, NO_TOKENS)

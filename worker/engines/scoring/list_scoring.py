@@ -10,7 +10,15 @@ from typing import Any
 
 from shared.contracts import ScoreScale, Truncation
 from worker.engines.base import BatchScores, EngineError, LimitRefused, ScoringBatch
-from worker.engines.scoring.base import NOT_TOKENIZABLE, ModelView, PromptCollector, read_query, scalar, truncate_text
+from worker.engines.scoring.base import (
+    NOT_TOKENIZABLE,
+    ModelView,
+    PromptCollector,
+    read_documents,
+    read_query,
+    scalar,
+    truncate_text,
+)
 from worker.engines.scoring.windows import fair_share
 from worker.engines.truncation import PROMPT_LIMIT, check_document, check_length, prompt_limit
 
@@ -29,9 +37,10 @@ class ListScoring:
         self._model = model
 
     def prepare(self, batch: ScoringBatch) -> "_PreparedList":
-        ids, *documents = self._model.tokens.ids([batch.query, *batch.documents])
+        (ids,) = self._model.tokens.ids([batch.query])
         query_ids = read_query(batch, ids)
         limit = prompt_limit(batch, self._model.max_tokens)
+        documents = read_documents(self._model.tokens, batch, batch.documents, limit)
         kept = len(query_ids)
         if batch.truncation is not Truncation.NONE:
             kept = min(kept, limit // _QUERY_SHARE)

@@ -16,7 +16,9 @@ from worker.engines.scoring.base import (
     ModelView,
     PreparedPrompts,
     PromptCollector,
+    document_offsets,
     is_cut,
+    read_documents,
     read_query,
     split_document,
 )
@@ -38,11 +40,12 @@ class PairScoring:
 
     def prepare(self, batch: ScoringBatch) -> PreparedPrompts:
         check_instruction(batch.instruction, None)
-        ids, *documents = self._model.tokens.ids([batch.query, *batch.documents])
+        (ids,) = self._model.tokens.ids([batch.query])
         query = read_query(batch, ids)
         limit = prompt_limit(batch, self._model.max_tokens, self._special)
         check_length(batch, "query", len(query) + self._special, limit, WITH_SPECIAL)
         budget = limit - self._special
+        documents = read_documents(self._model.tokens, batch, batch.documents, _read_tokens(query, budget))
         collector = PromptCollector(len(documents))
         add = self._add_whole if batch.max_chunks_per_doc == 1 else self._add_windows
         for position, document in enumerate(documents):
@@ -90,8 +93,16 @@ class PairScoring:
         parts = split_document(batch, position, tokens, budget - len(kept_query))
         if is_cut(parts, tokens) or len(kept_query) < len(query):
             collector.truncated.add(position)
-        offsets = self._model.tokens.offsets(batch.documents[position]) if len(parts) > 1 else None
+        offsets = None
+        if len(parts) > 1:
+            text = batch.documents[position]
+            offsets = document_offsets(self._model.tokens, batch, text, _read_tokens(query, budget))
         for start, end in parts:
             ids, first_typed = self._layout.pair(kept_query, document[start:end])
             window = None if offsets is None else character_range(offsets, start, end)
             collector.add(position, self._model.engine_input(ids, first_typed), len(ids), window)
+
+
+def _read_tokens(query: Sequence[int], budget: int) -> int:
+    # Which of the two texts is the longer one decides how both are truncated.
+    return max(len(query), budget)

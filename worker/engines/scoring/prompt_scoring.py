@@ -14,7 +14,9 @@ from worker.engines.scoring.base import (
     PreparedPrompts,
     PromptCollector,
     Window,
+    document_offsets,
     is_cut,
+    read_documents,
     read_query,
     split_document,
     truncate_text,
@@ -40,9 +42,10 @@ class PromptScoring:
 
     def prepare(self, batch: ScoringBatch) -> PreparedPrompts:
         check_instruction(batch.instruction, self._template)
-        ids, *documents = self._model.tokens.ids([batch.query, *batch.documents])
+        (ids,) = self._model.tokens.ids([batch.query])
         query_ids = read_query(batch, ids)
         budget = self._budget(batch)
+        documents = read_documents(self._model.tokens, batch, batch.documents, budget)
         query = query_ids
         if batch.truncation is not Truncation.NONE:
             query = keep(query_ids, budget // 2, batch.truncation)
@@ -56,7 +59,7 @@ class PromptScoring:
                 continue
             if len(query) < len(query_ids):
                 collector.truncated.add(position)
-            self._add(collector, batch, text, position, len(document), budget - len(query))
+            self._add(collector, batch, text, position, len(document), budget - len(query), budget)
         return PreparedPrompts(collector)
 
     def _budget(self, batch: ScoringBatch) -> int:
@@ -71,7 +74,14 @@ class PromptScoring:
         return budget
 
     def _add(
-        self, collector: PromptCollector, batch: ScoringBatch, query: str, position: int, tokens: int, budget: int
+        self,
+        collector: PromptCollector,
+        batch: ScoringBatch,
+        query: str,
+        position: int,
+        tokens: int,
+        budget: int,
+        read_budget: int,
     ) -> None:
         document = batch.documents[position]
         if batch.truncation is Truncation.NONE and batch.max_chunks_per_doc == 1:
@@ -81,7 +91,7 @@ class PromptScoring:
         else:
             parts = split_document(batch, position, tokens, budget)
         whole = parts == [(0, tokens)]
-        offsets = [] if whole else self._model.tokens.offsets(document)
+        offsets = [] if whole else document_offsets(self._model.tokens, batch, document, read_budget)
         for part in parts:
             try:
                 (ids, first_typed), read = self._render_within_limit(batch, query, position, offsets, *part)
