@@ -63,3 +63,12 @@ for set in clients-sdks clients-frameworks clients-infinity fuzz; do
     --output-file "requirements/$set.txt" "requirements/$set.in"
   echo "requirements/$set.txt: $(grep -c '==' "requirements/$set.txt") packages"
 done
+
+# What the benchmarks compare with, also alone, but with the PyTorch of the worker.
+grep -E '^(torch|triton|cuda|nvidia)' requirements/excludes.txt >"$all.peers-excludes"
+excludes=$all.peers-excludes
+for set in peers-onnx peers-sentence-transformers peers-infinity; do
+  compile "$@" --generate-hashes --output-file "$all.$set" "requirements/$set.in"
+  sed -e '/^# The following packages/,$d' -e '/^$/d' "$all.$set" >"requirements/$set.txt"
+  echo "requirements/$set.txt: $(grep -c '==' "requirements/$set.txt") packages"
+done

@@ -37,6 +37,10 @@ SETS = {
     "clients-infinity": ("clients-infinity",),
     # Generates requests from the OpenAPI document.
     "fuzz": ("fuzz",),
+    # Other software that the benchmarks compare with.
+    "peers-onnx": ("torch-cpu", "peers-onnx"),
+    "peers-sentence-transformers": ("torch-cpu", "peers-sentence-transformers"),
+    "peers-infinity": ("torch-cpu", "peers-infinity"),
 }
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 # A quarter of all code and rarely imported: compiled on first import instead.
@@ -56,7 +60,7 @@ class Refused(Exception):
 
 def environment_folder(name: str) -> Path:
     """The environment that a set is installed in."""
-    return ROOT / (f".venv-{name}" if name.startswith(("clients-", "fuzz")) else ".venv")
+    return ROOT / (f".venv-{name}" if name.startswith(("clients-", "fuzz", "peers-")) else ".venv")
 
 
 def read(path: Path) -> str:

@@ -137,3 +137,9 @@ def test_each_set_of_clients_has_its_own_environment() -> None:
     clients = {folder for name, folder in folders.items() if name.startswith("clients-")}
     assert clients == {install.ROOT / f".venv-{name}" for name in install.SETS if name.startswith("clients-")}
     assert len(clients) == 3
+
+
+def test_each_compared_system_has_its_own_environment() -> None:
+    peers = [name for name in install.SETS if name.startswith("peers-")]
+    assert {install.environment_folder(name) for name in peers} == {install.ROOT / f".venv-{name}" for name in peers}
+    assert len(peers) == 3
