@@ -11,7 +11,8 @@ unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo test test-redis test-clients test-clients-js test-long test-fuzz check fix lock clean chaos
-.PHONY: bench bench-quick bench-batch bench-interactive bench-overload bench-cold bench-store bench-processes simulate
+.PHONY: bench bench-quick bench-peers bench-batch bench-interactive bench-overload bench-cold bench-store
+.PHONY: bench-processes simulate
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z-]*\): ## \(.*\)/  make \1\t\2/p' Makefile
@@ -78,17 +79,22 @@ simulate: ## Simulates scaling: waits and costs under several kinds of traffic, 
 bench-cold: ## Compares a cold start with that of vLLM's own server, 4 minutes (options: ARGS="--help")
 	@$(INSTALL) --with bench && exec $(VENV)/python -m bench.cold_start $(ARGS)
 
-bench: ## Compares this service with vLLM's own server, 15 minutes (options: ARGS="--help")
-	@$(INSTALL) --with bench && exec $(VENV)/python -m bench $(ARGS)
+bench: ## Compares this service with vLLM's own server and with ONNX Runtime, 27 minutes (options: ARGS="--help")
+	@$(INSTALL) --with bench && $(INSTALL) --with peers-onnx && exec $(VENV)/python -m bench $(ARGS)
 
-bench-quick: ## A smoke test of make bench: one short round, 4 minutes
-	@$(INSTALL) --with bench && exec $(VENV)/python -m bench --quick $(ARGS)
+bench-quick: ## A smoke test of make bench: one short round, 8 minutes
+	@$(INSTALL) --with bench && $(INSTALL) --with peers-onnx && exec $(VENV)/python -m bench --quick $(ARGS)
+
+bench-peers: ## Compares this service with other rerank servers and libraries, 15 minutes (options: ARGS="--help")
+	@$(INSTALL) --with bench && for set in onnx sentence-transformers infinity; do \
+		$(INSTALL) --with peers-$$set || exit; \
+	done && exec $(VENV)/python -m bench.peers $(ARGS)
 
 lock: ## Regenerates requirements/*.txt (needs uv; newer versions: ARGS=--upgrade)
 	@requirements/lock.sh $(ARGS)
 
 clean: ## Throws away .venv, the other environments and the tools' caches
-	rm -rf .venv .venv-clients-* .venv-fuzz tests/clients/js/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-clients-* .venv-fuzz .venv-peers-* tests/clients/js/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 chaos: ## Kills processes, cuts connections and restarts Redis under load; reports lost and duplicate jobs (options: ARGS="--kills 200 --seed 1")
 	@$(INSTALL) --with test && exec $(VENV)/python -m tests.chaos $(ARGS)

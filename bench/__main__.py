@@ -1,4 +1,4 @@
-"""`make bench`: this service as it ships against vLLM's own API server, on the same weights, in the same run.
+"""`make bench`: this service against vLLM's own API server and ONNX Runtime, on the same weights, in the same run.
 
 Prints one Markdown table; bench/README.md explains the cases. A complete run also writes bench/results/NAME.json (the
 machine, the versions, every round) and bench/results/latency_under_load.svg.
@@ -19,6 +19,7 @@ from bench.measurements import Plan
 from bench.rounds import Run
 
 RESULTS = Path(__file__).parent / "results"
+DTYPES = 'Both sides compute in float32, except where a case says "as shipped": there neither side is given a dtype.'
 
 
 def main(arguments: list[str]) -> int:
@@ -34,7 +35,7 @@ def main(arguments: list[str]) -> int:
         except KeyboardInterrupt:
             # Print what was measured so far; the table marks the other cases as not measured.
             interrupted = True
-    print(report.table(run.measured, plan.cases))
+    print(f"{report.table(run.measured, plan.cases)}\n\n{DTYPES}")
     name = options.name or ("" if options.only or options.quick else f"{datetime.now(UTC):%Y-%m-%d}")
     if name and not interrupted:
         for path in report.write(run.measured, plan, RESULTS, name):
@@ -73,9 +74,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return options
 
 
-def clear_settings(environment: MutableMapping[str, str]) -> None:
+def clear_settings(environment: MutableMapping[str, str], prefixes: tuple[str, ...] = ("RERANKQ_", "VLLM_")) -> None:
     """Remove the settings of both servers from the environment, so that both run with their defaults."""
-    for name in [name for name in environment if name.startswith(("RERANKQ_", "VLLM_")) or name == "REDIS_URL"]:
+    for name in [name for name in environment if name.startswith(prefixes) or name == "REDIS_URL"]:
         del environment[name]
 
 

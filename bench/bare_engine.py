@@ -1,9 +1,10 @@
 """Measures vLLM's engine without a server, in process and under full load: the upper bound for any server around it.
 
 `python -m bench.bare_engine` reads {"model", "seconds", "words", "first", "seed"} as JSON from standard input and
-prints {"pairs", "seconds", "start_seconds", "sample"}. The engine has the settings of our worker, except those that the
-optional fields `engine_args` and `openmp` ("gnu") replace. It uses only vLLM's public `LLM.score`. "sample" has the
-scores of 128 pairs, the same in every run: from unrelated texts to documents that begin with the query.
+prints [{"pairs", "seconds", "start_seconds", "sample"}, ...], one object for each length in `words`. The engine has the
+settings of our worker, except those that the optional fields `engine_args` and `openmp` ("gnu") replace. Another
+optional field is `pairs_at_once`. It uses only vLLM's public `LLM.score`. "sample" has the scores of 128 pairs, the
+same in every run: from unrelated texts to documents that begin with the query.
 """
 
 import json
@@ -11,6 +12,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from bench.words import QUERY_WORDS, Words, vocabulary
 from shared.models import ModelSpec
@@ -19,6 +21,7 @@ from worker.engines.vllm.settings import engine_settings, prepare_environment
 
 _PAIRS_AT_ONCE = 640
 _SAMPLE_PAIRS = 128
+_WARM_UP_SHARE = 10
 
 
 def main() -> int:
@@ -31,28 +34,42 @@ def main() -> int:
     if order.get("openmp") != "gnu":
         use_intel_runtime(os.environ)
     from vllm import LLM
+    from vllm.platforms import current_platform
 
     model = Path(order["model"])
     spec = ModelSpec(name=model.name, source=str(model), engine_args=order.get("engine_args", {}))
-    engine = LLM(**engine_settings(spec, on_cpu=True))
+    engine = LLM(**engine_settings(spec, on_cpu=current_platform.is_cpu()))
     start_seconds = time.perf_counter() - started
     words = Words(vocabulary(model, order["seed"]), order["seed"])
-    pairs, serial, count = 0, order["first"], _PAIRS_AT_ONCE // 10
-    began = time.perf_counter()
-    while (elapsed := time.perf_counter() - began) < order["seconds"] or not pairs:
-        queries, documents = fresh_pairs(words, serial, count, order["words"])
-        engine.score(queries, documents, use_tqdm=False)
-        serial += count
-        if count < _PAIRS_AT_ONCE:  # The first round was the warm-up.
-            count, began = _PAIRS_AT_ONCE, time.perf_counter()
-        else:
-            pairs += count
+    at_once = order.get("pairs_at_once", _PAIRS_AT_ONCE)
+    found: list[dict[str, Any]] = []
+    serial = order["first"]
+    for length in order["words"]:
+        pairs, seconds, serial = measure(engine, words, serial, length, at_once, order["seconds"])
+        found.append({"pairs": pairs, "seconds": seconds, "start_seconds": start_seconds})
     sample = [output.outputs.score for output in engine.score(*sample_pairs(words), use_tqdm=False)]
-    found = {"pairs": pairs, "seconds": elapsed, "start_seconds": start_seconds, "sample": sample}
+    found = [each | {"sample": sample} for each in found]
     print(json.dumps(found), file=output, flush=True)
     # No other resource needs cleanup, and an orderly exit of torch takes seconds.
     engine.llm_engine.engine_core.shutdown()
     os._exit(0)
+
+
+def measure(
+    engine: Any, words: Words, serial: int, length: int, at_once: int, least_seconds: float
+) -> tuple[int, float, int]:
+    """Score new pairs after a warm-up. Returns the number of pairs, the seconds, and the next serial number."""
+    pairs, count = 0, at_once // _WARM_UP_SHARE
+    began = time.perf_counter()
+    while (elapsed := time.perf_counter() - began) < least_seconds or not pairs:
+        queries, documents = fresh_pairs(words, serial, count, length)
+        engine.score(queries, documents, use_tqdm=False)
+        serial += count
+        if count < at_once:  # The first round was the warm-up.
+            count, began = at_once, time.perf_counter()
+        else:
+            pairs += count
+    return pairs, elapsed, serial
 
 
 def fresh_pairs(words: Words, serial: int, count: int, length: int) -> tuple[list[str], list[str]]:

@@ -5,6 +5,7 @@ Each case puts the same load on both servers. A round gives one value for each s
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from statistics import fmean
 from typing import Any
 
@@ -12,27 +13,57 @@ from bench.servers import OURS, THEIRS
 
 ENGINE = "engine"
 """The third side: vLLM's engine without a server."""
+ONNX = "onnx"
+"""The fourth side: ONNX Runtime with dynamic int8 quantization, a loop without a server."""
 SWEEP_CONNECTIONS = (1, 2, 4, 8, 16, 32, 64)
 BACKLOG_DOCUMENTS = 20
+LONG_WORDS = 2600
+"""The words of a document of 20 kB."""
+
+
+class Setup(StrEnum):
+    """What the servers of a case serve, and with which settings."""
+
+    SAME_DTYPE = "same dtype"
+    """The cross-encoder of the MiniLM-L6 shape, in float32 on both sides."""
+    TINY = "tiny"
+    """A model of one layer and width 32, in float32 on both sides: nearly all the time is spent around the model."""
+    SHIPPED = "shipped"
+    """The cross-encoder, without a dtype on either side."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
     """One row of the table. `bound` limits the ratio ours / `against`, or our own value where `against` is empty.
 
-    `shape` is (connections, documents per request, words per document). `value` names the measured quantity of an
-    outcome: a rate, or a percentile of the latency. Cases without a `value` have their own method in
-    `bench.measurements`. `needs` is the case from whose measurement this one is derived.
+    A case without a `bound` has no target. `shape` is (connections, documents per request, words per document). `value`
+    names the measured quantity of an outcome: a rate, or a percentile of the latency. Cases without a `value` have
+    their own method in `bench.measurements`. `needs` is the case from whose measurement this one is derived; with an
+    `against`, our side's value is that of the needed case.
     """
 
     title: str
     unit: str
     at_least: bool
-    bound: float
+    bound: float | None
     against: str = THEIRS
     shape: tuple[int, int, int] | None = None
     value: str = ""
     needs: str = ""
+    setup: Setup = Setup.SAME_DTYPE
+
+
+def _tiny(title: str, bound: float, shape: tuple[int, int, int]) -> Case:
+    return Case(f"tiny model: {title}", "pairs/s", True, bound, shape=shape, value="pairs", setup=Setup.TINY)
+
+
+def _worker_cpu(case: str, milliseconds: float) -> Case:
+    title = f"{case}: the worker's processor time per pair"
+    return Case(title, "ms", False, milliseconds, "", needs=case, setup=Setup.TINY)
+
+
+def _shipped(title: str, bound: float, shape: tuple[int, int, int], against: str = THEIRS) -> Case:
+    return Case(f"as shipped: {title}", "pairs/s", True, bound, against, shape, "pairs", setup=Setup.SHIPPED)
 
 
 CASES: Mapping[str, Case] = {
@@ -51,6 +82,18 @@ CASES: Mapping[str, Case] = {
     "j": Case("the same request again, no worker running, p50", "ms", False, 5.0, ""),
     "k": Case("e without the engine's own time, p50", "ms", False, 3.0, "", needs="e"),
     "l": Case("latency against load (the picture)", "ms", False, 0.0, ""),
+    "o1": _tiny("64 connections, 1 document of 5 words", 1.5, (64, 1, 5)),
+    "o1-cpu": _worker_cpu("o1", 0.40),
+    "o2": _tiny("32 connections, 20 documents of 5 words", 2.5, (32, 20, 5)),
+    "o2-cpu": _worker_cpu("o2", 0.12),
+    "o3": _tiny("32 connections, 20 documents of 100 words", 2.0, (32, 20, 100)),
+    "o3-cpu": _worker_cpu("o3", 0.35),
+    "o4": _tiny("256 connections, 1 document of 100 words", 1.2, (256, 1, 100)),
+    "w": _tiny("32 connections, 20 documents of 20 kB", 3.0, (32, 20, LONG_WORDS)),
+    "s1": _shipped("32 connections, 20 documents of 100 words", 10.0, (32, 20, 100)),
+    "s2": _shipped("64 connections, 1 document of 5 words", 5.0, (64, 1, 5)),
+    "p1": _shipped("s1 against ONNX Runtime int8 without a server", 1.1, (32, 20, 100), ONNX),
+    "p2": _shipped("32 connections, 20 documents of 5 words, against the same", 1.0, (32, 20, 5), ONNX),
 }
 
 
@@ -97,18 +140,16 @@ def cases_to_measure(only: Sequence[str]) -> list[str]:
     return [name for name in CASES if name in names]
 
 
-def judge(measured: Measured, names: Sequence[str]) -> list[Verdict]:
+def judge(measured: Measured, names: Sequence[str], cases: Mapping[str, Case] = CASES) -> list[Verdict]:
     """Return the verdict on each case except l, which is only drawn."""
-    return [_judge(name, CASES[name], measured) for name in names if name != "l"]
+    return [_judge(name, cases[name], measured) for name in names if name != "l"]
 
 
 def _judge(name: str, case: Case, measured: Measured) -> Verdict:
-    ours = measured.values_of(case.needs if case.against == ENGINE else name, OURS)
+    ours = measured.values_of(case.needs if case.against and case.needs else name, OURS)
     reference = measured.values_of(name, case.against) if case.against else ()
     ratio = fmean(ours) / fmean(reference) if ours and reference else None
     value = ratio if case.against else (fmean(ours) if ours else None)
-    met = value is not None and (value >= case.bound if case.at_least else value <= case.bound)
-    sign = "≥" if case.at_least else "≤"
     return Verdict(
         case=name,
         title=case.title,
@@ -116,10 +157,25 @@ def _judge(name: str, case: Case, measured: Measured) -> Verdict:
         reference=fmean(reference) if reference else None,
         ours=fmean(ours) if ours else None,
         ratio=ratio,
-        target=f"{sign} {case.bound:.2f}" if case.against else f"{sign} {case.bound:g} {case.unit}",
-        result="met" if met else "missed" if value is not None or name in measured.misses else "not measured",
+        target=_target(case),
+        result="missed" if value is None and name in measured.misses else _result(case, value),
         spread=max(spread(ours), spread(reference)),
     )
+
+
+def _target(case: Case) -> str:
+    if case.bound is None:
+        return "-"
+    sign = "≥" if case.at_least else "≤"
+    return f"{sign} {case.bound:.2f}" if case.against else f"{sign} {case.bound:g} {case.unit}"
+
+
+def _result(case: Case, value: float | None) -> str:
+    if value is None:
+        return "not measured"
+    if case.bound is None:
+        return "-"
+    return "met" if (value >= case.bound if case.at_least else value <= case.bound) else "missed"
 
 
 def spread(values: Sequence[float]) -> float:

@@ -71,7 +71,7 @@ def _line(choice: Choice, model: Path, folder: Path, seconds: float) -> str:
     variables = environment(folder) | dict(choice.variables)
     order = {"model": str(model), "seconds": seconds, "first": 0, "seed": 1, "openmp": choice.openmp}
     order["engine_args"] = dict(choice.arguments)
-    found = [bare_engine(order | {"words": words}, variables, folder / "engine.log") for words in _SHAPES]
+    found = [bare_engine(order | {"words": [words]}, variables, folder / "engine.log")[0] for words in _SHAPES]
     rates = " | ".join(f"{outcome.pairs_per_second:.0f} pairs/s" for outcome in found)
     return f"| {choice.title} | {min(outcome.start_seconds for outcome in found):.1f} s | {rates} |"
 

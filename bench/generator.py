@@ -18,6 +18,8 @@ from bench.spec import Load, Outcome
 
 ROOT = Path(__file__).resolve().parents[1]
 _BEGIN_SECONDS = 60.0
+_ENGINE_SECONDS = 180.0
+"""For the start of an engine, and for the pairs that it still scores after the measured time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +86,27 @@ def outcome(process: "subprocess.Popen[str]") -> Outcome:
     return found
 
 
-def bare_engine(settings: dict[str, Any], variables: dict[str, str], log: Path) -> EngineSpeed:
-    """Measure vLLM's engine in a process of its own (bench/bare_engine.py). Raises MeasurementFailed."""
-    limit = settings["seconds"] + 180
+def bare_engine(settings: dict[str, Any], variables: dict[str, str], log: Path) -> list[EngineSpeed]:
+    """Measure vLLM's engine in a process of its own (bench/bare_engine.py). Raises MeasurementFailed.
+
+    Returns the speed for each length in `settings["words"]`.
+    """
+    limit = settings["seconds"] * len(settings["words"]) + _ENGINE_SECONDS
+    found = run_program("bench.bare_engine", settings, variables, log, limit)
+    return [EngineSpeed(each["pairs"] / each["seconds"], each["start_seconds"], each["sample"]) for each in found]
+
+
+def run_program(
+    module: str, settings: Any, variables: dict[str, str], log: Path, limit: float, python: str = sys.executable
+) -> Any:
+    """Run a module that reads JSON and prints JSON as its last line.
+
+    `python` is the interpreter, by default this one. Raises MeasurementFailed, also after `limit` seconds.
+    """
     with log.open("w") as errors:
         try:
             process = subprocess.run(
-                [sys.executable, "-m", "bench.bare_engine"],
+                [python, "-m", module],
                 cwd=ROOT,
                 env=variables,
                 input=json.dumps(settings),
@@ -102,8 +118,7 @@ def bare_engine(settings: dict[str, Any], variables: dict[str, str], log: Path) 
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            raise MeasurementFailed(f"the bare engine had not ended after {limit:g} s") from None
+            raise MeasurementFailed(f"{module} had not ended after {limit:g} s") from None
     if process.returncode:
-        raise MeasurementFailed(f"the bare engine ended with {process.returncode}: {log.read_text()[-1000:]}")
-    found = json.loads(process.stdout)
-    return EngineSpeed(found["pairs"] / found["seconds"], found["start_seconds"], found["sample"])
+        raise MeasurementFailed(f"{module} ended with {process.returncode}: {log.read_text()[-1000:]}")
+    return json.loads(process.stdout.splitlines()[-1])

@@ -40,7 +40,8 @@ class Requests:
             f"POST /v1/rerank HTTP/1.1\r\nHost: 127.0.0.1:{load.port}\r\nContent-Type: application/json\r\n{prefer}"
             "Content-Length: "
         ).encode()
-        self._opening = b'{"model":%s,"query":"' % json.dumps(load.model).encode()
+        truncate = b',"truncate_prompt_tokens":-1' if load.truncate else b""
+        self._opening = b'{"model":%s%s,"query":"' % (json.dumps(load.model).encode(), truncate)
         self._serial = load.first
 
     def next(self) -> bytes:

@@ -6,13 +6,14 @@ requests.
 
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench import models, servers
-from bench.cases import BACKLOG_DOCUMENTS, CASES, ENGINE, SWEEP_CONNECTIONS, Measured
+from bench.cases import BACKLOG_DOCUMENTS, CASES, ENGINE, LONG_WORDS, ONNX, SWEEP_CONNECTIONS, Case, Measured
 from bench.generator import MeasurementFailed, bare_engine, measure, outcome, running, wait_until_sent
+from bench.peers.loops import BATCH, LOOPS, run_loop
 from bench.servers import OURS, Server
 from bench.spec import Freshness, Load, Outcome
 
@@ -38,22 +39,34 @@ class Plan:
 class Measurements:
     """One method per kind of case. `where` names the current round in the results; `tell` prints a line of progress."""
 
-    def __init__(self, plan: Plan, model: Path, tell: Callable[[str], None]) -> None:
+    def __init__(self, plan: Plan, model: Path, tell: Callable[[str], None], cases: Mapping[str, Case] = CASES) -> None:
         self.measured = Measured()
         self.where = ""
         self._plan = plan
+        self._cases = cases
         self._model = model
         self._tell = tell
         self._serials = itertools.count(0, _SERIALS_PER_LOAD)
 
-    def plain(self, server: Server, name: str) -> None:
-        """Measure a case with one load, whose value is a quantity of its outcome."""
-        case = CASES[name]
+    def plain(self, server: Server, name: str, side: str = "") -> None:
+        """Measure a case with one load, whose value is a quantity of its outcome. `side`: default is the server's."""
+        case = self._cases[name]
         assert case.shape is not None
         connections, documents, words = case.shape
-        load = replace(self._load(server), connections=connections, documents=documents, words=words)
-        found = self._run(server, name, load)
-        self.record(name, server.name, _value(found, case.value))
+        load = replace(
+            self._load(server),
+            connections=connections,
+            documents=documents,
+            words=words,
+            # vLLM's server rejects a text that is too long, unless the request allows to cut it.
+            truncate=words >= LONG_WORDS,
+        )
+        cpu_case = f"{name}-cpu"
+        if server.worker_cpu_seconds is not None and cpu_case in self._plan.cases:
+            found = self._run_with_worker_cpu(server, name, cpu_case, load)
+        else:
+            found = self._run(server, name, load)
+        self.record(name, side or server.name, _value(found, case.value))
         if name == "e" and server.name == OURS and "k" in self._plan.cases:
             if not found.outside_ms:
                 raise MeasurementFailed("k: the responses lack the engine's time (Server-Timing: inference)")
@@ -123,17 +136,25 @@ class Measurements:
         settings = {
             "model": str(self._model),
             "seconds": self._plan.seconds,
-            "words": 100,
+            "words": [100],
             "first": next(self._serials),
             "seed": self._plan.seed,
+            "engine_args": dict(servers.FLOAT32),
         }
-        found = bare_engine(settings, servers.environment(folder), folder / "engine.log")
+        (found,) = bare_engine(settings, servers.environment(folder), folder / "engine.log")
         self.record("a-engine", ENGINE, found.pairs_per_second)
+
+    def onnx(self, folder: Path, cases: Sequence[str]) -> None:
+        """Measure ONNX Runtime without a server, on pairs like those of these cases."""
+        loads = [(BATCH, shape[2]) for name in cases if (shape := self._cases[name].shape)]
+        found = run_loop(LOOPS["onnx"], self._model, loads, self._plan.seconds, self._plan.seed, folder)
+        for name, result in zip(cases, found, strict=True):
+            self.record(name, ONNX, result.pairs_per_second)
 
     def record(self, case: str, side: str, value: float) -> None:
         """Add the value of one round to the results and print it."""
         self.measured.add(case, side, value)
-        self._tell(f"{side}, {case}: {value:.4g} {CASES[case].unit}")
+        self._tell(f"{side}, {case}: {value:.4g} {self._cases[case].unit}")
 
     def _load(self, server: Server) -> Load:
         """Return the basic load, which the cases vary: one connection, one new document of 100 words per request."""
@@ -154,6 +175,17 @@ class Measurements:
         server.check()
         found = measure(load)
         self._keep(server, case, load, found)
+        return found
+
+    def _run_with_worker_cpu(self, server: Server, name: str, cpu_case: str, load: Load) -> Outcome:
+        """Run the load, and record the worker's processor time per pair in milliseconds."""
+        assert server.worker_cpu_seconds is not None
+        # The warm-up is a load of its own: the worker's time would include its pairs, which the outcome does not.
+        measure(replace(load, first=next(self._serials), seconds=load.warm_up, warm_up=0.0))
+        before = server.worker_cpu_seconds()
+        found = self._run(server, name, replace(load, warm_up=0.0))
+        used = server.worker_cpu_seconds() - before
+        self.record(cpu_case, server.name, used * 1000 / found.pairs)
         return found
 
     def _keep(self, server: Server, case: str, load: Load, found: Outcome) -> None:

@@ -54,12 +54,12 @@ def _measure(folder: Path, seconds: float) -> None:
         ("8 bits", made_copy, bundled_copy, {}),
     ):
 
-        def run(model: Path, words: int, duration: float, arguments: dict[str, Any]) -> EngineSpeed:
+        def run(model: Path, words: list[int], duration: float, arguments: dict[str, Any]) -> list[EngineSpeed]:
             order = {"model": str(model), "seconds": duration, "first": 0, "seed": 1, "words": words}
             return bare_engine(order | {"engine_args": arguments}, environment(folder), folder / "engine.log")
 
-        long, short = (run(cross_encoder, words, seconds, engine_args) for words in (100, 5))
-        samples = [long.sample, run(bi_encoder, 5, 0.1, engine_args).sample]
+        long, short = run(cross_encoder, [100, 5], seconds, engine_args)
+        samples = [long.sample, run(bi_encoder, [5], 0.1, engine_args)[0].sample]
         exact = exact or samples
         changes = [cell for pair in zip(exact, samples, strict=True) for cell in _changes(*pair)]
         cells = [f"{speed.pairs_per_second:.0f} pairs/s" for speed in (long, short)] + changes

@@ -1,25 +1,25 @@
 """Formats the results of a run as a Markdown table, JSON and a chart. Writes only to the given folder."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
 from bench import chart, machine
-from bench.cases import Measured, Verdict, judge
+from bench.cases import CASES, Case, Measured, Verdict, judge
 from bench.measurements import Plan
 
 PICTURE = "latency_under_load.svg"
 _NOTHING = "-"
 
 
-def table(measured: Measured, names: Sequence[str]) -> str:
+def table(measured: Measured, names: Sequence[str], cases: Mapping[str, Case] = CASES) -> str:
     """Return the verdicts as a Markdown table, followed by misses and failures."""
     lines = [
         "| case | | vLLM's server | rerankq | ratio | target | | spread |",
         "|---|---|---:|---:|---:|---:|---|---:|",
-        *(_line(verdict) for verdict in judge(measured, names)),
+        *(_line(verdict) for verdict in judge(measured, names, cases)),
     ]
     if measured.loads:
         lines += ["", _generator_cost(measured)]

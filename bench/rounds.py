@@ -5,12 +5,12 @@ Records the failure of a case and goes on with the others. Every server is stopp
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from bench import models, servers
-from bench.cases import CASES, ENGINE, Measured
+from bench.cases import CASES, ENGINE, ONNX, Measured, Setup
 from bench.generator import MeasurementFailed
 from bench.measurements import Measurements, Plan
 from bench.servers import OURS, THEIRS, Server
@@ -31,6 +31,7 @@ class Run:
         self._plan = plan
         self._folder = folder
         self._model = folder / "cross-encoder"
+        self._tiny = folder / "tiny"
         self._began = time.monotonic()
         self._measurements = Measurements(plan, self._model, self._print)
 
@@ -44,41 +45,70 @@ class Run:
         self._measurements.where = "before round 1"
         self._print("creating the cross-encoder")
         models.make_cross_encoder(self._model, self._folder / "model.log")
+        if self._cases_of(Setup.TINY):
+            models.make_shape("one-layer", self._tiny, self._folder / "model.log")
         if "h" in self._plan.cases:
-            self._turn(
-                COLD, self._theirs(), lambda server: self._measurements.record("h", COLD, server.first_score_seconds)
-            )
+            self._turn(COLD, self._theirs(Setup.SAME_DTYPE), self._first_start)
         for number in range(1, self._plan.rounds + 1):
             self._measurements.where = f"round {number} of {self._plan.rounds}"
             self._one_round()
 
+    def _first_start(self, server: Server) -> None:
+        self._measurements.record("h", COLD, server.first_score_seconds)
+
     def _one_round(self) -> None:
         cases = set(self._plan.cases)
-        if cases - _CASES_WITH_OWN_SERVERS:
-            self._turn(THEIRS, self._theirs(), self._common_cases)
-            self._turn(OURS, servers.ours(self._model, _NO_CACHE), self._common_cases)
+        if self._cases_of(Setup.SAME_DTYPE):
+            self._turn(THEIRS, self._theirs(Setup.SAME_DTYPE), self._common_cases)
+            self._turn(OURS, self._ours(Setup.SAME_DTYPE), self._common_cases)
         if "a-engine" in cases:
             with self._recording_failures(ENGINE, "a-engine"):
                 self._measurements.bare_engine(self._folder)
         if "i" in cases:
+            file = servers.models_file(models.bundled(), self._folder, servers.FLOAT32)
             for side, server in (
                 (THEIRS, servers.theirs(models.bundled(), self._folder)),
-                (OURS, servers.ours(None, _NO_CACHE)),
+                (OURS, servers.ours(None, _NO_CACHE | file)),
             ):
                 self._turn(side, server, self._measurements.known_documents, "i")
         if "j" in cases:
             self._turn(OURS, servers.ours(self._model, _CACHE), self._measurements.repeated_request, "j")
+        for setup in (Setup.TINY, Setup.SHIPPED):
+            self._compare(setup)
 
-    def _theirs(self) -> AbstractContextManager[Server]:
-        return servers.theirs(self._model, self._folder)
+    def _compare(self, setup: Setup) -> None:
+        """Measure the cases of one setup on each side that they compare."""
+        names = self._cases_of(setup)
+        with_theirs = [name for name in names if CASES[name].against == THEIRS]
+        with_onnx = [name for name in names if CASES[name].against == ONNX]
+        if with_theirs:
+            self._turn(THEIRS, self._theirs(setup), lambda server: self._plain_cases(server, with_theirs))
+        if names:
+            self._turn(OURS, self._ours(setup), lambda server: self._plain_cases(server, names))
+        if with_onnx:
+            with self._recording_failures(ONNX, ", ".join(with_onnx)):
+                self._measurements.onnx(self._folder, with_onnx)
+
+    def _cases_of(self, setup: Setup) -> list[str]:
+        return [name for name in self._plan.cases if CASES[name].setup is setup and name not in _CASES_WITH_OWN_SERVERS]
+
+    def _theirs(self, setup: Setup) -> AbstractContextManager[Server]:
+        arguments = {} if setup is Setup.SHIPPED else servers.FLOAT32
+        return servers.theirs(self._model_of(setup), self._folder, arguments)
+
+    def _ours(self, setup: Setup) -> AbstractContextManager[Server]:
+        if setup is Setup.SHIPPED:
+            return servers.ours(self._model, _NO_CACHE)
+        file = servers.models_file(self._model_of(setup), self._folder, servers.FLOAT32)
+        return servers.ours(None, _NO_CACHE | file)
+
+    def _model_of(self, setup: Setup) -> Path:
+        return self._tiny if setup is Setup.TINY else self._model
 
     def _common_cases(self, server: Server) -> None:
         if "h" in self._plan.cases:
             self._measurements.record("h", server.name, server.first_score_seconds)
-        for name in self._plan.cases:
-            if CASES[name].shape is not None:
-                with self._recording_failures(server.name, name):
-                    self._measurements.plain(server, name)
+        self._plain_cases(server, self._cases_of(Setup.SAME_DTYPE))
         if "l" in self._plan.cases:
             with self._recording_failures(server.name, "l"):
                 self._measurements.sweep(server)
@@ -86,6 +116,13 @@ class Run:
         if "g" in self._plan.cases:
             with self._recording_failures(server.name, "g"):
                 self._measurements.behind_backlog(server)
+
+    def _plain_cases(self, server: Server, names: Sequence[str]) -> None:
+        """Measure those of the cases that are one load each."""
+        for name in names:
+            if CASES[name].shape is not None:
+                with self._recording_failures(server.name, name):
+                    self._measurements.plain(server, name)
 
     def _turn(
         self,

@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
+import yaml
 
 from infra.local.redis_server import free_port
 from infra.local.stack import Options, Stack, StackError
 from shared.processes import ChildProcess, stop_all
-from worker.engines.vllm.precision import choose_precision, read_cpu_features
 
 START_SECONDS = 180.0
 STOP_SECONDS = 20.0
@@ -27,6 +28,9 @@ _THEIR_STOP_SECONDS = 5.0
 """A ready server ends within one second; a starting one ignores SIGTERM."""
 _POLL_SECONDS = 0.02
 THEIRS, OURS = "theirs", "ours"
+FLOAT32: Mapping[str, Any] = {"dtype": "float32"}
+"""The engine arguments of both sides where the two are compared at the same precision: every CPU computes in it, and
+the generated weights are stored in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,7 @@ class Server:
     """A ready server. `first_score_seconds` is the time from the start of its first process to its first score.
 
     `check` raises StackError when one of its processes has ended. `stop_worker` stops the worker, but not the API.
+    `worker_cpu_seconds` returns the processor time that the worker has used since its start.
     """
 
     name: str
@@ -42,49 +47,52 @@ class Server:
     first_score_seconds: float
     check: Callable[[], None]
     stop_worker: Callable[[], None] = lambda: None
+    worker_cpu_seconds: Callable[[], float] | None = None
 
 
 @contextmanager
-def theirs(model: Path, folder: Path) -> Iterator[Server]:
-    """Run vLLM's own API server with its defaults, on all cores. Raises StackError when it does not start.
+def theirs(model: Path, folder: Path, arguments: Mapping[str, Any] = FLOAT32) -> Iterator[Server]:
+    """Run vLLM's own API server with its defaults except `arguments`. Raises StackError when it does not start.
 
     It caches compiled code in `folder` for later starts.
     """
     port = free_port()
-    began = time.perf_counter()
     # Without this, Python would import packages from the working directory, such as ours.
     variables = environment(folder) | {"PYTHONSAFEPATH": "1"}
-    child = ChildProcess("vllm-server", command(model, port), folder / "vllm-server.log", variables)
+    with serving(THEIRS, command(model, port, arguments), port, model.name, folder, variables) as server:
+        yield server
+
+
+@contextmanager
+def serving(
+    name: str, arguments: list[str], port: int, model: str, folder: Path, variables: Mapping[str, str]
+) -> Iterator[Server]:
+    """Run another system's server, which is one command. Raises StackError when it does not start."""
+    began = time.perf_counter()
+    child = ChildProcess(name, arguments, folder / f"{name}.log", variables)
 
     def check() -> None:
         if child.exit_status is not None:
-            raise StackError(f"vLLM's server ended with status {child.exit_status}:\n{child.last_lines(30)}")
+            raise StackError(f"the server {name} ended with status {child.exit_status}:\n{child.last_lines(30)}")
 
     try:
-        seconds = first_score(port, model.name, check) - began
-        yield Server(THEIRS, port, model.name, seconds, check)
+        seconds = first_score(port, model, check) - began
+        yield Server(name, port, model, seconds, check)
     finally:
         stop_all([child], _THEIR_STOP_SECONDS)
 
 
-def command(model: Path, port: int) -> list[str]:
-    """Return the command line with only the options that serving this model on this machine needs.
-
-    It computes in the same precision as our worker.
-    """
+def command(model: Path, port: int, arguments: Mapping[str, Any]) -> list[str]:
+    """Return the command line that serves the model; `arguments` are vLLM's engine arguments by their Python names."""
     memory = psutil.virtual_memory()
-    arguments = {
-        "--model": str(model),
-        "--served-model-name": model.name,
-        "--runner": "pooling",
-        "--dtype": choose_precision({}, read_cpu_features()).dtype,
-        # On a CPU this is a share of main memory. The default, 0.92, fails; this is the share that our worker uses.
-        "--gpu-memory-utilization": f"{min(0.3, 0.5 * memory.available / memory.total):.3f}",
-        "--host": "127.0.0.1",
-        "--port": str(port),
-    }
-    flat = [part for item in arguments.items() for part in item]
-    return [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *flat]
+    # On a CPU this is a share of main memory. The default, 0.92, fails; this is the share that our worker uses.
+    share = round(min(0.3, 0.5 * memory.available / memory.total), 3)
+    flags = ["--model", str(model), "--served-model-name", model.name, "--runner", "pooling"]
+    flags += ["--host", "127.0.0.1", "--port", str(port)]
+    for name, value in ({"gpu_memory_utilization": share} | dict(arguments)).items():
+        flag = name.replace("_", "-")
+        flags += [f"--{flag}" if value else f"--no-{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
+    return [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *flags]
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -115,7 +123,19 @@ def ours(model: Path | None, variables: Mapping[str, str]) -> Iterator[Server]:
             worker.request_stop()
             worker.wait_or_kill(STOP_SECONDS)
 
-        yield Server(OURS, stack.port, served, seconds, stack.check, stop_worker)
+        def worker_cpu_seconds() -> float:
+            used = psutil.Process(stack.child("worker-1").pid).cpu_times()
+            return used.user + used.system
+
+        yield Server(OURS, stack.port, served, seconds, stack.check, stop_worker, worker_cpu_seconds)
+
+
+def models_file(model: Path, folder: Path, arguments: Mapping[str, Any]) -> dict[str, str]:
+    """Write a models file with one model and its engine arguments. Returns the variable with which `ours` reads it."""
+    path = folder / f"{model.name}.yaml"
+    entry = {"name": model.name, "source": str(model), "engine_args": dict(arguments)}
+    path.write_text(yaml.safe_dump({"models": [entry]}))
+    return {"RERANKQ_MODELS_FILE": str(path)}
 
 
 def first_score(port: int, model: str, check: Callable[[], None]) -> float:

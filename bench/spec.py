@@ -27,7 +27,8 @@ class Load:
     `vocabulary` is the folder of the model whose tokenizer provides the words. `first` is the serial number of the
     first request; the loads of a run use distinct serial numbers. Sending ends after `seconds`, or after `requests`
     requests (0: no limit); the generator then waits up to `timeout` seconds for responses. `warm_up` seconds of the
-    same load run first and are not measured. `respond_async` submits jobs, for which 202 is expected.
+    same load run first and are not measured. `respond_async` submits jobs, for which 202 is expected. `truncate` allows
+    the server to cut texts that are too long for the model.
     """
 
     port: int
@@ -43,6 +44,7 @@ class Load:
     timeout: float = 120.0
     fresh: Freshness = Freshness.ALL
     respond_async: bool = False
+    truncate: bool = False
     seed: int = 0
 
     @classmethod

@@ -14,6 +14,7 @@ QUERY_WORDS = 10
 LARGEST_NUMBER = VOCABULARY_SIZE**NUMBER_WORDS - 1
 DOCUMENTS_PER_SERIAL = 1024
 """The largest number of documents per request. Their numbers follow from that of the request."""
+_WORD_MARK = "▁"
 _WORD_BITS = 11
 _ROW_WORDS = 20_000
 # Multiplying by an odd factor modulo 2**44 is one-to-one, and spreads neighbouring numbers far apart.
@@ -22,8 +23,10 @@ _SCATTER = 0x9E3779B97F5
 
 def vocabulary(model: Path, seed: int) -> list[str]:
     """Draw 2,048 words from a model's vocabulary, each one token long. Raises ValueError when it has too few."""
-    tokenizer = json.loads((model / "tokenizer.json").read_text())
-    words = sorted(word for word in tokenizer["model"]["vocab"] if len(word) > 2 and word.isascii() and word.isalpha())
+    entries = json.loads((model / "tokenizer.json").read_text())["model"]["vocab"]
+    # A list has (piece, score), and a piece that begins a word has a mark before it.
+    pieces = (piece[1:] for piece, _ in entries if piece[0] == _WORD_MARK) if isinstance(entries, list) else entries
+    words = sorted(word for word in pieces if len(word) > 2 and word.isascii() and word.isalpha())
     if len(words) < VOCABULARY_SIZE:
         raise ValueError(f"{model}: the vocabulary has {len(words)} plain words; {VOCABULARY_SIZE} are required")
     return random.Random(seed).sample(words, VOCABULARY_SIZE)

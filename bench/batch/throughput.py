@@ -140,8 +140,9 @@ def _bare_engine(context: Context, model: Path, first: int) -> EngineSpeed:
     order = {
         "model": str(model),
         "seconds": context.sizes.bare_seconds,
-        "words": DOCUMENT_WORDS,
+        "words": [DOCUMENT_WORDS],
         "first": first,
         "seed": _SEED,
     }
-    return bare_engine(order, servers.environment(context.folder), context.folder / "engine.log")
+    (found,) = bare_engine(order, servers.environment(context.folder), context.folder / "engine.log")
+    return found

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.cases import CASES, ENGINE, Measured, cases_to_measure, judge, spread
+from bench.cases import CASES, ENGINE, ONNX, Measured, Setup, cases_to_measure, judge, spread
 from bench.servers import OURS, THEIRS
 
 
@@ -44,6 +44,27 @@ def test_an_absolute_target_needs_no_other_server() -> None:
     assert (verdict.target, verdict.ratio, verdict.result) == ("≤ 5 ms", None, "met")
 
 
+def test_the_workers_processor_time_has_an_absolute_target() -> None:
+    verdict = judge(measured("o2-cpu", ours=[0.11, 0.15]), ["o2-cpu"])[0]
+    assert verdict.ours == pytest.approx(0.13)
+    assert (verdict.target, verdict.result) == ("≤ 0.12 ms", "missed")
+    assert cases_to_measure(["o2-cpu"]) == ["o2", "o2-cpu"]
+
+
+def test_a_case_against_another_library_is_compared_with_that_library() -> None:
+    found = measured("p1", ours=[220.0])
+    found.add("p1", ONNX, 200.0)
+    verdict = judge(found, ["p1"])[0]
+    assert verdict.ratio == pytest.approx(1.1)
+    assert (verdict.reference, verdict.result) == (200.0, "met")
+
+
+def test_only_cases_named_as_shipped_run_without_a_dtype() -> None:
+    shipped = {name for name, case in CASES.items() if case.setup is Setup.SHIPPED}
+    assert shipped == {name for name, case in CASES.items() if case.title.startswith("as shipped:")}
+    assert {CASES[name].setup for name in "abcdefk"} == {Setup.SAME_DTYPE}
+
+
 def test_an_unmeasured_case_is_neither_met_nor_missed() -> None:
     verdict = judge(Measured(), ["c"])[0]
     assert (verdict.reference, verdict.ours, verdict.result) == (None, None, "not measured")
@@ -70,6 +91,6 @@ def test_a_case_includes_the_case_that_it_needs() -> None:
 
 
 def test_every_case_is_measured_on_both_servers_or_has_a_target_of_its_own() -> None:
-    assert {case.against for case in CASES.values()} == {THEIRS, ENGINE, ""}
+    assert {case.against for case in CASES.values()} == {THEIRS, ENGINE, ONNX, ""}
     assert {name for name, case in CASES.items() if case.needs and case.needs not in CASES} == set()
     assert OURS not in {case.against for case in CASES.values()}

@@ -92,6 +92,13 @@ async def test_no_pair_is_sent_twice(vocabulary: str) -> None:
     assert len(pairs) == 150
 
 
+async def test_a_request_allows_to_cut_long_texts_only_when_asked_for(vocabulary: str) -> None:
+    _, plain = await run_load(ranked, vocabulary)
+    _, cut = await run_load(ranked, vocabulary, truncate=True)
+    assert {request.get("truncate_prompt_tokens") for request in plain} == {None}
+    assert {request.get("truncate_prompt_tokens") for request in cut} == {-1}
+
+
 async def test_only_the_queries_are_new_when_asked_for(vocabulary: str) -> None:
     _, seen = await run_load(ranked, vocabulary, fresh=Freshness.QUERY)
     assert len({request["query"] for request in seen}) == 50

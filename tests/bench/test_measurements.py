@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 
 from bench import models, servers
-from bench.cases import CASES
+from bench.cases import CASES, LONG_WORDS
 from bench.generator import MeasurementFailed
 from bench.measurements import Measurements, Plan
+from bench.peers import loops
 from bench.servers import OURS, Server
 from infra.local.stack import StackError
+from shared.models import load_models
 from tests.stacks import write_models
 
 pytestmark = pytest.mark.slow
@@ -51,6 +53,27 @@ def test_a_rate_and_a_latency_are_measured(server: Server, measurements: Measure
     assert {load["case"] for load in measurements.measured.loads} == {"b", "e"}
 
 
+def test_the_workers_processor_time_is_measured_per_pair(server: Server, measurements: Measurements) -> None:
+    measurements.plain(server, "o1")
+    rate, used = measurements.measured.values_of("o1", OURS)[0], measurements.measured.values_of("o1-cpu", OURS)[0]
+    # One core gives the worker at most a second of processor time a second; its threads may use others as well.
+    assert 0 < used < 4000 / rate
+
+
+def test_documents_beyond_the_models_limit_are_cut_and_scored(server: Server, measurements: Measurements) -> None:
+    measurements.plain(server, "w")
+    (load,) = measurements.measured.loads
+    assert (load["case"], load["words"], load["failed"]) == ("w", LONG_WORDS, 0)
+
+
+def test_a_case_fails_without_the_environment_of_its_library(
+    tmp_path: Path, measurements: Measurements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loops, "ROOT", tmp_path)
+    with pytest.raises(MeasurementFailed, match=r"\.venv-peers-onnx is missing: `make bench`"):
+        measurements.onnx(tmp_path, ["p1"])
+
+
 def test_the_sweep_measures_every_number_of_connections(server: Server, measurements: Measurements) -> None:
     measurements.sweep(server)
     assert list(measurements.measured.curves[OURS]) == [1, 2, 4, 8, 16, 32, 64]
@@ -87,10 +110,21 @@ def test_a_case_fails_when_its_server_has_ended(tmp_path: Path, measurements: Me
             measurements.plain(running, "e")
 
 
+def test_both_servers_get_the_same_engine_arguments(tmp_path: Path) -> None:
+    variables = servers.models_file(tmp_path / "model", tmp_path, servers.FLOAT32)
+    spec = load_models(Path(variables["RERANKQ_MODELS_FILE"])).default
+    assert (spec.name, spec.source, spec.engine_args) == ("model", str(tmp_path / "model"), {"dtype": "float32"})
+    command = servers.command(tmp_path / "model", 8001, servers.FLOAT32)
+    assert command[command.index("--dtype") + 1] == "float32"
+    assert "--dtype" not in servers.command(tmp_path / "model", 8001, {})
+
+
 def test_vllms_server_uses_every_core_and_writes_only_to_its_folder(tmp_path: Path) -> None:
-    command = servers.command(tmp_path / "model", 8001)
+    command = servers.command(tmp_path / "model", 8001, {"dtype": "bfloat16", "enforce_eager": True})
     assert command[1:3] == ["-m", "vllm.entrypoints.openai.api_server"]
     assert command[command.index("--port") + 1] == "8001"
+    assert command[command.index("--dtype") + 1] == "bfloat16"
+    assert "--enforce-eager" in command
     environment = servers.environment(tmp_path)
     assert environment["TMPDIR"] == str(tmp_path)
     assert environment["VLLM_CACHE_ROOT"].startswith(str(tmp_path))

@@ -63,3 +63,11 @@ def test_a_model_with_too_few_words_is_rejected(tmp_path: Path) -> None:
 
 def test_a_query_has_a_fixed_length() -> None:
     assert len(WORDS.query(12).split()) == QUERY_WORDS
+
+
+def test_the_words_of_a_unigram_tokenizer_are_the_pieces_that_begin_a_word(tmp_path: Path) -> None:
+    letters = "abcdefghijklm"
+    words = [f"{a}{b}{c}" for a in letters for b in letters for c in letters]
+    pieces = [["<s>", 0.0], ["inside", -5.0], ["\u2581", -5.0], *([f"\u2581{word}", -10.0] for word in words)]
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": {"type": "Unigram", "vocab": pieces}}))
+    assert set(vocabulary(tmp_path, seed=1)) <= set(words)
