@@ -19,7 +19,9 @@ from bench.measurements import Plan
 from bench.rounds import Run
 
 RESULTS = Path(__file__).parent / "results"
-DTYPES = 'Both sides compute in float32, except where a case says "as shipped": there neither side is given a dtype.'
+DTYPES = """\
+Both sides compute in float32, except where a case says otherwise; "as shipped", neither side is given a dtype.
+In p1 and p2 the other side is ONNX Runtime."""
 
 
 def main(arguments: list[str]) -> int:

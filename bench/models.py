@@ -10,7 +10,7 @@ from bench.generator import ROOT, MeasurementFailed
 from infra.local.stack import MODELS_FILE
 from shared.models import load_models
 
-_MAKE_SECONDS = 120
+_MAKE_SECONDS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,12 @@ def make_shape(shape: str, folder: Path, log: Path) -> MadeModel:
     return MadeModel(**json.loads(output.splitlines()[-1]))
 
 
+def quantize(model: Path, out: Path, log: Path) -> Path:
+    """Write the 8-bit copy of a model. Raises MeasurementFailed."""
+    _make(["-m", "worker", "quantize", str(model), str(out)], log)
+    return out
+
+
 def bundled() -> Path:
     """Return the folder of the bi-encoder, the default model in infra/models.yaml. Raises ConfigurationError."""
     return Path(load_models(MODELS_FILE).default.location())
@@ -57,4 +63,4 @@ def _make(arguments: list[str], log: Path) -> str:
                 check=True,
             ).stdout
         except subprocess.SubprocessError as error:
-            raise MeasurementFailed(f"the cross-encoder could not be created ({error}): {log.read_text()}") from None
+            raise MeasurementFailed(f"the model could not be created ({error}): {log.read_text()}") from None

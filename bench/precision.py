@@ -8,7 +8,6 @@ cross-encoder, and of the trained bi-encoder that the service ships with.
 
 import argparse
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -17,11 +16,10 @@ from typing import Any
 
 from bench import machine
 from bench.__main__ import clear_settings
-from bench.generator import ROOT, EngineSpeed, MeasurementFailed, bare_engine
-from bench.models import bundled, make_cross_encoder
+from bench.generator import EngineSpeed, MeasurementFailed, bare_engine
+from bench.models import bundled, make_cross_encoder, quantize
 from bench.servers import environment
 
-_QUANTIZE_SECONDS = 300
 _HEAD = "| precision | 100 words | 5 words | change of a score | mean | of the bundled model | mean |"
 
 
@@ -45,7 +43,9 @@ def _measure(folder: Path, seconds: float) -> None:
     """Print a row for each precision. Raises MeasurementFailed."""
     made = folder / "cross-encoder"
     make_cross_encoder(made, folder / "model.log")
-    made_copy, bundled_copy = _quantize(made, folder / "made-8-bits"), _quantize(bundled(), folder / "bundled-8-bits")
+    log = folder / "model.log"
+    made_copy = quantize(made, folder / "made-8-bits", log)
+    bundled_copy = quantize(bundled(), folder / "bundled-8-bits", log)
     float32, bfloat16 = {"dtype": "float32"}, {"dtype": "bfloat16"}
     exact: list[list[float]] = []
     for title, cross_encoder, bi_encoder, engine_args in (
@@ -70,23 +70,6 @@ def _changes(exact: Sequence[float], found: Sequence[float]) -> tuple[str, str]:
     """The largest and the mean difference."""
     differences = [abs(one - other) for one, other in zip(exact, found, strict=True)]
     return f"{max(differences):.4f}", f"{sum(differences) / len(differences):.4f}"
-
-
-def _quantize(model: Path, out: Path) -> Path:
-    """Write the 8-bit copy of a model. Raises MeasurementFailed."""
-    command = [sys.executable, "-m", "worker", "quantize", str(model), str(out)]
-    outcome = subprocess.run(
-        command,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=_QUANTIZE_SECONDS,
-        start_new_session=True,
-        check=False,
-    )
-    if outcome.returncode:
-        raise MeasurementFailed(f"the 8-bit copy could not be written: {outcome.stderr[-1000:]}")
-    return out
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ class Run:
         self._folder = folder
         self._model = folder / "cross-encoder"
         self._tiny = folder / "tiny"
+        self._eight_bits = folder / "eight-bits"
         self._began = time.monotonic()
         self._measurements = Measurements(plan, self._model, self._print)
 
@@ -47,6 +48,8 @@ class Run:
         models.make_cross_encoder(self._model, self._folder / "model.log")
         if self._cases_of(Setup.TINY):
             models.make_shape("one-layer", self._tiny, self._folder / "model.log")
+        if self._cases_of(Setup.EIGHT_BITS):
+            models.quantize(self._model, self._eight_bits, self._folder / "model.log")
         if "h" in self._plan.cases:
             self._turn(COLD, self._theirs(Setup.SAME_DTYPE), self._first_start)
         for number in range(1, self._plan.rounds + 1):
@@ -73,7 +76,7 @@ class Run:
                 self._turn(side, server, self._measurements.known_documents, "i")
         if "j" in cases:
             self._turn(OURS, servers.ours(self._model, _CACHE), self._measurements.repeated_request, "j")
-        for setup in (Setup.TINY, Setup.SHIPPED):
+        for setup in (Setup.TINY, Setup.SHIPPED, Setup.EIGHT_BITS):
             self._compare(setup)
 
     def _compare(self, setup: Setup) -> None:
@@ -97,13 +100,13 @@ class Run:
         return servers.theirs(self._model_of(setup), self._folder, arguments)
 
     def _ours(self, setup: Setup) -> AbstractContextManager[Server]:
-        if setup is Setup.SHIPPED:
-            return servers.ours(self._model, _NO_CACHE)
+        if setup in (Setup.SHIPPED, Setup.EIGHT_BITS):
+            return servers.ours(self._model_of(setup), _NO_CACHE)
         file = servers.models_file(self._model_of(setup), self._folder, servers.FLOAT32)
         return servers.ours(None, _NO_CACHE | file)
 
     def _model_of(self, setup: Setup) -> Path:
-        return self._tiny if setup is Setup.TINY else self._model
+        return {Setup.TINY: self._tiny, Setup.EIGHT_BITS: self._eight_bits}.get(setup, self._model)
 
     def _common_cases(self, server: Server) -> None:
         if "h" in self._plan.cases:

@@ -65,6 +65,11 @@ def test_only_cases_named_as_shipped_run_without_a_dtype() -> None:
     assert {CASES[name].setup for name in "abcdefk"} == {Setup.SAME_DTYPE}
 
 
+def test_8_bits_are_compared_with_8_bits() -> None:
+    eight_bits = {name for name, case in CASES.items() if case.setup is Setup.EIGHT_BITS}
+    assert eight_bits == {name for name, case in CASES.items() if case.against == ONNX} == {"p1", "p2"}
+
+
 def test_an_unmeasured_case_is_neither_met_nor_missed() -> None:
     verdict = judge(Measured(), ["c"])[0]
     assert (verdict.reference, verdict.ours, verdict.result) == (None, None, "not measured")
