@@ -15,6 +15,8 @@ ENGINE = "engine"
 """The third side: vLLM's engine without a server."""
 ONNX = "onnx"
 """The fourth side: ONNX Runtime with dynamic int8 quantization, a loop without a server."""
+UNCACHED = "without prefix caching"
+"""The fifth side: our service, whose engine computes every prompt from its beginning."""
 SWEEP_CONNECTIONS = (1, 2, 4, 8, 16, 32, 64)
 BACKLOG_DOCUMENTS = 20
 LONG_WORDS = 2600
@@ -32,6 +34,8 @@ class Setup(StrEnum):
     """The cross-encoder, without a dtype on either side."""
     EIGHT_BITS = "8 bits"
     """The 8-bit copy of the cross-encoder that `python -m worker quantize` writes."""
+    LANGUAGE_MODEL = "language model"
+    """A reranker of the Qwen3 kind, whose prompt puts instruction and query before the document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,16 @@ CASES: Mapping[str, Case] = {
     "w": _tiny("32 connections, 20 documents of 20 kB", 3.0, (32, 20, LONG_WORDS)),
     "s1": _shipped("32 connections, 20 documents of 100 words", 10.0, (32, 20, 100)),
     "s2": _shipped("64 connections, 1 document of 5 words", 5.0, (64, 1, 5)),
+    "q": Case(
+        "language model: 32 connections, 20 documents of 100 words, against the same without prefix caching",
+        "pairs/s",
+        True,
+        1.0,
+        UNCACHED,
+        (32, 20, 100),
+        "pairs",
+        setup=Setup.LANGUAGE_MODEL,
+    ),
     "p1": _eight_bits("32 connections, 20 documents of 100 words", 1.1, (32, 20, 100)),
     "p2": _eight_bits("32 connections, 20 documents of 5 words", 1.0, (32, 20, 5)),
 }

@@ -6,6 +6,7 @@ n * n times the second.
 """
 
 import json
+import re
 import sys
 from itertools import product
 from pathlib import Path
@@ -18,6 +19,8 @@ from transformers import (
     AutoTokenizer,
     BertForSequenceClassification,
     PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
     XLMRobertaConfig,
     XLMRobertaForSequenceClassification,
 )
@@ -42,7 +45,17 @@ _XLM_ROBERTA: dict[str, dict[str, Any]] = {
         "vocab_size": 4096,
     },
 }
+_QWEN3 = {
+    "hidden_size": 256,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 64,
+    "intermediate_size": 1024,
+    "max_position_embeddings": 1024,
+}
 _ONE_LAYER = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 64}
+_IN_LAYER = r"\.layers?\.\d"
 _SYLLABLES = [
     start + vowel + end
     for start, vowel, end in product("bcdfglmnprst", ("a", "e", "i", "o", "u", "ai"), ("n", "r", "s", "t", "nd", "rk"))
@@ -52,8 +65,11 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 def main(shape: str, folder: Path) -> None:
     torch.manual_seed(7)
-    model = one_layer(folder) if shape == "one-layer" else xlm_roberta(_XLM_ROBERTA[shape], folder)
-    layers = sum(weights.numel() for name, weights in model.named_parameters() if ".encoder.layer." in name)
+    if shape == "one-layer":
+        model = one_layer(folder)
+    else:
+        model = qwen3(folder) if shape == "qwen3" else xlm_roberta(_XLM_ROBERTA[shape], folder)
+    layers = sum(weights.numel() for name, weights in model.named_parameters() if re.search(_IN_LAYER, name))
     config = model.config
     print(
         json.dumps(
@@ -72,6 +88,15 @@ def one_layer(folder: Path) -> Any:
     model = BertForSequenceClassification(config)
     model.save_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(bundled(), model_max_length=config.max_position_embeddings)
+    tokenizer.save_pretrained(folder)
+    return model
+
+
+def qwen3(folder: Path) -> Any:
+    """Save a small Qwen3 language model. It has the bundled model's tokenizer, which knows the words "yes" and "no"."""
+    tokenizer = AutoTokenizer.from_pretrained(bundled(), model_max_length=_QWEN3["max_position_embeddings"])
+    model = Qwen3ForCausalLM(Qwen3Config(**_QWEN3, vocab_size=len(tokenizer), tie_word_embeddings=True))
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return model
 

@@ -3,8 +3,10 @@
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bench.generator import ROOT, MeasurementFailed
 from infra.local.stack import MODELS_FILE
@@ -35,6 +37,16 @@ def make_shape(shape: str, folder: Path, log: Path) -> MadeModel:
     """Create a cross-encoder of one of the shapes in bench/model_maker.py. Raises MeasurementFailed."""
     output = _make(["-m", "bench.model_maker", shape, str(folder)], log)
     return MadeModel(**json.loads(output.splitlines()[-1]))
+
+
+LANGUAGE_MODEL_ARGUMENTS: Mapping[str, Any] = {
+    "hf_overrides": {
+        "architectures": ["Qwen3ForSequenceClassification"],
+        "classifier_from_token": ["no", "yes"],
+        "is_original_qwen3_reranker": True,
+    }
+}
+"""The engine arguments that make a reranker of a language model of the Qwen3-Reranker kind."""
 
 
 def quantize(model: Path, out: Path, log: Path) -> Path:

@@ -5,12 +5,14 @@ Records the failure of a case and goes on with the others. Every server is stopp
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from bench import models, servers
-from bench.cases import CASES, ENGINE, ONNX, Measured, Setup
+from bench.cases import CASES, ENGINE, ONNX, UNCACHED, Measured, Setup
 from bench.generator import MeasurementFailed
 from bench.measurements import Measurements, Plan
 from bench.servers import OURS, THEIRS, Server
@@ -33,6 +35,7 @@ class Run:
         self._model = folder / "cross-encoder"
         self._tiny = folder / "tiny"
         self._eight_bits = folder / "eight-bits"
+        self._language_model = folder / "language-model"
         self._began = time.monotonic()
         self._measurements = Measurements(plan, self._model, self._print)
 
@@ -48,6 +51,8 @@ class Run:
         models.make_cross_encoder(self._model, self._folder / "model.log")
         if self._cases_of(Setup.TINY):
             models.make_shape("one-layer", self._tiny, self._folder / "model.log")
+        if self._cases_of(Setup.LANGUAGE_MODEL):
+            models.make_shape("qwen3", self._language_model, self._folder / "model.log")
         if self._cases_of(Setup.EIGHT_BITS):
             models.quantize(self._model, self._eight_bits, self._folder / "model.log")
         if "h" in self._plan.cases:
@@ -76,7 +81,7 @@ class Run:
                 self._turn(side, server, self._measurements.known_documents, "i")
         if "j" in cases:
             self._turn(OURS, servers.ours(self._model, _CACHE), self._measurements.repeated_request, "j")
-        for setup in (Setup.TINY, Setup.SHIPPED, Setup.EIGHT_BITS):
+        for setup in (Setup.TINY, Setup.SHIPPED, Setup.LANGUAGE_MODEL, Setup.EIGHT_BITS):
             self._compare(setup)
 
     def _compare(self, setup: Setup) -> None:
@@ -88,6 +93,9 @@ class Run:
             self._turn(THEIRS, self._theirs(setup), lambda server: self._plain_cases(server, with_theirs))
         if names:
             self._turn(OURS, self._ours(setup), lambda server: self._plain_cases(server, names))
+        if uncached := [name for name in names if CASES[name].against == UNCACHED]:
+            server = self._ours(setup, {"enable_prefix_caching": False})
+            self._turn(UNCACHED, server, lambda server: self._plain_cases(server, uncached, UNCACHED))
         if with_onnx:
             with self._recording_failures(ONNX, ", ".join(with_onnx)):
                 self._measurements.onnx(self._folder, with_onnx)
@@ -99,14 +107,23 @@ class Run:
         arguments = {} if setup is Setup.SHIPPED else servers.FLOAT32
         return servers.theirs(self._model_of(setup), self._folder, arguments)
 
-    def _ours(self, setup: Setup) -> AbstractContextManager[Server]:
+    def _ours(
+        self, setup: Setup, arguments: Mapping[str, Any] = MappingProxyType({})
+    ) -> AbstractContextManager[Server]:
         if setup in (Setup.SHIPPED, Setup.EIGHT_BITS):
             return servers.ours(self._model_of(setup), _NO_CACHE)
-        file = servers.models_file(self._model_of(setup), self._folder, servers.FLOAT32)
+        of_model = models.LANGUAGE_MODEL_ARGUMENTS if setup is Setup.LANGUAGE_MODEL else {}
+        chosen = {**servers.FLOAT32, **of_model, **arguments}
+        file = servers.models_file(self._model_of(setup), self._folder, chosen)
         return servers.ours(None, _NO_CACHE | file)
 
     def _model_of(self, setup: Setup) -> Path:
-        return {Setup.TINY: self._tiny, Setup.EIGHT_BITS: self._eight_bits}.get(setup, self._model)
+        own = {
+            Setup.TINY: self._tiny,
+            Setup.EIGHT_BITS: self._eight_bits,
+            Setup.LANGUAGE_MODEL: self._language_model,
+        }
+        return own.get(setup, self._model)
 
     def _common_cases(self, server: Server) -> None:
         if "h" in self._plan.cases:
@@ -120,12 +137,12 @@ class Run:
             with self._recording_failures(server.name, "g"):
                 self._measurements.behind_backlog(server)
 
-    def _plain_cases(self, server: Server, names: Sequence[str]) -> None:
+    def _plain_cases(self, server: Server, names: Sequence[str], side: str = "") -> None:
         """Measure those of the cases that are one load each."""
         for name in names:
             if CASES[name].shape is not None:
                 with self._recording_failures(server.name, name):
-                    self._measurements.plain(server, name)
+                    self._measurements.plain(server, name, side)
 
     def _turn(
         self,

@@ -4,8 +4,8 @@ A separate process keeps torch out of the test runner. It imports vLLM once and 
 vLLM does not support two engines in one process. Reads one JSON request per line from standard input:
 {"cases": [{"spec": a model's entry, "batches": [a ScoringBatch's fields, ...]}, ...], "result_file": a path}
 and writes a list to that file, with {"scale", "dtype", "results": [a BatchScores' fields or {"error"}, ...],
-"cached_tokens"} or {"start_error"} for each case; an error that a retry may cure also has "transient". An entry without
-a `dtype` is scored in float32, so that tests can compare exactly.
+"cached_tokens"} or {"start_error"} for each case; an error that a retry may cure also has "transient",
+one that names a field has "param". An entry without a `dtype` is scored in float32, so that tests can compare exactly.
 
 A case with "memory": {"tokens", "failures"} has an engine whose steps run out of memory when they have more tokens, at
 most so many times (null: always), after the warm-up. Its batches are scored together, then again one after the other
@@ -33,6 +33,7 @@ from worker.engines.base import (
     Cancellation,
     EngineError,
     EngineStartError,
+    LimitRefused,
     ScoringBatch,
     ScoringEngine,
     TransientEngineError,
@@ -49,7 +50,12 @@ def outcome_of(score: Callable[[], BatchScores]) -> dict[str, Any]:
     try:
         return dataclasses.asdict(score())
     except EngineError as error:
-        return {"error": str(error)} | ({"transient": True} if isinstance(error, TransientEngineError) else {})
+        found: dict[str, Any] = {"error": str(error)}
+        if isinstance(error, TransientEngineError):
+            found["transient"] = True
+        if isinstance(error, LimitRefused):
+            found["param"] = error.param
+        return found
 
 
 def score(engine: ScoringEngine, batch: dict[str, Any]) -> dict[str, Any]:

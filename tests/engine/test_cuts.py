@@ -164,7 +164,7 @@ def test_a_document_that_exceeds_max_chunks_per_doc_is_truncated(
 
 def test_an_overlap_as_long_as_a_window_is_rejected(limited: Results) -> None:
     expected = "overlap_tokens is 40, but must be less than the 40 tokens of a window"
-    assert limited["overlap of a window"] == {"error": expected}
+    assert limited["overlap of a window"] == {"error": expected, "param": "overlap_tokens"}
 
 
 def test_a_long_query_leaves_half_of_the_prompt_to_the_windows(limited: Results) -> None:
@@ -208,7 +208,8 @@ def test_a_list_too_long_for_one_prompt_truncates_only_its_longest_documents(
     assert None not in long["scores"]
     assert long["prompt_tokens"] <= 1024
     assert many == {
-        "error": "900 documents do not fit into one prompt of 1024 tokens, and this model reads all documents at once"
+        "error": "900 documents do not fit into one prompt of 1024 tokens, and this model reads all documents at once",
+        "param": "documents",
     }
     assert surrogate["errors"] == {"0": NOT_TOKENIZABLE}
 

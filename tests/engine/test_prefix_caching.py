@@ -26,7 +26,6 @@ def test_only_the_first_document_computes_the_template_and_the_query(
     apart = spec | {"engine_args": arguments | {"enable_prefix_caching": False}}
     with_cache, without = drive([{"spec": entry, "batches": [BATCH]} for entry in (shared, apart)])
     (cached,), (computed,) = with_cache["results"], without["results"]
-    print(with_cache, without)
 
     assert without["cached_tokens"] == 0
     prompt = cached["prompt_tokens"] / DOCUMENTS

@@ -90,7 +90,7 @@ def test_the_windows_of_a_document_without_its_start_end_at_its_end(pairs: Resul
 
 def test_a_prompt_limit_above_the_models_is_refused(pairs: Results) -> None:
     expected = "truncate_prompt_tokens is 257, but the model reads at most 256 tokens"
-    assert pairs["prompt above the model's limit"] == {"error": expected}
+    assert pairs["prompt above the model's limit"] == {"error": expected, "param": "truncate_prompt_tokens"}
 
 
 @pytest.mark.parametrize(

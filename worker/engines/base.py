@@ -13,7 +13,7 @@ class EngineError(Exception):
 
 
 class LimitRefused(EngineError):
-    """A limit of the batch does not fit the model. `param` is its name in a request."""
+    """What the batch asks for does not fit the model. `param` is the name of the field in a request."""
 
     def __init__(self, message: str, *, param: str) -> None:
         super().__init__(message)

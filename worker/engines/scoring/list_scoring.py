@@ -9,7 +9,7 @@ import dataclasses
 from typing import Any
 
 from shared.contracts import ScoreScale, Truncation
-from worker.engines.base import BatchScores, EngineError, LimitRefused, ScoringBatch
+from worker.engines.base import BatchScores, LimitRefused, ScoringBatch
 from worker.engines.scoring.base import (
     NOT_TOKENIZABLE,
     ModelView,
@@ -61,7 +61,7 @@ class ListScoring:
     def _prompt(
         self, collector: PromptCollector, batch: ScoringBatch, query: str, lengths: dict[int, int], limit: int
     ) -> list[int]:
-        """One prompt with every readable document, truncated as little as possible. Raises EngineError."""
+        """One prompt with every readable document, truncated as little as possible. Raises LimitRefused."""
         if batch.truncation is Truncation.NONE:
             whole = self._model.build_list(
                 query, [batch.documents[position] for position in lengths], batch.instruction
@@ -90,7 +90,7 @@ class ListScoring:
         reason = f"{len(wanted)} documents do not fit into one prompt of {limit} tokens"
         if batch.max_prompt_tokens is not None:
             raise LimitRefused(f"{PROMPT_LIMIT}: {reason}", param=PROMPT_LIMIT)
-        raise EngineError(f"{reason}, and this model reads all documents at once")
+        raise LimitRefused(f"{reason}, and this model reads all documents at once", param="documents")
 
 
 class _PreparedList:
