@@ -94,7 +94,13 @@ def one_layer(folder: Path) -> Any:
 
 def qwen3(folder: Path) -> Any:
     """Save a small Qwen3 language model. It has the bundled model's tokenizer, which knows the words "yes" and "no"."""
-    tokenizer = AutoTokenizer.from_pretrained(bundled(), model_max_length=_QWEN3["max_position_embeddings"])
+    # BERT's class returns token types, which Qwen3 does not take.
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=AutoTokenizer.from_pretrained(bundled()).backend_tokenizer,
+        pad_token="[PAD]",
+        model_max_length=_QWEN3["max_position_embeddings"],
+        model_input_names=["input_ids", "attention_mask"],
+    )
     model = Qwen3ForCausalLM(Qwen3Config(**_QWEN3, vocab_size=len(tokenizer), tie_word_embeddings=True))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
