@@ -30,7 +30,7 @@ from shared.ledger import encoding
 from shared.ledger.job_index import AnyJob, JobIndex
 from shared.ledger.job_ledger import JobLedger
 from shared.ledger.job_record import DeadLetter, JobFailure, JobFilter, JobRecord, JobStatus, Position
-from shared.ledger.submission import Acceptance, Submission
+from shared.ledger.submission import DEFAULT_OPTIONS, Acceptance, JobOptions, Submission
 from shared.store.client import RETRY_AFTER_SECONDS
 
 _POOL_CHECK_SECONDS = 1.0
@@ -70,6 +70,7 @@ class RerankService:
         wait_seconds: float | None,
         idempotency: str | None = None,
         patient: bool = False,
+        options: JobOptions = DEFAULT_OPTIONS,
     ) -> RerankResult:
         """Submit an interactive job and return its result.
 
@@ -82,7 +83,13 @@ class RerankService:
         limit = self.limits.wait_seconds
         seconds = limit if wait_seconds is None else min(wait_seconds, limit)
         submission = await self._submissions.build(
-            request, dialect, owner, WorkClass.INTERACTIVE, idempotency, seconds if patient else None
+            request,
+            dialect,
+            owner,
+            WorkClass.INTERACTIVE,
+            idempotency,
+            seconds if patient else None,
+            options=options,
         )
         try:
             acceptance, scores = await self._submit_and_wait(submission, seconds)
@@ -134,13 +141,21 @@ class RerankService:
         )
 
     async def submit(
-        self, request: RerankRequest, *, dialect: str, owner: str, idempotency: str | None = None
+        self,
+        request: RerankRequest,
+        *,
+        dialect: str,
+        owner: str,
+        idempotency: str | None = None,
+        options: JobOptions = DEFAULT_OPTIONS,
     ) -> JobRecord:
         """Submit a batch job and return its record.
 
         Raises ModelNotFound, ModelUnavailable, InvalidRequest, IdempotencyConflict or Overloaded.
         """
-        submission = await self._submissions.build(request, dialect, owner, WorkClass.BATCH, idempotency)
+        submission = await self._submissions.build(
+            request, dialect, owner, WorkClass.BATCH, idempotency, options=options
+        )
         acceptance = await self._ledger.submit(submission)
         return await self.job(acceptance.job_id, owner)
 

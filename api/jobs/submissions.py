@@ -4,6 +4,7 @@ Rejects requests that cannot be served: an unknown model, too many documents, an
 score template, a model that failed to start. Stores nothing.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -14,7 +15,7 @@ from shared.contracts import Document, NumberedDocument, RerankRequest, Truncati
 from shared.errors import InvalidRequest, ModelUnavailable, TooManyDocuments
 from shared.keys import queue_keys
 from shared.ledger.job_record import new_job_id
-from shared.ledger.submission import Submission
+from shared.ledger.submission import DEFAULT_OPTIONS, JobOptions, Submission
 from shared.models import ModelRegistry, ModelSpec
 from shared.owner_limits import OwnerTerms
 from shared.partial_results import KnownScores, split_known
@@ -90,6 +91,7 @@ class SubmissionBuilder:
         idempotency: str | None,
         wait_seconds: float | None = None,
         line: LineJob | None = None,
+        options: JobOptions = DEFAULT_OPTIONS,
     ) -> Submission:
         """Build a submission with a new job id, or with that of a batch's line.
 
@@ -119,13 +121,20 @@ class SubmissionBuilder:
             work_class=work_class,
             sizes=sizes,
             messages=[self._messages.build(queue, job_id, shard) for shard in range(enqueued)],
-            deadline_seconds=self.limits.job_deadline_seconds if line is None else line.deadline_seconds,
+            deadline_seconds=self._deadline_seconds(line, options),
             idempotency=idempotency,
             known_scores=known,
             limits=self.admission.pending_limits(spec, work_class, wait_seconds),
             terms=terms if line is None else OwnerTerms(terms.weight),
             batch=None if line is None else line.batch_id,
+            result_seconds=options.result_seconds,
         )
+
+    def _deadline_seconds(self, line: LineJob | None, options: JobOptions) -> float:
+        """The time from acceptance to the deadline. A caller can shorten it, not extend it."""
+        if line is not None:
+            return line.deadline_seconds
+        return min(options.deadline_seconds or math.inf, self.limits.job_deadline_seconds)
 
     def _require_startable(self, model: str) -> None:
         """Raise ModelUnavailable during the pause after a failed start. After it, new jobs trigger the next start."""

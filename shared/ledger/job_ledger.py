@@ -67,7 +67,7 @@ class JobLedger:
         args: list[str | bytes | int | float] = [
             submission.job_id,
             request,
-            int(self._lifetimes.result * 1000),
+            int((submission.result_seconds or self._lifetimes.result) * 1000),
             int(self._lifetimes.unfinished * 1000),
             int(submission.deadline_seconds * 1000),
             submission.model,

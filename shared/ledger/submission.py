@@ -57,6 +57,21 @@ class PendingLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class JobOptions:
+    """What a caller asks of a job besides its ranking. None: the server's setting.
+
+    `deadline_seconds`: the job expires when it has not ended by then, counted from its acceptance. `result_seconds`:
+    how long it can be read after its end.
+    """
+
+    deadline_seconds: float | None = None
+    result_seconds: float | None = None
+
+
+DEFAULT_OPTIONS = JobOptions()
+
+
+@dataclass(frozen=True, slots=True)
 class Submission:
     """A job to be accepted.
 
@@ -64,7 +79,8 @@ class Submission:
     messages of the first shards, which are enqueued at once; the others follow as shards are finished. `known_scores`
     covers the documents that are in no shard, None when all of them are. `idempotency` is the caller's Idempotency-Key.
     `terms` are the owner's limits and its weight. `batch` is the batch of which this job is one line: such a job is not
-    listed, and does not count for its owner's limits.
+    listed, and does not count for its owner's limits. `result_seconds` is how long the job can be read after its end,
+    None for the ledger's own lifetime.
     """
 
     job_id: str
@@ -81,6 +97,7 @@ class Submission:
     limits: PendingLimits = PendingLimits()
     terms: OwnerTerms = DEFAULT_TERMS
     batch: str | None = None
+    result_seconds: float | None = None
 
     def encode_shards(self) -> list[bytes]:
         """The documents of each shard, encoded."""
