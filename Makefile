@@ -79,7 +79,7 @@ simulate: ## Simulates scaling: waits and costs under several kinds of traffic, 
 bench-cold: ## Compares a cold start with that of vLLM's own server, 4 minutes (options: ARGS="--help")
 	@$(INSTALL) --with bench && exec $(VENV)/python -m bench.cold_start $(ARGS)
 
-bench: ## Compares this service with vLLM's own server and with ONNX Runtime, 27 minutes (options: ARGS="--help")
+bench: ## Compares this service with vLLM's own server and with ONNX Runtime, 30 minutes (options: ARGS="--help")
 	@$(INSTALL) --with bench && $(INSTALL) --with peers-onnx && exec $(VENV)/python -m bench $(ARGS)
 
 bench-quick: ## A smoke test of make bench: one short round, 8 minutes
