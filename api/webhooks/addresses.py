@@ -18,8 +18,7 @@ Network = IPv4Network | IPv6Network
 
 MAX_URL_LENGTH = 2048
 
-# Own tables, because `is_global` of the standard library differs between releases of Python. They follow IANA's registries
-# of special-purpose addresses.
+# IANA's registries of special-purpose addresses. The standard library's `is_global` differs between releases of Python.
 _NOT_PUBLIC_V4 = tuple(
     IPv4Network(text)
     for text in (
@@ -41,7 +40,7 @@ _NOT_PUBLIC_V4 = tuple(
         "240.0.0.0/4",  # reserved, broadcast
     )
 )
-# Only 2000::/3 is assigned for global unicast. The rest (loopback, unique local, link-local, multicast) is outside of it.
+# Only 2000::/3 is assigned for global unicast. Loopback, unique local, link-local and multicast are outside of it.
 _GLOBAL_UNICAST_V6 = IPv6Network("2000::/3")
 _NOT_PUBLIC_V6 = tuple(
     IPv6Network(text)

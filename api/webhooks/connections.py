@@ -46,9 +46,9 @@ def _resolve(host: str, port: int) -> list[str]:
 class CheckedBackend(httpcore.AsyncNetworkBackend):
     """Connects httpcore to allowed addresses only. Unix sockets are not supported.
 
-    A name is resolved once for each connection, and httpcore never sees its addresses: nothing resolves it again between
-    the check and the connection. One forbidden address among several refuses the host: no honest receiver has one, and a
-    name that mixes them waits for a client that tries the next address.
+    A name is resolved once for each connection, and the connection is opened to the addresses that were checked: no
+    second lookup can return others. One forbidden address refuses the host, even if its other addresses are public. A
+    public receiver has no private address, and skipping it would hide the mistake.
     """
 
     def __init__(self, rules: AddressRules, resolve: Resolver, *, encrypted: bool, connect_seconds: float) -> None:
@@ -63,7 +63,7 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
         self,
         host: str,
         port: int,
-        timeout: float | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:

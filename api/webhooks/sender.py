@@ -1,8 +1,8 @@
 """Sends webhooks to receivers that may be slow, broken or hostile.
 
-A sender connects only to addresses that its rules allow, follows no redirect, reads no proxy from the environment, keeps
-no cookies, and spends a bounded time and memory on each answer. Every delivery has a connection of its own: keeping them
-would save little, because most receivers get few deliveries, and the address is checked again each time.
+A sender connects only to addresses that its rules allow, follows no redirect, reads no proxy from the environment,
+keeps no cookies, and spends a bounded time and memory on each answer. Every delivery has a connection of its own, so
+that its address is checked anew, and a connection that a receiver spoiled harms no other delivery.
 """
 
 import asyncio
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-import anyio
 import httpcore
 
 from api.webhooks.addresses import AddressRules, check_url
@@ -25,8 +24,9 @@ MAX_RETRY_AFTER_SECONDS = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class SenderLimits:
-    """`seconds`: for a whole delivery, from resolving the name to the end of the answer. `connect_seconds`: for opening a
-    TCP connection to one address. `body_bytes`: how much of an answer's body is read before the connection is closed.
+    """`seconds`: for a whole delivery, from resolving the name to the end of the answer.
+
+    `connect_seconds`: for opening a TCP connection to one address. `body_bytes`: how much of an answer's body is read.
     """
 
     seconds: float = 10.0
@@ -69,7 +69,7 @@ class WebhookSender:
     def __init__(
         self,
         rules: AddressRules,
-        limits: SenderLimits = SenderLimits(),  # noqa: B008 - immutable
+        limits: SenderLimits = SenderLimits(),
         *,
         resolver: Resolver | None = None,
         trust: ssl.SSLContext | None = None,
@@ -97,8 +97,8 @@ class WebhookSender:
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> SendOutcome:
         """Send one delivery. Raises nothing that the receiver, the network or the URL causes.
 
-        The status decides. The body of the answer is read only so that the receiver can finish writing it: one that is too
-        long or too slow changes nothing about a status that has arrived.
+        The status decides. The body of the answer is read only so that the receiver can finish writing it. A body that
+        is too long or too slow is cut off, and the status counts.
         """
         started = time.monotonic()
         answers: list[_Answer] = []
@@ -112,7 +112,7 @@ class WebhookSender:
             error = f"the receiver did not answer within {self._limits.seconds:g} s"
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException) as failure:
             error = _describe_failure(failure)
-        except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
+        except OSError:  # a TLS error after the handshake
             error = "the connection was lost"
         seconds = time.monotonic() - started
         if not answers:
