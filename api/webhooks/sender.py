@@ -72,13 +72,12 @@ class WebhookSender:
         limits: SenderLimits = SenderLimits(),
         *,
         resolver: Resolver | None = None,
-        trust: ssl.SSLContext | None = None,
     ) -> None:
-        """`resolver`: by default the system's. `trust`: by default the system's authorities and certifi's."""
+        """`resolver`: by default the system's. Trusts the system's authorities, `SSL_CERT_FILE` and certifi's."""
         self._rules = rules
         self._limits = limits
         self._own_resolver = ThreadResolver()
-        self._trust = trust or httpcore.default_ssl_context()
+        self._trust = httpcore.default_ssl_context()
         self._pools = {
             scheme: self._open_pool(resolver or self._own_resolver, encrypted=scheme == "https")
             for scheme in ("https", "http")
@@ -157,7 +156,7 @@ def _describe_failure(failure: Exception) -> str:
             return f"the receiver's TLS certificate is not valid: {cause.verify_message}"
         return "the TLS handshake failed"
     if isinstance(failure, httpcore.ProtocolError):
-        return "the receiver's answer is not valid HTTP/1.1"
+        return "the receiver closed the connection, or its answer is not valid HTTP/1.1"
     return "the connection was lost"
 
 
