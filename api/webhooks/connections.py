@@ -2,9 +2,11 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
+from typing import Any
 
 import httpcore
 
@@ -71,7 +73,7 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
         failure = ""
         for address in await self._checked_addresses(host, port):
             try:
-                return await self._tcp.connect_tcp(str(address), port, self._connect_seconds)
+                return _CheckedStream(await self._tcp.connect_tcp(str(address), port, self._connect_seconds))
             except httpcore.ConnectTimeout:
                 failure = failure or "the connection was not accepted in time"
             except httpcore.ConnectError as error:
@@ -89,6 +91,37 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
             # Without the address: it may be a name of the operator's own network.
             raise CannotConnect("the host has an address that webhooks may not reach")
         return addresses
+
+
+class _CheckedStream(httpcore.AsyncNetworkStream):
+    """A TCP connection that also closes when the TLS handshake is cancelled, which httpcore's own leaves open."""
+
+    def __init__(self, tcp: httpcore.AsyncNetworkStream) -> None:
+        self._tcp = tcp
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+        return await self._tcp.read(max_bytes, timeout)
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        await self._tcp.write(buffer, timeout)
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> httpcore.AsyncNetworkStream:
+        try:
+            return await self._tcp.start_tls(ssl_context, server_hostname, timeout)
+        except BaseException:
+            await self._tcp.aclose()
+            raise
+
+    async def aclose(self) -> None:
+        await self._tcp.aclose()
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._tcp.get_extra_info(info)
 
 
 def _describe(error: httpcore.ConnectError) -> str:

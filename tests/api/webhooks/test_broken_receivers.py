@@ -22,6 +22,7 @@ from tests.api.webhooks.raw_receivers import (
     deliver,
     eventually,
     hang,
+    opened,
     raw_receiver,
 )
 
@@ -30,6 +31,13 @@ async def test_a_receiver_that_answers_nothing_is_left_in_time() -> None:
     outcome = await deliver(hang, SHORT)
     assert outcome.error == "the receiver did not answer within 0.4 s"
     assert 0.4 <= outcome.seconds < 5
+
+
+async def test_a_tls_handshake_that_hangs_is_left_in_time_and_its_connection_closed() -> None:
+    async with opened(WebhookSender(LOOPBACK, SHORT)) as sender, raw_receiver() as receiver:
+        outcome = await sender.post(f"https://127.0.0.1:{receiver.port}/hook", HEADERS, BODY)
+        await eventually(lambda: receiver.closed == receiver.connections == 1)
+    assert outcome.error == "the receiver did not answer within 0.4 s"
 
 
 @pytest.mark.parametrize(
