@@ -177,6 +177,7 @@ _BY_CODE: dict[str, type[RerankError]] = {
     "job_not_found": JobNotFound,
     "batch_not_found": BatchNotFound,
     "file_not_found": StoredFileNotFound,
+    "webhook_not_found": NotFound,
     "file_in_use": StoredFileInUse,
     "payload_too_large": PayloadTooLarge,
     "request_timed_out": Unavailable,

@@ -15,6 +15,7 @@
     │   ├── JobNotFound            the job does not exist, or belongs to another key
     │   ├── JobNotFinished         the job has no result yet
     │   ├── BatchNotFound          the batch does not exist, or belongs to another key
+    │   ├── WebhookNotFound        the webhook or delivery does not exist, or belongs to another key
     │   ├── StoredFileNotFound     the file does not exist, has expired, or belongs to another key
     │   ├── StoredFileInUse        an unfinished batch reads the file
     │   └── IdempotencyConflict    the Idempotency-Key was used for a different request
@@ -135,6 +136,12 @@ class BatchNotFound(RequestError):
     """The batch does not exist, or belongs to another key."""
 
     code = "batch_not_found"
+
+
+class WebhookNotFound(RequestError):
+    """The webhook or delivery does not exist, or belongs to another key."""
+
+    code = "webhook_not_found"
 
 
 class StoredFileNotFound(RequestError):

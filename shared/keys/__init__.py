@@ -41,6 +41,14 @@
 | rerankq:sweeper_leader | string | the API process that deletes orphaned payloads | a minute, renewed |
 | rerankq:payload_namespace | string | the folder of this deployment in the payload store | permanent |
 | rerankq:api_keys | hash | key id -> the API key's record, its secret hashed | until revoked |
+| rerankq:webhook_endpoints | hash | OWNER/ID -> a webhook with its secret, JSON | until deleted |
+| rerankq:webhook_delivery:ID | hash | one event for one receiver (lua/_webhooks.lua) | 7 days, delivered 1 hour |
+| rerankq:webhook_lanes | zset | LANE (a receiver's host) -> when its first delivery is due, ms | until all are sent |
+| rerankq:webhook_lane:LANE | zset | DELIVERY -> when it is due, ms | until it is sent or fails |
+| rerankq:webhook_pending:OWNER | zset | DELIVERY -> when it was enqueued, ms | until it is sent or fails |
+| rerankq:webhook_deliveries:OWNER/ID | zset | DELIVERY -> when its event happened, ms | as its last delivery |
+| rerankq:webhook_counts | hash | delivered, retried, failed -> how many so far | permanent |
+| rerankq:webhook_leader | string | the API process that sends webhooks | a few seconds, renewed |
 | rerankq:rate:OWNER:LIMIT | string | when the requests or pairs accepted so far are used up, ms | until then |
 | rerankq:job_ended:PROCESS | channel | ids of ended jobs that it waits for, a small result behind its id | - |
 | rerankq:queue:MODEL:CLASS | list | Celery messages (kombu's) | popped |

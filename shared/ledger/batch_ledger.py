@@ -65,11 +65,12 @@ class BatchLedger:
         seconds: float,
         limits: OwnerLimits,
         idempotency: tuple[str, str] | None = None,
+        webhooks: str = "",
     ) -> str:
         """Create a batch that expires after `seconds`; returns its id, or that of the batch with the same key.
 
-        `idempotency` is the Idempotency-Key and the request's fingerprint. Raises IdempotencyConflict, and RateLimited
-        when the owner's budget does not have `record.reserved_tokens` left.
+        `idempotency` is the Idempotency-Key and the request's fingerprint, `webhooks` what its end delivers, as JSON.
+        Raises IdempotencyConflict, and RateLimited when the owner's budget does not have `record.reserved_tokens` left.
         """
         keys = [
             batch_keys.batch(record.id),
@@ -89,6 +90,7 @@ class BatchLedger:
             record.reserved_tokens,
             "" if limits.batch_tokens is None else limits.batch_tokens,
             *(part for field in record.to_fields().items() for part in field),
+            *(("webhooks", webhooks) if webhooks else ()),
         ]
         with store_errors():
             verdict, answer = await self._scripts["create_batch"](keys=keys, args=args)

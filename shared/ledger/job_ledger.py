@@ -87,6 +87,7 @@ class JobLedger:
             *("" if limit is None else limit for limit in submission.terms.limits.of_jobs),
             submission.batch or "",
             self.listener,
+            submission.webhooks,
             *(part for documents, size in zip(shards, submission.sizes, strict=True) for part in (documents, *size)),
             *submission.messages,
         ]

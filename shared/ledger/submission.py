@@ -11,6 +11,7 @@ from shared.ledger import encoding
 from shared.owner_limits import DEFAULT_TERMS, OwnerTerms
 from shared.partial_results import KnownScores
 from shared.sharding import ShardSize
+from shared.webhooks import WebhookTarget
 
 _RETRY_AFTER_UNKNOWN_SECONDS = 10
 
@@ -61,11 +62,12 @@ class JobOptions:
     """What a caller asks of a job besides its ranking. None: the server's setting.
 
     `deadline_seconds`: the job expires when it has not ended by then, counted from its acceptance. `result_seconds`:
-    how long it can be read after its end.
+    how long it can be read after its end. `webhook`: where its end is reported, beside the endpoints of its owner.
     """
 
     deadline_seconds: float | None = None
     result_seconds: float | None = None
+    webhook: WebhookTarget | None = None
 
 
 DEFAULT_OPTIONS = JobOptions()
@@ -80,7 +82,7 @@ class Submission:
     covers the documents that are in no shard, None when all of them are. `idempotency` is the caller's Idempotency-Key.
     `terms` are the owner's limits and its weight. `batch` is the batch of which this job is one line: such a job is not
     listed, and does not count for its owner's limits. `result_seconds` is how long the job can be read after its end,
-    None for the ledger's own lifetime.
+    None for the ledger's own lifetime. `webhooks` is what its end delivers, as JSON (api/webhooks/subscriptions.py).
     """
 
     job_id: str
@@ -98,6 +100,7 @@ class Submission:
     terms: OwnerTerms = DEFAULT_TERMS
     batch: str | None = None
     result_seconds: float | None = None
+    webhooks: str = ""
 
     def encode_shards(self) -> list[bytes]:
         """The documents of each shard, encoded."""

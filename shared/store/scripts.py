@@ -13,7 +13,7 @@ from redis.exceptions import NoScriptError
 from shared.store.client import is_damage
 
 _LUA = Path(__file__).parent / "lua"
-_LIBRARIES = ("_order", "_common", "_claim")
+_LIBRARIES = ("_order", "_lists", "_webhooks", "_common", "_claim")
 """The functions that scripts share, each file after those that it uses."""
 
 

@@ -1,4 +1,5 @@
--- The functions that all scripts share. Prepended to every script by shared/store/scripts.py, after _order.lua.
+-- The functions that all scripts share. Prepended to every script by shared/store/scripts.py, after _order.lua, _lists.lua
+-- and _webhooks.lua.
 -- Redis's clock is the only clock: the machines' clocks differ.
 --
 -- Every script works on one pool and usually on one job: KEYS[1] job, KEYS[2] outstanding, KEYS[3] deadlines. The other
@@ -49,21 +50,6 @@ end
 -- The list of an owner's jobs, of which `job_id` is one: rerankq:job:ID -> rerankq:jobs:OWNER.
 local function list_key(keys, job_id, owner)
   return string.sub(keys.job, 1, -#job_id - 2) .. 's:' .. owner
-end
-
--- Adds `id` to a list (sorted set) of things that live in keys named like `key`, the key of `id`. Removes random ones
--- that no longer exist: at most about half of the list ever are.
-local function add_to_list(list, key, id, created_ms, lifetime_ms)
-  if type(redis.pcall('ZADD', list, created_ms, id)) ~= 'number' then
-    -- Of the wrong type: a foreign value, which nothing else would remove.
-    redis.call('DEL', list)
-    redis.call('ZADD', list, created_ms, id)
-  end
-  if redis.call('PTTL', list) < tonumber(lifetime_ms) then redis.call('PEXPIRE', list, lifetime_ms) end
-  local prefix = string.sub(key, 1, -#id - 1)
-  for _, other in ipairs(redis.call('ZRANDMEMBER', list, 2)) do
-    if redis.call('EXISTS', prefix .. other) == 0 then redis.call('ZREM', list, other) end
-  end
 end
 
 local function backlog_key(keys, class)
@@ -142,12 +128,12 @@ local function add_listener(keys, name)
   end
 end
 
--- Ends a job with a final status: removes its shards from the pool, sets the lifetime of its keys, and publishes the
--- end to each process that waits for it: `channel` is the prefix of their channels. A small `result` is published with
--- it, which saves the waiting API a read.
+-- Ends a job with a final status: removes its shards from the pool, sets the lifetime of its keys, enqueues what its
+-- webhooks deliver, and publishes the end to each process that waits for it: `channel` is the prefix of their channels.
+-- A small `result` is published with it, which saves the waiting API a read.
 local function end_job(keys, job_id, status, channel, result)
   local job = redis.call('HMGET', keys.job, 'shards', 'result_ttl_ms', 'idempotency', 'class', 'status', 'owner',
-    'batch', 'listeners')
+    'batch', 'listeners', 'webhooks')
   local now, shards = now_ms(), tonumber(job[1])
   redis.call('HSET', keys.job, 'status', status, 'finished_ms', now)
   -- When all shards are done, each finish has already removed its own.
@@ -165,6 +151,10 @@ local function end_job(keys, job_id, status, channel, result)
     redis.call('PEXPIRE', key, job[2])
   end
   if job[3] then redis.call('PEXPIRE', job[3], job[2]) end
+  if job[9] then
+    local prefix = string.sub(keys.job, 1, -#('job:' .. job_id) - 1)
+    open_outbox(prefix).report(job[6] or '', job_id, 'job.' .. status, status, job[9], now)
+  end
   for name in string.gmatch(job[8] or '', '%S+') do
     redis.call('PUBLISH', channel .. ':' .. name, result and job_id .. ' ' .. result or job_id)
   end

@@ -1,4 +1,5 @@
--- Ends a batch for its runner: writes its final status, and creates the records of its result files. Repeatable.
+-- Ends a batch for its runner: writes its final status, creates the records of its result files, and enqueues what its
+-- webhooks deliver. Repeatable.
 -- writes  KEYS[1] batch, KEYS[2] its segments, KEYS[3] runner, KEYS[4] open batches, KEYS[5] the owner's list of files,
 --         KEYS[6] and KEYS[7] the records of the output and of the error file (hashes), KEYS[8...] the unpublished work of
 --         pools
@@ -33,4 +34,9 @@ for _, key in ipairs({KEYS[1], KEYS[2]}) do redis.call('PEXPIRE', key, lifetime 
 redis.call('ZREM', KEYS[4], ARGV[1])
 for at = 8, #KEYS do redis.call('HDEL', KEYS[at], ARGV[1]) end
 redis.call('DEL', KEYS[3])
+local webhooks = redis.call('HGET', KEYS[1], 'webhooks')
+if webhooks then
+  local prefix = string.sub(KEYS[1], 1, -#('batch:' .. ARGV[1]) - 1)
+  open_outbox(prefix).report(ARGV[6], ARGV[1], 'batch.ended', ARGV[3], webhooks, now)
+end
 return ARGV[3]

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from shared.contracts import WorkClass
-from shared.keys import job_keys, payload_keys, pool_keys, queue_keys, service_keys
+from shared.keys import job_keys, payload_keys, pool_keys, queue_keys, service_keys, webhook_keys
 from shared.store.scripts import script_source
 from tests.shared.support import JOB, MODEL
 
@@ -34,6 +34,14 @@ def test_every_key_is_unique_and_starts_with_the_prefix() -> None:
         job_keys.lease("job-1", 1),
         job_keys.idempotency("owner", "key"),
         service_keys.cached_score("digest"),
+        webhook_keys.ENDPOINTS,
+        webhook_keys.LANES,
+        webhook_keys.COUNTS,
+        webhook_keys.RUNNER_LEADER,
+        webhook_keys.delivery("id"),
+        webhook_keys.lane("id"),
+        webhook_keys.pending("id"),
+        webhook_keys.deliveries("owner", "id"),
         payload_keys.PAYLOADS,
         payload_keys.UNFINISHED_PAYLOADS,
         payload_keys.payload("files/name"),

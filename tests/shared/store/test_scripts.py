@@ -26,7 +26,9 @@ def scripts(redis_client: redis.Redis) -> dict[str, Any]:
 def test_every_script_starts_with_the_shared_functions() -> None:
     folder = Path(shared.__file__).parent / "store" / "lua"
     names = {path.stem for path in folder.glob("[!_]*.lua")}
-    libraries = [(folder / f"{name}.lua").read_text() for name in ("_order", "_common", "_claim")]
+    libraries = [
+        (folder / f"{name}.lua").read_text() for name in ("_order", "_lists", "_webhooks", "_common", "_claim")
+    ]
     assert {"claim", "finish", "claim_next"} <= names
     assert len(libraries) == len(list(folder.glob("_*.lua")))
     for name in names:
