@@ -7,6 +7,7 @@ import asyncio
 import gc
 import logging
 import signal
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -21,6 +22,7 @@ from starlette.routing import Match, Route
 
 from api import composition
 from api.background_tasks import cancel_and_wait
+from api.batches.descriptions import describe_any_batch
 from api.batches.results import ResultReader
 from api.batches.runner_process import RunnerProcess
 from api.batches.service import BatchService
@@ -35,8 +37,24 @@ from api.jobs.reconciler import Reconciler
 from api.metrics import Metrics
 from api.openapi.document import describe_api
 from api.processes.group import ProcessGroup
-from api.routes import admin, batches, bulk_jobs, compatibility, files, jobs, models, operations, pools, rerank
+from api.routes import (
+    admin,
+    batches,
+    bulk_jobs,
+    compatibility,
+    files,
+    jobs,
+    models,
+    operations,
+    pools,
+    rerank,
+    webhooks,
+)
 from api.settings import ApiSettings
+from api.webhooks.event_bodies import EventBodies
+from api.webhooks.runner import DeliveryRunner
+from api.webhooks.sender import WebhookSender
+from api.webhooks.service import WebhookService
 from shared.errors import InternalError, InvalidRequest, MethodNotAllowed, RerankqError, RouteNotFound
 from shared.ledger.file_ledger import FileLedger
 from shared.models import ModelRegistry
@@ -106,6 +124,7 @@ def _make_lifespan(
             parts.names,
             FileLimits(settings.max_file_bytes, settings.file_seconds),
         )
+        sender = WebhookSender(parts.webhook_rules)
         app.state.app_state = AppState(
             settings=settings,
             service=parts.service,
@@ -123,7 +142,9 @@ def _make_lifespan(
                 terms_of=parts.authenticator.terms_of,
                 on_created=runner.wake if runner else lambda: None,
                 retain_seconds=settings.file_seconds,
+                webhooks=parts.subscriptions,
             ),
+            webhooks=WebhookService(parts.endpoints, parts.deliveries, sender, parts.webhook_rules),
             results=ResultReader(parts.batches, parts.payloads),
         )
         await parts.pools.refresh()
@@ -134,6 +155,7 @@ def _make_lifespan(
             parts.pools,
             Reconciler(parts.client, parts.ledger, parts.messages, models),
             Sweeper(parts.client, parts.payloads, parts.names),
+            DeliveryRunner(parts.deliveries, parts.endpoints, _event_bodies(parts), sender),
             *([runner] if runner else []),
         ]
         background = [asyncio.create_task(part.run()) for part in running]
@@ -143,9 +165,19 @@ def _make_lifespan(
             yield
         finally:
             await cancel_and_wait(background)
+            await sender.aclose()
             await parts.close()
 
     return lifespan
+
+
+def _event_bodies(parts: composition.Parts) -> EventBodies:
+    return EventBodies(
+        parts.ledger,
+        parts.batches,
+        describe_job=jobs.describe,
+        describe_batch=lambda record: describe_any_batch(record, time.time()),
+    )
 
 
 def _add_routes(app: FastAPI, root: Family) -> None:
@@ -155,6 +187,7 @@ def _add_routes(app: FastAPI, root: Family) -> None:
         bulk_jobs.router,
         files.router,
         batches.router,
+        webhooks.router,
         admin.router,
         models.router,
         pools.router,

@@ -16,7 +16,12 @@ from api.payloads.factory import open_payload_store
 from api.payloads.names import PayloadNames
 from api.pool_monitor import PoolMonitor
 from api.settings import ApiSettings
+from api.webhooks.addresses import AddressRules, parse_networks
+from api.webhooks.endpoints import Endpoints
+from api.webhooks.subscriptions import Subscriptions
 from shared.ledger.batch_ledger import BatchLedger
+from shared.ledger.delivery_ledger import DeliveryLedger
+from shared.ledger.endpoint_ledger import EndpointLedger
 from shared.ledger.job_index import JobIndex
 from shared.ledger.job_ledger import JobLedger
 from shared.ledger.limits import Lifetimes
@@ -40,6 +45,10 @@ class Parts:
     authenticator: Authenticator
     submissions: SubmissionBuilder
     service: RerankService
+    endpoints: Endpoints
+    deliveries: DeliveryLedger
+    webhook_rules: AddressRules
+    subscriptions: Subscriptions
     payloads: PayloadStore
     names: PayloadNames
 
@@ -57,6 +66,9 @@ def build(settings: ApiSettings, registry: ModelRegistry, *, keys_required: bool
     messages = MessageBuilder(make_celery(settings.redis_url))
     file = KeyFile(settings.keys_file) if settings.keys_file else None
     authenticator = Authenticator(KeyStore(client), always_required=keys_required, file=file)
+    endpoints = Endpoints(EndpointLedger(client))
+    rules = AddressRules(parse_networks(settings.webhook_networks))
+    subscriptions = Subscriptions(endpoints, rules)
     submissions = SubmissionBuilder(
         pools=pools,
         models=registry,
@@ -64,6 +76,7 @@ def build(settings: ApiSettings, registry: ModelRegistry, *, keys_required: bool
         limits=_limits(settings),
         admission=Admission(pools, _admission_limits(settings), authenticator.terms_of),
         scores=ScoreReader(client) if settings.score_cache else None,
+        webhooks=subscriptions,
     )
     return Parts(
         client=client,
@@ -75,6 +88,10 @@ def build(settings: ApiSettings, registry: ModelRegistry, *, keys_required: bool
         authenticator=authenticator,
         submissions=submissions,
         service=RerankService(ledger=ledger, index=JobIndex(client), completions=completions, submissions=submissions),
+        endpoints=endpoints,
+        deliveries=DeliveryLedger(client),
+        webhook_rules=rules,
+        subscriptions=subscriptions,
         payloads=open_payload_store(settings.payloads, client),
         names=PayloadNames(client),
     )

@@ -14,6 +14,7 @@ from api.jobs.service import RerankService
 from api.metrics import Metrics
 from api.pool_monitor import PoolMonitor
 from api.settings import ApiSettings
+from api.webhooks.service import WebhookService
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class AppState:
     files: FileService
     batches: BatchService
     results: ResultReader
+    webhooks: WebhookService
 
 
 async def get_app_state(request: Request) -> AppState:

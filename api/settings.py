@@ -33,6 +33,8 @@ class ApiSettings(Settings):
     batches` runs them elsewhere.
     `root_dialect`: the name of the dialect family that is served without a prefix.
     `allowed_origins`: the origins whose web pages may call the API, separated by commas; `*` allows all.
+    `webhook_networks`: networks (`10.0.0.0/8,fd00::/8`) that webhooks may reach although they are not public, also by
+    plain HTTP.
     """
 
     host: str = "127.0.0.1"
@@ -59,6 +61,7 @@ class ApiSettings(Settings):
     batch_runner: Literal["auto", "separate"] = "auto"
     root_dialect: str = "superset"
     allowed_origins: str = ""
+    webhook_networks: str = ""
 
     @property
     def origins(self) -> list[str]:

@@ -9,7 +9,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from api.dialects.request_fields import invalid, without_nulls
+from api.webhooks.targets import read_target
 from shared.ledger.batch_record import Wake
+from shared.webhooks import WebhookTarget
 
 MAX_SECONDS = 30 * 86_400.0
 MAX_METADATA = 16
@@ -38,6 +40,11 @@ def _read_deadline(value: Any) -> Any:
     return f"{math.ceil(value)}s" if 0 < value <= MAX_SECONDS else ""
 
 
+def _read_webhook(value: Any) -> WebhookTarget | None:
+    return None if value is None else read_target(value)
+
+
+Webhook = Annotated[WebhookTarget | None, BeforeValidator(_read_webhook)]
 Window = Annotated[str, AfterValidator(_check_window)]
 Metadata = Annotated[
     dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=MAX_METADATA)
@@ -62,6 +69,7 @@ class BatchCreation(BaseModel):
     metadata: Metadata | None = None
     request_params: dict[str, Any] | None = None
     output_expires_after: OutputExpiry | None = None
+    webhook: Webhook = None
 
 
 class BulkJobCreation(BaseModel):
@@ -75,6 +83,7 @@ class BulkJobCreation(BaseModel):
     deadline: Annotated[Window, BeforeValidator(_read_deadline)] = "24h"
     wake: Wake = Wake.NOW
     metadata: Metadata | None = None
+    webhook: Webhook = None
 
     @property
     def all_defaults(self) -> dict[str, Any] | None:

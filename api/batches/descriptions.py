@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from shared.ledger.batch_record import BatchRecord, BatchStatus, FileRecord
+from shared.ledger.batch_record import BatchKind, BatchRecord, BatchStatus, FileRecord
 
 _ENDED_AT = {
     BatchStatus.COMPLETED: "completed_at",
@@ -10,6 +10,11 @@ _ENDED_AT = {
     BatchStatus.EXPIRED: "expired_at",
     BatchStatus.CANCELLED: "cancelled_at",
 }
+
+
+def describe_any_batch(record: BatchRecord, now: float) -> dict[str, Any]:
+    """A batch, or a job of many requests, as the API that created it shows it at `now` (Unix seconds)."""
+    return describe_batch(record, now) if record.kind is BatchKind.BATCH else describe_bulk_job(record, now)
 
 
 def describe_batch(record: BatchRecord, now: float) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from api.dialects.registry import Family
 from api.files.service import FileService
 from api.payloads.base import PayloadStore
 from api.payloads.names import PayloadNames
+from api.webhooks.subscriptions import Subscriptions
 from shared.errors import BatchNotFound, IdempotencyConflict, InvalidRequest, JobNotFound, RateLimited
 from shared.ledger.batch_ledger import BatchLedger
 from shared.ledger.batch_record import BatchKind, BatchRecord, BatchStatus, new_batch_id
@@ -42,8 +43,12 @@ class BatchService:
         terms_of: Callable[[str], OwnerTerms],
         on_created: Callable[[], None],
         retain_seconds: float,
+        webhooks: Subscriptions | None = None,
     ) -> None:
-        """`on_created` is called when there is a new batch to run. `retain_seconds`: how long results are kept."""
+        """`on_created` is called when there is a new batch to run. `retain_seconds`: how long results are kept.
+
+        `webhooks` None: batches report nothing.
+        """
         self._ledger = ledger
         self._files = files
         self._payloads = payloads
@@ -53,6 +58,7 @@ class BatchService:
         self._terms_of = terms_of
         self._on_created = on_created
         self._retain_seconds = retain_seconds
+        self._webhooks = webhooks
 
     async def create(self, body: BatchCreation, owner: str, idempotency: str | None) -> BatchRecord:
         """Create a batch.
@@ -117,7 +123,7 @@ class BatchService:
         )
         try:
             created = await self._create(record, body, idempotency)
-        except (IdempotencyConflict, RateLimited):
+        except (IdempotencyConflict, InvalidRequest, RateLimited):
             # After another error the batch may exist, and the sweeper deletes the input when it does not.
             await self._payloads.delete(name)
             raise
@@ -132,12 +138,15 @@ class BatchService:
             raise InvalidRequest(f"{param}: model must be a string", param=param)
         self._models.resolve(model)
 
-    async def _create(self, record: BatchRecord, body: BaseModel, idempotency: str | None) -> BatchRecord:
+    async def _create(
+        self, record: BatchRecord, body: BatchCreation | BulkJobCreation, idempotency: str | None
+    ) -> BatchRecord:
         batch_id = await self._ledger.create(
             record,
             seconds=seconds_of(record.window),
             limits=self._terms_of(record.owner).limits,
             idempotency=None if idempotency is None else (idempotency, _fingerprint(body)),
+            webhooks="" if self._webhooks is None else await self._webhooks.of_batch(record.owner, body.webhook),
         )
         self._on_created()
         return await self.read(batch_id, record.owner, record.kind)
@@ -177,7 +186,9 @@ class BatchService:
 
 
 def _fingerprint(body: BaseModel) -> str:
-    return hashlib.sha256(json.dumps(body.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(body.model_dump(mode="json", exclude={"webhook"}), sort_keys=True).encode()
+    ).hexdigest()
 
 
 def _require_unique_ids(requests: list[dict[str, Any]]) -> None:

@@ -13,6 +13,7 @@ from api.dialects.request_fields import JsonObject
 from api.http.error_responses import status_of
 from shared.contracts import RerankRequest, RerankResult
 from shared.errors import RerankqError
+from shared.webhooks import WebhookTarget
 
 
 class Dialect(ABC):
@@ -46,6 +47,13 @@ class Dialect(ABC):
     @abstractmethod
     def parse(self, body: JsonObject) -> RerankRequest:
         """Parse a decoded JSON object. Raises InvalidRequest naming the field."""
+
+    def read_webhook(self, body: JsonObject) -> WebhookTarget | None:
+        """Where the body wants the end of its job reported. Raises InvalidRequest naming the field.
+
+        None unless the format has a field for it.
+        """
+        return None
 
     @abstractmethod
     def render(self, result: RerankResult) -> Any:

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
 from shared.contracts import MAX_PRIORITY
+from shared.webhooks import WebhookEvent
 
 Omitted = SkipJsonSchema[None]
 """`X | Omitted = None`: the field is an X or missing, never null."""
@@ -63,6 +64,21 @@ TruncationSide = Annotated[
 TruncationDirection = Annotated[
     Literal["Left", "Right"] | None,
     Field(description="The side of a text that is cut off: Left keeps its end. Default: Right."),
+]
+
+
+class WebhookFields(RequestSchema):
+    """Where the end of one request's job is reported."""
+
+    url: str
+    events: list[WebhookEvent] | None = Field(None, description="Default: all.")
+    secret: str | None = Field(
+        None, description="`whsec_...`, which signs the delivery. Default: see `/v1/webhooks/default/secret`."
+    )
+
+
+Webhook = Annotated[
+    str | WebhookFields | None, Field(description="A URL, or an object, to which the end of the job is reported.")
 ]
 PromptLimit = Annotated[
     Literal[-1] | Annotated[int, Field(ge=1)] | None,

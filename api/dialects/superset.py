@@ -41,10 +41,13 @@ from api.dialects.schemas import (
     Truncate,
     TruncationDirection,
     TruncationSide,
+    Webhook,
 )
 from api.http.error_responses import superset_body
+from api.webhooks.targets import read_target
 from shared.contracts import RankedRow, RerankRequest, RerankResult
 from shared.errors import RerankqError
+from shared.webhooks import WebhookTarget
 
 MAX_FALLBACKS = 16
 
@@ -104,6 +107,7 @@ class SupersetRequest(RequestSchema):
     fallbacks: Annotated[
         Fallbacks | None, Field(description="Models to try, in order, when one is unknown, unavailable or fails.")
     ] = None
+    webhook: Webhook = None
 
 
 class Window(ResponseSchema):
@@ -225,6 +229,9 @@ class SupersetDialect(Dialect):
         body = _all_fields(without_nulls(body))
         query = read_query(body)
         return read_request(body, read_documents(body), query, RoutedFields)
+
+    def read_webhook(self, body: JsonObject) -> WebhookTarget | None:
+        return None if (given := body.get("webhook")) is None else read_target(given)
 
     def render(self, result: RerankResult) -> dict[str, Any]:
         rows = [_row(row) for row in result.rows]

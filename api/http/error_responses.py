@@ -38,6 +38,7 @@ from shared.errors import (
     TooManyDocuments,
     Unauthorized,
     WaitTimedOut,
+    WebhookNotFound,
 )
 
 _STATUS: dict[type[RerankqError], int] = {
@@ -51,6 +52,7 @@ _STATUS: dict[type[RerankqError], int] = {
     JobNotFound: 404,
     BatchNotFound: 404,
     StoredFileNotFound: 404,
+    WebhookNotFound: 404,
     MethodNotAllowed: 405,
     JobNotFinished: 409,
     StoredFileInUse: 409,

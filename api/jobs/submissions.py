@@ -11,6 +11,7 @@ from itertools import groupby
 
 from api.jobs.admission import Admission
 from api.pool_monitor import PoolMonitor, StartFailure
+from api.webhooks.subscriptions import Subscriptions
 from shared.contracts import Document, NumberedDocument, RerankRequest, Truncation, WorkClass
 from shared.errors import InvalidRequest, ModelUnavailable, TooManyDocuments
 from shared.keys import queue_keys
@@ -63,7 +64,7 @@ def model_unavailable(model: str, failure: StartFailure) -> ModelUnavailable:
 
 
 class SubmissionBuilder:
-    """Builds submissions. `scores` None: the score cache is not read."""
+    """Builds submissions. `scores` None: the score cache is not read. `webhooks` None: jobs report nothing."""
 
     def __init__(
         self,
@@ -74,6 +75,7 @@ class SubmissionBuilder:
         limits: Limits,
         admission: Admission,
         scores: ScoreReader | None = None,
+        webhooks: Subscriptions | None = None,
     ) -> None:
         self.models = models
         self.limits = limits
@@ -81,6 +83,7 @@ class SubmissionBuilder:
         self._messages = messages
         self.admission = admission
         self._scores = scores
+        self._webhooks = webhooks
 
     async def build(
         self,
@@ -128,6 +131,7 @@ class SubmissionBuilder:
             terms=terms if line is None else OwnerTerms(terms.weight),
             batch=None if line is None else line.batch_id,
             result_seconds=options.result_seconds,
+            webhooks="" if self._webhooks is None or line else await self._webhooks.of_job(owner, options.webhook),
         )
 
     def _deadline_seconds(self, line: LineJob | None, options: JobOptions) -> float:

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from api.dialects import examples
-from api.dialects.schemas import Omitted, RequestSchema, ResponseSchema
+from api.dialects.schemas import Omitted, RequestSchema, ResponseSchema, Webhook
 from api.openapi.schemas import EXAMPLE_CREATED, EXAMPLE_MODEL, BulkProgress
 from shared.ledger.batch_record import BatchStatus, Wake
 
@@ -115,6 +115,7 @@ class NewBatch(RequestSchema):
     metadata: dict[str, str] | None = Field(None, description="At most 16 entries.")
     request_params: dict[str, Any] | None = Field(None, description="Fields of all requests, as in Voyage's API.")
     output_expires_after: dict[str, Any] | None = Field(None, description='`{"anchor": "created_at", "seconds"}`.')
+    webhook: Webhook = None
 
 
 class NewBulkJob(RequestSchema):
@@ -126,6 +127,7 @@ class NewBulkJob(RequestSchema):
     deadline: str | float = Field("24h", description="Seconds, or a time like `30m` or `7d`.")
     wake: Wake = Field(Wake.NOW, description="`when_warm` waits for a worker that runs for other reasons.")
     metadata: dict[str, str] | None = Field(None, description="At most 16 entries.")
+    webhook: Webhook = None
 
 
 class RequestError(ResponseSchema):

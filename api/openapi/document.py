@@ -133,6 +133,7 @@ def _tags(root: Family) -> Iterator[dict[str, str]]:
     yield {"name": "jobs", "description": "The jobs of calls that do not wait, and jobs of many requests."}
     yield {"name": "files", "description": "OpenAI's file API: the inputs and results of batches."}
     yield {"name": "batches", "description": "OpenAI's batch API: a file of requests, ranked in the background."}
+    yield {"name": "webhooks", "description": "Where the ends of jobs and batches are reported."}
     yield {"name": "admin", "description": "For operators: a key with the scope `admin`."}
     yield {"name": "models", "description": "The served models."}
     yield {"name": "pools", "description": "Load, workers, and how many workers there should be."}
@@ -218,8 +219,8 @@ def _errors_of_route(path: str) -> Iterator[RerankqError]:
     """The errors that can be examples for a route that is no rerank route."""
     yield NOT_FINISHED
     yield BAD_QUERY
-    folder = next((name for name in ("jobs", "files", "batches") if path.startswith(f"/v1/{name}")), None)
-    subjects = (None, "Idempotency-Key", "id" if folder == "jobs" else "model")
+    folder = next((name for name in ("jobs", "files", "batches", "webhooks") if path.startswith(f"/v1/{name}")), None)
+    subjects = (None, "Idempotency-Key", "id" if folder in ("jobs", "webhooks") else "model")
     yield from (error for error in ERRORS if error.param in subjects)
     if folder is not None:
         yield from BATCH_ERRORS[folder]

@@ -12,6 +12,7 @@ from api.dialects.request_fields import JsonObject
 from api.jobs.ranking import rank
 from api.openapi.batch_schemas import EXAMPLE_BATCH_ID, EXAMPLE_FILE_ID
 from api.openapi.schemas import EXAMPLE_CREATED, EXAMPLE_JOB_ID, EXAMPLE_MODEL
+from api.openapi.webhook_schemas import EXAMPLE_ENDPOINT_ID
 from shared.contracts import RerankRequest, RerankResult, ScoreScale, ShardScores, WorkClass
 from shared.errors import (
     BatchNotFound,
@@ -41,6 +42,7 @@ from shared.errors import (
     TooManyDocuments,
     Unauthorized,
     WaitTimedOut,
+    WebhookNotFound,
 )
 from shared.ledger.job_record import JobRecord, JobStatus
 from shared.models import ModelRegistry, ModelSpec
@@ -121,8 +123,9 @@ BATCH_ERRORS: Mapping[str, tuple[RerankqError, ...]] = {
         _NO_STORE,
     ),
     "batches": (BatchNotFound(f"there is no batch {EXAMPLE_BATCH_ID!r}", param="id"), _NO_FILE),
+    "webhooks": (WebhookNotFound(f"there is no webhook {EXAMPLE_ENDPOINT_ID!r}", param="id"),),
 }
-"""The errors of routes under /v1/jobs, /v1/files and /v1/batches."""
+"""The errors of routes under /v1/jobs, /v1/files, /v1/batches and /v1/webhooks."""
 BAD_QUERY = InvalidRequest("limit must be a number from 1 to 100", param="limit")
 NOT_FINISHED = JobNotFinished(f"the job {EXAMPLE_JOB_ID} is running; its result is not available yet")
 

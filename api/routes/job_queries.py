@@ -38,7 +38,7 @@ def read_query(query: Mapping[str, str]) -> tuple[JobFilter, int, Position | Non
         created_from=_milliseconds(query, "created_after"),
         created_to=_milliseconds(query, "created_before"),
     )
-    return wanted, read_limit(query.get("limit")), _position(query.get("after"))
+    return wanted, read_limit(query.get("limit")), read_position(query.get("after"))
 
 
 def _statuses(text: str) -> tuple[JobStatus, ...]:
@@ -69,7 +69,8 @@ def read_limit(text: str | None) -> int:
     return int(text)
 
 
-def _position(text: str | None) -> Position | None:
+def read_position(text: str | None) -> Position | None:
+    """The `after` of a page. Raises InvalidRequest."""
     if text is None:
         return None
     try:

@@ -18,6 +18,7 @@ from api.routes.jobs import describe
 from shared.contracts import RerankRequest, RerankResult
 from shared.errors import WaitTimedOut
 from shared.ledger.job_record import JobRecord
+from shared.ledger.submission import DEFAULT_OPTIONS, JobOptions
 
 
 def make_router(root: Family) -> APIRouter:
@@ -48,10 +49,13 @@ def _handler(dialect: Dialect) -> Callable[..., Awaitable[Response]]:
         body = await read_json_object(request, state.settings.max_body_bytes)
         spoken = dialect.dialect_for_body(body)
         parsed = spoken.parse(body)
+        # Read from every body at the path, also from one that another dialect answers.
+        webhook = dialect.read_webhook(body)
+        options = DEFAULT_OPTIONS if webhook is None else JobOptions(webhook=webhook)
         preference = read_prefer_header(request)
         if preference.job_after and not preference.wait_seconds:
-            return await _submit(request, state, spoken, owner, parsed, preference)
-        return await _wait(request, state, spoken, owner, parsed, preference)
+            return await _submit(request, state, spoken, owner, parsed, preference, options)
+        return await _wait(request, state, spoken, owner, parsed, preference, options)
 
     return rerank
 
@@ -63,9 +67,10 @@ async def _submit(
     owner: str,
     parsed: RerankRequest,
     preference: WaitPreference,
+    options: JobOptions,
 ) -> Response:
     async def attempt(asked: RerankRequest, key: str | None, _: float | None) -> JobRecord:
-        return await state.service.submit(asked, dialect=dialect.name, owner=owner, idempotency=key)
+        return await state.service.submit(asked, dialect=dialect.name, owner=owner, idempotency=key, options=options)
 
     record = await try_models(parsed, attempt, idempotency=read_idempotency_key(request))
     return accepted(record, preference)
@@ -78,6 +83,7 @@ async def _wait(
     owner: str,
     parsed: RerankRequest,
     preference: WaitPreference,
+    options: JobOptions,
 ) -> Response:
     async def attempt(asked: RerankRequest, key: str | None, seconds: float | None) -> RerankResult:
         return await state.service.rerank(
@@ -87,6 +93,7 @@ async def _wait(
             wait_seconds=seconds,
             idempotency=key,
             patient=preference.job_after,
+            options=options,
         )
 
     limit = state.settings.wait_seconds if parsed.fallbacks else None

@@ -52,6 +52,7 @@ STATUS = {
     "job_canceled": 409,
     "payload_too_large": 413,
     "batch_not_found": 404,
+    "webhook_not_found": 404,
     "file_not_found": 404,
     "file_in_use": 409,
     "payloads_unavailable": 503,

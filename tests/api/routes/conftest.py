@@ -65,6 +65,7 @@ async def api(
         batch_runner="separate",
         max_file_bytes=MAX_FILE_BYTES,
         max_body_bytes=4096,
+        webhook_networks="127.0.0.0/8",
     )
     store = KeyStore(async_client)
     keys = [await store.create(name) for name in ("mine", "other")]

@@ -35,7 +35,7 @@ def scope_of(method: str, path: str) -> Scope | None:
     """The scope that a route must require; None where any key will do."""
     if (method, path) in (("POST", "/v1/jobs"), ("POST", "/v1/files"), ("POST", "/v1/batches")):
         return Scope.RERANK
-    if path.startswith(("/v1/jobs", "/v1/files", "/v1/batches")):
+    if path.startswith(("/v1/jobs", "/v1/files", "/v1/batches", "/v1/webhooks")):
         return Scope.JOBS
     if path.startswith(("/v1/pools", "/v1/admin")) or path == "/metrics":
         return Scope.ADMIN
@@ -59,6 +59,7 @@ class Api:
         filled = path.replace("{job_id}", job).replace("{name:path}", MODEL).replace("{name}", MODEL)
         filled = filled.replace("{model:path}", MODEL).replace("{model}", MODEL)
         filled = filled.replace("{file_id}", job).replace("{batch_id}", job)
+        filled = filled.replace("{webhook_id}", job).replace("{delivery_id}", job)
         assert "{" not in filled
         headers = RESPOND_ASYNC | ({} if key is None else {"Authorization": f"Bearer {key}"})
         body: Any = BODY if method == "POST" else None
