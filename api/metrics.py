@@ -7,6 +7,7 @@ processes share; the metrics are built when Prometheus scrapes them.
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -15,6 +16,7 @@ from api.pool_monitor import PoolSnapshot
 from api.processes.group import ProcessGroup
 from api.processes.usage import process_families
 from shared.contracts import WorkClass
+from shared.ledger.delivery_ledger import OUTCOMES
 from shared.pools.heartbeats import WorkerState
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -50,10 +52,11 @@ class Metrics:
         counts[row + _BUCKET + bisect_left(BUCKETS, seconds)] += 1
         counts[row + _SUM] += seconds
 
-    def render(self, pools: Mapping[str, PoolSnapshot]) -> bytes:
-        """All metrics in Prometheus's text format."""
+    def render(self, pools: Mapping[str, PoolSnapshot], webhooks: Mapping[str, int] = MappingProxyType({})) -> bytes:
+        """All metrics in Prometheus's text format. `webhooks`: how many deliveries had each outcome so far."""
         registry = CollectorRegistry()
         families = [*_pool_families(pools), *process_families(self._group), *self._request_families()]
+        families.append(_webhook_family(webhooks))
         registry.register(_Families(families))
         return generate_latest(registry)
 
@@ -91,6 +94,13 @@ class _Families:
 
     def collect(self) -> list[Metric]:
         return self._families
+
+
+def _webhook_family(outcomes: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily("rerankq_webhook_deliveries", "Outcomes of webhook deliveries", labels=["outcome"])
+    for outcome in OUTCOMES:
+        family.add_metric([outcome], outcomes.get(outcome, 0))
+    return family
 
 
 def _pool_families(pools: Mapping[str, PoolSnapshot]) -> Iterator[Metric]:

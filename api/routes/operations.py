@@ -54,7 +54,8 @@ async def ready(state: AppStateDep) -> Response:
 @router.get("/metrics", include_in_schema=False)
 async def metrics(state: AppStateDep, _: AdminDep) -> Response:
     """All metrics in Prometheus's text format; 503 without Redis."""
-    return Response(state.metrics.render(await state.pools.fetch()), media_type=CONTENT_TYPE)
+    body = state.metrics.render(await state.pools.fetch(), await state.webhooks.counts())
+    return Response(body, media_type=CONTENT_TYPE)
 
 
 def _describe(state: AppState, name: str, signals: PoolSignals) -> dict[str, Any]:

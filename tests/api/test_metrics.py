@@ -57,6 +57,13 @@ class TestPools:
         assert samples[f"rerankq_pool_desired_workers model={MODEL}"] == 1
         assert samples[f"rerankq_pool_shards model={MODEL}"] == 3
 
+    def test_outcomes_of_webhooks_are_counted(self) -> None:
+        samples = read(Metrics().render({}, {"delivered": 3, "failed": 1}))
+        counts = [
+            samples[f"rerankq_webhook_deliveries_total outcome={name}"] for name in ("delivered", "retried", "failed")
+        ]
+        assert counts == [3, 0, 1]
+
     async def test_unknown_measurements_have_no_sample(self, async_client: Any) -> None:
         pools = await PoolMonitor(async_client, [ModelSpec(name=MODEL)]).fetch()
         names = {name.partition(" ")[0] for name in read(Metrics().render(pools))}
