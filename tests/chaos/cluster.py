@@ -229,6 +229,7 @@ class Cluster:
             "RERANKQ_RESULT_SECONDS": str(self.size.result_seconds),
             "RERANKQ_WAIT_SECONDS": str(WAIT_SECONDS),
             "RERANKQ_PAYLOADS": str(self.payloads),
+            "RERANKQ_WEBHOOK_NETWORKS": "127.0.0.0/8",
         }
         command = [sys.executable, "-m", "api", "serve", "--port", str(port)]
         environment = self._environment("apis") | variables | slot.variables

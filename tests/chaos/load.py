@@ -60,10 +60,11 @@ class LoadGenerator:
             if thread.ident is not None:
                 thread.join(max(0.0, deadline - time.monotonic()))
 
-    def submit(self, kind: Kind) -> str:
+    def submit(self, kind: Kind, webhook: str | None = None) -> str:
         """Submit one job from the calling thread. Returns its id, or an empty string if it was not accepted."""
         with httpx.Client(timeout=10.0) as client:
-            return self._submit(client, random.Random(self._seed), self._new_case(kind), keyed=False)
+            rng = random.Random(self._seed)
+            return self._submit(client, rng, self._new_case(kind), keyed=False, webhook=webhook)
 
     def _new_case(self, kind: Kind) -> Case:
         case = make_case(self._seed, self._numbers.next(), kind)
@@ -100,14 +101,17 @@ class LoadGenerator:
         else:
             self._observer.row.wrong.append(f"a waiting call got {response.status_code}: {response.text[:300]}")
 
-    def _submit(self, client: httpx.Client, rng: random.Random, case: Case, *, keyed: bool) -> str:
+    def _submit(
+        self, client: httpx.Client, rng: random.Random, case: Case, *, keyed: bool, webhook: str | None = None
+    ) -> str:
         """Submit a job. A keyed request is safe to repeat, and is retried until it gets a response."""
         headers = {"Prefer": "respond-async"}
         if keyed:
             headers["Idempotency-Key"] = f"chaos {self._seed} {case.number}"
         while True:
             try:
-                response = client.post(f"{rng.choice(self._urls)}/v1/rerank", json=case.body, headers=headers)
+                body = case.body | {"webhook": webhook}
+                response = client.post(f"{rng.choice(self._urls)}/v1/rerank", json=body, headers=headers)
             except httpx.TransportError:
                 response = None
             if response is not None and response.status_code == 202:

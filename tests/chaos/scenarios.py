@@ -18,6 +18,7 @@ from tests.chaos.faults import (
     SKEW,
 )
 from tests.chaos.harness import Scenario
+from tests.chaos.webhooks import WEBHOOKS
 
 SHORT_KILLS = 20
 
@@ -31,7 +32,7 @@ def short_scenarios() -> list[Scenario]:
         Scenario("A", [(KILL_WORKERS, SHORT_KILLS), (DRAIN, 2), (KILL_APIS, 2)], size, callers=12),
         Scenario("B", [(POISON, 1), (SKEW, 1), (RECONCILERS, 1)], size, callers=10),
         Scenario("C", [(PAUSE, 2), (HALF_OPEN, 1), (RESET, 3), (RESTART_REDIS, 1), (KILL_REDIS, 1)], slow, callers=8),
-        Scenario("D", [(SHORT.fault, SHORT.count)], replace(size, workers=2), callers=0),
+        Scenario("D", [(SHORT.fault, SHORT.count), (WEBHOOKS, 2)], replace(size, workers=2), callers=0),
     ]
 
 
@@ -54,6 +55,7 @@ def long_scenarios(kills: int, *, only: str = "", keep: bool = False) -> list[Sc
                 (RESTART_REDIS, 5),
                 (KILL_REDIS, 8),
                 (SKEW, 8),
+                (WEBHOOKS, 6),
             ],
             replace(size, workers=3, delay_seconds=0.3),
             callers=10,
