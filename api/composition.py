@@ -9,6 +9,7 @@ from api.auth.key_file import KeyFile
 from api.auth.key_store import KeyStore
 from api.jobs.admission import Admission, AdmissionLimits
 from api.jobs.completions import CompletionListener
+from api.jobs.queue import JobQueue
 from api.jobs.service import RerankService
 from api.jobs.submissions import Limits, SubmissionBuilder
 from api.payloads.base import PayloadStore
@@ -25,6 +26,7 @@ from shared.ledger.endpoint_ledger import EndpointLedger
 from shared.ledger.job_index import JobIndex
 from shared.ledger.job_ledger import JobLedger
 from shared.ledger.limits import Lifetimes
+from shared.ledger.queue_ledger import QueueLedger
 from shared.models import ModelRegistry
 from shared.queue.celery_app import make_celery
 from shared.queue.messages import MessageBuilder
@@ -49,6 +51,7 @@ class Parts:
     deliveries: DeliveryLedger
     webhook_rules: AddressRules
     subscriptions: Subscriptions
+    queue: JobQueue
     payloads: PayloadStore
     names: PayloadNames
 
@@ -92,6 +95,7 @@ def build(settings: ApiSettings, registry: ModelRegistry, *, keys_required: bool
         deliveries=DeliveryLedger(client),
         webhook_rules=rules,
         subscriptions=subscriptions,
+        queue=JobQueue(ledger, QueueLedger(client), messages, deadline_seconds=settings.job_deadline_seconds),
         payloads=open_payload_store(settings.payloads, client),
         names=PayloadNames(client),
     )

@@ -73,7 +73,7 @@ async def _retry(client: redis.asyncio.Redis, options: Namespace, settings: Work
         return 1
     wake_ups = await ledger.retry_failed(record, DEADLINE_SECONDS)
     if wake_ups is None:
-        print(f"worker: the job is {record.status}, only a failed job can be retried", file=sys.stderr)
+        print(f"worker: the job is {record.status}, only one that failed or expired can be retried", file=sys.stderr)
         return 1
     builder = MessageBuilder(make_celery(settings.redis_url))
     name = queue_keys.queue_name(record.model, record.work_class)

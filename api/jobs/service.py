@@ -148,13 +148,15 @@ class RerankService:
         owner: str,
         idempotency: str | None = None,
         options: JobOptions = DEFAULT_OPTIONS,
+        wait_seconds: float | None = None,
     ) -> JobRecord:
-        """Submit a batch job and return its record.
+        """Submit a job and return its record: a batch job, or an interactive one if its caller then waits.
 
         Raises ModelNotFound, ModelUnavailable, InvalidRequest, IdempotencyConflict or Overloaded.
         """
+        work_class = WorkClass.BATCH if wait_seconds is None else WorkClass.INTERACTIVE
         submission = await self._submissions.build(
-            request, dialect, owner, WorkClass.BATCH, idempotency, options=options
+            request, dialect, owner, work_class, idempotency, wait_seconds, options=options
         )
         acceptance = await self._ledger.submit(submission)
         return await self.job(acceptance.job_id, owner)

@@ -132,13 +132,16 @@ class SubmissionBuilder:
             batch=None if line is None else line.batch_id,
             result_seconds=options.result_seconds,
             webhooks="" if self._webhooks is None or line else await self._webhooks.of_job(owner, options.webhook),
+            execution_seconds=options.execution_seconds,
+            kept_seconds=options.kept_seconds,
         )
 
     def _deadline_seconds(self, line: LineJob | None, options: JobOptions) -> float:
         """The time from acceptance to the deadline. A caller can shorten it, not extend it."""
         if line is not None:
             return line.deadline_seconds
-        return min(options.deadline_seconds or math.inf, self.limits.job_deadline_seconds)
+        limits = (options.deadline_seconds, options.kept_seconds)
+        return min(*(limit or math.inf for limit in limits), self.limits.job_deadline_seconds)
 
     def _require_startable(self, model: str) -> None:
         """Raise ModelUnavailable during the pause after a failed start. After it, new jobs trigger the next start."""

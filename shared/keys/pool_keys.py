@@ -50,3 +50,7 @@ def owner_jobs(model: str) -> str:
 
 def unpublished(model: str) -> str:
     return f"{PREFIX}pool:{model}:unpublished"
+
+
+def job_counts(model: str) -> str:
+    return f"{PREFIX}pool:{model}:job_counts"

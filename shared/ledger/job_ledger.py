@@ -88,6 +88,10 @@ class JobLedger:
             submission.batch or "",
             self.listener,
             submission.webhooks,
+            *(
+                "" if seconds is None else int(seconds * 1000)
+                for seconds in (submission.execution_seconds, submission.kept_seconds)
+            ),
             *(part for documents, size in zip(shards, submission.sizes, strict=True) for part in (documents, *size)),
             *submission.messages,
         ]
@@ -184,7 +188,7 @@ class JobLedger:
                 await asyncio.gather(*(self._pipe.call(call) for call in calls[start : start + _MAX_CHECKS]))
 
     async def retry_failed(self, record: JobRecord, deadline_seconds: float) -> list[WakeUp] | None:
-        """Retry a failed job with new budgets. Returns the shards to enqueue; None when the job has not failed."""
+        """Retry a failed or expired job with new budgets. Returns the shards to enqueue; None for other jobs."""
         shards = await self._on_job(
             "retry", record, int(self._lifetimes.unfinished * 1000), int(deadline_seconds * 1000)
         )

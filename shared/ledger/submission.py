@@ -63,11 +63,15 @@ class JobOptions:
 
     `deadline_seconds`: the job expires when it has not ended by then, counted from its acceptance. `result_seconds`:
     how long it can be read after its end. `webhook`: where its end is reported, beside the endpoints of its owner.
+    `execution_seconds`: the job expires when it has not ended so long after a worker has started it. `kept_seconds`:
+    the job is deleted so long after its acceptance, whether it has ended or not.
     """
 
     deadline_seconds: float | None = None
     result_seconds: float | None = None
     webhook: WebhookTarget | None = None
+    execution_seconds: float | None = None
+    kept_seconds: float | None = None
 
 
 DEFAULT_OPTIONS = JobOptions()
@@ -83,6 +87,7 @@ class Submission:
     `terms` are the owner's limits and its weight. `batch` is the batch of which this job is one line: such a job is not
     listed, and does not count for its owner's limits. `result_seconds` is how long the job can be read after its end,
     None for the ledger's own lifetime. `webhooks` is what its end delivers, as JSON (api/webhooks/subscriptions.py).
+    `execution_seconds` and `kept_seconds` are those of JobOptions.
     """
 
     job_id: str
@@ -101,6 +106,8 @@ class Submission:
     batch: str | None = None
     result_seconds: float | None = None
     webhooks: str = ""
+    execution_seconds: float | None = None
+    kept_seconds: float | None = None
 
     def encode_shards(self) -> list[bytes]:
         """The documents of each shard, encoded."""

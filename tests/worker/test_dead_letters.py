@@ -89,14 +89,14 @@ def test_retry_enqueues_only_unfinished_shards(
 
 
 @pytest.mark.usefixtures("failed")
-def test_retry_rejects_unknown_jobs_and_jobs_that_have_not_failed(
+def test_retry_rejects_unknown_jobs_and_jobs_that_neither_failed_nor_expired(
     run_dead_letters: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_dead_letters("retry", "job-x") == 1
     assert capsys.readouterr().err == "worker: job 'job-x' does not exist\n"
     assert run_dead_letters("retry", JOB) == 0
     assert run_dead_letters("retry", JOB) == 1
-    assert capsys.readouterr().err == "worker: the job is queued, only a failed job can be retried\n"
+    assert capsys.readouterr().err == "worker: the job is queued, only one that failed or expired can be retried\n"
 
 
 @pytest.mark.usefixtures("failed")

@@ -8,7 +8,7 @@
 -- claimed has left the order.
 local function claim_shard(keys, job_id, shard, options)
   local job = redis.call('HMGET', keys.job, 'status', 'deadline_ms', 'created_ms', 'started_ms', 'class', 'shards',
-    'owner', 'weight')
+    'owner', 'weight', 'execution_ms')
   if not job[1] then return {'gone'} end
   if is_final(job[1]) then return {'ended'} end
 
@@ -47,6 +47,10 @@ local function claim_shard(keys, job_id, shard, options)
   if job[1] ~= 'running' then
     redis.call('HSET', keys.job, 'status', 'running', 'started_ms', job[4] or now)
     redis.call('HINCRBY', keys.load, class .. ':running_jobs', 1)
+    if job[9] and now + job[9] < tonumber(job[2]) then
+      redis.call('HSET', keys.job, 'deadline_ms', now + job[9])
+      redis.call('ZADD', keys.deadlines, now + job[9], job_id)
+    end
   end
   return {'run', request, documents, now - job[3], current[5] or 0, current[3] == '1' and 1 or 0}
 end

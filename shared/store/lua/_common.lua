@@ -24,6 +24,8 @@
 -- and ended_ms, when a job last ended. A sorted set for each class holds the jobs by time of acceptance, and the hash
 -- backlog:CLASS holds OWNER -> CLASS:tokens of that owner, and owner_jobs OWNER -> its number of jobs. All of this covers
 -- unfinished jobs only; a job without shards needs no worker and is not counted.
+--
+-- The hash job_counts has how many jobs have ended, by their status, and how many were retried. It is never reset.
 
 -- Shards that are not enqueued yet are never due.
 local FAR_FUTURE_MS = 9e15
@@ -128,12 +130,17 @@ local function add_listener(keys, name)
   end
 end
 
+-- Counts a job that has ended, or was retried. A foreign value in place of the counts is left to repair.lua.
+local function count_job(keys, event)
+  redis.pcall('HINCRBY', keys.pool .. 'job_counts', event, 1)
+end
+
 -- Ends a job with a final status: removes its shards from the pool, sets the lifetime of its keys, enqueues what its
 -- webhooks deliver, and publishes the end to each process that waits for it: `channel` is the prefix of their channels.
 -- A small `result` is published with it, which saves the waiting API a read.
 local function end_job(keys, job_id, status, channel, result)
   local job = redis.call('HMGET', keys.job, 'shards', 'result_ttl_ms', 'idempotency', 'class', 'status', 'owner',
-    'batch', 'listeners', 'webhooks')
+    'batch', 'listeners', 'webhooks', 'kept_until_ms')
   local now, shards = now_ms(), tonumber(job[1])
   redis.call('HSET', keys.job, 'status', status, 'finished_ms', now)
   -- When all shards are done, each finish has already removed its own.
@@ -147,10 +154,12 @@ local function end_job(keys, job_id, status, channel, result)
   local counted = not job[7] and job[6]
   if shards > 0 then remove_job_load(keys, job_id, job[4], counted, job[5], left, now) end
   redis.call('ZREM', keys.deadlines, job_id)
+  local lifetime_ms = job[10] and math.max(1, job[10] - now) or job[2]
   for _, key in ipairs({keys.job, keys.request, keys.documents, keys.shards, keys.results}) do
-    redis.call('PEXPIRE', key, job[2])
+    redis.call('PEXPIRE', key, lifetime_ms)
   end
-  if job[3] then redis.call('PEXPIRE', job[3], job[2]) end
+  if job[3] then redis.call('PEXPIRE', job[3], lifetime_ms) end
+  count_job(keys, status)
   if job[9] then
     local prefix = string.sub(keys.job, 1, -#('job:' .. job_id) - 1)
     open_outbox(prefix).report(job[6] or '', job_id, 'job.' .. status, status, job[9], now)

@@ -2,7 +2,8 @@
 -- still knows to the outstanding ones.
 -- reads   the unfinished jobs, oldest first, and their shards
 -- writes  KEYS[2] outstanding; deletes any of KEYS[2] outstanding, KEYS[3] deadlines, KEYS[4..5] queues, KEYS[6] dead
---         letters, load, jobs, turns, weights, backlog, owner_jobs, unpublished, workers, measurements, the keys in the args
+--         letters, load, jobs, turns, weights, backlog, owner_jobs, job_counts, unpublished, workers, measurements, the
+--         keys in the args
 -- args    1 prefix of the keys of jobs, 2 maximum number of shards, 3 minimum age of a job in ms, then a key and its
 --         type, a key and its type ...
 -- returns {the deleted keys}
@@ -13,6 +14,7 @@ local kinds = {[KEYS[2]] = 'zset', [KEYS[3]] = 'zset', [KEYS[4]] = 'list', [KEYS
   [turns_key(pool, 'interactive')] = 'zset', [turns_key(pool, 'batch')] = 'zset',
   [backlog_key(pool, 'interactive')] = 'hash', [backlog_key(pool, 'batch')] = 'hash',
   [pool.pool .. 'weights'] = 'hash', [pool.pool .. 'owner_jobs'] = 'hash',
+  [pool.pool .. 'job_counts'] = 'hash',
   [pool.pool .. 'unpublished'] = 'hash', [pool.pool .. 'workers'] = 'hash', [pool.pool .. 'measurements'] = 'hash'}
 for at = 4, #ARGV, 2 do kinds[ARGV[at]] = ARGV[at + 1] end
 for key, kind in pairs(kinds) do

@@ -34,6 +34,7 @@ from shared.keys import job_keys, pool_keys, queue_keys, service_keys
 from shared.ledger.job_index import JobIndex
 from shared.ledger.job_ledger import JobLedger
 from shared.ledger.job_record import JobFailure, JobRecord, JobStatus
+from shared.ledger.submission import JobOptions
 from shared.ledger.verdicts import ClaimVerdict
 from shared.models import ModelRegistry, ModelSpec
 from shared.pools.heartbeats import HeartbeatWriter, WorkerState
@@ -704,3 +705,30 @@ class TestKnownScores:
         redis_client.delete(job_keys.documents(record.id))
         with pytest.raises(StoreDamaged):
             await service.result(record)
+
+
+class TestOptions:
+    """How long a job may take, and how long it can be read, when its caller says so."""
+
+    async def test_job_expires_at_its_callers_deadline(self, service: RerankService, worker: Worker) -> None:
+        options = JobOptions(deadline_seconds=0.001)
+        record = await service.submit(make_request(), dialect="superset", owner=OWNER, options=options)
+        await asyncio.sleep(0.05)
+        assert await worker.process_one() is ClaimVerdict.ENDED
+        assert (await service.job(record.id, OWNER)).status is JobStatus.EXPIRED
+
+    async def test_result_lives_as_long_as_its_caller_wants(
+        self, service: RerankService, worker: Worker, store: StoreView
+    ) -> None:
+        options = JobOptions(result_seconds=30.0)
+        result, _ = await asyncio.gather(
+            service.rerank(make_request(), dialect="superset", owner=OWNER, wait_seconds=None, options=options),
+            worker.process_one(),
+        )
+        assert store.remaining_seconds(job_keys.results(result.id)) == pytest.approx(30.0, abs=2)
+
+    async def test_submitted_job_is_interactive_when_its_caller_waits(
+        self, service: RerankService, redis_client: Any
+    ) -> None:
+        await service.submit(make_request(), dialect="superset", owner=OWNER, wait_seconds=1.0)
+        assert redis_client.llen(queue_keys.queue(MODEL, WorkClass.INTERACTIVE)) == 1

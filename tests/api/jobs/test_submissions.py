@@ -10,7 +10,7 @@ from api.jobs.submissions import Limits, SubmissionBuilder
 from api.pool_monitor import PoolMonitor
 from shared.contracts import Document, NumberedDocument, ScoreScale, Truncation, WorkClass
 from shared.errors import InvalidRequest, ModelUnavailable, Overloaded
-from shared.ledger.submission import Submission
+from shared.ledger.submission import JobOptions, Submission
 from shared.models import ModelRegistry, ModelSpec
 from shared.partial_results import KnownScores, PairScore
 from shared.pools.heartbeats import HeartbeatWriter, WorkerState
@@ -304,3 +304,21 @@ class TestQueriesPerDocument:
         assert shard_pairs(await build(make(), documents=documents_with_queries("a", "a", "b"))) == [2, 1]
         with pytest.raises(InvalidRequest, match="queries: at most 2 different queries in one request"):
             await build(make(), documents=documents_with_queries("a", "b", "c"))
+
+
+class TestOptions:
+    @pytest.mark.parametrize(
+        ("options", "seconds"),
+        [
+            (JobOptions(), 60.0),
+            (JobOptions(deadline_seconds=5.0), 5.0),
+            (JobOptions(deadline_seconds=500.0), 60.0),
+            (JobOptions(kept_seconds=7.0), 7.0),
+            (JobOptions(deadline_seconds=5.0, kept_seconds=7.0), 5.0),
+        ],
+    )
+    async def test_a_caller_shortens_the_deadline_and_cannot_extend_it(
+        self, make: BuilderMaker, options: JobOptions, seconds: float
+    ) -> None:
+        submission = await make().build(make_request(), "superset", OWNER, WorkClass.BATCH, None, options=options)
+        assert submission.deadline_seconds == seconds

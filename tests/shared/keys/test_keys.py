@@ -50,6 +50,7 @@ def test_every_key_is_unique_and_starts_with_the_prefix() -> None:
         pool_keys.deadlines("m"),
         pool_keys.open_jobs("m", WorkClass.BATCH),
         pool_keys.load("m"),
+        pool_keys.job_counts("m"),
         pool_keys.measurements("m"),
         pool_keys.workers("m"),
         queue_keys.queue("m", WorkClass.BATCH),

@@ -487,7 +487,7 @@ class TestCancel:
 
 class TestDelete:
     @pytest.mark.parametrize("finished", [False, True])
-    async def test_only_the_message_and_the_time_of_the_last_end_remain(
+    async def test_only_the_message_the_count_and_the_time_of_the_last_end_remain(
         self, ledger: JobLedger, worker: WorkerLedger, redis_client: redis.Redis, finished: bool
     ) -> None:
         await ledger.submit(make_submission())
@@ -499,6 +499,7 @@ class TestDelete:
         assert set(redis_client.keys()) == {
             queue_keys.queue(MODEL, INTERACTIVE).encode(),
             pool_keys.load(MODEL).encode(),
+            pool_keys.job_counts(MODEL).encode(),
         }
         assert list(redis_client.hgetall(pool_keys.load(MODEL))) == [b"ended_ms"]
         assert not await ledger.delete(record)

@@ -52,6 +52,7 @@ MAX_TRANSIENT_ERRORS = 1
 INTERACTIVE = WorkClass.INTERACTIVE
 FAILURE = JobFailure("scoring_failed", "the engine failed")
 QUEUED, RUNNING, SUCCEEDED = JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.SUCCEEDED
+RETRIED = (JobStatus.FAILED, JobStatus.EXPIRED)
 
 
 @dataclass
@@ -167,16 +168,16 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self._failed_jobs())
     @rule(data=st.data())
     def retry_failed_job(self, data: st.DataObject) -> None:
-        """Retries a job that failed, because `retry_any_job` seldom draws one."""
+        """Retries a job that failed or expired, because `retry_any_job` seldom draws one."""
         self._retry(data.draw(st.sampled_from(self._failed_jobs())))
 
     def _failed_jobs(self) -> list[str]:
-        return [job_id for job_id, job in self._model.items() if job.status is JobStatus.FAILED]
+        return [job_id for job_id, job in self._model.items() if job.status in RETRIED]
 
     def _retry(self, job_id: str) -> None:
         job = self._model[job_id]
         wake_ups = self._run(self._ledger.retry_failed(job.record, 60))
-        if job.status is not JobStatus.FAILED:
+        if job.status not in RETRIED:
             assert wake_ups is None
             return
         job.status, job.overdue = QUEUED, False

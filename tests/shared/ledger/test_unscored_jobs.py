@@ -8,7 +8,7 @@ import pytest
 
 from shared.contracts import Document, RerankRequest, ScoreScale, WorkClass
 from shared.errors import IdempotencyConflict, StoreUnavailable
-from shared.keys import job_keys
+from shared.keys import job_keys, pool_keys
 from shared.ledger.job_ledger import JobLedger
 from shared.ledger.job_record import JobStatus
 from shared.ledger.submission import Acceptance
@@ -19,6 +19,7 @@ from shared.sharding import ShardSize
 from tests.shared.conftest import LIFETIMES
 from tests.shared.support import (
     JOB,
+    MODEL,
     OWNER,
     StoreView,
     make_lease,
@@ -101,8 +102,8 @@ class TestFullyKnown:
         self, ledger: JobLedger, store: StoreView, redis_client: Any
     ) -> None:
         await ledger.submit(fully_known(idempotency="mine"))
-        # The list of the owner's jobs lives longer.
-        names = set(redis_client.keys()) - {job_keys.owned(OWNER).encode()}
+        # The list of the owner's jobs and the pool's counts live longer.
+        names = set(redis_client.keys()) - {job_keys.owned(OWNER).encode(), pool_keys.job_counts(MODEL).encode()}
         expected = {
             job_keys.job(JOB),
             job_keys.request(JOB),
