@@ -48,6 +48,7 @@ from api.routes import (
     operations,
     pools,
     rerank,
+    runpod,
     webhooks,
 )
 from api.settings import ApiSettings
@@ -128,6 +129,7 @@ def _make_lifespan(
         app.state.app_state = AppState(
             settings=settings,
             service=parts.service,
+            queue=parts.queue,
             pools=parts.pools,
             metrics=app.state.metrics,
             authenticator=parts.authenticator,
@@ -185,6 +187,7 @@ def _add_routes(app: FastAPI, root: Family) -> None:
         rerank.make_router(root),
         jobs.router,
         bulk_jobs.router,
+        runpod.router,
         files.router,
         batches.router,
         webhooks.router,

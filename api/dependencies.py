@@ -10,6 +10,7 @@ from api.auth.key_store import Scope
 from api.batches.results import ResultReader
 from api.batches.service import BatchService
 from api.files.service import FileService
+from api.jobs.queue import JobQueue
 from api.jobs.service import RerankService
 from api.metrics import Metrics
 from api.pool_monitor import PoolMonitor
@@ -23,6 +24,7 @@ class AppState:
 
     settings: ApiSettings
     service: RerankService
+    queue: JobQueue
     pools: PoolMonitor
     metrics: Metrics
     authenticator: Authenticator
@@ -41,12 +43,17 @@ async def get_app_state(request: Request) -> AppState:
 AppStateDep = Annotated[AppState, Depends(get_app_state)]
 
 
-async def get_owner(request: Request, state: AppState, scope: Scope | None) -> str:
-    """The id of the client's API key, from Authorization, Api-Key or X-Api-Key. Raises Unauthorized or Forbidden."""
+async def get_owner(request: Request, state: AppState, scope: Scope | None, *, bare: bool = False) -> str:
+    """The id of the client's API key, from Authorization, Api-Key or X-Api-Key. Raises Unauthorized or Forbidden.
+
+    `bare`: Authorization may be the key alone, without a scheme.
+    """
     headers = request.headers
     authorization, key = headers.get("authorization"), headers.get("api-key") or headers.get("x-api-key")
     if key is not None and (authorization is None or not is_bearer(authorization)):
         authorization = f"Bearer {key}"
+    elif bare and authorization is not None and " " not in authorization.strip():
+        authorization = f"Bearer {authorization}"
     return await state.authenticator.owner(authorization, scope)
 
 

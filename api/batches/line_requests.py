@@ -11,7 +11,7 @@ from typing import Any
 
 from api.batches.input_lines import InputLine
 from api.dialects.base import Dialect
-from api.dialects.registry import Family, mounted_families
+from api.dialects.registry import RUNPOD, Family, mounted_families
 from api.http.middleware import clean_path
 from api.http.request_body import parse_json_object
 from shared.contracts import RerankRequest
@@ -20,7 +20,7 @@ from shared.sharding import estimate_tokens
 
 MAX_CUSTOM_ID = 512
 _ENVELOPE = frozenset({"custom_id", "method", "url", "body"})
-_LISTS = ("documents", "texts", "passages", "items", "data_2", "text_2", "input")
+_LISTS = ("documents", "docs", "texts", "passages", "items", "data_2", "text_2", "input")
 """The fields that hold the documents of a request, in any dialect."""
 _SUFFIXES = ("/reranking", "/v1/rerank", "/v2/rerank", "/rerank", "/v1/score", "/score")
 _SPECIAL_TOKENS = 3
@@ -134,7 +134,7 @@ class LineParser:
 def _dialects_by_path(root: Family) -> dict[str, Dialect]:
     return {
         prefix + path: dialect
-        for prefix, family in mounted_families(root)
+        for prefix, family in (*mounted_families(root), (f"/{RUNPOD.name}", RUNPOD))
         for dialect in family.dialects
         for path in (*dialect.paths, *dialect.aliases)
     }

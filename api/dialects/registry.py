@@ -14,6 +14,7 @@ from api.dialects.mixedbread import MixedbreadDialect
 from api.dialects.nvidia import NvidiaDialect
 from api.dialects.pinecone import PineconeDialect
 from api.dialects.root import RootDialect
+from api.dialects.runpod import RunpodDialect
 from api.dialects.tei import TeiDialect
 from api.dialects.vllm import VllmRerankDialect
 from api.dialects.vllm_score import VllmScoreDialect
@@ -125,8 +126,16 @@ FAMILIES: tuple[Family, ...] = (
     ),
 )
 
-_BY_PREFIX = {family.name: family for family in FAMILIES}
-_BY_NAME = {dialect.name: dialect for family in FAMILIES for dialect in family.dialects}
+RUNPOD = Family(
+    "runpod",
+    "RunPod's serverless API, `{endpoint}` is a model's name: `RUNPOD_ENDPOINT_BASE_URL=http://HOST/runpod/v2`, "
+    "`runpodSdk(key, {baseUrl: 'http://HOST/runpod/v2'})`.",
+    (RunpodDialect(),),
+)
+"""No member of FAMILIES: its paths name operations on jobs, so it has routes of its own."""
+_ALL = (*FAMILIES, RUNPOD)
+_BY_PREFIX = {family.name: family for family in _ALL}
+_BY_NAME = {dialect.name: dialect for family in _ALL for dialect in family.dialects}
 
 
 def family(name: str) -> Family:

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from api.dialects.base import Dialect
-from api.dialects.registry import SUPERSET, Family, dialect_for_path, mounted_families
+from api.dialects.registry import RUNPOD, SUPERSET, Family, dialect_for_path, mounted_families
 from api.http.error_responses import headers_of
 from api.openapi.examples import BAD_QUERY, BATCH_ERRORS, ERRORS, NOT_FINISHED, REQUEST_ID, answer_to
 from api.openapi.schemas import EXAMPLE_JOB, Job
@@ -101,7 +101,7 @@ class _Shapes:
         dialects = [dialect for _, family in mounted_families(root) for dialect in family.dialects]
         asked = {dialect.request_model for dialect in dialects}
         self._answers = sorted({model for dialect in dialects for model in dialect.answer_models}, key=_name)
-        errors = {dialect.error_model for dialect in dialects}
+        errors = {dialect.error_model for dialect in (*dialects, *RUNPOD.dialects)}
         answered: set[type[BaseModel]] = {*self._answers, *errors, Job}
         models: list[tuple[type[BaseModel], JsonSchemaMode]] = [
             *((model, "validation") for model in sorted(asked, key=_name)),
@@ -135,6 +135,7 @@ def _tags(root: Family) -> Iterator[dict[str, str]]:
     yield {"name": "batches", "description": "OpenAI's batch API: a file of requests, ranked in the background."}
     yield {"name": "webhooks", "description": "Where the ends of jobs and batches are reported."}
     yield {"name": "admin", "description": "For operators: a key with the scope `admin`."}
+    yield {"name": RUNPOD.name, "description": RUNPOD.about}
     yield {"name": "models", "description": "The served models."}
     yield {"name": "pools", "description": "Load, workers, and how many workers there should be."}
     yield {"name": "operations", "description": "For operators and load balancers. No key is needed."}
@@ -196,9 +197,9 @@ def _complete(operation: dict[str, Any], path: str, dialect: Dialect, shapes: _S
     if responses.get("422", {}).get("description") == "Validation Error":
         del responses["422"]
     common: list[RerankqError] = [error for error in ERRORS if isinstance(error, InternalError)]
-    if path not in _PUBLIC and not path.endswith(("/health", "/ready", "/live")):
+    if not _is_public(path):
         common += [error for error in ERRORS if isinstance(error, Unauthorized | Forbidden)]
-    if not path.endswith(("/health", "/ready", "/live")):
+    if not _is_health_check(path):
         common += [error for error in ERRORS if isinstance(error, StoreUnavailable)]
     for status, response in _errors(dialect, common, shapes).items():
         responses.setdefault(status, response)
@@ -213,6 +214,16 @@ def _complete(operation: dict[str, Any], path: str, dialect: Dialect, shapes: _S
     if path == _RESULTS:
         answer = {"superset": {"value": answer_to(SUPERSET.dialects[0], SUPERSET.dialects[0].examples["strings"])[1]}}
         responses["200"]["content"] = {_JSON: {"schema": shapes.any_answer(), "examples": answer}}
+
+
+def _is_public(path: str) -> bool:
+    """Whether the route needs no key."""
+    return path in _PUBLIC or _is_health_check(path)
+
+
+def _is_health_check(path: str) -> bool:
+    """Whether the route tells only that the process answers. RunPod's health is that of a queue."""
+    return path.endswith(("/health", "/ready", "/live")) and not path.startswith(f"/{RUNPOD.name}/")
 
 
 def _errors_of_route(path: str) -> Iterator[RerankqError]:

@@ -28,13 +28,16 @@ def make_app(redis_url: str = "redis://127.0.0.1:1/0") -> FastAPI:
 
 
 def is_public(path: str) -> bool:
-    return path in PUBLIC or path.startswith("/docs") or path.endswith(("/health", "/ready", "/live"))
+    is_health_check = path.endswith(("/health", "/ready", "/live")) and not path.startswith("/runpod")
+    return path in PUBLIC or path.startswith("/docs") or is_health_check
 
 
 def scope_of(method: str, path: str) -> Scope | None:
     """The scope that a route must require; None where any key will do."""
     if (method, path) in (("POST", "/v1/jobs"), ("POST", "/v1/files"), ("POST", "/v1/batches")):
         return Scope.RERANK
+    if path.startswith("/runpod"):
+        return Scope.RERANK if path.endswith(("/run", "/runsync")) else Scope.JOBS
     if path.startswith(("/v1/jobs", "/v1/files", "/v1/batches", "/v1/webhooks")):
         return Scope.JOBS
     if path.startswith(("/v1/pools", "/v1/admin")) or path == "/metrics":
@@ -57,6 +60,7 @@ class Api:
 
     async def status(self, method: str, path: str, key: str | None, job: str = "job-x") -> int:
         filled = path.replace("{job_id}", job).replace("{name:path}", MODEL).replace("{name}", MODEL)
+        filled = filled.replace("{endpoint:path}", MODEL)
         filled = filled.replace("{model:path}", MODEL).replace("{model}", MODEL)
         filled = filled.replace("{file_id}", job).replace("{batch_id}", job)
         filled = filled.replace("{webhook_id}", job).replace("{delivery_id}", job)
@@ -112,7 +116,7 @@ async def test_another_tenants_job_does_not_exist(api: Api) -> None:
     headers = RESPOND_ASYNC | {"Authorization": f"Bearer {mine}"}
     job = (await api.client.post("/v1/rerank", json=BODY, headers=headers)).json()["id"]
     of_jobs = [(method, path) for method, path in PROTECTED if "{job_id}" in path]
-    assert len(of_jobs) == 5
+    assert len(of_jobs) == 10
     for method, path in of_jobs:
         assert await api.status(method, path, other, job) == 404, (method, path)
     assert await api.status("GET", "/v1/jobs/{job_id}", mine, job) == 200
