@@ -36,7 +36,7 @@ test-redis: ## Runs the tests of the store and of the whole stack on this machin
 
 # One environment for each set of libraries with compatible pins.
 test-clients: ## Runs real client libraries against the service (options: ARGS="--only cohere --engine vllm")
-	@$(INSTALL) --with test && for set in sdks frameworks infinity; do \
+	@$(INSTALL) --with test && for set in sdks frameworks infinity queues; do \
 		$(INSTALL) --with clients-$$set || exit; \
 	done && exec $(VENV)/python -m tests.clients $(ARGS)
 

@@ -57,7 +57,7 @@ excludes=$all.server-excludes
 lock vllm-server $(not_in worker-cpu) requirements/vllm-server.in
 
 # Other people's clients, and what writes requests: each set is resolved alone, as it is installed alone.
-for set in clients-sdks clients-frameworks clients-infinity fuzz; do
+for set in clients-sdks clients-frameworks clients-infinity clients-queues fuzz; do
   uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
     --annotation-style line --custom-compile-command "make lock" "$@" \
     --output-file "requirements/$set.txt" "requirements/$set.in"

@@ -35,6 +35,7 @@ SETS = {
     "clients-sdks": ("clients-sdks",),
     "clients-frameworks": ("clients-frameworks",),
     "clients-infinity": ("clients-infinity",),
+    "clients-queues": ("clients-queues",),
     # Generates requests from the OpenAPI document.
     "fuzz": ("fuzz",),
     # Other software that the benchmarks compare with.

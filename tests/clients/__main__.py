@@ -25,7 +25,7 @@ from infra.local.console import say
 from infra.local.stack import ROOT, StackError
 from tests.clients.stage import start_targets
 
-SETS = ("sdks", "frameworks", "infinity")
+SETS = ("sdks", "frameworks", "infinity", "queues")
 JS = "js"
 SESSION_SECONDS = 150.0
 # Disables telemetry, update checks and downloads of price lists. The session blocks connections that remain.

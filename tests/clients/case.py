@@ -49,7 +49,7 @@ class Client:
     prefix: str = ""
     # Whether the client retries a 429 after its Retry-After.
     retries: bool = False
-    # Whether the client is timed, so that no other client runs at the same time.
+    # Whether no other client may run at the same time, for example because this one is timed.
     exclusive: bool = False
 
 
@@ -58,9 +58,10 @@ def evaluate_line(name: str, target: Target, **names: Any) -> Any:
     return eval(fill_in(name, target), {**names, "question": question()})
 
 
-def execute_line(name: str, target: Target, **names: Any) -> None:
-    """Execute the client's line, which is a statement."""
+def execute_line(name: str, target: Target, **names: Any) -> dict[str, Any]:
+    """Execute the client's line, which is a statement, and return all names that it knows afterwards."""
     exec(fill_in(name, target), names)
+    return names
 
 
 def fill_in(name: str, target: Target) -> str:

@@ -22,6 +22,12 @@ LINES = {
     "openai, files and batches": 'openai.OpenAI(base_url="URL/v1", api_key="KEY")',
     "openai, AsyncOpenAI": 'openai.AsyncOpenAI(base_url="URL/v1", api_key="KEY")',
     "voyage, batches": 'httpx.Client(base_url="URL/v1", headers={"Authorization": "Bearer KEY"})',
+    "runpod, Endpoint": (
+        'runpod.endpoint_url_base = "URL/runpod/v2"; endpoint = runpod.Endpoint("MODEL", api_key="KEY")'
+    ),
+    "runpod, AsyncioEndpoint": (
+        'runpod.endpoint_url_base = "URL/runpod/v2"; endpoint = runpod.AsyncioEndpoint("MODEL", session, api_key="KEY")'
+    ),
     "infinity_client": 'AuthenticatedClient(base_url="URL", token="KEY", raise_on_unexpected_status=True)',
     "haystack, JinaRanker": 'JinaRanker(base_url="URL/v1/rerank", api_key=Secret.from_token("KEY"), model="MODEL")',
     "haystack, CohereRanker": 'CohereRanker(api_base_url="URL", api_key=Secret.from_token("KEY"), model="MODEL")',

@@ -136,7 +136,7 @@ def test_each_set_of_clients_has_its_own_environment() -> None:
     assert folders["run"] == folders["test"] == install.ROOT / ".venv"
     clients = {folder for name, folder in folders.items() if name.startswith("clients-")}
     assert clients == {install.ROOT / f".venv-{name}" for name in install.SETS if name.startswith("clients-")}
-    assert len(clients) == 3
+    assert len(clients) == 4
 
 
 def test_each_compared_system_has_its_own_environment() -> None:
