@@ -23,6 +23,7 @@ from starlette.routing import Match, Route
 from api import composition
 from api.background_tasks import cancel_and_wait
 from api.batches.descriptions import describe_any_batch
+from api.batches.open_batches import OpenBatches
 from api.batches.results import ResultReader
 from api.batches.runner_process import RunnerProcess
 from api.batches.service import BatchService
@@ -58,6 +59,7 @@ from api.webhooks.sender import WebhookSender
 from api.webhooks.service import WebhookService
 from shared.errors import InternalError, InvalidRequest, MethodNotAllowed, RerankqError, RouteNotFound
 from shared.ledger.file_ledger import FileLedger
+from shared.ledger.open_batch_ledger import OpenBatchLedger
 from shared.models import ModelRegistry
 
 logger = logging.getLogger("api")
@@ -125,6 +127,18 @@ def _make_lifespan(
             parts.names,
             FileLimits(settings.max_file_bytes, settings.file_seconds),
         )
+        batch_service = BatchService(
+            parts.batches,
+            files,
+            parts.payloads,
+            parts.names,
+            registry,
+            app.state.root,
+            terms_of=parts.authenticator.terms_of,
+            on_created=runner.wake if runner else lambda: None,
+            retain_seconds=settings.file_seconds,
+            webhooks=parts.subscriptions,
+        )
         sender = WebhookSender(parts.webhook_rules)
         app.state.app_state = AppState(
             settings=settings,
@@ -134,18 +148,8 @@ def _make_lifespan(
             metrics=app.state.metrics,
             authenticator=parts.authenticator,
             files=files,
-            batches=BatchService(
-                parts.batches,
-                files,
-                parts.payloads,
-                parts.names,
-                registry,
-                app.state.root,
-                terms_of=parts.authenticator.terms_of,
-                on_created=runner.wake if runner else lambda: None,
-                retain_seconds=settings.file_seconds,
-                webhooks=parts.subscriptions,
-            ),
+            batches=batch_service,
+            open_batches=OpenBatches(OpenBatchLedger(parts.client, settings.max_body_bytes), batch_service),
             webhooks=WebhookService(parts.endpoints, parts.deliveries, sender, parts.webhook_rules),
             results=ResultReader(parts.batches, parts.payloads),
         )

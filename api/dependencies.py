@@ -7,6 +7,7 @@ from fastapi import Depends, Request
 
 from api.auth.authenticator import Authenticator, is_bearer
 from api.auth.key_store import Scope
+from api.batches.open_batches import OpenBatches
 from api.batches.results import ResultReader
 from api.batches.service import BatchService
 from api.files.service import FileService
@@ -30,6 +31,7 @@ class AppState:
     authenticator: Authenticator
     files: FileService
     batches: BatchService
+    open_batches: OpenBatches
     results: ResultReader
     webhooks: WebhookService
 

@@ -94,11 +94,16 @@ class BatchService:
         )
         return await self._create(record, body, idempotency)
 
-    async def create_bulk_job(self, body: BulkJobCreation, owner: str, idempotency: str | None) -> BatchRecord:
-        """Create a job of many requests. Raises what `create` raises, PayloadsFull and PayloadsUnavailable."""
+    async def create_bulk_job(
+        self, body: BulkJobCreation, owner: str, idempotency: str | None, *, batch_id: str | None = None
+    ) -> BatchRecord:
+        """Create a job of many requests, with a new id or `batch_id`: a repeated call with that returns the same job.
+
+        Raises what `create` raises, PayloadsFull and PayloadsUnavailable.
+        """
         self._require_model(body.all_defaults, "model")
         _require_unique_ids(body.requests)
-        batch_id = new_batch_id(BatchKind.JOB)
+        batch_id = batch_id or new_batch_id(BatchKind.JOB)
         name = await self._names.batch_input(batch_id)
         seconds = seconds_of(body.deadline)
         size = await self._payloads.write(

@@ -34,11 +34,21 @@ async def read_json_object(request: Request, max_bytes: int) -> dict[str, Any]:
     `max_bytes` limits the body before and after decompression. Raises PayloadTooLarge, without reading the rest of
     the body, RequestTimedOut or InvalidRequest.
     """
+    return parse_json_object(await _read_content(request, max_bytes))
+
+
+async def read_json(request: Request, max_bytes: int) -> Any:
+    """Return the body as any JSON value, None when it is empty; otherwise as `read_json_object`."""
+    body = await _read_content(request, max_bytes)
+    return _parse_json(body, "the body") if body.strip() else None
+
+
+async def _read_content(request: Request, max_bytes: int) -> bytes:
     body = await _read_body(request, max_bytes)
     encoding = request.headers.get("content-encoding", "").strip().lower()
     if encoding not in ("", "identity"):
         body = _decompress(body, encoding, max_bytes)
-    return parse_json_object(body.removeprefix(codecs.BOM_UTF8))
+    return body.removeprefix(codecs.BOM_UTF8)
 
 
 def parse_json_object(body: bytes, name: str = "the body") -> dict[str, Any]:

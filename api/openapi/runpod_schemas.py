@@ -68,6 +68,32 @@ class RunpodPurge(ResponseSchema):
     status: Literal["completed"]
 
 
+class RunpodCounts(ResponseSchema):
+    """The requests of a batch. `total` is 0 until a finalized batch has been checked."""
+
+    total: int
+    completed: int
+    failed: int
+
+
+class RunpodBatch(ResponseSchema):
+    """A batch. OPEN: it can be added to, and does not run. Its output is a list, in the order of its requests."""
+
+    id: str
+    status: Literal["OPEN"] | RunpodStatus
+    delayTime: int | Omitted = None
+    executionTime: int | Omitted = None
+    output: list[Any] | Omitted = None
+    error: str | Omitted = None
+    requests: RunpodCounts
+
+
+class RunpodRequests(RequestSchema):
+    """Requests of a batch: inputs, or objects with an `input`. A list of them is accepted as well."""
+
+    requests: list[dict[str, Any]]
+
+
 class RunpodJobs(ResponseSchema):
     """The jobs of one model: so far, and now."""
 
@@ -135,6 +161,28 @@ PURGE: _Responses = {
     404: _NO_MODEL,
 }
 HEALTH: _Responses = {200: response_doc(RunpodHealth, _HEALTH, "Jobs and workers."), 404: _NO_MODEL}
+_OPEN = {
+    "id": "bulk-5f1d8c0b6f3e4a7d9c2b1a0987654321",
+    "status": "OPEN",
+    "requests": {"total": 1, "completed": 0, "failed": 0},
+}
+NEW_BATCH: _Responses = {
+    200: response_doc(RunpodBatch, _OPEN, "The batch."),
+    **_REFUSED,
+    429: {"description": "The key has too many open batches."},
+}
+BATCH: _Responses = {
+    200: response_doc(RunpodBatch, _OPEN, "The batch."),
+    400: {"description": "The batch, or a field, does not allow it; the message names the field."},
+    404: {"description": "There is no such batch at this endpoint, or it belongs to another key."},
+    429: {"description": "The unfinished batches of this key have too many tokens."},
+}
+FINALIZED: _Responses = BATCH | {
+    200: response_doc(RunpodCreated, {"id": _OPEN["id"], "status": "IN_QUEUE"}, "The job of the batch.")
+}
+BATCH_BODY = request_doc(
+    RunpodRequests, {"requests": [{"input": {"query": examples.QUERY, "docs": examples.DOCUMENTS}}]}
+)
 RUN_BODY = request_doc(
     RunpodCall,
     {"input": {"query": examples.QUERY, "docs": examples.DOCUMENTS}, "policy": {"executionTimeout": 60_000}},

@@ -68,6 +68,27 @@ def read_inputs(given: Any, endpoint: Endpoint) -> Input | list[Input]:
     return [_read_input(each, endpoint, f"{where}[{position}]") for position, each in enumerate(given)]
 
 
+def read_requests(body: Any, endpoint: Endpoint) -> list[Input]:
+    """The requests in a batch's body: a list, plain or as `requests`, of inputs or of bodies of run with an `input`.
+
+    Raises InvalidRequest, which names the field.
+    """
+    if isinstance(body, dict):
+        body = body.get("requests")
+    if not isinstance(body, list | None):
+        raise InvalidRequest("requests must be a list", param="requests")
+    return [_read_request(each, endpoint, f"requests[{position}]") for position, each in enumerate(body or ())]
+
+
+def _read_request(given: Any, endpoint: Endpoint, where: str) -> Input:
+    if isinstance(given, dict) and isinstance(given.get("input"), dict):
+        for name in ("policy", "webhook"):
+            if given.get(name) is not None:
+                raise InvalidRequest(f"{where}.{name} is not supported in a batch", param=f"{where}.{name}")
+        given, where = given["input"], f"{where}.input"
+    return _read_input(given, endpoint, where)
+
+
 def _read_input(given: Any, endpoint: Endpoint, where: str) -> Input:
     if not isinstance(given, dict):
         raise InvalidRequest(f"{where} must be an object", param=where)

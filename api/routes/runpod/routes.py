@@ -2,14 +2,13 @@
 
 import asyncio
 import math
-from typing import Annotated
+import time
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from starlette.requests import ClientDisconnect
 
-from api.auth.key_store import Scope
 from api.batches.creation import BulkJobCreation
-from api.dependencies import AppState, AppStateDep, get_owner
+from api.dependencies import AppState, AppStateDep
 from api.http.disconnects import cancel_on_disconnect
 from api.http.request_body import read_json_object
 from api.http.request_headers import read_idempotency_key
@@ -20,6 +19,7 @@ from api.routes import bulk_jobs
 from api.routes.pages import read_number
 from api.routes.runpod.calls import MAX_POLICY_MS, Call, read_call
 from api.routes.runpod.inputs import Input, find_endpoint, lines_of, read_inputs
+from api.routes.runpod.owners import JobOwner, RerankOwner
 from api.routes.runpod.statuses import (
     CANCELLED,
     COMPLETED,
@@ -33,28 +33,16 @@ from api.routes.runpod.statuses import (
     sync_id,
 )
 from shared.contracts import RerankRequest
-from shared.errors import InvalidRequest
+from shared.errors import InvalidRequest, JobNotFound
 from shared.ledger.batch_record import BatchKind, BatchRecord, Wake
 from shared.ledger.job_index import AnyJob
 from shared.ledger.job_record import JobRecord
 from shared.pools.signals import PoolSignals
 
-router = APIRouter(prefix="/runpod/v2", tags=["runpod"])
+router = APIRouter()
 
 DEFAULT_WAIT_MS, MIN_WAIT_MS, MAX_WAIT_MS = 90_000, 1000, 300_000
 _BULK_SECONDS = "24h"
-
-
-async def _require_rerank(request: Request, state: AppStateDep) -> str:
-    return await get_owner(request, state, Scope.RERANK, bare=True)
-
-
-async def _require_jobs(request: Request, state: AppStateDep) -> str:
-    return await get_owner(request, state, Scope.JOBS, bare=True)
-
-
-RerankOwner = Annotated[str, Depends(_require_rerank)]
-JobOwner = Annotated[str, Depends(_require_jobs)]
 
 
 @router.post("/{endpoint:path}/run", responses=RUN, openapi_extra=RUN_BODY)
@@ -224,7 +212,11 @@ async def _find(
 async def _read(state: AppState, job_id: str, owner: str, seconds: float) -> AnyJob:
     if bulk_jobs.is_bulk_job(job_id):
         limit = min(seconds, state.settings.wait_seconds)
-        return await bulk_jobs.wait_for_end(state, job_id, owner, limit)
+        record = await bulk_jobs.wait_for_end(state, job_id, owner, limit)
+        # Its deadline is the ttl of the policy: 24 hours unless the caller named another one.
+        if record.expires_ms <= time.time() * 1000:
+            raise JobNotFound(f"the ttl of the job {job_id[:100]!r} has passed", param="id")
+        return record
     return await state.service.job(job_id, owner, wait_seconds=seconds)
 
 

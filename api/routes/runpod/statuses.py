@@ -6,11 +6,13 @@ has the output of each input, in order.
 
 from typing import Any
 
+from api.batches.open_batches import AnyBatch
 from api.dependencies import AppState
 from api.dialects.registry import dialect_by_name
-from shared.ledger.batch_record import BULK_JOB_PREFIX, BatchStatus
+from shared.ledger.batch_record import BULK_JOB_PREFIX, BatchRecord, BatchStatus
 from shared.ledger.job_index import AnyJob
 from shared.ledger.job_record import JobRecord, JobStatus
+from shared.ledger.open_batch_ledger import OpenStatus
 
 SYNC_PREFIX = "sync-"
 JOB_PREFIX = "job-"
@@ -20,6 +22,8 @@ IN_QUEUE, IN_PROGRESS, COMPLETED, FAILED, CANCELLED, TIMED_OUT = (
     *("IN_QUEUE", "IN_PROGRESS", "COMPLETED"),
     *("FAILED", "CANCELLED", "TIMED_OUT"),
 )
+OPEN = "OPEN"
+"""The status of a batch that has not been finalized."""
 _NAMES = {
     JobStatus.QUEUED: IN_QUEUE,
     JobStatus.RUNNING: IN_PROGRESS,
@@ -63,6 +67,15 @@ async def describe(state: AppState, record: AnyJob, public_id: str) -> dict[str,
     if status == FAILED:
         return described | {"error": _failure(record)}
     return described | ({"error": _ERRORS[status]} if status in _ERRORS else {})
+
+
+async def describe_batch(state: AppState, batch: AnyBatch) -> dict[str, Any]:
+    """A batch as `describe` shows its job, with the numbers of its requests. RunPod's statuses have none for OPEN."""
+    if isinstance(batch, BatchRecord):
+        counts = {"total": batch.lines, "completed": batch.rows_ok, "failed": batch.rows_failed}
+        return await describe(state, batch, batch.id) | {"requests": counts}
+    status = CANCELLED if batch.status is OpenStatus.CANCELED else OPEN
+    return {"id": batch.id, "status": status, "requests": {"total": batch.requests, "completed": 0, "failed": 0}}
 
 
 async def outputs(state: AppState, record: AnyJob) -> list[Any]:

@@ -37,7 +37,7 @@ def scope_of(method: str, path: str) -> Scope | None:
     if (method, path) in (("POST", "/v1/jobs"), ("POST", "/v1/files"), ("POST", "/v1/batches")):
         return Scope.RERANK
     if path.startswith("/runpod"):
-        return Scope.RERANK if path.endswith(("/run", "/runsync")) else Scope.JOBS
+        return Scope.RERANK if path.endswith(("/run", "/runsync", "/batch", "/requests", "/finalize")) else Scope.JOBS
     if path.startswith(("/v1/jobs", "/v1/files", "/v1/batches", "/v1/webhooks")):
         return Scope.JOBS
     if path.startswith(("/v1/pools", "/v1/admin")) or path == "/metrics":

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from shared.contracts import WorkClass
-from shared.keys import job_keys, payload_keys, pool_keys, queue_keys, service_keys, webhook_keys
+from shared.keys import batch_keys, job_keys, payload_keys, pool_keys, queue_keys, service_keys, webhook_keys
 from shared.store.scripts import script_source
 from tests.shared.support import JOB, MODEL
 
@@ -51,6 +51,11 @@ def test_every_key_is_unique_and_starts_with_the_prefix() -> None:
         pool_keys.open_jobs("m", WorkClass.BATCH),
         pool_keys.load("m"),
         pool_keys.job_counts("m"),
+        batch_keys.batch("batch-1"),
+        batch_keys.open_batch("batch-1"),
+        batch_keys.collected_requests("batch-1"),
+        batch_keys.owned("job", "owner"),
+        batch_keys.owned_open_batches("owner"),
         pool_keys.measurements("m"),
         pool_keys.workers("m"),
         queue_keys.queue("m", WorkClass.BATCH),
