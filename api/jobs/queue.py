@@ -28,7 +28,7 @@ class JobQueue:
         wake_ups = await self._jobs.retry_failed(record, self._deadline_seconds)
         if wake_ups is None:
             raise InvalidRequest(
-                f"id: the job is {record.status}; only one that failed or timed out can be retried", param="id"
+                f"id: only a job that failed or timed out can be retried, this one is {record.status}", param="id"
             )
         name = queue_keys.queue_name(record.model, record.work_class)
         messages = [self._messages.build(name, wake_up.job_id, wake_up.shard) for wake_up in wake_ups]

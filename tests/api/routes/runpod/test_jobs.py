@@ -94,7 +94,9 @@ class TestWaiting:
         )
         assert (response.status_code, response.json()["status"]) == (200, "FAILED")
 
-    async def test_past_the_wait_it_returns_the_unfinished_job(self, api: Api) -> None:
+    async def test_past_the_wait_it_returns_the_unfinished_job_and_no_408_that_the_sdk_would_repeat(
+        self, api: Api
+    ) -> None:
         started = time.monotonic()
         response = await api.mine.post(f"{ENDPOINT}/runsync?wait=1000", json={"input": DOCS})
         assert 0.9 < time.monotonic() - started < 1.9
@@ -115,10 +117,10 @@ class TestWaiting:
         assert error_of(response) == (400, "wait")
         assert error_of(await api.mine.get(f"{ENDPOINT}/status-sync/job-x?wait={wait}")) == (400, "wait")
 
-    async def test_nothing_else_is_held(self, api: Api) -> None:
-        """The SDKs give up after 3 s (JavaScript, and some calls of Python's) or 10 s."""
-        job_id = await api.run()
+    async def test_nothing_else_is_held_because_the_sdks_give_up(self, api: Api) -> None:
+        """They do so after 3 s (JavaScript, and some calls of Python's) or 10 s. No worker runs here."""
         started = time.monotonic()
+        job_id = await api.run()
         for operation in (f"status/{job_id}", f"stream/{job_id}", "health"):
             assert (await api.mine.get(f"{ENDPOINT}/{operation}")).status_code == 200
         for operation in (f"cancel/{job_id}", "purge-queue"):
@@ -158,7 +160,7 @@ class TestStream:
         assert first == {"status": "COMPLETED", "stream": [{"output": (await api.read(job_id))["output"]}]}
         assert await api.read(job_id, "stream") == {"status": "COMPLETED", "stream": []}
 
-    async def test_cancelled_job_ends_the_stream(self, api: Api) -> None:
+    async def test_cancelled_job_ends_the_stream_with_a_status_that_the_sdk_knows(self, api: Api) -> None:
         job_id = await api.run()
         await api.post(f"cancel/{job_id}")
         assert await api.read(job_id, "stream") == {"status": "FAILED", "stream": []}
