@@ -61,6 +61,7 @@ from shared.errors import InternalError, InvalidRequest, MethodNotAllowed, Reran
 from shared.ledger.file_ledger import FileLedger
 from shared.ledger.open_batch_ledger import OpenBatchLedger
 from shared.models import ModelRegistry
+from shared.webhooks import WebhookForm
 
 logger = logging.getLogger("api")
 
@@ -161,7 +162,7 @@ def _make_lifespan(
             parts.pools,
             Reconciler(parts.client, parts.ledger, parts.messages, models),
             Sweeper(parts.client, parts.payloads, parts.names),
-            DeliveryRunner(parts.deliveries, parts.endpoints, _event_bodies(parts), sender),
+            DeliveryRunner(parts.deliveries, parts.endpoints, _event_bodies(parts, app.state.app_state), sender),
             *([runner] if runner else []),
         ]
         background = [asyncio.create_task(part.run()) for part in running]
@@ -177,13 +178,15 @@ def _make_lifespan(
     return lifespan
 
 
-def _event_bodies(parts: composition.Parts) -> EventBodies:
-    return EventBodies(
+def _event_bodies(parts: composition.Parts, state: AppState) -> EventBodies:
+    bodies = EventBodies(
         parts.ledger,
         parts.batches,
         describe_job=jobs.describe,
         describe_batch=lambda record: describe_any_batch(record, time.time()),
     )
+    bodies.register(WebhookForm.RUNPOD, runpod.body_builder(state))
+    return bodies
 
 
 def _add_routes(app: FastAPI, root: Family) -> None:

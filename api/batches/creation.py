@@ -41,7 +41,8 @@ def _read_deadline(value: Any) -> Any:
 
 
 def _read_webhook(value: Any) -> WebhookTarget | None:
-    return None if value is None else read_target(value)
+    """A target that was read already is accepted as it is."""
+    return value if value is None or isinstance(value, WebhookTarget) else read_target(value)
 
 
 Webhook = Annotated[WebhookTarget | None, BeforeValidator(_read_webhook)]

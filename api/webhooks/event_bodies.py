@@ -93,4 +93,9 @@ def _bare(delivery: DeliveryRecord) -> dict[str, Any]:
 
 
 async def _runpod(delivery: DeliveryRecord) -> bytes:
-    return pydantic_core.to_json({"id": delivery.subject, "status": _RUNPOD_STATUSES[delivery.final_status]})
+    return pydantic_core.to_json(describe_runpod_end(delivery))
+
+
+def describe_runpod_end(delivery: DeliveryRecord) -> dict[str, Any]:
+    """The id and the status of a job that ended, as RunPod's API names it."""
+    return {"id": delivery.subject, "status": _RUNPOD_STATUSES[delivery.final_status]}

@@ -88,6 +88,23 @@ def test_events_arrive_although_every_process_was_killed_between_the_tries(stack
                 assert Webhook(secret).verify(request.body, request.headers) == request.event
 
 
+def test_runpods_webhook_is_the_job_as_its_status_shows_it(stack: Stack) -> None:
+    with client_of(stack) as client, Receiver(lambda _: Reply(200)) as receiver:
+        model = client.get("/v1/models").json()["data"][0]["id"]
+        base = f"/runpod/v2/{model}"
+        calls: list[dict[str, Any]] = [
+            {"input": PANDA},
+            {"input": [PANDA, PANDA]},
+            {"input": PANDA, "policy": {"lowPriority": True}},
+        ]
+        ids = [client.post(f"{base}/run", json=call | {"webhook": receiver.url}).json()["id"] for call in calls]
+        wait_until(lambda: len(receiver.received) == len(ids), seconds=20)
+        shown = [client.get(f"{base}/status/{job_id}").json() for job_id in ids]
+        assert {job["status"] for job in shown} == {"COMPLETED"}
+        delivered = {request.event["id"]: request.event for request in receiver.received}
+        assert delivered == {job["id"]: job for job in shown}
+
+
 def test_a_receiver_that_is_gone_is_a_dead_letter_of_a_disabled_webhook(stack: Stack) -> None:
     with client_of(stack) as client, Receiver(lambda _: Reply(410)) as receiver:
         webhook = client.post("/v1/webhooks", json={"url": receiver.url, "events": ["job.succeeded"]}).json()

@@ -32,6 +32,7 @@ from api.routes.runpod.statuses import (
     status_of,
     sync_id,
 )
+from api.webhooks.addresses import AddressRules, check_url, parse_networks
 from shared.contracts import RerankRequest
 from shared.errors import InvalidRequest, JobNotFound
 from shared.ledger.batch_record import BatchKind, BatchRecord, Wake
@@ -166,6 +167,9 @@ async def _submit(
 ) -> AnyJob:
     endpoint = find_endpoint(endpoint_name, state.service.models, request.app.state.root)
     call = read_call(await read_json_object(request, state.settings.max_body_bytes))
+    if call.options.webhook is not None:
+        rules = AddressRules(parse_networks(state.settings.webhook_networks))
+        check_url(call.options.webhook.url, rules, "webhook")
     found, key = read_inputs(call.input, endpoint), read_idempotency_key(request)
     if isinstance(found, list) or call.low_priority:
         body = _bulk_job(call, found, endpoint.spec.name)
@@ -186,11 +190,10 @@ async def _submit(
 
 def _bulk_job(call: Call, found: Input | list[Input], model: str) -> BulkJobCreation:
     """The job of many requests for a list of inputs, or for one that may start no worker."""
-    unsupported = {"webhook": call.options.webhook, "policy.executionTimeout": call.options.execution_seconds}
-    for param, value in unsupported.items():
-        if value is not None:
-            message = f"{param} is not supported for a list of inputs, nor with policy.lowPriority"
-            raise InvalidRequest(message, param=param)
+    if call.options.execution_seconds is not None:
+        param = "policy.executionTimeout"
+        message = f"{param} is not supported for a list of inputs, nor with policy.lowPriority"
+        raise InvalidRequest(message, param=param)
     ttl = call.options.kept_seconds
     return BulkJobCreation(
         model=model,
@@ -198,6 +201,7 @@ def _bulk_job(call: Call, found: Input | list[Input], model: str) -> BulkJobCrea
         deadline=_BULK_SECONDS if ttl is None else f"{math.ceil(ttl)}s",
         wake=Wake.WHEN_WARM if call.low_priority else Wake.NOW,
         metadata=None if isinstance(found, list) else ONE_INPUT,
+        webhook=call.options.webhook,
     )
 
 

@@ -123,7 +123,8 @@ class TestPolicies:
             ({"policy": {"executionTimeout": 604_800_001}}, "policy.executionTimeout"),
             ({"policy": {"lowPriority": 1}}, "policy.lowPriority"),
             ({"webhook": {"url": "https://example.com"}}, "webhook"),
-            ({"policy": {"lowPriority": True}, "webhook": "https://example.com"}, "webhook"),
+            ({"webhook": "http://example.com"}, "webhook"),
+            ({"policy": {"lowPriority": True}, "webhook": "https://169.254.169.254/latest"}, "webhook"),
             ({"policy": {"lowPriority": True, "executionTimeout": 9000}}, "policy.executionTimeout"),
         ],
     )
