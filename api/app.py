@@ -34,6 +34,7 @@ from api.files.sweeper import Sweeper
 from api.http.error_responses import headers_of, status_of
 from api.http.middleware import RequestContextMiddleware
 from api.http.responses import json_response
+from api.jobs.followers import JobFollower
 from api.jobs.reconciler import Reconciler
 from api.metrics import Metrics
 from api.openapi.document import describe_api
@@ -44,6 +45,7 @@ from api.routes import (
     bulk_jobs,
     compatibility,
     files,
+    job_events,
     jobs,
     models,
     operations,
@@ -153,6 +155,7 @@ def _make_lifespan(
             open_batches=OpenBatches(OpenBatchLedger(parts.client, settings.max_body_bytes), batch_service),
             webhooks=WebhookService(parts.endpoints, parts.deliveries, sender, parts.webhook_rules),
             results=ResultReader(parts.batches, parts.payloads),
+            followers=JobFollower(parts.service, parts.ledger, parts.completions, parts.submissions.admission),
         )
         await parts.pools.refresh()
         # The objects that exist now live until shutdown: exempt them from garbage collection, which delays responses.
@@ -195,6 +198,7 @@ def _add_routes(app: FastAPI, root: Family) -> None:
         jobs.router,
         bulk_jobs.router,
         runpod.router,
+        job_events.router,
         files.router,
         batches.router,
         webhooks.router,

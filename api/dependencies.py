@@ -12,6 +12,7 @@ from api.batches.results import ResultReader
 from api.batches.service import BatchService
 from api.files.service import FileService
 from api.jobs.queue import JobQueue
+from api.jobs.followers import JobFollower
 from api.jobs.service import RerankService
 from api.metrics import Metrics
 from api.pool_monitor import PoolMonitor
@@ -34,6 +35,7 @@ class AppState:
     open_batches: OpenBatches
     results: ResultReader
     webhooks: WebhookService
+    followers: JobFollower
 
 
 async def get_app_state(request: Request) -> AppState:

@@ -229,18 +229,6 @@ EXAMPLE_BULK_JOB: dict[str, Any] = {
     "results": f"/v1/jobs/{EXAMPLE_BULK_JOB_ID}/results",
     "events": f"/v1/jobs/{EXAMPLE_BULK_JOB_ID}/events",
 }
-EXAMPLE_EVENTS = """\
-event: result
-id: 1
-data: {"index":0,"custom_id":"first","result":{"id":"bulk-2f8e6d4c0b1a49387f6e5d4c3b2a1908.1"}}
-
-event: progress
-data: {"requests_total":1,"requests_done":1,"pairs_total":3,"pairs_done":3}
-
-event: end
-data: {"id":"bulk-2f8e6d4c0b1a49387f6e5d4c3b2a1908","object":"job","status":"succeeded"}
-
-"""
 
 
 def request_doc(model: type[RequestSchema], example: dict[str, Any]) -> dict[str, Any]:

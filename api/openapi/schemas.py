@@ -33,7 +33,10 @@ class JobError(ResponseSchema):
 
 
 class Job(ResponseSchema):
-    """A job. Times are Unix seconds; `results` is the path of the result, once it exists; only operators see `key`."""
+    """A job. Times are Unix seconds; `events` is the path of its events, `results` that of its result, once it exists.
+
+    Only operators see `key`.
+    """
 
     id: str
     object: Literal["job"]
@@ -41,6 +44,7 @@ class Job(ResponseSchema):
     model: str
     created: float
     progress: Progress
+    events: str
     results: str | Omitted = None
     started: float | Omitted = None
     finished: float | Omitted = None
@@ -255,6 +259,7 @@ EXAMPLE_JOB: dict[str, Any] = {
     "model": EXAMPLE_MODEL,
     "created": float(EXAMPLE_CREATED),
     "progress": {"pairs_total": 3, "pairs_done": 0, "shards_total": 1, "shards_done": 0},
+    "events": f"/v1/jobs/{EXAMPLE_JOB_ID}/events",
 }
 EXAMPLE_JOB_DONE: dict[str, Any] = EXAMPLE_JOB | {
     "status": "succeeded",

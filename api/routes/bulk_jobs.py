@@ -1,40 +1,35 @@
-"""Routes of jobs of many requests: create them, read their results in pages, and follow them as events.
+"""Routes of jobs of many requests: create them, and read their results in pages.
 
-routes/jobs.py calls the functions here for ids that begin with BULK_JOB_PREFIX.
+routes/jobs.py and routes/job_events.py call the functions here for ids that begin with BULK_JOB_PREFIX.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
-import pydantic_core
 from fastapi import APIRouter, Request, Response
-from starlette.responses import StreamingResponse
 
 from api.batches.creation import read_bulk_job
-from api.batches.descriptions import describe_bulk_job, describe_progress
+from api.batches.descriptions import describe_bulk_job
 from api.batches.results import describe_row
-from api.dependencies import AppState, AppStateDep, JobOwnerDep, RerankOwnerDep
+from api.dependencies import AppState, AppStateDep, RerankOwnerDep
 from api.http.request_body import read_json_object
 from api.http.request_headers import read_idempotency_key
 from api.http.responses import json_response
 from api.openapi.batch_schemas import (
     EXAMPLE_BULK_JOB,
-    EXAMPLE_EVENTS,
     EXAMPLE_NEW_BULK_JOB,
     NewBulkJob,
     request_doc,
 )
 from api.openapi.schemas import BulkJob, response_doc
 from api.routes.pages import read_number
-from shared.errors import InvalidRequest, JobNotFound
+from shared.errors import JobNotFound
 from shared.ledger.batch_record import BULK_JOB_PREFIX, BatchKind, BatchRecord
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 _Responses = dict[int | str, dict[str, Any]]
-_NOT_FOUND = {"description": "There is no such job of many requests, or it belongs to another key."}
 _CREATE: _Responses = {
     202: response_doc(BulkJob, EXAMPLE_BULK_JOB, "The job."),
     400: {"description": "A field is invalid; the message names it."},
@@ -44,16 +39,10 @@ _CREATE: _Responses = {
     429: {"description": "The unfinished batches of this key have too many tokens."},
     507: {"description": "There is no room for the requests."},
 }
-_EVENTS: _Responses = {
-    200: {"description": "The events.", "content": {"text/event-stream": {"example": EXAMPLE_EVENTS}}},
-    400: {"description": "Last-Event-ID is invalid."},
-    404: _NOT_FOUND,
-}
 DEFAULT_PAGE, MAX_PAGE = 100, 1000
 _MAX_AFTER = 10**12
 EVENT_SECONDS = 1.0
 """The pause between two looks at the batch."""
-KEEP_ALIVE_SECONDS = 15.0
 
 
 def is_bulk_job(job_id: str) -> bool:
@@ -68,18 +57,6 @@ async def create_job(request: Request, state: AppStateDep, owner: RerankOwnerDep
     record = await state.batches.create_bulk_job(body, owner, read_idempotency_key(request))
     headers = {"Location": f"/v1/jobs/{record.id}"}
     return json_response(describe_bulk_job(record, time.time()), 202, headers)
-
-
-@router.get("/{job_id}/events", responses=_EVENTS, response_class=StreamingResponse)
-async def follow_job(job_id: str, request: Request, state: AppStateDep, owner: JobOwnerDep) -> Response:
-    """Server-sent events of a job of many requests: `progress`, `result` for each request in order, and `end`.
-
-    The id of a result is its number, counted from 1: with `Last-Event-ID` the stream continues behind it.
-    """
-    record = await read_bulk(state, job_id, owner)
-    after = _last_event(request)
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(_events(state, record, after), headers=headers, media_type="text/event-stream")
 
 
 async def read_bulk(state: AppState, job_id: str, owner: str) -> BatchRecord:
@@ -116,39 +93,3 @@ async def read_page(request: Request, state: AppState, job_id: str, owner: str) 
         "next": after + len(rows) if more else None,
     }
     return json_response(page)
-
-
-def _last_event(request: Request) -> int:
-    text = request.headers.get("last-event-id", "").strip()
-    if text and not (text.isascii() and text.isdigit() and len(text) < 13):
-        raise InvalidRequest("Last-Event-ID must be the id of an event of this job", param="Last-Event-ID")
-    return int(text or 0)
-
-
-async def _events(state: AppState, record: BatchRecord, after: int) -> AsyncIterator[bytes]:
-    shown: dict[str, Any] = {}
-    sent_at = time.monotonic()
-    while True:
-        latest = await read_bulk(state, record.id, record.owner)
-        async for row in state.results.rows(record.id, after):
-            after += 1
-            yield _event("result", describe_row(row), str(after))
-            sent_at = time.monotonic()
-        progress = describe_progress(latest, time.time())
-        if progress != shown:
-            shown = progress
-            yield _event("progress", progress)
-            sent_at = time.monotonic()
-        if latest.status.final:
-            yield _event("end", describe_bulk_job(latest, time.time()))
-            return
-        if time.monotonic() - sent_at > KEEP_ALIVE_SECONDS:
-            yield b": waiting\n\n"
-            sent_at = time.monotonic()
-        await asyncio.sleep(EVENT_SECONDS)
-
-
-def _event(name: str, data: dict[str, Any], event_id: str | None = None) -> bytes:
-    # JSON has no line breaks outside strings, and escapes those within them.
-    number = f"id: {event_id}\n" if event_id else ""
-    return f"event: {name}\n{number}data: ".encode() + pydantic_core.to_json(data) + b"\n\n"

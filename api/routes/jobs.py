@@ -140,6 +140,7 @@ def describe(record: JobRecord) -> dict[str, Any]:
         "model": record.model,
         "created": record.created_ms / 1000,
         "progress": describe_progress(record, time.time()),
+        "events": f"/v1/jobs/{record.id}/events",
         "results": f"/v1/jobs/{record.id}/results" if record.status is JobStatus.SUCCEEDED else None,
     }
     if record.started_ms:

@@ -1,7 +1,6 @@
 """Jobs of many requests: create, follow, read in pages, cancel and delete."""
 
 import asyncio
-import json
 from typing import Any
 
 import pytest
@@ -9,18 +8,9 @@ import pytest
 from tests.api.batches.support import Bench, StubLines
 from tests.api.payloads.support import objects
 from tests.api.routes.conftest import Api, error_of
+from tests.api.routes.event_streams import events_of
 
 REQUEST = {"query": "q", "documents": ["a"]}
-
-
-def events_of(text: str) -> list[tuple[str, str | None, dict[str, Any]]]:
-    """The name, id and data of each event of a stream."""
-    events = []
-    for block in text.split("\n\n"):
-        fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
-        if fields:
-            events.append((fields["event"], fields.get("id"), json.loads(fields["data"])))
-    return events
 
 
 async def test_new_job_is_described(api: Api) -> None:
@@ -162,6 +152,20 @@ class TestEvents:
         assert [number for name, number, _ in events if name == "result"] == missing
         assert events[-1][0] == "end"
 
+    async def test_results_can_be_left_out(self, api: Api, bench: Bench) -> None:
+        job_id = await api.create_job(4)
+        await bench.run(batch_id=job_id)
+        response = await api.mine.get(f"/v1/jobs/{job_id}/events?results=false")
+        assert [name for name, _, _ in events_of(response.text)] == ["progress", "end"]
+
+    async def test_deletion_ends_the_stream_without_an_end(self, api: Api) -> None:
+        job_id = await api.create_job()
+        following = asyncio.create_task(api.mine.get(f"/v1/jobs/{job_id}/events"))
+        await asyncio.sleep(0.1)
+        await api.mine.delete(f"/v1/jobs/{job_id}")
+        async with asyncio.timeout(5):
+            assert [name for name, _, _ in events_of((await following).text)] == ["progress"]
+
     @pytest.mark.parametrize("last", ["x", "-1", "1.5", "1" * 13, "٣"])
     async def test_last_event_that_is_wrong_is_named(self, api: Api, last: str) -> None:
         job_id = await api.create_job()
@@ -170,7 +174,7 @@ class TestEvents:
         assert error_of(response) == (400, "Last-Event-ID")
 
     async def test_silent_stream_is_kept_alive(self, api: Api, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("api.routes.bulk_jobs.KEEP_ALIVE_SECONDS", 0.05)
+        monkeypatch.setattr("api.http.event_stream.KEEP_ALIVE_SECONDS", 0.05)
         job_id = await api.create_job()
         following = asyncio.create_task(api.mine.get(f"/v1/jobs/{job_id}/events"))
         await asyncio.sleep(0.3)
