@@ -41,6 +41,7 @@ from api.openapi.document import describe_api
 from api.processes.group import ProcessGroup
 from api.routes import (
     admin,
+    async_rerank,
     batches,
     bulk_jobs,
     compatibility,
@@ -195,6 +196,7 @@ def _event_bodies(parts: composition.Parts, state: AppState) -> EventBodies:
 def _add_routes(app: FastAPI, root: Family) -> None:
     for router in (
         rerank.make_router(root),
+        async_rerank.make_router(root),
         jobs.router,
         bulk_jobs.router,
         runpod.router,

@@ -16,10 +16,21 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from api.dialects.base import Dialect
 from api.dialects.registry import RUNPOD, SUPERSET, Family, dialect_for_path, mounted_families
 from api.http.error_responses import headers_of
+from api.openapi.async_schemas import RESULT_TTL_PARAMETER
 from api.openapi.examples import BAD_QUERY, BATCH_ERRORS, ERRORS, NOT_FINISHED, REQUEST_ID, answer_to
 from api.openapi.schemas import EXAMPLE_JOB, Job
+from api.routes.async_rerank import PATH as ASYNC_PATH
 from api.routes.compatibility import INFO_EXAMPLE
-from shared.errors import Forbidden, InternalError, RerankqError, StoreUnavailable, Unauthorized
+from shared.errors import (
+    Forbidden,
+    InternalError,
+    JobError,
+    JobNotFound,
+    RerankqError,
+    StoreUnavailable,
+    Unauthorized,
+    WaitTimedOut,
+)
 
 INTRODUCTION = """
 Rank documents by their relevance to a query. Open **superset**, `POST /v1/rerank`, then **Try it out**.
@@ -81,6 +92,8 @@ def describe_api(app: FastAPI, root: Family) -> dict[str, Any]:
                 _complete(operation, path, dialect or dialect_for_path(path, root), shapes)
                 if dialect is not None:
                     operation |= _describe(dialect, path, shapes)
+                elif path.endswith(ASYNC_PATH):
+                    _describe_async(operation, dialect_for_path(path, root), shapes)
         components = document.setdefault("components", {})
         components.setdefault("schemas", {}).update(shapes.definitions)
         for unused in ("HTTPValidationError", "ValidationError"):
@@ -182,12 +195,22 @@ def _describe(dialect: Dialect, path: str, shapes: _Shapes) -> dict[str, Any]:
         responses.setdefault(str(status), refusal)["content"][_JSON]["examples"] |= examples
     return {
         "parameters": _PARAMETERS,
-        "requestBody": {
-            "required": True,
-            "content": {_JSON: {"schema": shapes.asked(reader.request_model for reader in readers), "examples": asked}},
-        },
+        "requestBody": _request_body([reader.request_model for reader in readers], asked, shapes),
         "responses": responses,
     }
+
+
+def _describe_async(operation: dict[str, Any], dialect: Dialect, shapes: _Shapes) -> None:
+    """Add the request and its errors to the route that accepts a rerank request for later."""
+    examples = {name: {"value": body} for name, body in dialect.examples.items()}
+    operation["parameters"] = [RESULT_TTL_PARAMETER, *_PARAMETERS[1:]]
+    operation["requestBody"] = _request_body([dialect.request_model], examples, shapes)
+    refusals = [error for error in ERRORS if not isinstance(error, JobError | JobNotFound | WaitTimedOut)]
+    operation["responses"] |= _errors(dialect, refusals, shapes)
+
+
+def _request_body(models: list[type[BaseModel]], examples: dict[str, Any], shapes: _Shapes) -> dict[str, Any]:
+    return {"required": True, "content": {_JSON: {"schema": shapes.asked(models), "examples": examples}}}
 
 
 def _complete(operation: dict[str, Any], path: str, dialect: Dialect, shapes: _Shapes) -> None:
@@ -231,6 +254,7 @@ def _errors_of_route(path: str) -> Iterator[RerankqError]:
     yield NOT_FINISHED
     yield BAD_QUERY
     folder = next((name for name in ("jobs", "files", "batches", "webhooks") if path.startswith(f"/v1/{name}")), None)
+    folder = "jobs" if ASYNC_PATH in path else folder
     subjects = (None, "Idempotency-Key", "id" if folder in ("jobs", "webhooks") else "model")
     yield from (error for error in ERRORS if error.param in subjects)
     if folder is not None:

@@ -43,7 +43,7 @@ class JobRecord:
     """One job as the ledger stores it. Times are Unix milliseconds of Redis's clock, 0 while not reached.
 
     Of its `pairs`, `pairs_known` needed no worker (a cached score, or a repeated text); `pairs_scored` counts the pairs
-    that workers have scored so far.
+    that workers have scored so far. `result_ttl_ms` is how long it can be read after its end.
     """
 
     id: str
@@ -62,6 +62,7 @@ class JobRecord:
     finished_ms: int
     deadline_ms: int
     failure: JobFailure | None
+    result_ttl_ms: int = 0
 
     @classmethod
     def from_hash(cls, job_id: str, fields: Mapping[bytes, bytes]) -> "JobRecord":
@@ -88,6 +89,7 @@ class JobRecord:
             finished_ms=number(b"finished_ms"),
             deadline_ms=number(b"deadline_ms"),
             failure=JobFailure(**json.loads(raw_failure)) if raw_failure else None,
+            result_ttl_ms=number(b"result_ttl_ms"),
         )
 
 
