@@ -14,13 +14,14 @@ from client.asynchronous import AsyncClient
 from client.batch_records import BatchJob, RequestResult, ResultsPage, StoredFile
 from client.blocking import Client
 from client.errors import RerankError
-from client.records import Job, Model, Options, Outcome, Ranking, Request, Row
+from client.records import Job, JobOutcome, Model, Options, Outcome, Ranking, Request, Row
 
 __all__ = [
     "AsyncClient",
     "BatchJob",
     "Client",
     "Job",
+    "JobOutcome",
     "Model",
     "Options",
     "Outcome",

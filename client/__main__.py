@@ -146,6 +146,9 @@ def _query_arguments() -> CommandParser:
         choices=FORMATS,
         help="format of the file; default: by its suffix (.json, .jsonl), otherwise one document per line",
     )
+    arguments.add_argument(
+        "--webhook", metavar="URL", help="address that the service calls when the job has ended, however it ends"
+    )
     arguments.add_argument("--key", metavar="KEY", help="idempotency key: requests with the same key share one job")
     return arguments
 

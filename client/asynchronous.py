@@ -1,7 +1,10 @@
 """The asyncio client: executes the operations of client.protocol with httpx and asyncio tasks."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from operator import attrgetter
 from tempfile import TemporaryFile
 from types import TracebackType
 from typing import Any, BinaryIO, TypeVar, Unpack
@@ -12,9 +15,9 @@ from client import httpx_calls
 from client.batch_protocol import BatchProtocol, BatchTerms, many_requests
 from client.batch_records import BatchJob, RequestResult, ResultsPage, StoredFile
 from client.calls import Answer, Call, Pause, Steps
-from client.errors import RerankError
+from client.concurrency import run_concurrently
 from client.protocol import RERANK_PATH, ClientProtocol
-from client.records import Document, Job, Model, Options, Outcome, Ranking, Request
+from client.records import Document, Job, JobOutcome, Model, Options, Outcome, Ranking, Request
 from client.result_files import read_results
 from client.settings import DEFAULT_RETRIES, DEFAULT_TIMEOUT_SECONDS, ClientSettings
 from client.uploads import Source, Upload
@@ -92,6 +95,21 @@ class AsyncClient:
         """Wait until the job has a final status; `on_progress` receives its state about once a second."""
         return await self._run(self._protocol.wait(job_id, self._within(timeout_seconds), on_progress))
 
+    async def wait_many(
+        self, job_ids: Iterable[str], *, concurrency: int = 32, timeout_seconds: float | None = None
+    ) -> list[JobOutcome]:
+        """Wait until all jobs have a final status; one outcome per job, errors included, in the order of the ids.
+
+        `timeout_seconds` applies to the whole call. At most `concurrency` jobs are followed at once.
+        """
+        deadline = time.monotonic() + self._within(timeout_seconds)
+
+        def wait(numbered: tuple[int, str]) -> Awaitable[JobOutcome]:
+            return self._run(self._protocol.wait_for(*numbered, max(deadline - time.monotonic(), 0)))
+
+        async with aclosing(run_concurrently(wait, enumerate(job_ids), concurrency)) as outcomes:
+            return sorted([outcome async for outcome in outcomes], key=attrgetter("position"))
+
     async def results(self, job_id: str) -> Ranking:
         """Get the ranking of a succeeded job."""
         return await self._run(self._protocol.results(job_id, self._timeout_seconds))
@@ -117,32 +135,14 @@ class AsyncClient:
         each request. When the caller stops iterating, submitted jobs continue; requests with the same idempotency keys
         return their results later.
         """
-        if concurrency < 1:
-            raise ValueError("concurrency must be at least 1")
         seconds = self._within(timeout_seconds)
-        running: set[asyncio.Task[Outcome]] = set()
-        try:
-            for position, request in enumerate(requests):
-                running.add(asyncio.create_task(self._outcome(position, request, seconds)))
-                if len(running) == concurrency:
-                    done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                    for task in done:
-                        yield task.result()
-            while running:
-                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    yield task.result()
-        finally:
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
 
-    async def _outcome(self, position: int, request: Request, timeout_seconds: float) -> Outcome:
-        try:
-            ranking = await self._run(self._protocol.rerank_as_batch(request, timeout_seconds))
-        except RerankError as error:
-            return Outcome(position, request, error=error)
-        return Outcome(position, request, ranking=ranking)
+        def rank(numbered: tuple[int, Request]) -> Awaitable[Outcome]:
+            return self._run(self._protocol.rank_one(*numbered, seconds))
+
+        async with aclosing(run_concurrently(rank, enumerate(requests), concurrency)) as outcomes:
+            async for outcome in outcomes:
+                yield outcome
 
     async def upload_file(
         self, source: Source | Upload, *, on_progress: Callable[[int], None] | None = None

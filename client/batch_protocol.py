@@ -28,7 +28,10 @@ _RESULTS_PAUSE = 1.0
 
 @dataclass(frozen=True, slots=True)
 class BatchTerms:
-    """How a batch is created. `endpoint` selects the format of lines; `request_params` are defaults of all requests."""
+    """How a batch is created. `endpoint` selects the format of lines; `request_params` are defaults of all requests.
+
+    Only a `webhook` in them is one of the batch itself.
+    """
 
     endpoint: str = RERANK_PATH
     completion_window: str = "24h"
@@ -42,7 +45,7 @@ class BatchTerms:
             "endpoint": self.endpoint,
             "completion_window": self.completion_window,
         }
-        optional = {"metadata": self.metadata, "request_params": self.request_params}
+        optional = {"metadata": self.metadata, **_split_webhook(self.request_params, "request_params")}
         return body | {name: dict(value) for name, value in optional.items() if value}
 
 
@@ -183,9 +186,16 @@ def many_requests(
     metadata: Mapping[str, str],
     defaults: Options,
 ) -> JsonObject:
-    """The JSON body of a job of many requests."""
+    """The JSON body of a job of many requests. A `webhook` in `defaults` is one of the job itself."""
     body: JsonObject = {"requests": [_fields(request) for request in requests], "deadline": deadline, "wake": wake}
-    return body | {name: dict(value) for name, value in (("metadata", metadata), ("defaults", defaults)) if value}
+    optional = {"metadata": metadata, **_split_webhook(defaults, "defaults")}
+    return body | {name: dict(value) for name, value in optional.items() if value}
+
+
+def _split_webhook(options: Mapping[str, Any], name: str) -> dict[str, Mapping[str, Any]]:
+    """The options under this name, and their webhook beside them."""
+    rest = dict(options)
+    return {"webhook": rest.pop("webhook", {}), name: rest}
 
 
 def _fields(request: Request | Mapping[str, Any]) -> JsonObject:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from tempfile import TemporaryFile
 from types import TracebackType
 from typing import Any, BinaryIO, TypeVar, Unpack
@@ -12,9 +13,9 @@ from client import httpx_calls
 from client.batch_protocol import BatchProtocol, BatchTerms, many_requests
 from client.batch_records import BatchJob, RequestResult, ResultsPage, StoredFile
 from client.calls import Answer, Call, Pause, Steps
-from client.concurrency import ThreadedRequests
+from client.concurrency import ThreadedCalls
 from client.protocol import RERANK_PATH, ClientProtocol
-from client.records import Document, Job, Model, Options, Outcome, Ranking, Request
+from client.records import Document, Job, JobOutcome, Model, Options, Outcome, Ranking, Request
 from client.result_files import read_results
 from client.settings import DEFAULT_RETRIES, DEFAULT_TIMEOUT_SECONDS, ClientSettings
 from client.uploads import Source, Upload
@@ -93,6 +94,21 @@ class Client:
         """Wait until the job has a final status; `on_progress` receives its state about once a second."""
         return self._run(self._protocol.wait(job_id, self._within(timeout_seconds), on_progress))
 
+    def wait_many(
+        self, job_ids: Iterable[str], *, concurrency: int = 32, timeout_seconds: float | None = None
+    ) -> list[JobOutcome]:
+        """Wait until all jobs have a final status; one outcome per job, errors included, in the order of the ids.
+
+        `timeout_seconds` applies to the whole call. At most `concurrency` jobs are followed at once.
+        """
+        deadline = time.monotonic() + self._within(timeout_seconds)
+
+        def wait(numbered: tuple[int, str]) -> JobOutcome:
+            return self._run(self._protocol.wait_for(*numbered, max(deadline - time.monotonic(), 0)))
+
+        outcomes = ThreadedCalls(wait, concurrency).run(enumerate(job_ids))
+        return sorted(outcomes, key=attrgetter("position"))
+
     def results(self, job_id: str) -> Ranking:
         """Get the ranking of a succeeded job."""
         return self._run(self._protocol.results(job_id, self._timeout_seconds))
@@ -120,10 +136,10 @@ class Client:
         """
         seconds = self._within(timeout_seconds)
 
-        def rank(request: Request) -> Ranking:
-            return self._run(self._protocol.rerank_as_batch(request, seconds))
+        def rank(numbered: tuple[int, Request]) -> Outcome:
+            return self._run(self._protocol.rank_one(*numbered, seconds))
 
-        return ThreadedRequests(rank, concurrency).run(requests)
+        return ThreadedCalls(rank, concurrency).run(enumerate(requests))
 
     def upload_file(self, source: Source | Upload, *, on_progress: Callable[[int], None] | None = None) -> StoredFile:
         """Upload a file of requests: a path, or an open binary file that can seek. It is not loaded into memory.

@@ -19,7 +19,7 @@ T = TypeVar("T")
 ANSWER_SECONDS = 30.0
 """How long an answer may take beyond the requested wait."""
 CLEANUP_SECONDS = 2.0
-_GRACE_SECONDS = 2.0
+GRACE_SECONDS = 2.0
 """How long a call may exceed the caller's timeout, so that an answer sent at the last moment still arrives."""
 _FIRST_PAUSE, _LONGEST_PAUSE, _LONGEST_RETRY_AFTER = 0.5, 8.0, 60.0
 _RETRYABLE = (ConnectionFailed, Overloaded, Unavailable)
@@ -38,6 +38,8 @@ class Call:
     """An HTTP call; `seconds` is how long it may take, or how long a streamed body may make no progress.
 
     `target` is a seekable file: the body of a successful answer replaces its content, and is not in the Answer.
+    `on_chunk` receives the body of a successful answer while it arrives, instead of the Answer; when it returns True,
+    the rest is not read.
     """
 
     method: str
@@ -46,6 +48,7 @@ class Call:
     body: bytes | Body | None = None
     seconds: float = ANSWER_SECONDS
     target: BinaryIO | None = None
+    on_chunk: Callable[[bytes], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,47 +93,48 @@ class Caller:
 
     def _call(self, call: Call, deadline: float) -> Steps[Answer]:
         """Make the call, and retry temporary failures until the deadline."""
-        attempt = 0
+        failures = 0
         while True:
             left = max(deadline - self._clock(), 0)
             try:
-                return (yield from _attempt(replace(call, seconds=min(call.seconds, left + _GRACE_SECONDS))))
+                return (yield from attempt(replace(call, seconds=min(call.seconds, left + GRACE_SECONDS))))
             except RerankError as failed:
                 error = failed
-            pause = self._retry_delay(attempt, error)
+            pause = self._retry_delay(failures, error)
             if pause is None or self._clock() + pause > deadline:
                 raise error
             yield Pause(pause)
-            attempt += 1
+            failures += 1
 
     def _call_patiently(self, call: Call, patience: float) -> Steps[Answer]:
         """Make the call, and retry temporary failures for at least `patience` seconds after the first one.
 
         For calls that may take hours, or follow work that takes hours: a restart of the service must not end them.
         """
-        attempt, first_failure = 0, 0.0
+        failures, first_failure = 0, 0.0
         while True:
             try:
-                return (yield from _attempt(call))
+                return (yield from attempt(call))
             except _RETRYABLE as failed:
                 error = failed
             now = self._clock()
-            first_failure = now if attempt == 0 else first_failure
-            if attempt >= self._retries and now - first_failure >= patience:
+            first_failure = now if failures == 0 else first_failure
+            if failures >= self._retries and now - first_failure >= patience:
                 raise error
-            yield Pause(min(_pause(attempt) if error.retry_after is None else error.retry_after, _LONGEST_RETRY_AFTER))
-            attempt += 1
+            yield Pause(min(_pause(failures) if error.retry_after is None else error.retry_after, _LONGEST_RETRY_AFTER))
+            failures += 1
 
-    def _retry_delay(self, attempt: int, error: RerankError) -> float | None:
+    def _retry_delay(self, failures: int, error: RerankError) -> float | None:
         """Seconds to wait before the next attempt; None when another attempt would not help."""
-        if attempt >= self._retries or not isinstance(error, _RETRYABLE):
+        if failures >= self._retries or not isinstance(error, _RETRYABLE):
             return None
         if error.retry_after is not None:
             return error.retry_after if error.retry_after <= _LONGEST_RETRY_AFTER else None
-        return _pause(attempt)
+        return _pause(failures)
 
 
-def _attempt(call: Call) -> Steps[Answer]:
+def attempt(call: Call) -> Steps[Answer]:
+    """Make the call once. Raises the error of an answer with status 400 or more."""
     answer = yield call
     assert answer is not None
     if answer.status >= 400:
@@ -138,7 +142,7 @@ def _attempt(call: Call) -> Steps[Answer]:
     return answer
 
 
-def _pause(attempt: int) -> float:
-    """The pause after a failure without Retry-After, in seconds. It doubles with each attempt, and is random."""
-    longest: float = min(_FIRST_PAUSE * 2 ** min(attempt, 10), _LONGEST_PAUSE)
+def _pause(failures: int) -> float:
+    """The pause after a failure without Retry-After, in seconds. It doubles with each failure, and is random."""
+    longest: float = min(_FIRST_PAUSE * 2 ** min(failures, 10), _LONGEST_PAUSE)
     return longest * random.uniform(0.5, 1)

@@ -95,6 +95,8 @@ def client_options(arguments: argparse.Namespace) -> dict[str, Any]:
 def request_options(arguments: argparse.Namespace) -> Options:
     """The options that were given."""
     given = {name: getattr(arguments, name, None) for name in OPTIONS}
+    if (url := getattr(arguments, "webhook", None)) is not None:
+        given["webhook"] = {"url": url}
     return cast(Options, {name: value for name, value in given.items() if value is not None})
 
 

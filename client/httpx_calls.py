@@ -24,6 +24,9 @@ def execute(http: httpx.Client, call: Call) -> Answer:
     content = call.body.chunks() if isinstance(call.body, Body) else call.body
     try:
         with http.stream(**_request(call), content=content) as response:
+            if call.on_chunk is not None and response.is_success:
+                any(call.on_chunk(chunk) for chunk in response.iter_bytes())
+                return _answer(response, b"")
             if call.target is None or not response.is_success:
                 return _answer(response, response.read())
             call.target.seek(0)
@@ -40,6 +43,11 @@ async def execute_async(http: httpx.AsyncClient, call: Call) -> Answer:
     content = _in_threads(call.body.chunks()) if isinstance(call.body, Body) else call.body
     try:
         async with http.stream(**_request(call), content=content) as response:
+            if call.on_chunk is not None and response.is_success:
+                async for chunk in response.aiter_bytes():
+                    if call.on_chunk(chunk):
+                        break
+                return _answer(response, b"")
             if call.target is None or not response.is_success:
                 return _answer(response, await response.aread())
             call.target.seek(0)

@@ -4,18 +4,23 @@ import json
 import math
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from urllib.parse import quote
 
-from client.calls import ANSWER_SECONDS, CLEANUP_SECONDS, Call, Caller, Pause, Steps
-from client.errors import JobError, UnexpectedAnswer, WaitTimedOut
-from client.records import Job, Model, Ranking, Request
+from client.calls import ANSWER_SECONDS, CLEANUP_SECONDS, GRACE_SECONDS, Call, Caller, Pause, Steps, attempt
+from client.errors import JobError, RerankError, UnexpectedAnswer, WaitTimedOut
+from client.events import SILENCE_SECONDS, JobEvents
+from client.records import Job, JobOutcome, Model, Outcome, Ranking, Request
 
 RERANK_PATH = "/superset/v1/rerank"
 """The superset's own path: the operator may serve another dialect at the root."""
 POLL_SECONDS = 20
 """The length of one long poll, shorter than the timeouts of common proxies."""
 _POLL_PAUSE = 0.1
+_LONGEST_STREAM, _SHORT_STREAM = 3600, 1.0
+"""Seconds. A longer wait has several streams. A stream that breaks sooner is not worth another one."""
 
 
 class ClientProtocol(Caller):
@@ -34,8 +39,7 @@ class ClientProtocol(Caller):
             return Ranking.read(answer.json())
         job = Job.read(answer.json())
         try:
-            yield from self._wait_until_final(job, deadline)
-            return (yield from self._results(job.id, deadline))
+            return (yield from self._ranking(job, deadline))
         except GeneratorExit:
             raise
         except BaseException:
@@ -50,9 +54,8 @@ class ClientProtocol(Caller):
         """
         deadline = self._clock() + timeout_seconds
         job = yield from self._submit(request, deadline)
-        yield from self._wait_until_final(job, deadline)
         try:
-            return (yield from self._results(job.id, deadline))
+            return (yield from self._ranking(job, deadline))
         except JobError:
             yield from self._call_once(Call("DELETE", job_path(job.id), seconds=CLEANUP_SECONDS))
             raise
@@ -67,13 +70,30 @@ class ClientProtocol(Caller):
         return Job.read(answer.json())
 
     def wait(self, job_id: str, timeout_seconds: float, on_progress: Callable[[Job], None] | None = None) -> Steps[Job]:
-        """Wait until the job has a final status; `on_progress` is called about once a second with its current state.
+        """Wait until the job has a final status; `on_progress` is called with its state, at most about once a second.
 
-        Raises WaitTimedOut, JobNotFound.
+        Follows the job's events where the service offers them, and polls otherwise. Raises WaitTimedOut, JobNotFound.
         """
         deadline = self._clock() + timeout_seconds
         answer = yield from self._call(Call("GET", job_path(job_id)), deadline)
-        return (yield from self._wait_until_final(Job.read(answer.json()), deadline, on_progress))
+        events = JobEvents(Job.read(answer.json()), on_progress)
+        yield from self._wait_until_final(events, deadline)
+        return events.job
+
+    def wait_for(self, position: int, job_id: str, timeout_seconds: float) -> Steps[JobOutcome]:
+        """Wait for one of many jobs. Errors become part of the outcome."""
+        try:
+            return JobOutcome(position, job_id, (yield from self.wait(job_id, timeout_seconds)))
+        except RerankError as error:
+            return JobOutcome(position, job_id, error=error)
+
+    def rank_one(self, position: int, request: Request, timeout_seconds: float) -> Steps[Outcome]:
+        """Rank one of many requests, as a job of the batch class. Errors become part of the outcome."""
+        try:
+            ranking = yield from self.rerank_as_batch(request, timeout_seconds)
+        except RerankError as error:
+            return Outcome(position, request, error=error)
+        return Outcome(position, request, ranking=ranking)
 
     def results(self, job_id: str, timeout_seconds: float) -> Steps[Ranking]:
         """The ranking of a succeeded job. Raises JobNotFinished, JobError, JobNotFound."""
@@ -101,23 +121,71 @@ class ClientProtocol(Caller):
         answer = yield from self._call(_post(keyed, "respond-async"), deadline)
         return Job.read(answer.json())
 
-    def _wait_until_final(
-        self, job: Job, deadline: float, on_progress: Callable[[Job], None] | None = None
-    ) -> Steps[Job]:
-        while not job.final:
-            if on_progress:
-                on_progress(job)
-            left = deadline - self._clock()
-            if left <= 0:
-                raise WaitTimedOut(f"the job {job.id} is {job.status}; it continues", job_id=job.id)
+    def _ranking(self, job: Job, deadline: float) -> Steps[Ranking]:
+        events = JobEvents(job, wants_result=True)
+        yield from self._wait_until_final(events, deadline)
+        if events.result is not None:
+            return Ranking.read(events.result)
+        return (yield from self._results(job.id, deadline))
+
+    def _wait_until_final(self, events: JobEvents, deadline: float) -> Steps[None]:
+        """Wait until the job has a final status. Raises WaitTimedOut."""
+        if events.ended:
+            return
+        if events.on_progress:
+            events.on_progress(events.job)
+        # Older services have no events of such a job.
+        if "events" in events.job.raw:
+            yield from self._follow(events, deadline)
+        if not events.ended:
+            yield from self._poll(events, deadline)
+
+    def _poll(self, events: JobEvents, deadline: float) -> Steps[None]:
+        """Ask for the job until its end. Raises WaitTimedOut."""
+        while True:
+            seconds = self._wait_seconds(events.job, deadline)
             # Poll every second while progress is shown.
-            seconds = _whole_seconds(min(left, 1 if on_progress else POLL_SECONDS))
+            seconds = _whole_seconds(min(seconds, 1 if events.on_progress else POLL_SECONDS))
             started = self._clock()
-            poll = Call("GET", job_path(job.id), {"Prefer": f"wait={seconds}"}, seconds=seconds + ANSWER_SECONDS)
-            job = Job.read((yield from self._call(poll, deadline)).json())
-            if not job.final and self._clock() - started < _POLL_PAUSE:
+            path = job_path(events.job.id)
+            poll = Call("GET", path, {"Prefer": f"wait={seconds}"}, seconds=seconds + ANSWER_SECONDS)
+            events.update(Job.read((yield from self._call(poll, deadline)).json()))
+            if events.job.final:
+                return
+            if events.on_progress:
+                events.on_progress(events.job)
+            if self._clock() - started < _POLL_PAUSE:
                 yield Pause(_POLL_PAUSE)
-        return job
+
+    def _follow(self, events: JobEvents, deadline: float) -> Steps[None]:
+        """Follow the job's events until its end, or until a stream breaks at once. Raises WaitTimedOut.
+
+        A stream that breaks later, as when the service restarts, is followed by another one.
+        """
+        path = job_path(events.job.id, "/events" if events.wants_result else "/events?results=false")
+        while True:
+            left = self._wait_seconds(events.job, deadline)
+            headers = {"Accept": "text/event-stream", "Prefer": f"wait={max(1, int(min(left, _LONGEST_STREAM)))}"}
+            if events.last_id is not None:
+                headers["Last-Event-ID"] = events.last_id
+            received, started = events.received, self._clock()
+            events.begin()
+            # The service ends a stream after whole seconds; below one second, the client leaves it.
+            seconds = min(SILENCE_SECONDS, left + GRACE_SECONDS if left >= 1 else left)
+            stream = Call("GET", path, headers, seconds=seconds, on_chunk=partial(self._feed, events, deadline))
+            with suppress(RerankError):
+                yield from attempt(stream)
+            if events.ended or events.received == received or self._clock() - started < _SHORT_STREAM:
+                return
+
+    def _feed(self, events: JobEvents, deadline: float, chunk: bytes) -> bool:
+        return events.feed(chunk) or self._clock() > deadline
+
+    def _wait_seconds(self, job: Job, deadline: float) -> float:
+        """The seconds until the deadline. Raises WaitTimedOut after it."""
+        if (left := deadline - self._clock()) <= 0:
+            raise WaitTimedOut(f"the job {job.id} is {job.status}; it continues", job_id=job.id)
+        return left
 
     def _results(self, job_id: str, deadline: float) -> Steps[Ranking]:
         answer = yield from self._call(Call("GET", job_path(job_id, "/results")), deadline)

@@ -31,6 +31,7 @@ class Options(TypedDict, total=False):
     truncate: Literal["END", "START", "NONE"]
     truncate_prompt_tokens: int
     priority: int
+    webhook: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +165,19 @@ class Job:
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise UnexpectedAnswer(f"not a job: {str(data)[:200]}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class JobOutcome:
+    """What became of one of many jobs: the job with its final status, or the error of waiting for it.
+
+    A job that failed is no error: its `status` and `message` say so. `position` counts from 0.
+    """
+
+    position: int
+    job_id: str
+    job: Job | None = None
+    error: RerankError | None = None
 
 
 @dataclass(frozen=True, slots=True)

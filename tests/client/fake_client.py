@@ -1,7 +1,7 @@
 """Executes the operations of the client without a service."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from client.batch_protocol import BatchProtocol
@@ -13,6 +13,15 @@ T = TypeVar("T")
 
 def answer(status: int, data: Any, **headers: str) -> Answer:
     return Answer(status, {name.replace("_", "-"): value for name, value in headers.items()}, json.dumps(data).encode())
+
+
+def stream_answer(*events: tuple[str, Any] | tuple[str, Any, str]) -> Answer:
+    """A stream of events: name, data and, for some, an id. Half of its lines end with CR LF."""
+    blocks = []
+    for name, data, *ids in events:
+        number = f"id: {ids[0]}\n" if ids else ""
+        blocks.append(f"event: {name}\r\n{number}data: {json.dumps(data, ensure_ascii=False)}\r\n\n")
+    return Answer(200, {"content-type": "text/event-stream"}, f": waiting\n\n{''.join(blocks)}".encode())
 
 
 def error_answer(status: int, code: str, **headers: str) -> Answer:
@@ -53,6 +62,17 @@ class FakeClient:
                 given = next(self._answers)
                 if step.target is not None and isinstance(given, Answer):
                     step.target.write(given.body)
+                if step.on_chunk is not None and isinstance(given, Answer) and given.status == 200:
+                    given = self._stream(step.on_chunk, given)
+
+    def _stream(self, on_chunk: Callable[[bytes], bool], given: Answer) -> Answer | BaseException:
+        """Pass on the body in small parts. Returns what the call then gets: an answer without the body, or an error."""
+        parts = (given.body[start : start + 7] for start in range(0, len(given.body), 7))
+        try:
+            any(on_chunk(part) for part in parts)
+        except Exception as error:
+            return error
+        return Answer(given.status, given.headers, b"")
 
     @property
     def requests(self) -> list[str]:

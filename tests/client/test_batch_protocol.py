@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from client import errors
-from client.batch_protocol import BatchTerms
+from client.batch_protocol import BatchTerms, many_requests
 from client.batch_records import StoredFile
 from client.calls import Answer, Body
+from client.records import Options
 from client.uploads import Upload
 from tests.client.fake_client import FakeClient, answer, error_answer
 
@@ -61,6 +62,14 @@ def test_lost_answer_does_not_create_a_second_batch() -> None:
         "metadata": {"team": "search"},
         "request_params": {"top_n": 1},
     }
+
+
+def test_webhook_is_one_of_the_batch_or_job_itself() -> None:
+    options: Options = {"webhook": {"url": "https://example.com/hook"}, "top_n": 1}
+    body = many_requests([], deadline=60, wake="now", metadata={}, defaults=options)
+    assert (body["webhook"], body["defaults"]) == ({"url": "https://example.com/hook"}, {"top_n": 1})
+    created = BatchTerms(request_params=options).body(STORED)
+    assert (created["webhook"], created["request_params"]) == ({"url": "https://example.com/hook"}, {"top_n": 1})
 
 
 def test_file_of_a_rejected_batch_is_deleted() -> None:

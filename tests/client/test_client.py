@@ -154,6 +154,29 @@ def test_wait_reports_progress(slow_client: Any) -> None:
     assert seen
 
 
+def test_each_of_many_jobs_gets_its_own_outcome_in_order(slow_client: Any) -> None:
+    succeeded, canceled = (slow_client.submit(query, DOCUMENTS).id for query in ("many", "unwanted"))
+    slow_client.cancel(canceled)
+    ids = [succeeded, "job-unknown", canceled, succeeded]
+    outcomes = slow_client.wait_many(iter(ids), concurrency=2)
+    assert [(outcome.position, outcome.job_id) for outcome in outcomes] == list(enumerate(ids))
+    assert [outcome.job and outcome.job.status for outcome in outcomes] == ["succeeded", None, "canceled", "succeeded"]
+    assert [type(outcome.error) for outcome in outcomes if outcome.error] == [errors.JobNotFound]
+    assert slow_client.wait_many([]) == []
+    with pytest.raises(ValueError, match="concurrency must be at least 1"):
+        slow_client.wait_many(ids, concurrency=0)
+
+
+def test_timeout_of_many_jobs_is_that_of_the_whole_call(slow_client: Any) -> None:
+    slow, ended = (slow_client.submit(query, DOCUMENTS).id for query in ("slow", "ended"))
+    slow_client.cancel(ended)
+    started = time.monotonic()
+    outcomes = slow_client.wait_many([slow, slow, ended], concurrency=1, timeout_seconds=SLOW_SECONDS / 4)
+    assert time.monotonic() - started < SLOW_SECONDS
+    assert [type(outcome.error) for outcome in outcomes] == [errors.WaitTimedOut, errors.WaitTimedOut, type(None)]
+    assert slow_client.wait(slow).status == "succeeded"
+
+
 def test_results_of_a_canceled_job_raise_an_error(slow_client: Any) -> None:
     job = slow_client.submit("unwanted", DOCUMENTS)
     assert slow_client.cancel(job.id).status == "canceled"

@@ -3,13 +3,18 @@
 import json
 from pathlib import Path
 
+import httpx
 import pytest
 
+from client.__main__ import make_parser
+from client.commands import request_options
+from client.records import Request
 from infra.local.stack import Stack
 from tests.client.command import run
 from tests.stacks import PANDA
 
 DOCUMENTS: list[str] = PANDA["documents"]  # type: ignore[assignment]
+WEBHOOK = "https://receiver.invalid/hook"
 QUERY: str = PANDA["query"]  # type: ignore[assignment]
 
 
@@ -47,6 +52,26 @@ class TestRank:
         result = run(service, "rank", "panda", "a \x1b[31mpanda [bold]x[/bold]\nline", "--top-n", "1")
         assert "\x1b" not in result.stdout
         assert "a [31mpanda [bold]x[/bold] line" in result.stdout
+
+
+class TestWebhook:
+    def test_webhook_is_a_field_of_the_request(self) -> None:
+        options = make_parser().parse_args(["job", "submit", QUERY, "--webhook", WEBHOOK])
+        body = Request(QUERY, ["a"], request_options(options)).body()
+        assert body == {"query": QUERY, "documents": ["a"], "webhook": {"url": WEBHOOK}}
+
+    def test_end_of_the_job_is_reported(self, service: Stack) -> None:
+        job = run(service, "job", "submit", QUERY, *DOCUMENTS, "--webhook", WEBHOOK).stdout.strip()
+        assert run(service, "job", "wait", job).returncode == 0
+        deliveries = httpx.get(f"{service.url}/v1/webhooks/default/deliveries").json()["data"]
+        assert [(each["type"], each["url"]) for each in deliveries if each["job"] == job] == [
+            ("job.succeeded", WEBHOOK)
+        ]
+
+    def test_address_that_is_not_public_is_refused(self, service: Stack) -> None:
+        result = run(service, "rank", QUERY, "a", "--webhook", "https://127.0.0.1/hook")
+        assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+        assert "webhook.url" in result.stderr
 
 
 class TestErrors:

@@ -90,7 +90,7 @@ async def test_job_of_another_key_or_of_many_requests_is_404(api: Api) -> None:
 async def test_result_lives_as_long_as_the_header_says(
     api: Api, redis_client: redis.Redis, asked: str | None, seconds: float
 ) -> None:
-    headers = {} if asked is None else {TTL: asked.encode()}
+    headers = [] if asked is None else [(TTL.encode(), asked.encode())]
     job_id = (await api.mine.post(PATH, json=BODY, headers=headers)).json()["id"]
     await api.mine.post(f"/v1/jobs/{job_id}/cancel")
     ended = (await api.mine.get(f"{PATH}/{job_id}")).json()
