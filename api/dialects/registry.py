@@ -13,6 +13,7 @@ from api.dialects.jina import JinaDialect
 from api.dialects.mixedbread import MixedbreadDialect
 from api.dialects.nvidia import NvidiaDialect
 from api.dialects.pinecone import PineconeDialect
+from api.dialects.replicate import ReplicateDialect
 from api.dialects.root import RootDialect
 from api.dialects.runpod import RunpodDialect
 from api.dialects.tei import TeiDialect
@@ -133,7 +134,13 @@ RUNPOD = Family(
     (RunpodDialect(),),
 )
 """No member of FAMILIES: its paths name operations on jobs, so it has routes of its own."""
-_ALL = (*FAMILIES, RUNPOD)
+REPLICATE = Family(
+    "replicate",
+    "Replicate's predictions: `replicate.Client(base_url='http://HOST/replicate', api_token=KEY)`.",
+    (ReplicateDialect(),),
+)
+"""As RUNPOD."""
+_ALL = (*FAMILIES, RUNPOD, REPLICATE)
 _BY_PREFIX = {family.name: family for family in _ALL}
 _BY_NAME = {dialect.name: dialect for family in _ALL for dialect in family.dialects}
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from api.dialects.base import Dialect
-from api.dialects.registry import RUNPOD, SUPERSET, Family, dialect_for_path, mounted_families
+from api.dialects.registry import REPLICATE, RUNPOD, SUPERSET, Family, dialect_for_path, mounted_families
 from api.http.error_responses import headers_of
 from api.openapi.async_schemas import RESULT_TTL_PARAMETER
 from api.openapi.examples import BAD_QUERY, BATCH_ERRORS, ERRORS, NOT_FINISHED, REQUEST_ID, answer_to
@@ -114,7 +114,7 @@ class _Shapes:
         dialects = [dialect for _, family in mounted_families(root) for dialect in family.dialects]
         asked = {dialect.request_model for dialect in dialects}
         self._answers = sorted({model for dialect in dialects for model in dialect.answer_models}, key=_name)
-        errors = {dialect.error_model for dialect in (*dialects, *RUNPOD.dialects)}
+        errors = {dialect.error_model for dialect in (*dialects, *RUNPOD.dialects, *REPLICATE.dialects)}
         answered: set[type[BaseModel]] = {*self._answers, *errors, Job}
         models: list[tuple[type[BaseModel], JsonSchemaMode]] = [
             *((model, "validation") for model in sorted(asked, key=_name)),
@@ -149,6 +149,7 @@ def _tags(root: Family) -> Iterator[dict[str, str]]:
     yield {"name": "webhooks", "description": "Where the ends of jobs and batches are reported."}
     yield {"name": "admin", "description": "For operators: a key with the scope `admin`."}
     yield {"name": RUNPOD.name, "description": RUNPOD.about}
+    yield {"name": REPLICATE.name, "description": REPLICATE.about}
     yield {"name": "models", "description": "The served models."}
     yield {"name": "pools", "description": "Load, workers, and how many workers there should be."}
     yield {"name": "operations", "description": "For operators and load balancers. No key is needed."}
@@ -254,7 +255,7 @@ def _errors_of_route(path: str) -> Iterator[RerankqError]:
     yield NOT_FINISHED
     yield BAD_QUERY
     folder = next((name for name in ("jobs", "files", "batches", "webhooks") if path.startswith(f"/v1/{name}")), None)
-    folder = "jobs" if ASYNC_PATH in path else folder
+    folder = "jobs" if ASYNC_PATH in path or "/predictions/" in path else folder
     subjects = (None, "Idempotency-Key", "id" if folder in ("jobs", "webhooks") else "model")
     yield from (error for error in ERRORS if error.param in subjects)
     if folder is not None:

@@ -5,7 +5,6 @@ At the root the same paths take the body of the root's `/v1/rerank`. What they c
 
 import re
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -19,6 +18,7 @@ from api.http.request_headers import read_idempotency_key
 from api.http.responses import json_response
 from api.jobs.fallbacks import try_models
 from api.openapi.async_schemas import POLL, SUBMIT
+from api.routes.timestamps import rfc3339
 from shared.contracts import RerankRequest
 from shared.errors import JobNotFinished, JobNotFound, RerankqError, StoreUnavailable
 from shared.ledger.job_record import JobRecord, JobStatus
@@ -83,8 +83,8 @@ async def read_async_job(job_id: str, state: AppStateDep, owner: JobOwnerDep) ->
         return json_response(_describe(record), 202)
     dialect = dialect_by_name(record.dialect)
     described = _describe(record) | {
-        "completed_at": _time(record.finished_ms),
-        "expires_at": _time(record.finished_ms + record.result_ttl_ms),
+        "completed_at": rfc3339(record.finished_ms),
+        "expires_at": rfc3339(record.finished_ms + record.result_ttl_ms),
     }
     try:
         result = await state.service.result(record)
@@ -102,14 +102,8 @@ def _describe(record: JobRecord) -> dict[str, Any]:
     return {
         "id": record.id,
         "status": _STATUS.get(record.status, "failed"),
-        "created_at": _time(record.created_ms),
+        "created_at": rfc3339(record.created_ms),
     }
-
-
-def _time(milliseconds: int) -> str:
-    """A time as in RFC 3339, in UTC."""
-    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _result_seconds(request: Request, state: AppState) -> float | None:

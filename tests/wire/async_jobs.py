@@ -8,7 +8,7 @@ from typing import Any
 from tests.wire.support import mask_variable_fields
 
 FOLDER = Path(__file__).parent / "examples" / "async"
-_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
 def recorded(name: str) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def mask_job(body: dict[str, Any], job_id: str = "") -> dict[str, Any]:
     """The body with `<name>` for what differs between runs: ids, times and durations."""
     for name in ("created_at", "completed_at", "expires_at"):
         if name in body:
-            assert _RFC_3339.fullmatch(body[name]), body[name]
+            assert RFC_3339.fullmatch(body[name]), body[name]
             body[name] = f"<{name}>"
     mask_variable_fields(body)
     mask_variable_fields(body.get("result"))

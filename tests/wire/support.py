@@ -18,7 +18,7 @@ def rerank_routes() -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields each rerank path and its operation in the OpenAPI document."""
     for path, methods in DOCUMENT["paths"].items():
         post = methods.get("post", {})
-        if "requestBody" in post and post["tags"][0] not in ("jobs", "files", "batches", "webhooks", "runpod"):
+        if "requestBody" in post and post["tags"][0] not in ("jobs", "files", "batches", "webhooks", "runpod", "replicate"):
             yield path, methods["post"]
 
 

@@ -80,7 +80,9 @@ def test_every_response_has_a_schema_and_an_example(document: dict[str, Any]) ->
 
 def test_every_example_request_has_an_example_response(document: dict[str, Any]) -> None:
     for path, _, operation in operations(document):
-        if "requestBody" not in operation or operation["tags"][0] in ("jobs", "files", "batches", "webhooks", "runpod"):
+        # The bodies of other routes are not those of a dialect.
+        others = ("jobs", "files", "batches", "webhooks", "runpod", "replicate")
+        if "requestBody" not in operation or operation["tags"][0] in others:
             continue
         request = operation["requestBody"]["content"]["application/json"]
         response_examples = {

@@ -38,8 +38,8 @@ def scope_of(method: str, path: str) -> Scope | None:
         return Scope.RERANK
     if path.startswith("/runpod"):
         return Scope.RERANK if path.endswith(("/run", "/runsync", "/batch", "/requests", "/finalize")) else Scope.JOBS
-    if "/v1/async/" in path:
-        return Scope.RERANK if method == "POST" else Scope.JOBS
+    if "/v1/async/" in path or "/v1/predictions/" in path:
+        return Scope.RERANK if method == "POST" and not path.endswith("/cancel") else Scope.JOBS
     if path.startswith(("/v1/jobs", "/v1/files", "/v1/batches", "/v1/webhooks")):
         return Scope.JOBS
     if path.startswith(("/v1/pools", "/v1/admin")) or path == "/metrics":
@@ -66,6 +66,7 @@ class Api:
         filled = filled.replace("{model:path}", MODEL).replace("{model}", MODEL)
         filled = filled.replace("{file_id}", job).replace("{batch_id}", job)
         filled = filled.replace("{webhook_id}", job).replace("{delivery_id}", job)
+        filled = filled.replace("{account}", "owner").replace("{version:path}", MODEL)
         assert "{" not in filled
         headers = RESPOND_ASYNC | ({} if key is None else {"Authorization": f"Bearer {key}"})
         body: Any = BODY if method == "POST" else None
@@ -118,7 +119,7 @@ async def test_another_tenants_job_does_not_exist(api: Api) -> None:
     headers = RESPOND_ASYNC | {"Authorization": f"Bearer {mine}"}
     job = (await api.client.post("/v1/rerank", json=BODY, headers=headers)).json()["id"]
     of_jobs = [(method, path) for method, path in PROTECTED if "{job_id}" in path]
-    assert len(of_jobs) == 12
+    assert len(of_jobs) == 14
     for method, path in of_jobs:
         assert await api.status(method, path, other, job) == 404, (method, path)
     assert await api.status("GET", "/v1/jobs/{job_id}", mine, job) == 200
