@@ -28,6 +28,9 @@ LINES = {
     "runpod, AsyncioEndpoint": (
         'runpod.endpoint_url_base = "URL/runpod/v2"; endpoint = runpod.AsyncioEndpoint("MODEL", session, api_key="KEY")'
     ),
+    "bifrost, asynchronous rerank": 'httpx.Client(base_url="URL/bifrost/v1", headers={"Authorization": "Bearer KEY"})',
+    "replicate, Client": 'replicate.Client(base_url="URL/replicate", api_token="KEY")',
+    "replicate, Client with asyncio": 'replicate.Client(base_url="URL/replicate", api_token="KEY")',
     "infinity_client": 'AuthenticatedClient(base_url="URL", token="KEY", raise_on_unexpected_status=True)',
     "haystack, JinaRanker": 'JinaRanker(base_url="URL/v1/rerank", api_key=Secret.from_token("KEY"), model="MODEL")',
     "haystack, CohereRanker": 'CohereRanker(api_base_url="URL", api_key=Secret.from_token("KEY"), model="MODEL")',

@@ -28,7 +28,7 @@ from voyageai import error as voyage_errors
 from xinference_client import RESTfulClient
 from zeroentropy import ZeroEntropy
 
-from tests.clients import batch_forms, openai_batches
+from tests.clients import batch_forms, openai_batches, queue_forms
 from tests.clients.case import (
     DOCUMENTS,
     QUERY,
@@ -255,6 +255,7 @@ CLIENTS = [
     Client("openai, models", "openai", openai_models, OPENAI, retries=True),
     *openai_batches.CLIENTS,
     *batch_forms.CLIENTS,
+    *queue_forms.CLIENTS,
     Client("haystack, JinaRanker", "jina-haystack", haystack_jina, RUNTIME),
     Client("haystack, JinaRanker", "jina-haystack", haystack_jina, RUNTIME, prefix="/jina"),
     Client("haystack, CohereRanker", "cohere-haystack", haystack_cohere, COHERE, retries=True),
