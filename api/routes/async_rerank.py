@@ -64,7 +64,7 @@ def _submitter(dialect: Dialect, path: str) -> Callable[[Request], Awaitable[Res
         owner = await get_owner(request, state, Scope.RERANK)
         body = await read_json_object(request, state.settings.max_body_bytes)
         spoken = dialect.dialect_for_body(body)
-        options = JobOptions(result_seconds=_result_seconds(request, state))
+        options = JobOptions(result_seconds=_result_seconds(request, state), webhook=dialect.read_webhook(body))
 
         async def attempt(asked: RerankRequest, key: str | None, _: float | None) -> JobRecord:
             return await state.service.submit(asked, dialect=spoken.name, owner=owner, idempotency=key, options=options)

@@ -31,7 +31,9 @@ from api.routes.timestamps import rfc3339
 from shared.contracts import RerankRequest
 from shared.errors import InvalidRequest, ModelNotFound
 from shared.ledger.job_record import JobRecord, JobStatus
+from shared.ledger.submission import JobOptions
 from shared.models import ModelRegistry, ModelSpec
+from shared.webhooks import WebhookTarget
 
 PREFIX = f"/{REPLICATE.name}/v1"
 router = APIRouter(prefix=PREFIX, tags=[REPLICATE.name])
@@ -141,13 +143,20 @@ async def _create(
 ) -> Response:
     for field in _WEBHOOKS:
         if body.get(field) is not None:
-            raise InvalidRequest(f"{field} is not supported for predictions: read the prediction instead", param=field)
-    dialect, parsed = _read_input(body.get("input"), model, state.service.models)
+            raise InvalidRequest(
+                f"{field} is not supported: send the webhook of this service in the input", param=field
+            )
+    dialect, parsed, webhook = _read_input(body.get("input"), model, state.service.models)
     seconds = _wait_seconds(request)
 
     async def attempt(asked: RerankRequest, key: str | None, _: float | None) -> JobRecord:
         return await state.service.submit(
-            asked, dialect=dialect.name, owner=owner, idempotency=key, wait_seconds=seconds
+            asked,
+            dialect=dialect.name,
+            owner=owner,
+            idempotency=key,
+            options=JobOptions(webhook=webhook),
+            wait_seconds=seconds,
         )
 
     record = await try_models(parsed, attempt, idempotency=read_idempotency_key(request))
@@ -163,19 +172,20 @@ async def _create(
     return json_response(described, 202 if waited_in_vain else 201)
 
 
-def _read_input(given: Any, model: str, models: ModelRegistry) -> tuple[Dialect, RerankRequest]:
-    """The dialect of the input, and the request in it. Raises InvalidRequest, which names the field below `input`."""
+def _read_input(given: Any, model: str, models: ModelRegistry) -> tuple[Dialect, RerankRequest, WebhookTarget | None]:
+    """The dialect of the input, the request and the webhook in it. Raises InvalidRequest naming the field."""
     if not isinstance(given, dict):
         raise InvalidRequest("input is required: an object", param="input")
     dialect = REPLICATE.dialects[0] if PAIRS in given else SUPERSET.dialects[0].dialect_for_body(given)
     try:
         parsed = dialect.parse(given)
+        webhook = SUPERSET.dialects[0].read_webhook(given)
     except InvalidRequest as error:
         raise InvalidRequest(f"input: {error.message}", param=f"input.{error.param}") from None
     if parsed.model is not None and ((spec := _find(parsed.model, models)) is None or spec.name != model):
         message = f"input.model: {parsed.model[:200]!r} is not the model of this prediction, {model!r}"
         raise InvalidRequest(message, param="input.model")
-    return dialect, parsed.model_copy(update={"model": model})
+    return dialect, parsed.model_copy(update={"model": model}), webhook
 
 
 def _wait_seconds(request: Request) -> float | None:

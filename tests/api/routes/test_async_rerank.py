@@ -107,5 +107,13 @@ async def test_fallback_is_tried_when_the_model_is_not_served(api: Api) -> None:
     assert (refused.status_code, refused.json()["error"]["type"]) == (404, "model_not_found")
 
 
+async def test_webhook_at_the_root_reports_the_end(api: Api) -> None:
+    webhook = {"url": "https://receiver.invalid/hook"}
+    job_id = (await api.mine.post("/v1/async/rerank", json=BODY | {"webhook": webhook})).json()["id"]
+    await api.mine.post(f"/v1/jobs/{job_id}/cancel")
+    (delivery,) = (await api.mine.get("/v1/webhooks/default/deliveries")).json()["data"]
+    assert (delivery["type"], delivery["job"]) == ("job.canceled", job_id)
+
+
 async def test_requests_with_the_same_idempotency_key_share_a_job(api: Api) -> None:
     assert await submit(api, Idempotency_Key="mine") == await submit(api, Idempotency_Key="mine")

@@ -137,6 +137,7 @@ async def test_model_has_one_version_that_names_it(api: Api) -> None:
         ({"version": MODEL, "input": [INPUT]}, 422, "input"),
         ({"version": MODEL, "input": INPUT | {"documents": 3}}, 422, "input.documents"),
         ({"version": MODEL, "input": INPUT | {"model": "nope"}}, 422, "input.model"),
+        ({"version": MODEL, "input": INPUT | {"webhook": 3}}, 422, "input.webhook"),
         ({"version": MODEL, "input": {"input_list": "[["}}, 422, "input.input_list"),
         ({"version": MODEL, "input": INPUT, "webhook": "https://example.com"}, 422, "webhook"),
         ({"version": MODEL, "input": INPUT, "webhook_events_filter": ["start"]}, 422, "webhook_events_filter"),
@@ -144,6 +145,15 @@ async def test_model_has_one_version_that_names_it(api: Api) -> None:
 )
 async def test_invalid_field_is_named(api: Api, body: dict[str, Any], status: int, field: str) -> None:
     assert error_of(await api.mine.post(PATH, json=body)) == (status, field)
+
+
+@pytest.mark.parametrize("given", [INPUT, {"input_list": [["q", "one"]]}], ids=["superset", "pairs"])
+async def test_webhook_in_the_input_reports_the_end(api: Api, given: dict[str, Any]) -> None:
+    body = {"version": MODEL, "input": given | {"webhook": "https://receiver.invalid/hook"}}
+    job_id = (await api.mine.post(PATH, json=body)).json()["id"]
+    await api.mine.post(f"{PATH}/{job_id}/cancel")
+    (delivery,) = (await api.mine.get("/v1/webhooks/default/deliveries")).json()["data"]
+    assert (delivery["type"], delivery["job"]) == ("job.canceled", job_id)
 
 
 async def test_requests_with_the_same_idempotency_key_share_a_prediction(api: Api) -> None:
