@@ -12,13 +12,15 @@ from shared.models import ModelRegistry, ModelSpec
 
 JSON = "application/json"
 DOCUMENT: dict[str, Any] = create_app(ApiSettings(), ModelRegistry([ModelSpec(name="all-MiniLM-L6-v2")])).openapi()
+OTHER_TAGS = ("jobs", "files", "batches", "webhooks", "runpod", "replicate")
+"""The tags of routes whose bodies are not those of a dialect."""
 
 
 def rerank_routes() -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields each rerank path and its operation in the OpenAPI document."""
     for path, methods in DOCUMENT["paths"].items():
         post = methods.get("post", {})
-        if "requestBody" in post and post["tags"][0] not in ("jobs", "files", "batches", "webhooks", "runpod", "replicate"):
+        if "requestBody" in post and post["tags"][0] not in OTHER_TAGS:
             yield path, methods["post"]
 
 
