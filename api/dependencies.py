@@ -11,8 +11,8 @@ from api.batches.open_batches import OpenBatches
 from api.batches.results import ResultReader
 from api.batches.service import BatchService
 from api.files.service import FileService
-from api.jobs.queue import JobQueue
 from api.jobs.followers import JobFollower
+from api.jobs.queue import JobQueue
 from api.jobs.service import RerankService
 from api.metrics import Metrics
 from api.pool_monitor import PoolMonitor
