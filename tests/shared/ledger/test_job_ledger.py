@@ -117,6 +117,7 @@ class TestSubmit:
             finished_ms=0,
             deadline_ms=record.created_ms + 30_000,
             failure=None,
+            result_ttl_ms=100_000,
         )
         assert await ledger.read_request(JOB) == (make_submission(shards=2).request, None)
         assert [store.shard(number) for number in range(2)] == [{"status": "queued"}] * 2
