@@ -86,8 +86,10 @@ class BatchRun:
         working = asyncio.create_task(self._work())
         try:
             await asyncio.wait({renewing, working}, return_when=asyncio.FIRST_COMPLETED)
-            # Renewing ends only with an error, also when the batch has just ended.
-            await (working if working.done() else renewing)
+            if not working.done():
+                # Raises why the lease is lost, unless the batch is just ending.
+                renewing.result()
+            await working
         finally:
             self._leave_window()
             tasks: list[asyncio.Task[Any]] = [renewing, working, *(pending.task for pending in self._pending)]

@@ -19,7 +19,7 @@ from api.batches.validation import InputTotals
 from api.payloads.base import PayloadStore
 from api.payloads.names import PayloadNames
 from shared.errors import PayloadsFull, PayloadsUnavailable, StoreDamaged, StoreUnavailable
-from shared.ledger.batch_ledger import Advance, BatchLedger, ResultFile
+from shared.ledger.batch_ledger import Advance, BatchLedger, BatchLost, ResultFile
 from shared.ledger.batch_record import (
     BatchError,
     BatchKind,
@@ -84,6 +84,7 @@ class BatchWriter:
         self._rows_seen, self._pairs_seen = record.rows_ok + record.rows_failed, record.pairs_done
         self._samples: deque[tuple[float, int]] = deque([(self._started, self._pairs_seen)])
         self._published_to = record.cursor_byte
+        self._ending = False
         if record.status is BatchStatus.CANCELLING:
             self.stopped = Unfinished.CANCELLED
 
@@ -92,7 +93,7 @@ class BatchWriter:
         return max(0.0, self._deadline - time.monotonic())
 
     async def renew(self) -> None:
-        """Write the progress and renew the lease every second. Raises BatchLost."""
+        """Write the progress and renew the lease every second, until `end` has ended the batch. Raises BatchLost."""
         while True:
             if self.seconds_left() <= 0:
                 self._stop(Unfinished.EXPIRED)
@@ -102,6 +103,11 @@ class BatchWriter:
                 )
                 if status is BatchStatus.CANCELLING:
                     self._stop(Unfinished.CANCELLED)
+            except BatchLost:
+                if self._ending:
+                    # The end removed the lease, and its reply is still on the way.
+                    return
+                raise
             except StoreUnavailable as error:
                 logger.debug("the progress of %s is not written: %s", self._record.id, error)
             await asyncio.sleep(RENEW_SECONDS)
@@ -216,6 +222,7 @@ class BatchWriter:
         await _until_stored(lambda: self._ledger.write(self._record.id, self._token, fields=fields, status=finalizing))
         await self.delete_jobs([])
         output, failed = await self._result_files()
+        self._ending = True
         await _until_stored(
             lambda: self._ledger.end(
                 self._record, self._token, status, output=output, errors_file=failed, errors=errors

@@ -10,9 +10,11 @@ import pytest
 
 from api.background_tasks import cancel_and_wait
 from api.batches.result_rows import Unfinished, unfinished
+from shared.ledger.batch_ledger import BatchLedger
 from shared.ledger.batch_record import BatchKind, BatchStatus
 from tests.api.batches.support import Bench, LinesWithJobs, StubLines, good_line, lines_as_file, wait_until
 from tests.shared.ledger.batches import BATCH
+from tests.shared.support import MODEL
 
 pytestmark = pytest.mark.usefixtures("fast")
 
@@ -21,6 +23,20 @@ TEN = lines_as_file([good_line(number) for number in range(1, 11)])
 
 async def never(_: int) -> None:
     await asyncio.Event().wait()
+
+
+class LateReplies(BatchLedger):
+    """The reply to `end` arrives after several renewals."""
+
+    async def end(self, *args: Any, **options: Any) -> None:
+        await super().end(*args, **options)
+        await asyncio.sleep(0.2)
+
+
+async def test_a_renewal_that_finds_the_batch_ended_is_no_loss(bench: Bench) -> None:
+    bench.batches = LateReplies(bench.client, [MODEL])
+    await bench.create(lines_as_file([good_line(1)]))
+    assert (await bench.run(StubLines())).status is BatchStatus.COMPLETED
 
 
 class TestOrder:
