@@ -71,7 +71,7 @@ class BatchWriter:
         self._deadline = time.monotonic() + seconds_left
         self._started = time.monotonic()
         self._loads = dict(record.loads)
-        self._lines = record.lines
+        self._lines, self._pairs = record.lines, record.pairs
         # The position up to which segments are stored, and what they hold.
         self._stored_to = record.cursor_byte
         self._ok, self._failed, self._pairs_done = record.rows_ok, record.rows_failed, record.pairs_done
@@ -114,7 +114,7 @@ class BatchWriter:
 
     async def begin(self, totals: InputTotals) -> None:
         """Write the totals of a validated batch. Raises BatchLost."""
-        self._loads, self._lines = dict(totals.loads), totals.lines
+        self._loads, self._lines, self._pairs = dict(totals.loads), totals.lines, totals.pairs
         fields: dict[str, str | int | float] = {
             "lines": totals.lines,
             "pairs": totals.pairs,
@@ -216,7 +216,7 @@ class BatchWriter:
     async def end(self, status: BatchStatus, errors: Sequence[BatchError] = (), *, lines: int | None = None) -> None:
         """Write the final status, with the result files of what is stored. Raises BatchLost."""
         fields = self._progress()
-        fields["lines"] = self._lines or lines or self._rows_seen
+        fields |= {"lines": self._lines or lines or self._rows_seen, "pairs": self._pairs or self._pairs_seen}
         # If this process is killed now, the next one must find again that the batch fails.
         finalizing = None if status is BatchStatus.FAILED else BatchStatus.FINALIZING
         await _until_stored(lambda: self._ledger.write(self._record.id, self._token, fields=fields, status=finalizing))
