@@ -67,6 +67,11 @@ def describe_progress(record: BatchRecord, now: float) -> dict[str, Any]:
     return progress
 
 
+def describe_bulk_progress(record: BatchRecord, now: float) -> dict[str, Any]:
+    """The progress of a job of many requests: like that of a batch, which counts failed requests elsewhere."""
+    return describe_progress(record, now) | {"requests_failed": record.rows_failed}
+
+
 def describe_bulk_job(record: BatchRecord, now: float) -> dict[str, Any]:
     """A job of many requests at `now` (Unix seconds)."""
     described: dict[str, Any] = {
@@ -77,7 +82,7 @@ def describe_bulk_job(record: BatchRecord, now: float) -> dict[str, Any]:
         "created": record.created_ms / 1000,
         "expires": record.expires_ms / 1000,
         "wake": record.wake,
-        "progress": describe_progress(record, now) | {"requests_failed": record.rows_failed},
+        "progress": describe_bulk_progress(record, now),
         "results": f"/v1/jobs/{record.id}/results",
         "events": f"/v1/jobs/{record.id}/events",
         "metadata": record.metadata,

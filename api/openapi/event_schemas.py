@@ -4,7 +4,7 @@ from typing import Any
 
 EXAMPLE_EVENTS = """\
 event: progress
-data: {"status":"running","requests_total":1,"requests_done":0,"pairs_total":3,"pairs_done":0}
+data: {"status":"running","requests_total":1,"requests_done":0,"pairs_total":3,"pairs_done":0,"requests_failed":0}
 
 : waiting
 
@@ -13,7 +13,7 @@ id: 1
 data: {"index":0,"custom_id":"first","result":{"id":"bulk-2f8e6d4c0b1a49387f6e5d4c3b2a1908.1"}}
 
 event: progress
-data: {"status":"succeeded","requests_total":1,"requests_done":1,"pairs_total":3,"pairs_done":3}
+data: {"status":"succeeded","requests_total":1,"requests_done":1,"pairs_total":3,"pairs_done":3,"requests_failed":0}
 
 event: end
 data: {"id":"bulk-2f8e6d4c0b1a49387f6e5d4c3b2a1908","object":"job","status":"succeeded"}

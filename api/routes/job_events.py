@@ -12,8 +12,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from starlette.responses import StreamingResponse
 
-from api.batches.descriptions import describe_bulk_job
-from api.batches.descriptions import describe_progress as describe_bulk_progress
+from api.batches.descriptions import describe_bulk_job, describe_bulk_progress
 from api.batches.results import describe_row
 from api.dependencies import AppState, AppStateDep, JobOwnerDep
 from api.dialects.registry import dialect_by_name
