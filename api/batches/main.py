@@ -30,7 +30,7 @@ async def run_batches(settings: ApiSettings, until_idle_seconds: float | None = 
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     await parts.pools.refresh()
     gc.freeze()
-    runner = asyncio.create_task(_make_runner(parts, settings, registry).run(until_idle_seconds))
+    runner = asyncio.create_task(make_runner(parts, settings, registry).run(until_idle_seconds))
     background = [asyncio.create_task(part.run()) for part in (parts.completions, parts.pools, parts.authenticator)]
     stopping = asyncio.create_task(stop.wait())
     tasks = [runner, *background]
@@ -46,7 +46,8 @@ async def run_batches(settings: ApiSettings, until_idle_seconds: float | None = 
     return 0
 
 
-def _make_runner(parts: composition.Parts, settings: ApiSettings, registry: ModelRegistry) -> Runner:
+def make_runner(parts: composition.Parts, settings: ApiSettings, registry: ModelRegistry) -> Runner:
+    """A runner of the batches of this deployment, made of these parts."""
     return Runner(
         batches=parts.batches,
         jobs=parts.ledger,
