@@ -20,6 +20,7 @@ from api.processes.sockets import ListeningAddress
 from api.processes.supervisor import Supervisor
 from api.settings import ApiSettings
 from shared.errors import ConfigurationError, RerankqError
+from shared.logs import set_up_logging
 from shared.models import load_models
 from shared.store.client import connect_async
 
@@ -121,7 +122,7 @@ def serve(settings: ApiSettings) -> int:
 
 
 def _set_up_logging(settings: ApiSettings) -> None:
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    set_up_logging(settings.log_level, settings.log_form, process="api")
     # It warns about every malformed upload, with parts of it.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
 

@@ -232,7 +232,7 @@ def _render(request: Request, error: RerankqError) -> Response:
 async def _handle_rerankq_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RerankqError)
     if status_of(error) == 500:
-        logger.error("request %s: %s", request.state.request_id, error)
+        logger.error("a request failed", extra={"error": error.message, "code": error.code})
     return _render(request, error)
 
 
@@ -258,7 +258,7 @@ def _allowed_methods(request: Request) -> set[str]:
 
 async def _handle_disconnect(request: Request, _: Exception) -> Response:
     # The client does not receive this response. Its status goes to the access log and the metrics.
-    logger.info("request %s: the client disconnected", request.state.request_id)
+    logger.info("the client disconnected")
     return Response(status_code=_CLIENT_CLOSED_REQUEST)
 
 

@@ -108,7 +108,7 @@ class PoolMonitor:
             await self.fetch()
         except StoreUnavailable as error:
             if self.store_reachable:
-                logger.warning("Redis is unreachable: %.200s", error.__cause__)
+                logger.warning("Redis is unreachable", extra={"error": error.__cause__})
             self.store_reachable = False
 
     async def fetch(self) -> dict[str, PoolSnapshot]:

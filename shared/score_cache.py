@@ -61,7 +61,7 @@ class ScoreReader:
             for start in range(0, len(keys), _SCORES_PER_COMMAND):
                 values += await self._client.mget(keys[start : start + _SCORES_PER_COMMAND])
         except (RedisError, OSError) as error:
-            logger.debug("cannot read cached scores: %.200s", error)
+            logger.debug("cannot read cached scores", extra={"error": error})
         # There are fewer values than texts when Redis failed between two commands.
         found = zip(texts, values, strict=False)
         return {text: score for text, value in found if value is not None and (score := _unpack(value)) is not None}
@@ -97,7 +97,7 @@ class ScoreWriter:
                 args = (service_keys.cached_score(""), *self._limits, *batch)
                 self._cache_scores(keys=[service_keys.CACHED_SCORES], args=args)
         except (RedisError, OSError) as error:
-            logger.debug("cannot cache scores: %.200s", error)
+            logger.debug("cannot cache scores", extra={"error": error})
 
     def _entries(self, request: RerankRequest, scores: ShardScores) -> Iterator[str | bytes]:
         """Yields a digest and a value in turn, for each pair that can be cached."""

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from shared.errors import ConfigurationError
+from shared.logs import LogForm
 
 PREFIX = "RERANKQ_"
 YEAR_SECONDS = 365 * 86_400.0
@@ -24,6 +25,8 @@ class Settings(BaseModel):
 
     An empty variable counts as unset, because compose files pass unset variables on as empty ones.
 
+    `log_form`: `text` for people, `json` for machines; `auto` is text on a terminal.
+
     `score_cache`: the API reads cached scores and the workers write them. `score_cache_seconds`: lifetime of a cached
     score. `score_cache_entries`: maximum number of cached scores in Redis; the oldest are evicted first.
     """
@@ -33,6 +36,7 @@ class Settings(BaseModel):
     redis_url: Annotated[str, Field(pattern=r"^(rediss?|unix)://")] = "redis://127.0.0.1:6379/0"
     models_file: Path = Path("infra/models.yaml")
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = "INFO"
+    log_form: LogForm = "auto"
     score_cache: bool = True
     score_cache_seconds: Seconds = 86_400.0
     score_cache_entries: Annotated[int, Field(ge=1, le=100_000_000)] = 100_000

@@ -12,6 +12,7 @@ import redis
 from infra.local import redis_server as local_redis
 from infra.local.redis_server import start_redis
 from shared.processes import stop_all
+from tests.logs import LogLines, log_lines
 
 # The developer's settings must not affect tests.
 for variable in [name for name in os.environ if name.startswith("RERANKQ_") or name == "REDIS_URL"]:
@@ -43,6 +44,13 @@ def pytest_configure(config: pytest.Config) -> None:
 def state_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Files that tests store end with the test run's temporary folder."""
     os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
+@pytest.fixture
+def logged() -> Iterator[LogLines]:
+    """What is logged in this process during the test."""
+    with log_lines() as lines:
+        yield lines
 
 
 @pytest.fixture(scope="session")

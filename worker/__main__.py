@@ -18,6 +18,7 @@ from celery.signals import setup_logging, worker_ready
 
 from shared.errors import RerankqError
 from shared.ledger.worker_ledger import WorkerLedger
+from shared.logs import set_up_logging
 from shared.models import ModelSpec, load_models
 from shared.pools.heartbeats import HeartbeatWriter, worker_name
 from shared.queue.celery_app import make_celery, pool_queues
@@ -79,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
     except RerankqError as error:
         print(f"worker: {error}", file=sys.stderr)
         return 2
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    set_up_logging(settings.log_level, settings.log_form, process="worker", model=spec.name)
     # Celery configures logging unless a handler of this signal is connected.
     setup_logging.connect(_keep_logging)
     logging.getLogger("celery.worker.strategy").setLevel(logging.WARNING)
@@ -192,7 +193,7 @@ def work(
         drain.install()
         heartbeat.ready()
         stages.mark("connect")
-        logger.info("model %s on engine %s, ready after %s", spec.name, spec.engine, stages)
+        logger.info("ready", extra={"engine": spec.engine, "after": stages})
 
     worker_ready.connect(begin, weak=False)
     renewer = MessageRenewer(client)

@@ -34,7 +34,7 @@ class KeyFile:
             try:
                 self._records = self._read()
             except ConfigurationError as error:
-                logger.error("%s; the last valid keys stay in force", error)
+                logger.error("the key file cannot be read; the last valid keys stay in force", extra={"error": error})
         return self._records
 
     def _version(self) -> tuple[int, int] | None:

@@ -155,5 +155,5 @@ def _parse_record(key_id: str, payload: bytes) -> KeyRecord:
     try:
         return _RECORD.validate_json(payload)
     except ValidationError:
-        logger.error("the record of API key %.20s is damaged: revoke the key", key_id)
+        logger.error("the record of an API key is damaged: revoke the key", extra={"key_id": key_id[:20]})
         return KeyRecord(key_id, "(damaged)", 0, digest="")

@@ -109,7 +109,7 @@ class BatchWriter:
                     return
                 raise
             except StoreUnavailable as error:
-                logger.debug("the progress of %s is not written: %s", self._record.id, error)
+                logger.debug("the progress of a batch is not written", extra={"batch": self._record.id, "error": error})
             await asyncio.sleep(RENEW_SECONDS)
 
     async def begin(self, totals: InputTotals) -> None:
@@ -210,7 +210,7 @@ class BatchWriter:
                 if time.monotonic() - full_since > FULL_SECONDS:
                     raise
             except (PayloadsUnavailable, StoreUnavailable) as error:
-                logger.warning("a segment of %s is written later: %s", self._record.id, error)
+                logger.warning("a segment is written later", extra={"batch": self._record.id, "error": error})
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def end(self, status: BatchStatus, errors: Sequence[BatchError] = (), *, lines: int | None = None) -> None:
@@ -228,7 +228,8 @@ class BatchWriter:
                 self._record, self._token, status, output=output, errors_file=failed, errors=errors
             )
         )
-        logger.info("batch %s: %s, %d rows, %d failed", self._record.id, status, self._ok + self._failed, self._failed)
+        counts = {"rows": self._ok + self._failed, "failed": self._failed}
+        logger.info("a batch ended", extra={"batch": self._record.id, "status": status, **counts})
 
     async def _result_files(self) -> tuple[ResultFile | None, ResultFile | None]:
         if self._record.kind is not BatchKind.BATCH:
@@ -246,7 +247,7 @@ class BatchWriter:
         if (storing := self._storing) is not None:
             await cancel_and_wait([storing])
             if not storing.cancelled() and (error := storing.exception()) is not None:
-                logger.debug("a segment of %s is not stored: %s", self._record.id, error)
+                logger.debug("a segment is not stored", extra={"batch": self._record.id, "error": error})
 
     async def delete_jobs(self, jobs: Jobs) -> None:
         """Delete jobs that are no longer needed, with those that could not be deleted before."""
@@ -257,7 +258,9 @@ class BatchWriter:
             except StoreUnavailable as error:
                 # Without another try, they expire.
                 self._undeleted = jobs
-                logger.warning("%d jobs of %s are deleted later: %s", len(jobs), self._record.id, error)
+                logger.warning(
+                    "jobs are deleted later", extra={"batch": self._record.id, "jobs": len(jobs), "error": error}
+                )
 
     async def was_deleted(self) -> bool:
         """Whether the batch no longer exists; False while Redis is unreachable."""

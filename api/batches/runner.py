@@ -84,7 +84,7 @@ class Runner:
                     if await self._start_batches() or self._running:
                         idle_since = time.monotonic()
                 except StoreDamaged as error:
-                    logger.error("the unfinished batches cannot be read: %s", error)
+                    logger.error("the unfinished batches cannot be read", extra={"error": error})
                 except StoreUnavailable:
                     # The pool monitor logs that Redis is unreachable.
                     idle_since = time.monotonic()
@@ -144,21 +144,21 @@ class Runner:
                 return
             await self._batch_run(record, writer).run()
         except BatchLost:
-            logger.info("batch %s is run by another process, or was deleted", batch_id)
+            logger.info("the batch is run by another process, or was deleted", extra={"batch": batch_id})
         except StoreDamaged as error:
             self._crashes[batch_id] += 1
             if self._crashes[batch_id] >= MAX_CRASHES:
-                logger.error("batch %s is given up, its record is damaged: %s", batch_id, error)
+                logger.error("a batch is given up, its record is damaged", extra={"batch": batch_id, "error": error})
                 await self._batches.forget(batch_id)
             await asyncio.sleep(1.0)
         except StoreUnavailable as error:
-            logger.warning("batch %s is continued later: %s", batch_id, error)
+            logger.warning("a batch is continued later", extra={"batch": batch_id, "error": error})
             await asyncio.sleep(1.0)
         except asyncio.CancelledError:
             await self._release(batch_id, token)
             raise
         except Exception:
-            logger.exception("batch %s stopped unexpectedly, and is run again", batch_id)
+            logger.exception("a batch stopped unexpectedly, and is run again", extra={"batch": batch_id})
             self._crashes[batch_id] += 1
             await self._release(batch_id, token)
 
@@ -166,7 +166,7 @@ class Runner:
         try:
             await self._batches.release(batch_id, token)
         except StoreUnavailable:
-            logger.info("the lease of batch %s expires by itself", batch_id)
+            logger.info("the lease of a batch expires by itself", extra={"batch": batch_id})
 
     async def _writer(self, record: BatchRecord, token: str) -> BatchWriter:
         return BatchWriter(

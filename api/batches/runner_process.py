@@ -68,7 +68,7 @@ class RunnerProcess:
                 *command, stdin=asyncio.subprocess.DEVNULL, env=environment, preexec_fn=die_with_parent
             )
         except OSError as error:
-            logger.error("the batch runner could not be started: %s", error)
+            logger.error("the batch runner could not be started", extra={"error": error})
             status = 1
         else:
             started = time.monotonic()

@@ -50,7 +50,7 @@ class Sweeper:
                 if await self._is_leader():
                     await self.sweep()
             except (StoreUnavailable, PayloadsUnavailable) as error:
-                logger.debug("the next round sweeps: %s", error)
+                logger.debug("the next round sweeps", extra={"error": error})
 
     async def _is_leader(self) -> bool:
         with store_errors():
@@ -82,7 +82,7 @@ class Sweeper:
         for namespace in [name for name, at in marks.items() if name != own and at < now - ABANDONED_SECONDS]:
             deleted += await self._delete_namespace(namespace)
         if deleted:
-            logger.info("deleted %d objects that nothing refers to", deleted)
+            logger.info("deleted objects that nothing refers to", extra={"objects": deleted})
         return deleted
 
     async def _delete_orphans(self, candidates: list[StoredObject]) -> int:

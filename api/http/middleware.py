@@ -1,6 +1,7 @@
 """Middleware for every request: request id, timing, access log, path cleanup and responses to unhandled exceptions.
 
-The access log has method, path, status, milliseconds and request id; never an API key, a query or a document.
+The access log has method, route, status, milliseconds and request id, and no other text of a client: not even the path,
+which may contain anything. A client's own request id is logged only when it is a UUID; otherwise an id of ours is.
 """
 
 import logging
@@ -8,12 +9,13 @@ import re
 import time
 from collections.abc import Callable
 from secrets import token_hex
-from urllib.parse import quote
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from shared.logs import request_fields
 
 logger = logging.getLogger("api.access")
 
@@ -21,6 +23,8 @@ _SLASHES = re.compile("//+")
 _EXTRA_VERSIONS = re.compile(r"^(?P<prefix>/[a-z]+)?(?:/v[0-9])+(?=/v[0-9]/)")
 """All versions but the last in a path like `/v1/v2/rerank`, at the root or below a prefix."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
+"""A client's ids that may be logged: any other text could be a secret."""
 
 
 class RequestContextMiddleware:
@@ -48,8 +52,10 @@ class RequestContextMiddleware:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        request_id = _request_id(scope)
+        own_id, given_id = token_hex(8), _given_id(scope)
+        request_id = given_id or own_id
         scope.setdefault("state", {})["request_id"] = request_id
+        request_fields.set({"request": given_id if _UUID.fullmatch(given_id) else own_id})
 
         response_started = False
         cleaned = _clean_up(scope)
@@ -63,21 +69,23 @@ class RequestContextMiddleware:
                 headers["X-Request-Id"] = request_id
                 timings = [headers.get("Server-Timing"), f"total;dur={elapsed:.3f}"]
                 headers["Server-Timing"] = ", ".join(timing for timing in timings if timing)
-                self._observe(getattr(cleaned.get("route"), "path", ""), message["status"], elapsed / 1000)
+                route = getattr(cleaned.get("route"), "path", "")
+                self._observe(route, message["status"], elapsed / 1000)
                 logger.info(
-                    "%s %s %d %.1f ms %s",
-                    scope["method"],
-                    _path_as_sent(scope),
-                    message["status"],
-                    elapsed,
-                    request_id,
+                    "request",
+                    extra={
+                        "method": scope["method"],
+                        "route": route,
+                        "status": message["status"],
+                        "ms": round(elapsed, 1),
+                    },
                 )
             await send(message)
 
         try:
             await self._app(cleaned, receive, send_with_headers)
         except Exception:
-            logger.exception("request %s: unhandled exception", request_id)
+            logger.exception("unhandled exception")
             if response_started:
                 raise
             await self._render_exception(Request(cleaned))(cleaned, receive, send_with_headers)
@@ -103,13 +111,9 @@ def _clean_up(scope: Scope) -> Scope:
     return {**scope, "path": path, "method": "GET" if scope["method"] == "HEAD" else scope["method"]}
 
 
-def _path_as_sent(scope: Scope) -> str:
-    """Percent-encoded: a decoded path could contain line breaks and forge log lines."""
-    return quote(scope.get("raw_path") or scope["path"], safe="/%:@!$&'()*+,;=-._~")
-
-
-def _request_id(scope: Scope) -> str:
+def _given_id(scope: Scope) -> str:
+    """The client's own id of the request, or an empty text."""
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(given := value.decode("latin-1")):
             return str(given)
-    return token_hex(8)
+    return ""

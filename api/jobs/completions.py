@@ -88,7 +88,7 @@ class CompletionListener:
     def _set_connected(self, connected: bool, reason: str = "") -> None:
         """Log a change of the connection's state once, whatever the number of attempts."""
         if self._connected and not connected:
-            logger.warning("lost the pub/sub connection, polling for finished jobs meanwhile: %.200s", reason)
+            logger.warning("lost the pub/sub connection, polling for finished jobs meanwhile", extra={"error": reason})
         elif connected and not self._connected:
             logger.warning("the pub/sub connection is restored")
         self._connected = connected

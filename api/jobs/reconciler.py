@@ -53,7 +53,7 @@ class Reconciler:
                 await self._round()
             except StoreDamaged as error:
                 # Redis works: the next round processes everything that the damaged data does not block.
-                logger.error("a reconciliation round failed: %s", error)
+                logger.error("a reconciliation round failed", extra={"error": error})
             except StoreUnavailable:
                 self._server = None
                 self._first_contact = False
@@ -96,7 +96,7 @@ class Reconciler:
         for queue, messages in messages_by_queue.items():
             await self._ledger.enqueue(queue, messages)
         if wake_ups:
-            logger.info("resent the wake-up messages of %d shards of %s", len(wake_ups), model)
+            logger.info("resent wake-up messages", extra={"model": model, "shards": len(wake_ups)})
 
     async def _is_leader(self) -> bool:
         """Acquire or renew the leader's lock."""

@@ -122,13 +122,13 @@ async def run_to_end(work: Coroutine[Any, Any, Result]) -> Result:
 
 def unavailable(cause: BaseException) -> PayloadsUnavailable:
     """An error for a store that cannot be used now. `cause` is only logged: it may name paths and hosts."""
-    logger.warning("the payload store cannot be used: %.300s", _first_line(cause))
+    logger.warning("the payload store cannot be used", extra={"error": _first_line(cause)})
     return PayloadsUnavailable("the payload store cannot be used now; try again", retry_after=RETRY_AFTER_SECONDS)
 
 
 def full(cause: object) -> PayloadsFull:
     """An error for a store without room for an object. `cause` is only logged."""
-    logger.warning("the payload store is full: %.300s", _first_line(cause))
+    logger.warning("the payload store is full", extra={"error": _first_line(cause)})
     return PayloadsFull("the payload store is full; delete files or try again later")
 
 

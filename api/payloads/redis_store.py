@@ -184,7 +184,7 @@ def _parse(value: bytes) -> _Record | None:
     try:
         return _Record(**json.loads(value))
     except (ValueError, TypeError) as error:
-        logger.error("the record of a stored object is damaged: %.200s", error)
+        logger.error("the record of a stored object is damaged", extra={"error": type(error).__name__})
         return None
 
 

@@ -89,7 +89,7 @@ class Supervisor:
             # All sockets first: each process closes the copies that belong to others.
             for member in self._members:
                 member.sockets = self._address.open()
-            logger.info("%d processes listen on %s", len(self._members), self._address)
+            logger.info("listening", extra={"address": self._address, "processes": len(self._members)})
             for member in self._members:
                 self._start(member)
             return self._supervise()
@@ -138,7 +138,7 @@ class Supervisor:
             member.pause = 0.0
         pause, member.pause = member.pause, min(max(2 * member.pause, _FIRST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
         when = f"in {pause:g} s" if pause else "now"
-        logger.error("process %d of the API %s; it is restarted %s", member.number, what, when)
+        logger.error("a process of the API %s; it is restarted %s", what, when, extra={"member": member.number})
         if pause:
             member.close()
             member.restart_at = time.monotonic() + pause
@@ -181,6 +181,6 @@ class Supervisor:
     def _kill(self) -> None:
         for member in self._members:
             if member.process is not None and member.running:
-                logger.error("process %d of the API has not stopped, it is killed", member.number)
+                logger.error("a process of the API has not stopped, it is killed", extra={"member": member.number})
                 member.process.kill()
                 member.process.join()

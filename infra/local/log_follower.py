@@ -1,6 +1,6 @@
-"""Follows a process's log file and passes on the messages of one logger."""
+"""Follows a process's log file, which has JSON lines, and passes on the events of one logger."""
 
-import re
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,7 +14,7 @@ class LogFollower:
 
     def __init__(self, log: Path, logger: str) -> None:
         self._log = log
-        self._line = re.compile(rf"\d{{4}}-\S+ \S+ [A-Z]+ {re.escape(logger)}: (.*)")
+        self._logger = logger
         self._read = 0
         self._rest = b""
 
@@ -26,8 +26,15 @@ class LogFollower:
             self._read += len(chunk)
             self._rest += chunk
         *lines, self._rest = self._rest.split(b"\n")
-        texts = (line.decode(errors="replace") for line in lines)
-        return [match[1] for text in texts if (match := self._line.fullmatch(text))]
+        return [event for line in lines if (event := self._event_of(line)) is not None]
+
+    def _event_of(self, line: bytes) -> str | None:
+        """The event of a line that the logger wrote."""
+        try:
+            fields = json.loads(line)
+        except ValueError:
+            return None  # the output of another program
+        return fields.get("event") if isinstance(fields, dict) and fields.get("logger") == self._logger else None
 
 
 @contextmanager

@@ -216,7 +216,8 @@ class JobLedger:
             )
         for job_id in discarded:
             logger.error(
-                "job %.100s is discarded: a part of it is missing in the store", job_id.decode(errors="replace")
+                "a job is discarded: a part of it is missing in the store",
+                extra={"job": job_id.decode(errors="replace")[:100]},
             )
         triples = zip(found[::3], found[1::3], found[2::3], strict=True)
         return [WakeUp(job.decode(), int(shard), WorkClass(name.decode())) for job, shard, name in triples]
@@ -235,7 +236,7 @@ class JobLedger:
                 ],
             )
         for key in deleted:
-            logger.error("%s had the wrong type and was deleted", key.decode())
+            logger.error("a key had the wrong type and was deleted", extra={"redis_key": key.decode()})
 
     async def expire(self, model: str) -> int:
         """Expire the jobs whose deadline has passed. Returns how many."""

@@ -56,6 +56,10 @@ class ShardLease:
     shard: int
     token: str
 
+    def log_fields(self, **more: object) -> dict[str, object]:
+        """The fields that name the shard in a log line, and more."""
+        return {"job": self.job_id, "shard": self.shard, **more}
+
 
 @dataclass(frozen=True, slots=True)
 class FreeSlots:

@@ -137,7 +137,7 @@ class WorkerLedger:
         """Parse the claims, and send the received messages again whose shards still wait."""
         if isinstance(answer, Exception):
             # The pool's keys are damaged: the reconciler repairs them and sends the messages again.
-            logger.error("the order of pool %s is damaged: %.200s", self._model, answer)
+            logger.error("the order of a pool is damaged", extra={"model": self._model, "error": answer})
             return []
         claims, *again = answer
         for work_class, count in zip(WorkClass, again, strict=True):
@@ -147,7 +147,7 @@ class WorkerLedger:
         for job, shard, work_class, guaranteed, *rest in claims:
             job_id, claim = job.decode(errors="replace"), replace(_read_claim(rest), guaranteed=bool(guaranteed))
             if claim.verdict is ClaimVerdict.DAMAGED:
-                logger.error("job %.100s is discarded, its data in the store is damaged", job_id)
+                logger.error("a job is discarded, its data in the store is damaged", extra={"job": job_id})
             else:
                 lease = ShardLease(job_id, int(shard), f"{request.token}:{job_id}/{int(shard)}")
                 claimed.append(ClaimedShard(lease, WorkClass(work_class.decode()), claim))
@@ -211,13 +211,16 @@ class WorkerLedger:
                         raise answer
         except StoreUnavailable as error:
             logger.warning(
-                "%d wake-up messages could not be sent, the reconciler sends them later: %s", len(calls), error
+                "wake-up messages could not be sent, the reconciler sends them later",
+                extra={"messages": len(calls), "error": error},
             )
 
     def _read_wake_up(self, message: bytes, work_class: WorkClass) -> WakeUp | None:
         if (named := parse_message(message)) is None:
             # Not its text: a foreign message may contain anything.
-            logger.warning("skipped a message in %s that cannot be read", queue_keys.queue(self._model, work_class))
+            logger.warning(
+                "skipped a message that cannot be read", extra={"queue": queue_keys.queue(self._model, work_class)}
+            )
             return None
         return WakeUp(*named, work_class)
 
@@ -241,12 +244,14 @@ class WorkerLedger:
         """The script's result. If the job's data is damaged, discard the job and return `ended`."""
         if not isinstance(answer, Exception):
             return answer
-        logger.error("job %s is discarded, its data in the store is damaged: %.200s", lease.job_id, answer)
+        logger.error("a job is discarded, its data in the store is damaged", extra=lease.log_fields(error=answer))
         try:
             with store_errors():
                 call_scripts(self._client, [self._script_call("discard", lease, job_keys.JOB_ENDED_CHANNEL)])
         except StoreUnavailable as error:
-            logger.warning("job %s could not be discarded, the reconciler does it later: %s", lease.job_id, error)
+            logger.warning(
+                "a job could not be discarded, the reconciler does it later", extra=lease.log_fields(error=error)
+            )
         return ended
 
 
@@ -265,5 +270,5 @@ def _read_claim(answer: Sequence[Any]) -> Claim:
         )
     except (ValueError, TypeError) as error:
         # Only the type: pydantic's message contains the caller's text. Not raised: other shards were claimed as well.
-        logger.error("claimed a shard whose request cannot be decoded: %s", type(error).__name__)
+        logger.error("claimed a shard whose request cannot be decoded", extra={"error": type(error).__name__})
         return Claim(ClaimVerdict.UNREADABLE)

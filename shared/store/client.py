@@ -167,7 +167,7 @@ def store_errors() -> Iterator[None]:
 
 def damaged(cause: object) -> StoreDamaged:
     """A StoreDamaged error. `cause` is only logged, and must not contain a caller's text."""
-    logger.error("data in the job store is damaged: %.300s", cause)
+    logger.error("data in the job store is damaged", extra={"error": cause})
     return StoreDamaged("what the job store holds of this is damaged; send it again", retry_after=RETRY_AFTER_SECONDS)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from shared.errors import RerankqError
+from shared.logs import resolve_form, set_up_logging
 from shared.models import MAX_WORKERS, ModelSpec, load_models
 from shared.store.client import connect
 from worker.autoscaler.launchers import Launcher, LaunchOptions, LocalLauncher, ObserveOnlyLauncher, gpus_per_worker
@@ -56,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     except RerankqError as error:
         print(f"autoscaler: {error}", file=sys.stderr)
         return 2
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    set_up_logging(settings.log_level, settings.log_form, process="autoscaler")
     return run(settings, specs)
 
 
@@ -91,7 +92,12 @@ def make_launcher(settings: AutoscalerSettings, specs: Sequence[ModelSpec], devi
     from_standby = [spec for spec in specs if settings.standby or spec.pool.standby]
     options = LaunchOptions(
         environment=os.environ
-        | {"REDIS_URL": settings.redis_url, "RERANKQ_MODELS_FILE": str(settings.models_file.resolve())},
+        | {
+            "REDIS_URL": settings.redis_url,
+            "RERANKQ_MODELS_FILE": str(settings.models_file.resolve()),
+            # The workers' output is a pipe, which this process prints.
+            "RERANKQ_LOG_FORM": resolve_form(settings.log_form),
+        },
         devices=devices,
         standby_models=frozenset(spec.name for spec in from_standby),
         standby_engines=sorted({settings.engine or spec.engine for spec in from_standby}),

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from shared.logs import event_of
 from shared.pools.heartbeats import worker_name
 
 _KEPT_LINES = 15
@@ -103,7 +104,7 @@ class WorkerOutput:
             self.write_end = -1
 
     def forward(self, prefix: str) -> None:
-        """Print the complete lines that have arrived. Never blocks."""
+        """Print the complete lines that have arrived, with the prefix unless they are JSON. Never blocks."""
         with suppress(BlockingIOError):
             while chunk := os.read(self.read_end, _READ_BYTES):
                 *lines, self._incomplete = (self._incomplete + chunk).split(b"\n")
@@ -114,9 +115,9 @@ class WorkerOutput:
 
     @property
     def last_line(self) -> str:
-        """The last line that is not blank."""
+        """The last line that is not blank; of a log line, the event."""
         lines = [*self._lines, self._incomplete.decode(errors="replace")]
-        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return next((event_of(line.strip()) for line in reversed(lines) if line.strip()), "")
 
     def close(self) -> None:
         self.close_write_end()
@@ -125,4 +126,5 @@ class WorkerOutput:
     def _print(self, prefix: str, line: bytes) -> None:
         text = line.decode(errors="replace").rstrip()
         self._lines.append(text)
-        print(prefix, text, file=sys.stderr, flush=True)
+        # A log line has fields that tell which worker wrote it.
+        print(text if text.startswith("{") else f"{prefix} {text}", file=sys.stderr, flush=True)

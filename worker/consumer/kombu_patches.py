@@ -72,7 +72,7 @@ class TolerantQoS(QoS):
             self._forget(delivery_tag, error)
 
     def _forget(self, delivery_tag: str, error: Exception) -> None:
-        logger.warning("a message could not be acknowledged, it is delivered again: %.200s", error)
+        logger.warning("a message could not be acknowledged, it is delivered again", extra={"error": error})
         VirtualQoS.ack(self, delivery_tag)
 
 
@@ -91,7 +91,7 @@ def discard_foreign_messages(messages: MessageBuilder) -> None:
         queue, message = reply
         if (named := parse_message(message)) is None:
             # Do not log its text: a foreign message may contain anything.
-            logger.warning("skipped a message in %s that cannot be read", queue.decode())
+            logger.warning("skipped a message that cannot be read", extra={"queue": queue.decode()})
             return None
         return queue, messages.build(queue.decode().removeprefix(PREFIX), *named)
 

@@ -53,4 +53,4 @@ class MessageRenewer:
                 # Celery changed its set during the iteration: retry in the next round.
                 continue
             except redis.RedisError as error:
-                logger.warning("messages could not be renewed: %.200s", error)
+                logger.warning("messages could not be renewed", extra={"error": error})

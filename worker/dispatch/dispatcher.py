@@ -217,7 +217,7 @@ class Dispatcher:
             elif claim.verdict is ClaimVerdict.ALONE:
                 self._suspects.append(WakeUp(lease.job_id, lease.shard, work_class))
             else:
-                logger.debug("shard %s/%d: %s, nothing to do", lease.job_id, lease.shard, claim.verdict)
+                logger.debug("nothing to do for a shard", extra=lease.log_fields(verdict=claim.verdict))
         if self._suspects and not self._running.total() and not self._done and not self._closing.is_set():
             self._claim_suspect(self._suspects.popleft())
 

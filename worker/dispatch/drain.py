@@ -61,7 +61,7 @@ class Drain:
         self._on_begin()
         celery.worker.state.should_stop = exit_status  # type: ignore[assignment]
         seconds = self._deadline_seconds if deadline_seconds is None else deadline_seconds
-        logger.info("stopping: running shards are released after %g s", seconds)
+        logger.info("stopping: running shards are released later", extra={"seconds": seconds})
         threading.Thread(target=self._enforce_deadline, args=(seconds,), name="drain", daemon=True).start()
         return True
 
@@ -78,7 +78,7 @@ class Drain:
         finished.wait(seconds)
         self._dispatcher.stop_waiting()
         if count := self._leases.release_all():
-            logger.info("%d shards are released", count)
+            logger.info("running shards are released", extra={"shards": count})
         finished.wait(_EXIT_SECONDS)
         logger.error("the worker did not exit in time, the process is ended")
         self._end_process(self.exit_status or 1)

@@ -148,7 +148,7 @@ class Executor:
         except ScoringAborted:
             return report(ShardOutcome.RELEASED if held.released else ShardOutcome.DISCARDED)
         except EngineDied as error:
-            logger.error("shard %s/%d is released: %s", lease.job_id, lease.shard, error)
+            logger.error("a shard is released", extra=lease.log_fields(error=error))
             self.on_engine_death()
             return report(ShardOutcome.RELEASED)
         except TransientEngineError as error:
@@ -160,7 +160,7 @@ class Executor:
         except EngineError as error:
             return report(ShardOutcome.FAILED, str(error))
         except Exception:
-            logger.exception("shard %s/%d failed", lease.job_id, lease.shard)
+            logger.exception("a shard failed", extra=lease.log_fields())
             return report(ShardOutcome.FAILED, "the worker failed on this job; its log has the reason")
 
 

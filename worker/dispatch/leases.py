@@ -79,7 +79,7 @@ class LeaseKeeper:
                 self._renew()
             except StoreUnavailable as error:
                 if reachable:
-                    logger.warning("leases cannot be renewed, scoring continues: %s", error)
+                    logger.warning("leases cannot be renewed, scoring continues", extra={"error": error})
                 reachable = False
             else:
                 reachable = True
@@ -90,5 +90,5 @@ class LeaseKeeper:
             return
         for shard, verdict in zip(held, self._ledger.renew([shard.lease for shard in held]), strict=True):
             if verdict is not RenewVerdict.LIVE and not shard.cancellation.cancelled:
-                logger.info("shard %s/%d: %s, stopped", shard.lease.job_id, shard.lease.shard, verdict)
+                logger.info("a lease was lost, scoring stops", extra=shard.lease.log_fields(verdict=verdict))
                 shard.cancellation.cancel()

@@ -111,7 +111,7 @@ class QueueListener:
             try:
                 wake_up = self._ledger.wait_for_wake_up(LISTEN_SECONDS, batch=batch)
             except StoreUnavailable as error:
-                logger.debug("cannot read the queues: %s", error)
+                logger.debug("cannot read the queues", extra={"error": error})
                 time.sleep(_OUTAGE_PAUSE_SECONDS)
                 continue
             if wake_up is not None:

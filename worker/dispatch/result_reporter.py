@@ -75,7 +75,7 @@ class ResultReporter:
             self.retry_during_outages(partial(self._report, report)) for report in without_scores
         )
         if not reported and reports:
-            logger.warning("some of %d shards are not reported, their leases expire", len(reports))
+            logger.warning("some shards are not reported, their leases expire", extra={"shards": len(reports)})
         if claimed is None and request is not None:
             logger.warning("the next shards could not be claimed, the reconciler sends their messages again")
         return claimed or []
@@ -109,4 +109,4 @@ class ResultReporter:
 
 def _log_rejection(report: ShardReport, verdict: FinishVerdict) -> None:
     if verdict is not FinishVerdict.ACCEPTED:
-        logger.info("shard %s/%d: %s", report.lease.job_id, report.lease.shard, verdict)
+        logger.info("a report was rejected", extra=report.lease.log_fields(verdict=verdict))

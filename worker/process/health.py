@@ -46,7 +46,7 @@ class HeartbeatThread:
         try:
             others = self._writer.remove_stale()
         except redis.RedisError as error:
-            logger.warning("old heartbeats could not be removed: %s", error)
+            logger.warning("old heartbeats could not be removed", extra={"error": error})
             return
         # Another worker's clock may be ahead: its time can only move the start of readiness to an earlier time.
         since = [time.time() - beat.ready_at for beat in others if beat.state is WorkerState.READY and beat.ready_at]
@@ -72,7 +72,7 @@ class HeartbeatThread:
         try:
             self._writer.fail(reason)
         except redis.RedisError as error:
-            logger.warning("the failure could not be recorded: %s", error)
+            logger.warning("the failure could not be recorded", extra={"error": error})
 
     def leave(self) -> None:
         """Stop, and remove the heartbeat."""
@@ -80,7 +80,7 @@ class HeartbeatThread:
         try:
             self._writer.leave()
         except redis.RedisError as error:
-            logger.warning("the heartbeat could not be removed: %s", error)
+            logger.warning("the heartbeat could not be removed", extra={"error": error})
 
     def _stop(self) -> None:
         self._stopped = True
@@ -105,7 +105,7 @@ class HeartbeatThread:
             )
         except redis.RedisError as error:
             if self._reachable:
-                logger.warning("heartbeats cannot be written: %.200s", error)
+                logger.warning("heartbeats cannot be written", extra={"error": error})
             self._reachable = False
             return
         if not self._reachable:

@@ -78,7 +78,7 @@ def _read_ahead(spec: ModelSpec) -> None:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
         except OSError as error:
             # Continue: the engine reads the file later.
-            logger.debug("%s cannot be read ahead: %s", path, error)
+            logger.debug("weights cannot be read ahead", extra={"error": error})
 
 
 def weight_files(spec: ModelSpec) -> list[Path]:

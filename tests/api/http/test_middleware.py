@@ -1,4 +1,3 @@
-import logging
 import re
 from typing import Any
 
@@ -11,6 +10,7 @@ from starlette.routing import Route
 
 from api.http.middleware import RequestContextMiddleware
 from tests.api.support import http
+from tests.logs import LogLines
 
 
 async def respond(request: Request) -> Response:
@@ -67,26 +67,55 @@ async def test_route_status_and_seconds_of_every_response_are_observed() -> None
     assert all(0 < seconds < 5 for *_, seconds in observed)
 
 
-async def test_access_log_has_no_query_string_body_or_key(
-    app: RequestContextMiddleware, caplog: pytest.LogCaptureFixture
+async def test_access_log_has_no_query_string_body_or_key(app: RequestContextMiddleware, logged: LogLines) -> None:
+    async with http(app) as client:
+        await client.post(
+            "/v1/rerank?secret=1",
+            content=b"secret document",
+            headers={"Authorization": "Bearer secret", "X-Request-Id": "mine-1"},
+        )
+    fields = logged.of("api.access")[0]
+    assert fields | {"ms": 0, "request": "", "time": ""} == {
+        "time": "",
+        "level": "info",
+        "logger": "api.access",
+        "event": "request",
+        "request": "",
+        "method": "POST",
+        "route": "/{path:path}",
+        "status": 200,
+        "ms": 0,
+    }
+
+
+async def test_access_log_has_the_route_and_not_the_path(logged: LogLines) -> None:
+    """A path may contain anything: a secret, or a line break that forges a line."""
+    app = FastAPI()
+    app.add_api_route("/v1/jobs/{job_id}", lambda job_id: {})
+    for path in ("/v1/jobs/secret", "/secret%0A2026-01-01 INFO api.access: GET /forged 200"):
+        await get(RequestContextMiddleware(app, render_exception), path)
+    found, not_found = logged.of("api.access")
+    assert (found["route"], "route" in not_found) == ("/v1/jobs/{job_id}", False)
+    assert "secret" not in str([found, not_found])
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("0b9bd6f0-6d3c-4c2c-9d3e-2f0a5a0d7c11", "0b9bd6f0-6d3c-4c2c-9d3e-2f0a5a0d7c11"),
+        ("sk-secret-1", None),
+        ("0123456789abcdef", None),
+    ],
+)
+async def test_a_request_id_is_logged_when_it_can_only_be_an_id(
+    app: RequestContextMiddleware, logged: LogLines, given: str, shown: str | None
 ) -> None:
-    with caplog.at_level(logging.INFO, logger="api.access"):
-        async with http(app) as client:
-            await client.post(
-                "/v1/rerank?secret=1",
-                content=b"secret document",
-                headers={"Authorization": "Bearer secret", "X-Request-Id": "mine-1"},
-            )
-    (record,) = [record for record in caplog.records if record.name == "api.access"]
-    assert re.fullmatch(r"POST /v1/rerank 200 \d+\.\d ms mine-1", record.getMessage())
-
-
-async def test_path_cannot_forge_log_lines(app: RequestContextMiddleware, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, logger="api.access"):
-        await get(app, "/x%0A2026-01-01 INFO api.access: GET /forged 200")
-    messages = [record.getMessage() for record in caplog.records if record.name == "api.access"]
-    assert len(messages) == 1
-    assert "\n" not in messages[0]
+    async with http(app) as client:
+        response = await client.get("/", headers={"X-Request-Id": given})
+    assert response.headers["X-Request-Id"] == given
+    (line,) = logged.of("api.access")
+    assert line["request"] == shown or (shown is None and re.fullmatch("[0-9a-f]{16}", line["request"]))
+    assert (given in str(line)) == (shown is not None)
 
 
 async def test_other_scopes_pass_unchanged() -> None:
@@ -103,9 +132,8 @@ async def test_other_scopes_pass_unchanged() -> None:
     assert seen == [({"type": "lifespan"}, channel, channel)]
 
 
-async def test_head_gets_the_headers_of_get(app: RequestContextMiddleware, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level("INFO"):
-        async with http(app) as client:
-            head, get_ = await client.head("/"), await client.get("/")
+async def test_head_gets_the_headers_of_get(app: RequestContextMiddleware, logged: LogLines) -> None:
+    async with http(app) as client:
+        head, get_ = await client.head("/"), await client.get("/")
     assert (head.status_code, head.headers["content-length"]) == (200, get_.headers["content-length"])
-    assert "HEAD / 200" in caplog.text
+    assert [line["method"] for line in logged.of("api.access")] == ["HEAD", "GET"]

@@ -1,3 +1,4 @@
+import json
 import time
 from pathlib import Path
 
@@ -6,7 +7,9 @@ import pytest
 from infra.local.log_follower import LogFollower, follow_log
 from tests.worker.support import wait_until
 
-HEAD = "2026-11-21 12:01:37,313 INFO "
+
+def line(event: str, logger: str = "autoscaler", level: str = "info") -> str:
+    return json.dumps({"time": "2026-11-21T12:01:37.313Z", "level": level, "logger": logger, "event": event}) + "\n"
 
 
 @pytest.fixture
@@ -22,11 +25,11 @@ def append(log: Path, text: str) -> None:
 def test_only_messages_of_the_logger_are_read(log: Path) -> None:
     append(
         log,
-        f"{HEAD}autoscaler: 1 request waits: starting a worker\n"
-        f"{HEAD}worker.autoscaler.other: something else\n"
-        f"worker[7] {HEAD}autoscaler: a worker that quotes it\n"
-        "Traceback (most recent call last):\n"
-        "2026-11-21 12:01:38,000 WARNING autoscaler: Redis cannot be reached\n",
+        line("1 request waits: starting a worker")
+        + line("something else", logger="worker.autoscaler.other")
+        + f"worker[7] {line('a worker that quotes it')}"
+        + "Traceback (most recent call last):\n[1, 2]\n"
+        + line("Redis cannot be reached", level="warning"),
     )
     assert LogFollower(log, "autoscaler").new() == ["1 request waits: starting a worker", "Redis cannot be reached"]
 
@@ -34,9 +37,9 @@ def test_only_messages_of_the_logger_are_read(log: Path) -> None:
 def test_each_complete_line_is_read_once(log: Path) -> None:
     follower = LogFollower(log, "autoscaler")
     assert follower.new() == []
-    append(log, f"{HEAD}autosc")
+    append(log, line("one")[:20])
     assert follower.new() == []
-    append(log, f"aler: one\n{HEAD}autoscaler: two")
+    append(log, line("one")[20:] + line("two").rstrip())
     assert follower.new() == ["one"]
     append(log, "\n")
     assert follower.new() == ["two"]
@@ -44,15 +47,15 @@ def test_each_complete_line_is_read_once(log: Path) -> None:
 
 
 def test_invalid_utf8_is_ignored(log: Path) -> None:
-    log.write_bytes(b"\xff\xfe\n" + f"{HEAD}autoscaler: one\n".encode())
+    log.write_bytes(b"\xff\xfe\n" + line("one").encode())
     assert LogFollower(log, "autoscaler").new() == ["one"]
 
 
 def test_messages_are_passed_on_while_the_block_runs(log: Path) -> None:
     messages: list[str] = []
     with follow_log(log, "autoscaler", messages.append):
-        append(log, f"{HEAD}autoscaler: one\n")
+        append(log, line("one"))
         wait_until(lambda: messages == ["one"])
-    append(log, f"{HEAD}autoscaler: two\n")
+    append(log, line("two"))
     time.sleep(0.3)
     assert messages == ["one"]

@@ -23,6 +23,13 @@ def test_output_is_forwarded_line_by_line(output: WorkerOutput, capfd: pytest.Ca
     output.close()
 
 
+def test_a_log_line_stays_json(output: WorkerOutput, capfd: pytest.CaptureFixture[str]) -> None:
+    write(output, b'{"event": "ready", "model": "m"}\n')
+    output.forward("worker[1]")
+    assert capfd.readouterr().err == '{"event": "ready", "model": "m"}\n'
+    output.close()
+
+
 def test_forwarding_does_not_wait_for_output(output: WorkerOutput, capfd: pytest.CaptureFixture[str]) -> None:
     output.forward("worker[1]")
     assert capfd.readouterr().err == ""
@@ -35,6 +42,10 @@ def test_forwarding_does_not_wait_for_output(output: WorkerOutput, capfd: pytest
         (b"", ""),
         (b"a\nRuntimeError: no device\n\n  \n", "RuntimeError: no device"),
         (b"a\nno end of line", "no end of line"),
+        (
+            b'{"time": "...", "event": "the model cannot be loaded", "error": "no device"}\n',
+            "the model cannot be loaded: no device",
+        ),
         (b"\xff\n", "\N{REPLACEMENT CHARACTER}"),
     ],
 )

@@ -10,6 +10,7 @@ from shared.keys import job_keys, queue_keys
 from shared.ledger.job_ledger import JobLedger
 from shared.ledger.job_record import JobStatus
 from shared.ledger.worker_ledger import WorkerLedger
+from tests.logs import LogLines
 from tests.shared.support import JOB, MODEL, StoreView, make_request, make_submission
 from tests.worker.support import (
     ManualEngine,
@@ -172,23 +173,24 @@ async def test_waiting_interactive_work_is_claimed_before_batch_work(pool: Pool,
     ],
 )
 async def test_an_unreadable_message_is_skipped_and_other_messages_are_processed(
-    pool: Pool, wake_ups: WakeUpSender, store: StoreView, caplog: pytest.LogCaptureFixture, message: bytes
+    pool: Pool, wake_ups: WakeUpSender, store: StoreView, logged: LogLines, message: bytes
 ) -> None:
     await pool.submit("zero", "one", "two")
     dispatcher = make_dispatcher(pool.worker_ledger, ScriptedEngine(), linger_seconds=1.0)
-    with caplog.at_level(logging.WARNING), in_thread(lambda: dispatcher.run(JOB, 0, INTERACTIVE)):
+    with in_thread(lambda: dispatcher.run(JOB, 0, INTERACTIVE)):
         wait_until(lambda: store.shard()["status"] == "done")
         wait_briefly()
         wake_ups.put(message)
         wake_ups.put(message, BATCH)
-        wait_until(lambda: len(caplog.records) == 2)
+        wait_until(lambda: len(logged.of("shared.ledger.worker_ledger")) == 2)
         # A claim removes messages without reading them.
         wake_ups.put(message)
         wake_ups.send(1, 2)
     assert len(await pool.scores()) == 3
     assert (wake_ups.waiting(), wake_ups.waiting(BATCH)) == (0, 0)
-    assert {record.getMessage().partition(" that")[0] for record in caplog.records} == {
-        f"skipped a message in {queue_keys.queue(MODEL, work_class)}" for work_class in (INTERACTIVE, BATCH)
+    assert {(line["event"], line["queue"]) for line in logged.of("shared.ledger.worker_ledger")} == {
+        ("skipped a message that cannot be read", queue_keys.queue(MODEL, work_class))
+        for work_class in (INTERACTIVE, BATCH)
     }
 
 

@@ -1,4 +1,3 @@
-import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,6 +8,7 @@ import pytest
 from shared.contracts import NumberedDocument, RerankRequest, ScoreScale, ShardScores, Truncation, WorkClass
 from shared.ledger.job_record import JobFailure
 from shared.ledger.verdicts import Claim, ClaimVerdict
+from tests.logs import LogLines
 from tests.shared.support import JOB, make_lease, make_request
 from tests.worker.support import EngineUntilCancelled, ScriptedEngine, in_thread
 from worker.dispatch.executor import EMPTY_DOCUMENT, Executor, ShardOutcome, ShardReport
@@ -180,15 +180,15 @@ class TestFailing:
 
     @pytest.mark.parametrize("answer", [ZeroDivisionError("a secret document"), BatchScores([0.5], prompt_tokens=1)])
     def test_an_unexpected_error_is_logged_but_not_reported_in_detail(
-        self, caplog: pytest.LogCaptureFixture, answer: BatchScores | Exception
+        self, logged: LogLines, answer: BatchScores | Exception
     ) -> None:
-        with caplog.at_level(logging.ERROR):
-            report = report_of(ScriptedEngine(answer))
+        report = report_of(ScriptedEngine(answer))
         assert report.outcome is ShardOutcome.FAILED
         assert report.failure == JobFailure("scoring_failed", "the worker failed on this job; its log has the reason")
-        (logged,) = caplog.records
-        assert JOB in logged.getMessage()
-        assert logged.exc_info
+        (line,) = logged.of("worker.dispatch.executor")
+        assert line["job"] == JOB
+        assert "executor.py" in line["exception"]
+        assert "a secret document" not in str(line)
 
     def test_a_transient_engine_error_is_reported_for_a_retry(self) -> None:
         report = report_of(ScriptedEngine(TransientEngineError("the engine is busy")))

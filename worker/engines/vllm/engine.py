@@ -160,7 +160,7 @@ def _device_memory() -> int:
     try:
         return int(current_platform.get_device_total_memory())
     except Exception as error:
-        logger.warning("the memory of the GPU is unknown: %s", _one_line(error))
+        logger.warning("the memory of the GPU is unknown", extra={"error": _one_line(error)})
         return 0
 
 
@@ -168,11 +168,13 @@ def _step_size(engine: LLMEngine) -> StepSize:
     scheduler = engine.vllm_config.scheduler_config
     step = step_size(scheduler.max_num_batched_tokens, scheduler.max_num_seqs, on_cpu=current_platform.is_cpu())
     logger.info(
-        "%s, steps of up to %d tokens and %d prompts, %d tokens of batch work beside interactive work",
-        engine.model_config.dtype,
-        step.tokens,
-        step.prompts,
-        step.shared_tokens,
+        "steps of the engine",
+        extra={
+            "dtype": str(engine.model_config.dtype),
+            "tokens": step.tokens,
+            "prompts": step.prompts,
+            "shared_tokens": step.shared_tokens,
+        },
     )
     return step
 

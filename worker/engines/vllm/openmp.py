@@ -39,6 +39,6 @@ def use_intel_runtime(environment: MutableMapping[str, str], prefix: str = sys.p
     try:
         ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
     except OSError as error:
-        logger.warning("%s cannot be loaded, GNU's OpenMP is used: %s", library, error)
+        logger.warning("a library cannot be loaded, GNU's OpenMP is used", extra={"library": library, "error": error})
         return False
     return True

@@ -181,12 +181,14 @@ class EngineLoop:
         if len(failed) == 1:
             work = failed[0].work
             self._drop(work)
-            logger.warning("out of memory in a step of one prompt of %d tokens; its batch fails: %s", tokens, reason)
+            logger.warning(
+                "out of memory in a step of one prompt; its batch fails", extra={"tokens": tokens, "error": reason}
+            )
             message = f"the engine has too little memory for one prompt of {tokens} tokens"
             work.done.set_exception(TransientEngineError(message))
             return
         limit = self._memory.halve(tokens, self._clock())
-        logger.warning("out of memory in a step of %d tokens, next ones have at most %d: %s", tokens, limit, reason)
+        logger.warning("out of memory in a step", extra={"tokens": tokens, "next_tokens": limit, "error": reason})
         for prompt in failed:
             heapq.heappush(self._deferred, prompt)
 
