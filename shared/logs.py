@@ -43,8 +43,9 @@ def set_up_logging(level: str, form: LogForm = "auto", **fields: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter(fields) if resolve_form(form) == "json" else TextFormatter(fields))
     handler.addFilter(RepeatFilter())
-    logging.basicConfig(level=level, handlers=[handler], force=True)
-    dump_stacks_on_signal(sys.stderr)
+    logging.basicConfig(level=level, handlers=[handler])
+    if sys.__stderr__ is not None:
+        dump_stacks_on_signal(sys.__stderr__)
 
 
 def resolve_form(form: LogForm) -> Literal["text", "json"]:

@@ -19,6 +19,7 @@ from celery.signals import setup_logging, worker_ready
 from shared.errors import RerankqError
 from shared.ledger.worker_ledger import WorkerLedger
 from shared.logs import set_up_logging
+from shared.metrics.pool_totals import PoolTotals
 from shared.models import ModelSpec, load_models
 from shared.pools.heartbeats import HeartbeatWriter, worker_name
 from shared.queue.celery_app import make_celery, pool_queues
@@ -40,6 +41,7 @@ from worker.dispatch.executor import Executor
 from worker.dispatch.leases import LeaseKeeper
 from worker.engines.base import EngineStartError, ScoringEngine
 from worker.engines.registry import ENGINES, build_engine, import_engine
+from worker.metrics import TotalsPusher, WorkerMetrics, expose
 from worker.process.health import HeartbeatThread
 from worker.process.startup import StartTimer, deferred_gc, prefetch_weights
 from worker.settings import WorkerSettings
@@ -104,7 +106,11 @@ def serve(settings: WorkerSettings, spec: ModelSpec) -> int:
     prefetch_weights(spec)
     worker = worker_name()
     client = connect(settings.redis_url)
-    heartbeat = HeartbeatThread(HeartbeatWriter(client, spec.name, worker, started_at=time.time() - stages.age))
+    metrics = WorkerMetrics()
+    heartbeat = HeartbeatThread(
+        HeartbeatWriter(client, spec.name, worker, started_at=time.time() - stages.age),
+        TotalsPusher(PoolTotals(client, spec.name), metrics.registry).push,
+    )
     stopped: list[int] = []
 
     def stop_early(number: int, _frame: FrameType | None) -> None:
@@ -129,7 +135,7 @@ def serve(settings: WorkerSettings, spec: ModelSpec) -> int:
         heartbeat.leave()
         raise
     try:
-        return 0 if stopped else work(settings, spec, engine, client, heartbeat, worker, stages)
+        return 0 if stopped else work(settings, spec, engine, client, heartbeat, worker, stages, metrics)
     finally:
         heartbeat.leave()
         client.close()
@@ -143,6 +149,7 @@ def work(
     heartbeat: HeartbeatThread,
     worker: str,
     stages: StartTimer,
+    metrics: WorkerMetrics,
 ) -> int:
     """Work until stopped. Returns the exit status."""
     app = make_celery(settings.redis_url)
@@ -173,10 +180,14 @@ def work(
         reserved=settings.reserved,
         cache_scores=writer.write_all if settings.score_cache else None,
         throughput=heartbeat.throughput,
+        on_report=metrics.shard_reported,
     )
     drain = Drain(dispatcher, leases, settings.drain_seconds, on_begin=heartbeat.drain)
     executor.on_engine_death = drain.on_engine_death
     task.register(app, dispatcher)
+    metrics.watch(engine)
+    if settings.metrics_port:
+        expose(metrics.registry, settings.metrics_port)
 
     celery_worker = app.Worker(
         hostname=f"worker@{worker}",
@@ -193,6 +204,7 @@ def work(
         drain.install()
         heartbeat.ready()
         stages.mark("connect")
+        metrics.started(stages.stages)
         logger.info("ready", extra={"engine": spec.engine, "after": stages})
 
     worker_ready.connect(begin, weak=False)

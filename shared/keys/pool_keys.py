@@ -28,6 +28,10 @@ def workers(model: str) -> str:
     return f"{PREFIX}pool:{model}:workers"
 
 
+def totals(model: str) -> str:
+    return f"{PREFIX}pool:{model}:totals"
+
+
 def turns(model: str, work_class: WorkClass) -> str:
     return f"{PREFIX}pool:{model}:turns:{work_class}"
 

@@ -32,7 +32,7 @@ from shared.queue.messages import WakeUp
 from worker.dispatch.executor import Executor, ShardOutcome, ShardReport
 from worker.dispatch.leases import HeldShard, LeaseKeeper
 from worker.dispatch.listener import QueueListener
-from worker.dispatch.result_reporter import CacheScores, ResultReporter
+from worker.dispatch.result_reporter import CacheScores, OnReport, ResultReporter
 from worker.dispatch.throughput import ThroughputMeter
 
 logger = logging.getLogger(__name__)
@@ -71,10 +71,12 @@ class Dispatcher:
         linger_seconds: float = LINGER_SECONDS,
         cache_scores: CacheScores | None = None,
         throughput: ThroughputMeter | None = None,
+        on_report: OnReport = lambda report, verdict: None,
     ) -> None:
         """`concurrency`: shards in progress at once (0: only one for each `run`), `reserved` of them interactive.
 
-        `cache_scores` is called, on a separate thread, with all reported scores; `throughput` measures the work.
+        `cache_scores` is called, on a separate thread, with all reported scores; `on_report` with each shard's result,
+        accepted or not; `throughput` measures the work.
         """
         self._ledger = ledger
         self._executor = executor
@@ -84,7 +86,7 @@ class Dispatcher:
         self._batch_limit = concurrency - reserved
         self._linger_seconds = linger_seconds
         self._throughput = throughput or ThroughputMeter()
-        self._reporter = ResultReporter(ledger, cache_scores)
+        self._reporter = ResultReporter(ledger, cache_scores, on_report)
         self._listener = QueueListener(ledger, self._wake)
         self._serving = threading.Lock()
         self._closing = threading.Event()

@@ -27,14 +27,21 @@ _STORE_RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 Result = TypeVar("Result")
 CacheScores = Callable[[Sequence[tuple[RerankRequest, ShardScores]]], None]
+OnReport = Callable[[ShardReport, FinishVerdict], None]
 
 
 class ResultReporter:
     """The reporter of one dispatcher."""
 
-    def __init__(self, ledger: WorkerLedger, cache_scores: CacheScores | None = None) -> None:
-        """`cache_scores` is called, on a separate thread, with all reported scores."""
+    def __init__(
+        self,
+        ledger: WorkerLedger,
+        cache_scores: CacheScores | None = None,
+        on_report: OnReport = lambda report, verdict: None,
+    ) -> None:
+        """`cache_scores` is called, on a separate thread, with all reported scores; `on_report` with each result."""
         self._ledger = ledger
+        self._on_report = on_report
         self._cache_scores = cache_scores
         self._cache_thread = ThreadPoolExecutor(1, thread_name_prefix="score-cache")
         self._retry_until = math.inf
@@ -85,7 +92,7 @@ class ResultReporter:
         finishes = [(report.lease, scores, report.work_class) for report, scores in scored]
         verdicts, claimed = self._ledger.finish_and_claim(finishes, request)
         for (report, _), verdict in zip(scored, verdicts, strict=True):
-            _log_rejection(report, verdict)
+            self._count(report, verdict)
         known = [(report.request, scores) for report, scores in scored if report.request is not None]
         if self._cache_scores is not None and known:
             # On another thread: no caller waits for the cache.
@@ -103,10 +110,10 @@ class ResultReporter:
                 verdict = self._ledger.fail(report.lease, report.failure)
             case _:
                 verdict = FinishVerdict.ENDED
-        _log_rejection(report, verdict)
+        self._count(report, verdict)
         return verdict
 
-
-def _log_rejection(report: ShardReport, verdict: FinishVerdict) -> None:
-    if verdict is not FinishVerdict.ACCEPTED:
-        logger.info("a report was rejected", extra=report.lease.log_fields(verdict=verdict))
+    def _count(self, report: ShardReport, verdict: FinishVerdict) -> None:
+        self._on_report(report, verdict)
+        if verdict is not FinishVerdict.ACCEPTED:
+            logger.info("a report was rejected", extra=report.lease.log_fields(verdict=verdict))

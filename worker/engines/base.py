@@ -47,6 +47,15 @@ class ScoringAborted(Exception):
     """The batch was cancelled: its job ended, or another worker scores it."""
 
 
+@dataclass(frozen=True, slots=True)
+class EngineStep:
+    """One step of an engine: its duration, and the prompts that it completed with their tokens."""
+
+    seconds: float
+    prompts: int
+    tokens: int
+
+
 class Cancellation:
     """Cancels a batch. Created by the worker, observed by the engine."""
 

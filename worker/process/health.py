@@ -5,6 +5,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 import redis
 
@@ -21,11 +22,13 @@ logger = logging.getLogger(__name__)
 class HeartbeatThread:
     """Writes a heartbeat every few seconds until stopped. An unreachable Redis does not stop the worker."""
 
-    def __init__(self, writer: HeartbeatWriter) -> None:
+    def __init__(self, writer: HeartbeatWriter, push_metrics: Callable[[], None] = lambda: None) -> None:
+        """`push_metrics` is called after each heartbeat. Raises redis.RedisError."""
         self.throughput = ThroughputMeter()
         self.dtype: str | None = None
         """The precision of the loaded model; set it before `ready`."""
         self._writer = writer
+        self._push_metrics = push_metrics
         self._state = WorkerState.STARTING
         self._pool_ready_at: float | None = None
         self._reachable = True
@@ -78,6 +81,7 @@ class HeartbeatThread:
         """Stop, and remove the heartbeat."""
         self._stop()
         try:
+            self._push_metrics()
             self._writer.leave()
         except redis.RedisError as error:
             logger.warning("the heartbeat could not be removed", extra={"error": error})
@@ -103,6 +107,7 @@ class HeartbeatThread:
                 tokens_per_second=self.throughput.tokens_per_second(),
                 dtype=self.dtype,
             )
+            self._push_metrics()
         except redis.RedisError as error:
             if self._reachable:
                 logger.warning("heartbeats cannot be written", extra={"error": error})

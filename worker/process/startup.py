@@ -39,6 +39,11 @@ class StartTimer:
         self._seconds[stage] = now - self._last
         self._last = now
 
+    @property
+    def stages(self) -> dict[str, float]:
+        """The seconds of each stage that has ended."""
+        return dict(self._seconds)
+
     def __str__(self) -> str:
         """`5.9 s (process 0.3, import 4.4, load 1.1, warm-up 0.1)`, in seconds."""
         stages = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in self._seconds.items())

@@ -128,7 +128,7 @@ def test_killed_process_is_replaced_and_no_new_connection_fails(tmp_path: Path) 
         (survivor,) = before - {victim}
         assert survivor in answering
         assert len(answering - before) == 1
-        running.wait_for_text("process 0 of the API was terminated by SIGKILL; it is restarted now")
+        running.wait_for_text("a process of the API was terminated by SIGKILL; it is restarted now")
 
 
 def test_restart_that_fails_is_tried_again(tmp_path: Path) -> None:
@@ -178,6 +178,6 @@ def test_failed_start_ends_everything_with_its_status(tmp_path: Path) -> None:
 def test_process_that_keeps_dying_is_restarted_after_growing_pauses(tmp_path: Path) -> None:
     with supervised("dies at once", tmp_path) as running:
         for when in ("now", "in 0.5 s", "in 1 s"):
-            running.wait_for_text(f"process 1 of the API was terminated by SIGKILL; it is restarted {when}")
+            running.wait_for_text(f"a process of the API was terminated by SIGKILL; it is restarted {when}")
         running.process.send_signal(signal.SIGTERM)
         assert running.process.wait(timeout=10) == 0

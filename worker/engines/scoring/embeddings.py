@@ -3,6 +3,7 @@
 import hashlib
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,8 +34,10 @@ class Embedded:
 class EmbeddingCache:
     """An LRU cache of at most `limit` bytes (0 disables it). Safe to share between threads."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, on_lookup: Callable[[int, int], None] = lambda hits, misses: None) -> None:
+        """`on_lookup` is called with the hits and misses of each `find`."""
         self._limit = limit
+        self._on_lookup = on_lookup
         self._lock = threading.Lock()
         self._entries: OrderedDict[bytes, Embedded] = OrderedDict()
         self._size = 0
@@ -52,6 +55,7 @@ class EmbeddingCache:
                 if (entry := self._entries.get(key)) is not None:
                     self._entries.move_to_end(key)
                     found[key] = entry
+        self._on_lookup(len(found), len(keys) - len(found))
         return found
 
     def put(self, key: bytes, entry: Embedded) -> None:

@@ -1,5 +1,6 @@
 """Selects the kind of scoring for a loaded model."""
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from shared.models import ModelSpec
@@ -41,8 +42,15 @@ def pop_cache_bytes(spec: ModelSpec) -> tuple[ModelSpec, int]:
     return spec.model_copy(update={"engine_args": arguments}), size
 
 
-def choose_scoring(spec: ModelSpec, model: LoadedModel, cache_bytes: int) -> Scoring:
-    """The scoring for a model. Raises EngineStartError when its entry does not fit the model."""
+def choose_scoring(
+    spec: ModelSpec,
+    model: LoadedModel,
+    cache_bytes: int,
+    on_lookup: Callable[[int, int], None] = lambda hits, misses: None,
+) -> Scoring:
+    """The scoring for a model; `on_lookup` gets the hits and misses of its embedding cache.
+
+    Raises EngineStartError when its entry does not fit the model."""
     if model.kind == "cross-encoder":
         layout = learn_pair(model.build_pair, _tokenizer_of(model)) if model.reads_pairs else None
         return PromptScoring(model, model.template) if layout is None else PairScoring(model, layout)
@@ -54,7 +62,7 @@ def choose_scoring(spec: ModelSpec, model: LoadedModel, cache_bytes: int) -> Sco
         return ListScoring(model)
     if model.kind == "late-interaction":
         return LateScoring(model, _learn_layout(spec, model))
-    return EmbeddingScoring(model, _learn_layout(spec, model), EmbeddingCache(cache_bytes))
+    return EmbeddingScoring(model, _learn_layout(spec, model), EmbeddingCache(cache_bytes, on_lookup))
 
 
 def _learn_layout(spec: ModelSpec, model: LoadedModel) -> Layout:

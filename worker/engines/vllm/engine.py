@@ -21,7 +21,7 @@ from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.llm_engine import LLMEngine
 
 from shared.models import ModelSpec
-from worker.engines.base import BatchScores, Cancellation, EngineDied, EngineStartError, ScoringBatch
+from worker.engines.base import BatchScores, Cancellation, EngineDied, EngineStartError, EngineStep, ScoringBatch
 from worker.engines.scoring.kinds import choose_scoring, pop_cache_bytes
 from worker.engines.scoring.templates import load_template
 from worker.engines.vllm.batches import AbortBatch, EngineBatch, Inbox, PendingScores
@@ -45,6 +45,10 @@ class VllmEngine:
         self._closed = False
         self._fail_waiting: Callable[[], None] | None = None
         self._core: CoreEngine | None = None
+        self.on_step: Callable[[EngineStep], None] = lambda _: None
+        """Called after each step, on the engine's thread."""
+        self.on_lookup: Callable[[int, int], None] = lambda hits, misses: None
+        """Called with the hits and misses of each batch in the embedding cache."""
         spec, cache_bytes = pop_cache_bytes(spec)
         template = load_template(spec.score_template)
         started: Future[LLMEngine] = Future()
@@ -52,7 +56,7 @@ class VllmEngine:
         self._thread.start()
         try:
             model = VllmModel(spec, started.result(), template)
-            self._scoring = choose_scoring(spec, model, cache_bytes)
+            self._scoring = choose_scoring(spec, model, cache_bytes, self._report_lookup)
             self.scale = self._scoring.scale
             self.dtype = model.dtype
             mark("load")
@@ -95,6 +99,13 @@ class VllmEngine:
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout=30)
 
+    def _report_step(self, step: EngineStep) -> None:
+        """Call `on_step` without a reference to what it was when the loop began."""
+        self.on_step(step)
+
+    def _report_lookup(self, hits: int, misses: int) -> None:
+        self.on_lookup(hits, misses)
+
     def _run(self, spec: ModelSpec, started: Future[LLMEngine]) -> None:
         """The engine's thread: build the engine, then step it until it is closed or breaks."""
         try:
@@ -105,7 +116,9 @@ class VllmEngine:
             return
         started.set_result(engine)
         self._core = core = CoreEngine(engine)
-        loop = EngineLoop(core, self._inbox, _step_size(engine), free_memory=partial(_free_memory, engine))
+        loop = EngineLoop(
+            core, self._inbox, _step_size(engine), free_memory=partial(_free_memory, engine), on_step=self._report_step
+        )
         try:
             loop.run()
             reason = EngineDied("the engine is closed")

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from worker.engines.base import BACKGROUND, EngineError, ScoringAborted, TransientEngineError
+from worker.engines.base import BACKGROUND, EngineError, EngineStep, ScoringAborted, TransientEngineError
 from worker.engines.vllm.batches import AbortBatch, EngineBatch, Inbox, Prompt, SteppingEngine
 from worker.engines.vllm.memory import MemoryLimit, is_out_of_memory
 from worker.engines.vllm.step_sizes import StepSize
@@ -43,16 +43,18 @@ class EngineLoop:
         step: StepSize,
         *,
         free_memory: Callable[[], None] = lambda: None,
+        on_step: Callable[[EngineStep], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`free_memory` is called after a step ran out of memory, when no prompt is in the engine.
 
-        What it raises breaks the engine.
+        What it raises breaks the engine. `on_step` is called after each step.
         """
         self._engine = engine
         self._inbox = inbox
         self._step = step
         self._free_memory = free_memory
+        self._on_step = on_step
         self._clock = clock
         self._ids = itertools.count()
         self._running: dict[str, Prompt] = {}
@@ -154,6 +156,7 @@ class EngineLoop:
 
     def _compute(self) -> None:
         """Compute one step and resolve its outputs. Raises what breaks the engine."""
+        started = time.perf_counter()
         try:
             outputs = self._engine.step()
         except Exception as error:
@@ -161,8 +164,8 @@ class EngineLoop:
                 raise
             reason = str(error).partition("\n")[0]
         else:
-            for output in outputs:
-                self._resolve(output)
+            tokens = sum(self._resolve(output) for output in outputs)
+            self._on_step(EngineStep(time.perf_counter() - started, len(outputs), tokens))
             return
         # Outside of the handler: the error's traceback keeps the tensors of the failed step alive.
         self._recover(reason)
@@ -230,7 +233,8 @@ class EngineLoop:
             self._deferred = [prompt for prompt in self._deferred if prompt.work is not work]
             heapq.heapify(self._deferred)
 
-    def _resolve(self, output: Any) -> None:
+    def _resolve(self, output: Any) -> int:
+        """Store an output. Returns the tokens of its prompt."""
         prompt = self._running.pop(output.request_id)
         self._count(prompt, -1)
         work = prompt.work
@@ -238,3 +242,4 @@ class EngineLoop:
         work.unfinished -= 1
         if work.unfinished == 0:
             work.done.set_result(work.outputs)
+        return prompt.tokens

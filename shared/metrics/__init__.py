@@ -1,0 +1,1 @@
+"""What Prometheus metrics are called and mean. Owns definitions that several packages use; counts nothing itself."""
