@@ -15,13 +15,14 @@ from api.auth.key_file import KeyFile
 from api.auth.key_store import KeyStore
 from api.batches.main import run_batches
 from api.http.http11 import limited_to
+from api.metrics.shared_files import shared_folder
 from api.processes.group import ProcessGroup
 from api.processes.sockets import ListeningAddress
 from api.processes.supervisor import Supervisor
 from api.settings import ApiSettings
 from shared.errors import ConfigurationError, RerankqError
 from shared.logs import set_up_logging
-from shared.models import load_models
+from shared.models import ModelRegistry, load_models
 from shared.store.client import connect_async
 
 KEEP_ALIVE_SECONDS = 75
@@ -95,6 +96,11 @@ def serve(settings: ApiSettings) -> int:
         )
     _set_up_logging(settings)
     group = ProcessGroup(settings.processes)
+    with shared_folder(group):
+        return _serve(settings, registry, group, keys_required=keys_required)
+
+
+def _serve(settings: ApiSettings, registry: ModelRegistry, group: ProcessGroup, *, keys_required: bool) -> int:
     app = create_app(settings, registry, keys_required=keys_required, group=group)
     options: dict[str, Any] = {
         # Otherwise uvicorn reads WEB_CONCURRENCY.

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from fastapi import FastAPI, Request, Response
 from fastapi_offline import FastAPIOffline
+from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
@@ -36,7 +37,9 @@ from api.http.middleware import RequestContextMiddleware
 from api.http.responses import json_response
 from api.jobs.followers import JobFollower
 from api.jobs.reconciler import Reconciler
-from api.metrics import Metrics
+from api.metrics.counts import ServiceCounts
+from api.metrics.exposition import Exposition
+from api.metrics.readings import StoreReader
 from api.openapi.document import describe_api
 from api.processes.group import ProcessGroup
 from api.routes import (
@@ -99,9 +102,10 @@ def create_app(
         )
     app.state.root = family(settings.root_dialect)
     _add_routes(app, app.state.root)
-    metrics = Metrics([path for route in app.routes if (path := getattr(route, "path", None))], group)
-    app.state.metrics = metrics
-    app.add_middleware(RequestContextMiddleware, render_exception=_render_exception, observe=metrics.observe)
+    registry_of_counts = CollectorRegistry()
+    counts = ServiceCounts(registry_of_counts)
+    app.state.counts, app.state.exposition = counts, Exposition(registry_of_counts, group)
+    app.add_middleware(RequestContextMiddleware, render_exception=_render_exception, observe=counts.response)
     app.openapi = partial(describe_api, app, app.state.root)  # type: ignore[method-assign]
     app.add_exception_handler(RerankqError, _handle_rerankq_error)
     app.add_exception_handler(HTTPException, _handle_http_exception)
@@ -120,8 +124,8 @@ def _make_lifespan(
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.metrics.join()
-        parts = composition.build(settings, registry, keys_required=keys_required)
+        counts: ServiceCounts = app.state.counts
+        parts = composition.build(settings, registry, keys_required=keys_required, counts=counts)
         models = [spec.name for spec in registry.specs]
         starts_runner = settings.batch_runner == "auto"
         runner = RunnerProcess(settings, parts.batches, group.runner_lock) if starts_runner else None
@@ -150,7 +154,9 @@ def _make_lifespan(
             service=parts.service,
             queue=parts.queue,
             pools=parts.pools,
-            metrics=app.state.metrics,
+            counts=counts,
+            exposition=app.state.exposition,
+            readings=StoreReader(parts.client, parts.pools, parts.batches),
             authenticator=parts.authenticator,
             files=files,
             batches=batch_service,
@@ -165,7 +171,7 @@ def _make_lifespan(
         running: list[_Background] = [
             parts.completions,
             parts.pools,
-            Reconciler(parts.client, parts.ledger, parts.messages, models),
+            Reconciler(parts.client, parts.ledger, parts.messages, models, counts.reconciler_round),
             Sweeper(parts.client, parts.payloads, parts.names),
             DeliveryRunner(parts.deliveries, parts.endpoints, _event_bodies(parts, app.state.app_state), sender),
             *([runner] if runner else []),

@@ -12,6 +12,7 @@ from api.jobs.completions import CompletionListener
 from api.jobs.queue import JobQueue
 from api.jobs.service import RerankService
 from api.jobs.submissions import Limits, SubmissionBuilder
+from api.metrics.counts import ServiceCounts
 from api.payloads.base import PayloadStore
 from api.payloads.factory import open_payload_store
 from api.payloads.names import PayloadNames
@@ -54,16 +55,23 @@ class Parts:
     queue: JobQueue
     payloads: PayloadStore
     names: PayloadNames
+    counts: ServiceCounts
 
     async def close(self) -> None:
         await self.payloads.close()
         await self.client.aclose()
 
 
-def build(settings: ApiSettings, registry: ModelRegistry, *, keys_required: bool = False) -> Parts:
-    """Build the objects. Connects to nothing. Raises ConfigurationError for an unusable payload store."""
-    client = connect_async(settings.redis_url)
-    ledger = JobLedger(client, Lifetimes(result=settings.result_seconds))
+def build(
+    settings: ApiSettings, registry: ModelRegistry, *, keys_required: bool = False, counts: ServiceCounts | None = None
+) -> Parts:
+    """Build the objects. Connects to nothing. Raises ConfigurationError for an unusable payload store.
+
+    `counts`: what this process counts; None: it shows it to nobody.
+    """
+    counts = counts or ServiceCounts()
+    client = connect_async(settings.redis_url, counts.round_trip)
+    ledger = JobLedger(client, Lifetimes(result=settings.result_seconds), counts.reconciled)
     completions = CompletionListener(client, ledger)
     pools = PoolMonitor(client, registry.specs)
     messages = MessageBuilder(make_celery(settings.redis_url))
@@ -90,7 +98,9 @@ def build(settings: ApiSettings, registry: ModelRegistry, *, keys_required: bool
         messages=messages,
         authenticator=authenticator,
         submissions=submissions,
-        service=RerankService(ledger=ledger, index=JobIndex(client), completions=completions, submissions=submissions),
+        service=RerankService(
+            ledger=ledger, index=JobIndex(client), completions=completions, submissions=submissions, counts=counts
+        ),
         endpoints=endpoints,
         deliveries=DeliveryLedger(client),
         webhook_rules=rules,
@@ -98,6 +108,7 @@ def build(settings: ApiSettings, registry: ModelRegistry, *, keys_required: bool
         queue=JobQueue(ledger, QueueLedger(client), messages, deadline_seconds=settings.job_deadline_seconds),
         payloads=open_payload_store(settings.payloads, client),
         names=PayloadNames(client),
+        counts=counts,
     )
 
 

@@ -14,7 +14,9 @@ from api.files.service import FileService
 from api.jobs.followers import JobFollower
 from api.jobs.queue import JobQueue
 from api.jobs.service import RerankService
-from api.metrics import Metrics
+from api.metrics.counts import ServiceCounts
+from api.metrics.exposition import Exposition
+from api.metrics.readings import StoreReader
 from api.pool_monitor import PoolMonitor
 from api.settings import ApiSettings
 from api.webhooks.service import WebhookService
@@ -28,7 +30,9 @@ class AppState:
     service: RerankService
     queue: JobQueue
     pools: PoolMonitor
-    metrics: Metrics
+    counts: ServiceCounts
+    exposition: Exposition
+    readings: StoreReader
     authenticator: Authenticator
     files: FileService
     batches: BatchService

@@ -193,21 +193,37 @@ class ServiceError(RerankqError):
 
 
 class RateLimited(ServiceError):
-    """The API key has exceeded one of its limits. `policy` describes it in the syntax of RateLimit-Policy."""
+    """The API key has exceeded one of its limits. `policy` describes it in the syntax of RateLimit-Policy.
+
+    `reason` names the limit, for metrics.
+    """
 
     code = "rate_limited"
 
     def __init__(
-        self, message: str, *, param: str | None = None, policy: str = "", retry_after: int | None = None
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        policy: str = "",
+        retry_after: int | None = None,
+        reason: str = "other",
     ) -> None:
         super().__init__(message, param=param, retry_after=retry_after)
         self.policy = policy
+        self.reason = reason
 
 
 class Overloaded(ServiceError):
-    """Too much work is pending."""
+    """Too much work is pending. `reason` names what there is too much of, for metrics."""
 
     code = "overloaded"
+
+    def __init__(
+        self, message: str, *, param: str | None = None, retry_after: int | None = None, reason: str = "other"
+    ) -> None:
+        super().__init__(message, param=param, retry_after=retry_after)
+        self.reason = reason
 
 
 class WaitTimedOut(ServiceError):

@@ -43,7 +43,7 @@ class OwnerLimits:
         seconds = max(1, math.ceil(milliseconds / 1000)) if milliseconds else _RETRY_AFTER_SECONDS
         message = f"this API key has exceeded its limit: {name} is {value:g}"
         policy = f'"{public_name}";{_quota(exceeded, value)}'
-        return RateLimited(message, policy=policy, retry_after=seconds)
+        return RateLimited(message, policy=policy, retry_after=seconds, reason=name)
 
 
 @dataclass(frozen=True, slots=True)

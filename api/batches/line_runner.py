@@ -117,7 +117,7 @@ class LineRunner:
         submission = await self._submissions.build(request, dialect, batch.owner, WorkClass.BATCH, None, line=line)
         jobs[:] = [job for job in jobs if job[0] != job_id] + [(job_id, submission.model)]
         with self._completions.expect(job_id) as completion:
-            acceptance = await self._ledger.submit(submission)
+            acceptance = await self._service.accept(submission)
             completion.accepted = True
             if submission.sizes:
                 await completion.wait()

@@ -10,6 +10,7 @@ from api.background_tasks import cancel_and_wait
 from api.batches.line_runner import LineRunner
 from api.batches.runner import Runner, RunnerLimits
 from api.dialects.registry import family
+from api.metrics.shared_files import join_as_runner
 from api.settings import ApiSettings
 from shared.models import ModelRegistry, load_models
 
@@ -24,6 +25,7 @@ async def run_batches(settings: ApiSettings, until_idle_seconds: float | None = 
     registry = load_models(settings.models_file)
     # Interactive calls come first, also where their processes share the processor with this one.
     os.nice(NICENESS)
+    join_as_runner()
     parts = composition.build(settings, registry)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

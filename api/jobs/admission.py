@@ -60,7 +60,7 @@ class Admission:
     def require_memory(self) -> None:
         """Raise Overloaded when Redis is almost full."""
         if self._pools.store_memory_share > MAX_MEMORY_SHARE:
-            raise Overloaded("the job store is almost full", retry_after=RETRY_AFTER_FULL_SECONDS)
+            raise Overloaded("the job store is almost full", retry_after=RETRY_AFTER_FULL_SECONDS, reason="memory")
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -69,6 +69,7 @@ class Admission:
             raise Overloaded(
                 f"at most {self._limits.max_waiting} requests may wait in one process of the API",
                 retry_after=RETRY_AFTER_SECONDS,
+                reason="waiting",
             )
         self._waiting += 1
         try:

@@ -7,7 +7,7 @@ harm: every script may run twice.
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from secrets import token_hex
 
 import redis.asyncio
@@ -33,12 +33,19 @@ class Reconciler:
     """Runs reconciliation rounds for all models, in `run`."""
 
     def __init__(
-        self, client: redis.asyncio.Redis, ledger: JobLedger, messages: MessageBuilder, models: Sequence[str]
+        self,
+        client: redis.asyncio.Redis,
+        ledger: JobLedger,
+        messages: MessageBuilder,
+        models: Sequence[str],
+        on_round: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_round` is called after each round of the leader."""
         self._client = client
         self._ledger = ledger
         self._messages = messages
         self._models = models
+        self._on_round = on_round
         self._name = token_hex(8)
         self._elect_leader = client.register_script(script_source("elect_leader"))
         self._server: str | None = None
@@ -72,6 +79,7 @@ class Reconciler:
             await self._ledger.expire(model)
             if now >= self._leases_valid_from:
                 await self._enqueue(await self._ledger.reconcile(model), model)
+        self._on_round()
 
     async def _check_server(self, now: float) -> None:
         """Start the grace period when Redis has restarted, or was unreachable since the last round."""

@@ -5,33 +5,28 @@ Knows jobs and models; knows nothing of HTTP or of the dialects' formats.
 
 import asyncio
 from contextlib import nullcontext, suppress
+from time import perf_counter
 from typing import NamedTuple
 
 from api.jobs.completions import CompletionListener, JobCompletion
+from api.jobs.job_errors import error_from_failure, lost, not_found
 from api.jobs.ranking import rank
 from api.jobs.submissions import SubmissionBuilder, model_unavailable
+from api.metrics.counts import ServiceCounts
 from shared.contracts import RerankRequest, RerankResult, WorkClass
 from shared.errors import (
-    InternalError,
-    InvalidRequest,
     JobCanceled,
     JobExpired,
     JobNotFinished,
-    JobNotFound,
     ModelUnavailable,
-    RerankqError,
-    ScoringFailed,
-    StoreDamaged,
     StoreUnavailable,
-    TextTooLong,
     WaitTimedOut,
 )
 from shared.ledger import encoding
 from shared.ledger.job_index import AnyJob, JobIndex
 from shared.ledger.job_ledger import JobLedger
-from shared.ledger.job_record import DeadLetter, JobFailure, JobFilter, JobRecord, JobStatus, Position
+from shared.ledger.job_record import DeadLetter, JobFilter, JobRecord, JobStatus, Position
 from shared.ledger.submission import DEFAULT_OPTIONS, Acceptance, JobOptions, Submission
-from shared.store.client import RETRY_AFTER_SECONDS
 
 _POOL_CHECK_SECONDS = 1.0
 _RESTART_WAIT_SECONDS = 10.0
@@ -50,10 +45,17 @@ class RerankService:
     """Runs rerank requests as jobs. Every method raises StoreUnavailable when Redis is unreachable."""
 
     def __init__(
-        self, *, ledger: JobLedger, index: JobIndex, completions: CompletionListener, submissions: SubmissionBuilder
+        self,
+        *,
+        ledger: JobLedger,
+        index: JobIndex,
+        completions: CompletionListener,
+        submissions: SubmissionBuilder,
+        counts: ServiceCounts | None = None,
     ) -> None:
         self.models = submissions.models
         self.limits = submissions.limits
+        self._counts = counts or ServiceCounts()
         self._ledger = ledger
         self._index = index
         self._completions = completions
@@ -80,29 +82,32 @@ class RerankService:
         caller's wait, otherwise within the pool's `max_wait_seconds`. Also raises what `submit` and `result` raise.
         Cancelling this call cancels the job, except under an Idempotency-Key.
         """
-        limit = self.limits.wait_seconds
+        limit, started = self.limits.wait_seconds, perf_counter()
         seconds = limit if wait_seconds is None else min(wait_seconds, limit)
-        submission = await self._submissions.build(
-            request,
-            dialect,
-            owner,
-            WorkClass.INTERACTIVE,
-            idempotency,
-            seconds if patient else None,
-            options=options,
-        )
-        try:
-            acceptance, scores = await self._submit_and_wait(submission, seconds)
-        except (asyncio.CancelledError, ModelUnavailable):
-            if idempotency is None:
-                await asyncio.shield(self._cancel_abandoned(submission.job_id))
-            raise
-        except WaitTimedOut:
-            if idempotency is None and not patient:
-                with suppress(StoreUnavailable):
-                    await self._ledger.demote(submission.job_id, submission.model)
-            raise
-        return await self.finished_result(submission, acceptance, scores)
+        with self._counts.request(dialect, WorkClass.INTERACTIVE):
+            submission = await self._submissions.build(
+                request,
+                dialect,
+                owner,
+                WorkClass.INTERACTIVE,
+                idempotency,
+                seconds if patient else None,
+                options=options,
+            )
+            try:
+                acceptance, scores = await self._submit_and_wait(submission, seconds)
+            except (asyncio.CancelledError, ModelUnavailable):
+                if idempotency is None:
+                    await asyncio.shield(self._cancel_abandoned(submission.job_id))
+                raise
+            except WaitTimedOut:
+                if idempotency is None and not patient:
+                    with suppress(StoreUnavailable):
+                        await self._ledger.demote(submission.job_id, submission.model)
+                raise
+            result = await self.finished_result(submission, acceptance, scores)
+        self._counts.waited(submission.model, started)
+        return result
 
     async def finished_result(
         self, submission: Submission, acceptance: Acceptance, scores: bytes | None
@@ -125,11 +130,11 @@ class RerankService:
         # A job without shards needs no wait.
         waiting = self._admission.waiting() if submission.sizes else nullcontext()
         with waiting, self._completions.expect(submission.job_id) as completion:
-            acceptance = await self._ledger.submit(submission)
+            acceptance = await self.accept(submission)
             completion.accepted = not acceptance.existing
             if not acceptance.existing and await self._wait(completion, submission, seconds):
                 if completion.lost:
-                    raise _lost("this request")
+                    raise lost("this request")
                 return acceptance, completion.scores
         job_id = acceptance.job_id
         if acceptance.existing and (await self.job(job_id, submission.owner, wait_seconds=seconds)).status.final:
@@ -155,11 +160,21 @@ class RerankService:
         Raises ModelNotFound, ModelUnavailable, InvalidRequest, IdempotencyConflict or Overloaded.
         """
         work_class = WorkClass.BATCH if wait_seconds is None else WorkClass.INTERACTIVE
-        submission = await self._submissions.build(
-            request, dialect, owner, work_class, idempotency, wait_seconds, options=options
-        )
-        acceptance = await self._ledger.submit(submission)
+        with self._counts.request(dialect, work_class):
+            submission = await self._submissions.build(
+                request, dialect, owner, work_class, idempotency, wait_seconds, options=options
+            )
+            acceptance = await self.accept(submission)
         return await self.job(acceptance.job_id, owner)
+
+    async def accept(self, submission: Submission) -> Acceptance:
+        """Submit to the ledger, and count what it accepts. Raises what JobLedger.submit raises."""
+        acceptance = await self._ledger.submit(submission)
+        if not acceptance.existing:
+            pairs = len(submission.request.documents)
+            cached = pairs - sum(size.pairs for size in submission.sizes)
+            self._counts.accepted(submission.model, submission.work_class, pairs, cached)
+        return acceptance
 
     async def job(self, job_id: str, owner: str, *, wait_seconds: float = 0.0) -> JobRecord:
         """Wait up to `wait_seconds` for the job to end, and return its record. Raises JobNotFound."""
@@ -202,7 +217,7 @@ class RerankService:
     async def delete(self, job_id: str, owner: str) -> None:
         """Cancel a job if it has not ended, and remove it and its result. Raises JobNotFound."""
         if not await self._ledger.delete(await self._read(job_id, owner)):
-            raise _not_found(job_id)
+            raise not_found(job_id)
 
     async def _wait(self, completion: JobCompletion, submission: Submission, seconds: float) -> bool:
         """Whether the job ended in time.
@@ -243,14 +258,14 @@ class RerankService:
     async def _read(self, job_id: str, owner: str) -> JobRecord:
         record = await self._ledger.read(job_id)
         if record is None or record.owner != owner:
-            raise _not_found(job_id)
+            raise not_found(job_id)
         return record
 
     async def _read_result(self, job_id: str, submission: Submission | None) -> RerankResult:
         """The result of a job that has ended. `submission` saves reading the request."""
         record, shards = await self._ledger.read_finished(job_id)
         if record is None:
-            raise _not_found(job_id)
+            raise not_found(job_id)
         stored = (
             (submission.request, submission.known_scores) if submission else await self._ledger.read_request(job_id)
         )
@@ -258,38 +273,17 @@ class RerankService:
         if stored is None or (record.status is JobStatus.SUCCEEDED and not complete):
             # The job was deleted during the read, or Redis has lost a part of it.
             if await self._ledger.read(job_id) is None:
-                raise _not_found(job_id)
-            raise _lost("the result of this job")
+                raise not_found(job_id)
+            raise lost("the result of this job")
         request, known = stored
         match record.status:
             case JobStatus.SUCCEEDED:
                 return rank(record, request, shards, known)
             case JobStatus.FAILED:
-                raise _error_from_failure(record.failure)
+                raise error_from_failure(record.failure)
             case JobStatus.CANCELED:
                 raise JobCanceled(f"the job {job_id} was canceled")
             case JobStatus.EXPIRED:
                 raise JobExpired(f"the job {job_id} passed its deadline before it was scored")
             case _:
                 raise JobNotFinished(f"the job {job_id} is {record.status}; its result is not available yet")
-
-
-def _error_from_failure(failure: JobFailure | None) -> RerankqError:
-    match failure:
-        case None:
-            return InternalError("the job failed without a reason")
-        case JobFailure(code=TextTooLong.code):
-            tokens, limit = failure.tokens or 0, failure.limit or 0
-            return TextTooLong(failure.message, param=failure.param, tokens=tokens, limit=limit)
-        case JobFailure(code=InvalidRequest.code):
-            return InvalidRequest(failure.message, param=failure.param)
-        case _:
-            return ScoringFailed(failure.message)
-
-
-def _not_found(job_id: str) -> JobNotFound:
-    return JobNotFound(f"there is no job {job_id[:100]!r}", param="id")
-
-
-def _lost(item: str) -> StoreDamaged:
-    return StoreDamaged(f"the job store has lost {item}; send it again", retry_after=RETRY_AFTER_SECONDS)

@@ -1,13 +1,13 @@
 """Routes for operators, load balancers and Prometheus: name, health, readiness, metrics. Only metrics need a key."""
 
+import asyncio
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from api import VERSION
 from api.dependencies import AdminDep, AppState, AppStateDep
 from api.http.responses import json_response
-from api.metrics import CONTENT_TYPE
 from api.openapi.schemas import EXAMPLE_MODEL, Health, Readiness, response_doc
 from shared.pools.signals import PoolSignals
 
@@ -52,10 +52,12 @@ async def ready(state: AppStateDep) -> Response:
 
 
 @router.get("/metrics", include_in_schema=False)
-async def metrics(state: AppStateDep, _: AdminDep) -> Response:
-    """All metrics in Prometheus's text format; 503 without Redis."""
-    body = state.metrics.render(await state.pools.fetch(), await state.webhooks.counts())
-    return Response(body, media_type=CONTENT_TYPE)
+async def metrics(request: Request, state: AppStateDep, _: AdminDep) -> Response:
+    """All metrics in Prometheus's text format, or as OpenMetrics where the client accepts it; 503 without Redis."""
+    read = await state.readings.read()
+    # On a thread: writing thousands of samples would delay other requests.
+    body, content_type = await asyncio.to_thread(state.exposition.render, read, request.headers.get("accept", ""))
+    return Response(body, headers={"content-type": content_type})
 
 
 def _describe(state: AppState, name: str, signals: PoolSignals) -> dict[str, Any]:

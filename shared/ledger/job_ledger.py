@@ -27,6 +27,7 @@ from shared.ledger.limits import (
     RESEND_SECONDS,
     Lifetimes,
 )
+from shared.ledger.reconciler_actions import OnAction, ReconcilerAction
 from shared.ledger.submission import Acceptance, ExceededLimit, Submission
 from shared.partial_results import KnownScores
 from shared.queue.messages import WakeUp
@@ -43,8 +44,15 @@ _MAX_CHECKS = 500
 class JobLedger:
     """Submits, reads and ends jobs, and runs the reconciler's scripts. For the API."""
 
-    def __init__(self, client: redis.asyncio.Redis, lifetimes: Lifetimes | None = None) -> None:
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        lifetimes: Lifetimes | None = None,
+        on_action: OnAction = lambda model, action, count: None,
+    ) -> None:
+        """`on_action` is called with what the reconciler's scripts did."""
         self._client = client
+        self._on_action = on_action
         self._pipe = ScriptPipeline(client)
         self._lifetimes = lifetimes or Lifetimes()
         self.listener = token_hex(4)
@@ -211,9 +219,13 @@ class JobLedger:
             int(RESEND_AFTER_CRASH_SECONDS * 1000),
         ]
         with store_errors():
-            found, discarded = await self._scripts["reconcile"](
+            found, discarded, expired_leases, dead_letters = await self._scripts["reconcile"](
                 keys=job_keys.script_keys("", model, *queues, job_keys.DEAD_LETTERS), args=args
             )
+        self._on_action(model, ReconcilerAction.LEASES, expired_leases)
+        self._on_action(model, ReconcilerAction.DEAD_LETTERS, dead_letters)
+        self._on_action(model, ReconcilerAction.DISCARDED, len(discarded))
+        self._on_action(model, ReconcilerAction.RESENT, len(found) // 3)
         for job_id in discarded:
             logger.error(
                 "a job is discarded: a part of it is missing in the store",
@@ -235,18 +247,21 @@ class JobLedger:
                     *(word for pair in queue_keys.KOMBU_KEYS.items() for word in pair),
                 ],
             )
+        self._on_action(model, ReconcilerAction.REPAIRED, len(deleted))
         for key in deleted:
             logger.error("a key had the wrong type and was deleted", extra={"redis_key": key.decode()})
 
     async def expire(self, model: str) -> int:
         """Expire the jobs whose deadline has passed. Returns how many."""
         with store_errors():
-            return int(
+            count = int(
                 await self._scripts["expire"](
                     keys=job_keys.script_keys("", model),
                     args=[job_keys.job(""), _MAX_CHECKS, job_keys.JOB_ENDED_CHANNEL],
                 )
             )
+        self._on_action(model, ReconcilerAction.EXPIRED, count)
+        return count
 
     async def enqueue(self, queue: str, messages: list[bytes]) -> None:
         """Push messages to the front of a queue, for shards enqueued before; `queue` is its Redis key."""

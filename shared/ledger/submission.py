@@ -44,13 +44,17 @@ class PendingLimits:
             case ExceededLimit.AHEAD:
                 seconds = self._seconds(number)
                 wait = f"{seconds} s longer than this request may wait" if seconds else "too long for this request"
-                return Overloaded(f"model {model!r} is overloaded: its queue is {wait}", retry_after=seconds)
+                return Overloaded(
+                    f"model {model!r} is overloaded: its queue is {wait}", retry_after=seconds, reason="wait"
+                )
             case ExceededLimit.TOKENS:
                 message = f"model {model!r} is overloaded: at most {self.tokens} estimated tokens may be pending"
-                return Overloaded(message, retry_after=self._seconds(number) or _RETRY_AFTER_UNKNOWN_SECONDS)
+                return Overloaded(
+                    message, retry_after=self._seconds(number) or _RETRY_AFTER_UNKNOWN_SECONDS, reason="pending_tokens"
+                )
             case ExceededLimit.JOBS:
                 message = f"model {model!r} is overloaded: at most {self.jobs} jobs may be pending"
-                return Overloaded(message, retry_after=_RETRY_AFTER_UNKNOWN_SECONDS)
+                return Overloaded(message, retry_after=_RETRY_AFTER_UNKNOWN_SECONDS, reason="pending_jobs")
 
     def _seconds(self, tokens: int) -> int | None:
         """How long the pool takes for so many tokens, rounded up."""

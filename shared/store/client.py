@@ -8,7 +8,7 @@ import asyncio
 import logging
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -47,10 +47,17 @@ _COMMON: dict[str, Any] = {
 }
 
 
-def connect_async(url: str) -> redis.asyncio.Redis:
-    """A pooled asyncio client of bytes; connects on first use."""
+def connect_async(url: str, on_round_trip: Callable[[], None] = lambda: None) -> redis.asyncio.Redis:
+    """A pooled asyncio client of bytes; connects on first use.
+
+    `on_round_trip` is called for each command or pipeline that is sent.
+    """
     pool = _WaitingPool.from_url(url, retry=AsyncRetry(ConstantBackoff(0.05), 1), **_COMMON)
-    pool.connection_class = type("Connection", (_ReconnectWhenClosed, _PackWithHiredis, pool.connection_class), {})
+    pool.connection_class = type(
+        "Connection",
+        (_ReconnectWhenClosed, _PackWithHiredis, pool.connection_class),
+        {"on_round_trip": staticmethod(on_round_trip)},
+    )
     return redis.asyncio.Redis.from_pool(pool)
 
 
@@ -106,10 +113,15 @@ class _WaitingPool(redis.asyncio.ConnectionPool):
 class _ReconnectWhenClosed:
     """Mixin for a connection: treats writing to a reset transport as a lost connection, which redis-py retries.
 
+    Also counts what is written.
+
     uvloop raises RuntimeError in that case, which redis-py does not handle.
     """
 
+    on_round_trip: Callable[[], None]
+
     async def send_packed_command(self, *args: Any, **options: Any) -> None:
+        self.on_round_trip()
         try:
             await super().send_packed_command(*args, **options)  # type: ignore[misc]
         except RuntimeError as error:

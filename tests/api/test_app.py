@@ -16,7 +16,6 @@ from api.auth.key_store import KeyStore
 from api.http.error_responses import headers_of, status_of
 from api.jobs.completions import CompletionListener
 from api.jobs.reconciler import Reconciler
-from api.metrics import CONTENT_TYPE
 from api.pool_monitor import PoolMonitor
 from api.settings import ApiSettings
 from shared.errors import (
@@ -368,9 +367,9 @@ class TestOperations:
         async with open_api() as client:
             await client.get("/v1/models")
             response = await client.get("/metrics")
-        assert response.headers["content-type"] == CONTENT_TYPE
+        assert response.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
         assert f'rerankq_pool_desired_workers{{model="{MODEL}"}} 0.0' in response.text
-        assert 'rerankq_http_requests_total{path="/v1/models",status="200"} 1.0' in response.text
+        assert 'rerankq_http_requests_total{route="/v1/models",status="200"} 1.0' in response.text
 
     @pytest.mark.parametrize("path", ["/metrics", "/v1/pools"])
     async def test_unreachable_redis_makes_pool_numbers_unavailable(self, open_api: Opener, path: str) -> None:

@@ -81,7 +81,7 @@ def scrape(stack: Stack) -> list[Sample]:
 def count_of(stack: Stack, path: str) -> float:
     """The requests of a path."""
     name = "rerankq_http_requests_total"
-    return sum(each.value for each in scrape(stack) if each.name == name and each.labels["path"] == path)
+    return sum(each.value for each in scrape(stack) if each.name == name and each.labels["route"] == path)
 
 
 def value_of(stack: Stack, name: str) -> float:

@@ -5,11 +5,13 @@
 -- args    1 prefix of the keys of jobs, 2 maximum number of shards, 3 ms until the first resend, 4 maximum ms between
 --         resends, 5 crashes allowed, 6 failure JSON for more, 7 channel, 8 length of the dead-letter list, 9 crashes
 --         after which a shard runs alone, 10 as 3, for a shard that lost its worker
--- returns {{job id, shard, class, job id, shard, class, ...} to enqueue, {job id, ...} discarded}
+-- returns {{job id, shard, class, job id, shard, class, ...} to enqueue, {job id, ...} discarded, number of expired
+--         leases, number of new dead letters}
 local now = now_ms()
 local queued = redis.call('LLEN', KEYS[4]) + redis.call('LLEN', KEYS[5])
 local enough = queued >= redis.call('ZCARD', KEYS[2])
 local wake_ups, discarded = {}, {}
+local expired_leases, dead_letters = 0, 0
 
 local function check_after(member, after_ms)
   redis.call('ZADD', KEYS[2], now + after_ms, member)
@@ -36,8 +38,10 @@ local function check_shard(member, job_id, shard)
   if fields[1] == 'leased' then
     local left = redis.call('PTTL', lease_key(keys, shard))
     if left > 0 then return check_after(member, left) end
+    expired_leases = expired_leases + 1
     local crashes = redis.call('HINCRBY', keys.shards, shard .. ':crashes', 1)
     if crashes >= tonumber(ARGV[5]) then
+      dead_letters = dead_letters + 1
       return dead_letter(keys, job_id, shard, ARGV[6], ARGV[7], KEYS[6], tonumber(ARGV[8]))
     end
     subtract_load(keys, job[2], 'running_', fields[4], fields[5])
@@ -79,4 +83,4 @@ local keys = job_keys('')
 if redis.call('ZCARD', keys.outstanding) == 0 and redis.call('HLEN', keys.load) > 1 then
   clear_load(keys, redis.call('HGET', keys.load, 'ended_ms'))
 end
-return {wake_ups, discarded}
+return {wake_ups, discarded, expired_leases, dead_letters}

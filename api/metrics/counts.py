@@ -1,0 +1,82 @@
+"""Counts what an API process does. Counting costs a microsecond or two, and never waits."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from api.metrics import definitions as metrics
+from shared.contracts import WorkClass
+from shared.errors import InternalError, Overloaded, RateLimited, RerankqError
+
+
+class ServiceCounts:
+    """The counters and histograms of one API process, or of the batch runner."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        registry = registry or CollectorRegistry()
+        self._http_requests = metrics.HTTP_REQUESTS.counter(registry)
+        self._http_seconds = metrics.HTTP_SECONDS.histogram(registry)
+        self._requests = metrics.REQUESTS.counter(registry)
+        self._request_seconds = metrics.REQUEST_SECONDS.histogram(registry)
+        self._pairs = metrics.PAIRS.counter(registry)
+        self._cached_pairs = metrics.CACHED_PAIRS.counter(registry)
+        self._refusals = metrics.REFUSALS.counter(registry)
+        self._reconciled = metrics.RECONCILED.counter(registry)
+        self._reconciler_round = metrics.RECONCILER_ROUND.gauge(registry, multiprocess_mode="max")
+        self._round_trips = metrics.ROUND_TRIPS.counter(registry)
+        self._batch_rows = metrics.BATCH_ROWS.counter(registry)
+        self._children: dict[tuple[Any, ...], Any] = {}
+
+    def response(self, route: str, status: int, seconds: float) -> None:
+        """Count an HTTP response; `route` is empty when none matched."""
+        self._of(self._http_requests, route, str(status)).inc()
+        self._of(self._http_seconds, route).observe(seconds)
+
+    @contextmanager
+    def request(self, dialect: str, work_class: WorkClass) -> Iterator[None]:
+        """Count a rerank request by what the block raises."""
+        outcome = InternalError.code
+        try:
+            yield
+            outcome = "ok"
+        except RerankqError as error:
+            outcome = error.code
+            if isinstance(error, Overloaded | RateLimited):
+                self._of(self._refusals, error.reason).inc()
+            raise
+        finally:
+            self._of(self._requests, dialect, work_class, outcome).inc()
+
+    def waited(self, model: str, started: float) -> None:
+        """Observe the time of a waiting caller since `started`, of time.perf_counter."""
+        self._of(self._request_seconds, model).observe(perf_counter() - started)
+
+    def accepted(self, model: str, work_class: WorkClass, pairs: int, cached: int) -> None:
+        """Count the pairs of an accepted request, and those of them whose score was cached."""
+        self._of(self._pairs, model, work_class).inc(pairs)
+        if cached:
+            self._of(self._cached_pairs, model).inc(cached)
+
+    def reconciled(self, model: str, action: str, count: int) -> None:
+        if count:
+            self._of(self._reconciled, model, action).inc(count)
+
+    def reconciler_round(self) -> None:
+        self._reconciler_round.set_to_current_time()
+
+    def round_trip(self) -> None:
+        self._round_trips.inc()
+
+    def batch_rows(self, outcome: str, count: int) -> None:
+        if count:
+            self._of(self._batch_rows, outcome).inc(count)
+
+    def _of(self, metric: Any, *labels: str) -> Any:
+        """The child of a metric. Kept here, since `labels` takes a lock and builds a key of its own."""
+        key = (metric, *labels)
+        if (child := self._children.get(key)) is None:
+            child = self._children[key] = metric.labels(*labels)
+        return child
