@@ -25,10 +25,8 @@ class Settings(BaseModel):
 
     An empty variable counts as unset, because compose files pass unset variables on as empty ones.
 
-    `log_form`: `text` for people, `json` for machines; `auto` is text on a terminal.
-
-    `score_cache`: the API reads cached scores and the workers write them. `score_cache_seconds`: lifetime of a cached
-    score. `score_cache_entries`: maximum number of cached scores in Redis; the oldest are evicted first.
+    `log_form`: `text` for people, `json` for machines; `auto` is text on a terminal. `metrics_port`: where a process
+    other than the API serves its metrics, or on the next free port; 0: nowhere.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,6 +35,7 @@ class Settings(BaseModel):
     models_file: Path = Path("infra/models.yaml")
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = "INFO"
     log_form: LogForm = "auto"
+    metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 0
     score_cache: bool = True
     score_cache_seconds: Seconds = 86_400.0
     score_cache_entries: Annotated[int, Field(ge=1, le=100_000_000)] = 100_000

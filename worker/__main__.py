@@ -20,6 +20,7 @@ from shared.errors import RerankqError
 from shared.ledger.worker_ledger import WorkerLedger
 from shared.logs import set_up_logging
 from shared.metrics.pool_totals import PoolTotals
+from shared.metrics.port import expose
 from shared.models import ModelSpec, load_models
 from shared.pools.heartbeats import HeartbeatWriter, worker_name
 from shared.queue.celery_app import make_celery, pool_queues
@@ -41,7 +42,7 @@ from worker.dispatch.executor import Executor
 from worker.dispatch.leases import LeaseKeeper
 from worker.engines.base import EngineStartError, ScoringEngine
 from worker.engines.registry import ENGINES, build_engine, import_engine
-from worker.metrics import TotalsPusher, WorkerMetrics, expose
+from worker.metrics import TotalsPusher, WorkerMetrics
 from worker.process.health import HeartbeatThread
 from worker.process.startup import StartTimer, deferred_gc, prefetch_weights
 from worker.settings import WorkerSettings

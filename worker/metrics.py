@@ -1,15 +1,13 @@
-"""Counts what a worker does, exposes it on a port, and adds it to its pool's totals.
+"""Counts what a worker does, and adds it to its pool's totals.
 
 Owns the worker's registry. Refuses to name anything that a caller chose: labels are classes, outcomes and stages.
 """
 
-import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from shared.ledger.verdicts import FinishVerdict
 from shared.metrics import work
@@ -17,11 +15,6 @@ from shared.metrics.definitions import Definition
 from shared.metrics.pool_totals import PoolTotals, Series
 from worker.dispatch.executor import ShardReport
 from worker.engines.base import EngineStep, ScoringEngine
-
-logger = logging.getLogger(__name__)
-
-_PORTS = 64
-"""How many ports, from the configured one, are tried: several workers may run on one machine."""
 
 
 class WorkerMetrics:
@@ -127,16 +120,3 @@ class TotalsPusher:
                 if not sample.name.endswith("_created"):
                     name = sample.name.removeprefix(work.WORKER_PREFIX)
                     yield Series(name, tuple(sorted(sample.labels.items()))), sample.value
-
-
-def expose(registry: CollectorRegistry, port: int, host: str = "0.0.0.0") -> WSGIServer | None:
-    """Serve a registry on the first free port from `port` on. None, with a warning, when all are in use."""
-    for each in range(port, port + _PORTS):
-        try:
-            server, _ = start_http_server(each, host, registry)
-        except OSError:
-            continue
-        logger.info("metrics are served", extra={"port": server.server_port})
-        return server
-    logger.warning("metrics are not served: all ports are in use", extra={"first_port": port, "ports": _PORTS})
-    return None

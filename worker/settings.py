@@ -12,8 +12,7 @@ class WorkerSettings(Settings):
 
     `concurrency` is the number of shards in the engine at once; `reserved` of them, by default a quarter, are reserved
     for interactive work. `batch_share`: the share of the pool's tokens that batch work gets at least.
-    `metrics_port`: where the worker serves its metrics, or the next free one; 0: nowhere. `drain_seconds`: how long a
-    stopping worker continues its shards.
+    `drain_seconds`: how long a stopping worker continues its shards.
     """
 
     model: str | None = None
@@ -21,7 +20,6 @@ class WorkerSettings(Settings):
     concurrency: int = Field(default=64, ge=1, le=1024)
     reserved: int = Field(default=-1, ge=-1, validate_default=True)
     batch_share: float = Field(default=BATCH_SHARE, ge=0, lt=1, allow_inf_nan=False)
-    metrics_port: int = Field(default=0, ge=0, le=65_535)
     drain_seconds: float = Field(default=20.0, ge=0, le=86_400, allow_inf_nan=False)
 
     @field_validator("reserved")

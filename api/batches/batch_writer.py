@@ -43,6 +43,8 @@ FULL_SECONDS = 60.0
 """How long a batch waits for room in a full payload store before it fails."""
 _RETRY_SECONDS = 1.0
 
+OnRows = Callable[[str, int], None]
+
 
 class BatchWriter:
     """The writing side of one BatchRun."""
@@ -57,8 +59,12 @@ class BatchWriter:
         payloads: PayloadStore,
         names: PayloadNames,
         seconds_left: float,
+        on_rows: OnRows = lambda outcome, count: None,
     ) -> None:
-        """`token` is that of the lease. `seconds_left`: the time until the batch expires."""
+        """`token` is that of the lease. `seconds_left`: the time until the batch expires.
+
+        `on_rows` is called with the rows that were stored, `ok` or `failed`.
+        """
         self.stopped: Unfinished | None = None
         """Why the lines that have not ended are no longer run."""
         self.on_stop: Callable[[], None] = lambda: None
@@ -68,6 +74,7 @@ class BatchWriter:
         self._jobs = jobs
         self._payloads = payloads
         self._names = names
+        self._on_rows = on_rows
         self._deadline = time.monotonic() + seconds_left
         self._started = time.monotonic()
         self._loads = dict(record.loads)
@@ -187,6 +194,8 @@ class BatchWriter:
         """Write the segment, move the cursor, and delete the jobs of its rows."""
         segment = await self._write_segment(buffer)
         self._ok, self._failed = self._ok + buffer.ok, self._failed + buffer.failed
+        self._on_rows("ok", buffer.ok)
+        self._on_rows("failed", buffer.failed)
         self._pairs_done += buffer.pairs
         fields: dict[str, str | int | float] = {
             "cursor_line": line,

@@ -5,13 +5,17 @@ import gc
 import os
 import signal
 
+from prometheus_client import CollectorRegistry
+
 from api import composition
 from api.background_tasks import cancel_and_wait
 from api.batches.line_runner import LineRunner
 from api.batches.runner import Runner, RunnerLimits
 from api.dialects.registry import family
+from api.metrics.counts import ServiceCounts
 from api.metrics.shared_files import join_as_runner
 from api.settings import ApiSettings
+from shared.metrics.port import expose
 from shared.models import ModelRegistry, load_models
 
 NICENESS = 10
@@ -25,8 +29,10 @@ async def run_batches(settings: ApiSettings, until_idle_seconds: float | None = 
     registry = load_models(settings.models_file)
     # Interactive calls come first, also where their processes share the processor with this one.
     os.nice(NICENESS)
-    join_as_runner()
-    parts = composition.build(settings, registry)
+    counted = CollectorRegistry()
+    if not join_as_runner() and settings.metrics_port:
+        expose(counted, settings.metrics_port)
+    parts = composition.build(settings, registry, counts=ServiceCounts(counted))
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -60,4 +66,5 @@ def make_runner(parts: composition.Parts, settings: ApiSettings, registry: Model
         models=registry,
         root=family(settings.root_dialect),
         limits=RunnerLimits(settings.max_body_bytes, settings.max_batch_lines, settings.shard_tokens),
+        on_rows=parts.counts.batch_rows,
     )

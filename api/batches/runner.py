@@ -13,7 +13,7 @@ from secrets import token_hex
 
 from api.background_tasks import cancel_and_wait
 from api.batches.batch_run import BatchRun
-from api.batches.batch_writer import BatchWriter
+from api.batches.batch_writer import BatchWriter, OnRows
 from api.batches.line_requests import LineParser
 from api.batches.line_runner import LineRunner
 from api.batches.window import SharedBytes, Window
@@ -60,7 +60,9 @@ class Runner:
         models: ModelRegistry,
         root: Family,
         limits: RunnerLimits,
+        on_rows: OnRows = lambda outcome, count: None,
     ) -> None:
+        """`on_rows`: see BatchWriter."""
         self._batches = batches
         self._jobs = jobs
         self._lines = lines
@@ -70,6 +72,7 @@ class Runner:
         self._models = models
         self._root = root
         self._limits = limits
+        self._on_rows = on_rows
         self._running: dict[str, asyncio.Task[None]] = {}
         self._owners: dict[str, str] = {}
         self._crashes: Counter[str] = Counter()
@@ -177,6 +180,7 @@ class Runner:
             payloads=self._payloads,
             names=self._names,
             seconds_left=await self._batches.seconds_left(record),
+            on_rows=self._on_rows,
         )
 
     def _batch_run(self, record: BatchRecord, writer: BatchWriter) -> BatchRun:

@@ -10,7 +10,7 @@ HTTP_SECONDS = histogram(
 )
 REQUESTS = counter(
     "rerankq_requests",
-    "Rerank requests by outcome: `ok`, or the code of the error. Lines of batches and bulk jobs are counted, too",
+    "Rerank requests by outcome: `ok`, or the code of the error; lines of batches are not counted here",
     "dialect",
     "class",
     "outcome",
@@ -50,7 +50,7 @@ COUNTED: tuple[Definition, ...] = (
 POOL_JOBS = gauge("rerankq_pool_jobs", "Unfinished jobs", "model", "class", "state")
 POOL_PAIRS = gauge("rerankq_pool_pairs", "Unfinished pairs", "model", "class", "state")
 POOL_TOKENS = gauge("rerankq_pool_tokens", "Unfinished tokens, estimated", "model", "class", "state")
-POOL_SHARDS = gauge("rerankq_pool_shards", "Shards queued or running", "model")
+POOL_SHARDS = gauge("rerankq_pool_unfinished_shards", "Shards queued or running", "model")
 POOL_WORKERS = gauge("rerankq_pool_workers", "Workers by state: starting, ready or draining", "model", "state")
 POOL_DESIRED = gauge("rerankq_pool_desired_workers", "Workers that the pool should have", "model")
 POOL_OLDEST = gauge("rerankq_pool_oldest_job_seconds", "Age of the oldest unfinished job", "model")

@@ -52,12 +52,16 @@ def shared_folder(group: ProcessGroup) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def join_as_runner() -> None:
-    """Share counts with the API that started this batch runner, if one did. Create the counters after this."""
-    if Path(os.environ.get(_VARIABLE, "")).is_dir() and _VARIABLE in os.environ:
+def join_as_runner() -> bool:
+    """Share counts with the API that started this batch runner. Returns whether one did.
+
+    Create the counters after this.
+    """
+    if shared := _VARIABLE in os.environ:
         prometheus_client.values.ValueClass = prometheus_client.values.MultiProcessValue(  # type: ignore[no-untyped-call]
             lambda: RUNNER
         )
+    return shared
 
 
 def shared_registry() -> CollectorRegistry | None:

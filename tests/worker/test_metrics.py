@@ -1,7 +1,5 @@
 """What a worker counts, and how it reaches its pool's totals."""
 
-import socket
-import urllib.request
 from typing import Any
 
 import pytest
@@ -15,7 +13,7 @@ from shared.store.client import connect, connect_async
 from tests.shared.support import MODEL, dead_redis_url, make_lease
 from worker.dispatch.executor import ShardOutcome, ShardReport
 from worker.engines.base import EngineStep
-from worker.metrics import TotalsPusher, WorkerMetrics, expose
+from worker.metrics import TotalsPusher, WorkerMetrics
 
 INTERACTIVE = WorkClass.INTERACTIVE
 
@@ -149,19 +147,3 @@ class Families:
 
     def collect(self) -> list[Any]:
         return self._families
-
-
-def test_the_next_free_port_serves_the_metrics() -> None:
-    metrics = WorkerMetrics()
-    metrics.started({"load": 1.0})
-    with socket.create_server(("0.0.0.0", 0)) as taken:
-        port = taken.getsockname()[1]
-        server = expose(metrics.registry, port)
-        assert server is not None
-        try:
-            assert server.server_port > port
-            with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/metrics", timeout=5) as response:
-                assert b"rerankq_worker_starts_total 1.0" in response.read()
-        finally:
-            server.shutdown()
-            server.server_close()

@@ -15,10 +15,12 @@ from pathlib import Path
 
 from shared.errors import RerankqError
 from shared.logs import resolve_form, set_up_logging
+from shared.metrics.port import expose
 from shared.models import MAX_WORKERS, ModelSpec, load_models
 from shared.store.client import connect
 from worker.autoscaler.launchers import Launcher, LaunchOptions, LocalLauncher, ObserveOnlyLauncher, gpus_per_worker
 from worker.autoscaler.loop import Autoscaler
+from worker.autoscaler.metrics import AutoscalerMetrics
 from worker.autoscaler.settings import AutoscalerSettings
 
 ROUND_SECONDS = 0.1
@@ -68,6 +70,9 @@ def run(settings: AutoscalerSettings, specs: Sequence[ModelSpec]) -> int:
         signal.signal(number, lambda number, _: received.append(number))
     devices = visible_devices(os.environ)
     client = connect(settings.redis_url)
+    metrics = AutoscalerMetrics()
+    if settings.metrics_port:
+        expose(metrics.registry, settings.metrics_port)
     autoscaler = Autoscaler(
         client,
         specs,
@@ -76,6 +81,7 @@ def run(settings: AutoscalerSettings, specs: Sequence[ModelSpec]) -> int:
         capacity=settings.capacity or len(devices) // max(map(gpus_per_worker, specs)) or MAX_WORKERS,
         start_seconds=settings.start_seconds,
         drain_seconds=settings.drain_seconds,
+        metrics=metrics,
     )
     logging.getLogger(__name__).info("watching %s", ", ".join(spec.name for spec in specs))
     while not received:

@@ -7,6 +7,7 @@ writes only what a dead worker could not. Raises redis.RedisError.
 import socket
 import time
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import redis
 
@@ -18,29 +19,38 @@ from worker.autoscaler.launchers import WorkerExit
 _REASON_CHARACTERS = 300
 
 
+class ExitReport(NamedTuple):
+    """How a worker ended (stopped, crashed, or failed to start), and a message for the operator."""
+
+    how: str
+    message: str
+
+
 class ExitReporter:
     """Reports the exits of one launcher's workers."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
 
-    def report_exit(self, end: WorkerExit) -> str:
-        """Record that a worker has ended. Returns a message for the operator."""
+    def report_exit(self, end: WorkerExit) -> ExitReport:
+        """Record that a worker has ended."""
         worker, name = end.worker, end.worker.name or ""
         began = time.time() - (time.monotonic() - worker.started_at)
         writer = HeartbeatWriter(self._client, worker.model, name, started_at=began)
         last = self._last_heartbeat(worker.model, name)
         how = describe_exit(end.status)
         if last is not None and last.state is WorkerState.FAILED:
-            return f"the worker could not start: {last.reason}"
+            return ExitReport("failed", f"the worker could not start: {last.reason}")
         was_ready = worker.was_ready or (last is not None and last.ready_at > 0)
         if worker.start_failure or not (was_ready or worker.stopping_since is not None):
             reason = worker.start_failure or f"the worker {how} before it was ready: {worker.output.last_line}"
             writer.fail(reason[:_REASON_CHARACTERS])
-            return f"the worker could not start: {reason}"
+            return ExitReport("failed", f"the worker could not start: {reason}")
         # A worker that was killed could not remove its heartbeat.
         writer.leave()
-        return "the worker has stopped" if end.status == 0 else f"the worker {how}"
+        if end.status == 0:
+            return ExitReport("stopped", "the worker has stopped")
+        return ExitReport("crashed", f"the worker {how}")
 
     def report_failed_start(self, model: str, error: OSError) -> str:
         """Record that the process of a worker could not be started. Returns a message for the operator."""

@@ -20,6 +20,7 @@ from shared.pools.scaling import Decision, ScalingState, decide, has_waiting_cal
 from shared.pools.signals import PoolSignals, read_signals_blocking
 from worker.autoscaler.exit_reports import ExitReporter
 from worker.autoscaler.launchers import Launcher, WorkerExit
+from worker.autoscaler.metrics import AutoscalerMetrics
 from worker.autoscaler.worker_process import WorkerProcess
 
 EXIT_GRACE_SECONDS = 15.0
@@ -51,6 +52,7 @@ class Autoscaler:
         capacity: int,
         start_seconds: float,
         drain_seconds: float,
+        metrics: AutoscalerMetrics | None = None,
     ) -> None:
         """`announce` receives messages for the operator. `capacity` is the number of workers that the machine can run.
 
@@ -64,6 +66,7 @@ class Autoscaler:
         self._capacity = capacity
         self._start_seconds = start_seconds
         self._drain_seconds = drain_seconds
+        self._metrics = metrics or AutoscalerMetrics()
         self._unreported_exits: list[WorkerExit] = []
         self._redis_reachable: bool | None = None
         """None before the first round."""
@@ -157,7 +160,10 @@ class Autoscaler:
         }
         slots = allocate_slots(demands, self._capacity)
         for name, pool in self._pools.items():
+            states = {state: getattr(signals[name], state) for state in ("starting", "ready", "draining")}
+            self._metrics.decided(name, decisions[name].desired, slots[name], states)
             self._scale_to(slots[name], pool, signals[name], decisions[name])
+        self._metrics.round_ended()
 
     def _scale_to(self, slots: int, pool: _Pool, signals: PoolSignals, decision: Decision) -> None:
         """Start or stop workers until the pool has as many as its slots."""
@@ -181,6 +187,7 @@ class Autoscaler:
         for _ in range(count):
             try:
                 self._launcher.start(pool.spec)
+                self._metrics.started(pool.spec.name)
             except OSError as error:
                 self._announce_for(pool, self._exit_reporter.report_failed_start(pool.spec.name, error))
 
@@ -199,8 +206,10 @@ class Autoscaler:
     def _report_exits(self) -> None:
         """Report all unreported exits. Raises redis.RedisError and keeps the remaining ones for the next call."""
         while self._unreported_exits:
-            end = self._unreported_exits[0]
-            self._announce_for(self._pools[end.worker.model], self._exit_reporter.report_exit(end))
+            model = self._unreported_exits[0].worker.model
+            report = self._exit_reporter.report_exit(self._unreported_exits[0])
+            self._announce_for(self._pools[model], report.message)
+            self._metrics.exited(model, report.how)
             self._unreported_exits.pop(0)
 
     def _announce_for(self, pool: _Pool, message: str) -> None:

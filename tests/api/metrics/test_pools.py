@@ -60,7 +60,7 @@ async def test_workers_and_their_measurements_are_exposed(async_client: Any) -> 
     assert found[f"rerankq_pool_workers model={MODEL} state=draining"] == 0
     assert found[f"rerankq_pool_tokens_per_second model={MODEL}"] == 1500
     assert found[f"rerankq_pool_desired_workers model={MODEL}"] == 1
-    assert found[f"rerankq_pool_shards model={MODEL}"] == 3
+    assert found[f"rerankq_pool_unfinished_shards model={MODEL}"] == 3
 
 
 async def test_unknown_measurements_have_no_sample(async_client: Any) -> None:

@@ -13,6 +13,7 @@ from tests.shared.support import MODEL, dead_redis_url, make_submission, read_re
 from tests.worker.autoscaler.support import FakeLauncher, Heartbeats
 from worker.autoscaler.launchers import Launcher, ObserveOnlyLauncher
 from worker.autoscaler.loop import EXIT_GRACE_SECONDS, HEARTBEAT_TIMEOUT_SECONDS, Autoscaler
+from worker.autoscaler.metrics import AutoscalerMetrics
 from worker.autoscaler.worker_process import WorkerProcess
 
 DRAIN_SECONDS = 5.0
@@ -38,7 +39,12 @@ Make = Callable[..., Autoscaler]
 
 
 @pytest.fixture
-def make(redis_client: Any, launcher: FakeLauncher, published_ends: list[str]) -> Make:
+def metrics() -> AutoscalerMetrics:
+    return AutoscalerMetrics()
+
+
+@pytest.fixture
+def make(redis_client: Any, launcher: FakeLauncher, published_ends: list[str], metrics: AutoscalerMetrics) -> Make:
     """Make an autoscaler of the test model, or of the given models."""
 
     def make(
@@ -57,6 +63,7 @@ def make(redis_client: Any, launcher: FakeLauncher, published_ends: list[str]) -
             capacity=capacity,
             start_seconds=START_SECONDS,
             drain_seconds=DRAIN_SECONDS,
+            metrics=metrics,
         )
 
     return make
@@ -217,6 +224,23 @@ async def test_a_worker_that_dies_before_it_was_ready_counts_as_a_failed_start(
     assert health.down
     assert health.failure == reason
     assert published_ends[1] == f"the worker could not start: {reason}"
+
+
+async def test_starts_exits_and_decisions_are_counted(
+    make: Make, launcher: FakeLauncher, ledger: JobLedger, heartbeats: Heartbeats, metrics: AutoscalerMetrics
+) -> None:
+    def value(name: str, **labels: str) -> float | None:
+        return metrics.registry.get_sample_value(f"rerankq_autoscaler_{name}", {"model": MODEL, **labels})
+
+    autoscaler = make()
+    worker = await starting(autoscaler, launcher, ledger)
+    heartbeats.write(worker, WorkerState.STARTING)
+    autoscaler.round()
+    assert (value("desired_workers"), value("slots"), value("workers", state="starting")) == (1, 1, 1)
+    launcher.end(worker, 1, "no device")
+    autoscaler.round()
+    assert (value("starts_total"), value("exits_total", how="failed")) == (1, 1)
+    assert (metrics.registry.get_sample_value("rerankq_autoscaler_last_round_timestamp_seconds") or 0) > 1e9
 
 
 async def test_after_a_failed_start_it_waits_and_then_tries_again(
