@@ -1,4 +1,4 @@
-"""`python -m infra.metrics_reference` writes docs/metrics.md from the definitions in the code; `--check` compares them."""
+"""`python -m infra.metrics_reference` writes docs/metrics.md from the definitions in the code."""
 
 import sys
 from collections.abc import Iterable
@@ -66,8 +66,6 @@ def _buckets(definition: Definition) -> str:
 
 
 def main() -> int:
-    if "--check" in sys.argv[1:]:
-        return 0 if PATH.read_text() == reference() else 1
     PATH.write_text(reference())
     return 0
 
