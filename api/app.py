@@ -156,7 +156,7 @@ def _make_lifespan(
             pools=parts.pools,
             counts=counts,
             exposition=app.state.exposition,
-            readings=StoreReader(parts.client, parts.pools, parts.batches),
+            readings=StoreReader(parts.client, parts.pools, parts.batches, parts.deliveries),
             authenticator=parts.authenticator,
             files=files,
             batches=batch_service,

@@ -8,6 +8,7 @@ from prometheus_client.metrics_core import Metric
 from api.metrics import definitions as metrics
 from api.pool_monitor import PoolSnapshot
 from shared.contracts import WorkClass
+from shared.ledger.delivery_ledger import OUTCOMES
 from shared.metrics.definitions import Definition
 from shared.metrics.pool_totals import Series, total_families
 from shared.pools.heartbeats import WorkerState
@@ -34,7 +35,7 @@ def store_families(read: StoreReadings) -> Iterator[Metric]:
     yield _family(metrics.BATCHES, {(): read.unfinished_batches})
     yield _family(metrics.STORE_MEMORY, {(): read.memory})
     yield _family(metrics.STORE_LIMIT, {(): read.memory_limit})
-    yield _family(metrics.WEBHOOKS, {(outcome,): count for outcome, count in read.webhooks.items()})
+    yield _family(metrics.WEBHOOKS, {(outcome,): read.webhooks.get(outcome, 0) for outcome in OUTCOMES})
 
 
 def _pool_families(pools: Mapping[str, PoolSnapshot]) -> Iterator[Metric]:

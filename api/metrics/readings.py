@@ -6,6 +6,7 @@ from api.metrics.pools import StoreReadings
 from api.pool_monitor import PoolMonitor
 from shared.keys import job_keys
 from shared.ledger.batch_ledger import BatchLedger
+from shared.ledger.delivery_ledger import DeliveryLedger
 from shared.metrics.pool_totals import read_totals
 from shared.store.client import store_errors
 
@@ -13,13 +14,16 @@ from shared.store.client import store_errors
 class StoreReader:
     """Reads the state of the deployment. Raises StoreUnavailable."""
 
-    def __init__(self, client: redis.asyncio.Redis, pools: PoolMonitor, batches: BatchLedger) -> None:
+    def __init__(
+        self, client: redis.asyncio.Redis, pools: PoolMonitor, batches: BatchLedger, deliveries: DeliveryLedger
+    ) -> None:
         self._client = client
         self._pools = pools
         self._batches = batches
+        self._deliveries = deliveries
 
     async def read(self) -> StoreReadings:
-        """What is exposed now, in five round trips."""
+        """What is exposed now, in six round trips."""
         pools = await self._pools.fetch()
         with store_errors():
             totals = await read_totals(self._client, list(pools))
@@ -32,4 +36,5 @@ class StoreReader:
             unfinished_batches=len(await self._batches.open_batches()),
             memory=int(memory["used_memory"]),
             memory_limit=int(memory["maxmemory"]) or None,
+            webhooks=await self._deliveries.counts(),
         )

@@ -158,5 +158,5 @@ def _parse(endpoint_id: str, text: str) -> Endpoint:
     try:
         return _RECORD.validate_json(text)
     except ValidationError:
-        logger.error("the webhook endpoint %.40s is damaged: delete it", endpoint_id)
+        logger.error("a webhook endpoint is damaged: delete it", extra={"endpoint": endpoint_id[:40]})
         return Endpoint(endpoint_id, "", "", 0.0, disabled="its record is damaged")

@@ -84,7 +84,7 @@ class DeliveryRunner:
                     await self._round()
                 except StoreUnavailable as error:
                     self._leader_until = 0.0
-                    logger.debug("the next round sends webhooks: %s", error)
+                    logger.debug("the next round sends webhooks", extra={"error": error})
                 self._has_room.clear()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._limits.poll):
@@ -125,7 +125,11 @@ class DeliveryRunner:
                 del self._busy[delivery.lane]
             self._has_room.set()
             if not task.cancelled() and (error := task.exception()) is not None:
-                logger.error("webhook %s: not sent, tried again after its lease", delivery.id, exc_info=error)
+                logger.error(
+                    "a webhook is not sent, tried again after its lease",
+                    extra={"delivery": delivery.id},
+                    exc_info=error,
+                )
 
         task.add_done_callback(ended)
 
@@ -169,7 +173,8 @@ class DeliveryRunner:
         age = max(0.0, time.time() - delivery.enqueued_ms / 1000)
         pause = policy.pause(delivery.tries, age, outcome.retry_after)
         if pause is None:
-            logger.warning("webhook %s failed after %d tries: %s", delivery.id, delivery.tries, error or outcome.status)
+            fields = {"delivery": delivery.id, "tries": delivery.tries, "status": outcome.status, "error": error}
+            logger.warning("a webhook failed", extra=fields)
             return await self._settle(delivery, DeliveryStatus.FAILED, outcome.status, error)
         await self._settle(delivery, DeliveryStatus.PENDING, outcome.status, error, pause)
 

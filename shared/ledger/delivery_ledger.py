@@ -59,7 +59,7 @@ class DeliveryLedger:
             try:
                 records.append(DeliveryRecord.from_hash(delivery_id.decode(), pairs))
             except (ValueError, LookupError):
-                logger.error("the webhook delivery %.100s is damaged and was deleted", delivery_id.decode())
+                logger.error("a damaged webhook delivery was deleted", extra={"delivery": delivery_id.decode()[:100]})
                 with store_errors():
                     await self._client.delete(webhook_keys.delivery(delivery_id.decode()))
         return records

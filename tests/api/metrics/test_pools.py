@@ -12,8 +12,9 @@ from api.pool_monitor import PoolMonitor
 from api.processes.group import ProcessGroup
 from shared.contracts import WorkClass
 from shared.errors import StoreUnavailable
-from shared.keys import job_keys
+from shared.keys import job_keys, webhook_keys
 from shared.ledger.batch_ledger import BatchLedger
+from shared.ledger.delivery_ledger import DeliveryLedger
 from shared.ledger.job_ledger import JobLedger
 from shared.ledger.worker_ledger import WorkerLedger
 from shared.metrics.pool_totals import PoolTotals, Series
@@ -25,7 +26,8 @@ from tests.shared.support import MODEL, dead_redis_url, make_lease, make_request
 
 
 def reader(client: Any) -> StoreReader:
-    return StoreReader(client, PoolMonitor(client, [ModelSpec(name=MODEL)]), BatchLedger(client, [MODEL]))
+    pools, batches = PoolMonitor(client, [ModelSpec(name=MODEL)]), BatchLedger(client, [MODEL])
+    return StoreReader(client, pools, batches, DeliveryLedger(client))
 
 
 async def exposed(client: Any) -> dict[str, float]:
@@ -81,12 +83,14 @@ async def test_what_workers_counted_is_exposed_for_their_pool(async_client: Any,
 
 async def test_redis_and_dead_letters_are_exposed(async_client: Any, redis_client: Any) -> None:
     redis_client.lpush(job_keys.DEAD_LETTERS, "one", "two")
+    redis_client.hset(webhook_keys.COUNTS, "failed", 3)
     redis_client.config_set("maxmemory", 1 << 30)
     try:
         found = await exposed(async_client)
     finally:
         redis_client.config_set("maxmemory", 0)
     assert found["rerankq_dead_letters"] == 2
+    assert found["rerankq_webhook_deliveries_total outcome=failed"] == 3
     assert found["rerankq_unfinished_batches"] == 0
     assert found["rerankq_redis_memory_limit_bytes"] == 1 << 30
     assert found["rerankq_redis_memory_bytes"] > 100_000
