@@ -10,7 +10,7 @@ VENV := .venv/bin
 unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-redis test-clients test-clients-js test-long test-fuzz check fix lock clean chaos
+.PHONY: help run demo test test-monitoring test-redis test-clients test-clients-js test-long test-fuzz check fix lock clean chaos
 .PHONY: bench bench-quick bench-peers bench-batch bench-interactive bench-overload bench-cold bench-store
 .PHONY: bench-processes simulate
 
@@ -29,6 +29,9 @@ test: ## Runs the tests (options for pytest: ARGS="...")
 
 test-long: ## Runs the tests that take too long for make test: twenty starts and stops with each engine, 10 minutes
 	@$(INSTALL) --with test && exec $(VENV)/python -m pytest -m long -s $(ARGS)
+
+test-monitoring: ## Runs the tests of metrics, alerts and dashboards with a real Prometheus (needs Debian's prometheus)
+	@$(INSTALL) --with test && exec $(VENV)/python -m pytest -m "monitoring or not monitoring" tests/monitoring $(ARGS)
 
 test-redis: ## Runs the tests of the store and of the whole stack on this machine's redis-server, 5 minutes
 	@$(INSTALL) --with test && exec $(VENV)/python -m pytest --store redis tests/shared tests/worker/dispatch \

@@ -105,11 +105,12 @@ class TotalsPusher:
         """Add the differences in one round trip. After a failure, the next push has them, too."""
         with self._lock:
             counted = dict(self._counted())
+            # A new series is pushed at 0, too: Prometheus then sees its first increase.
             self._totals.add(
                 {
-                    series: value - before
+                    series: value - self._pushed.get(series, 0.0)
                     for series, value in counted.items()
-                    if (before := self._pushed.get(series, 0.0)) != value
+                    if self._pushed.get(series) != value
                 }
             )
             self._pushed = counted

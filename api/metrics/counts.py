@@ -11,6 +11,9 @@ from api.metrics import definitions as metrics
 from shared.contracts import WorkClass
 from shared.errors import InternalError, Overloaded, RateLimited, RerankqError
 
+LOAD_REASONS = ("wait", "waiting", "pending_tokens", "pending_jobs", "memory")
+"""Why requests are refused whatever their key; the other reasons are limits of a key."""
+
 
 class ServiceCounts:
     """The counters and histograms of one API process, or of the batch runner."""
@@ -29,6 +32,11 @@ class ServiceCounts:
         self._round_trips = metrics.ROUND_TRIPS.counter(registry)
         self._batch_rows = metrics.BATCH_ROWS.counter(registry)
         self._children: dict[tuple[Any, ...], Any] = {}
+        # From the start at 0: the first increase would otherwise be no increase for Prometheus.
+        for reason in LOAD_REASONS:
+            self._of(self._refusals, reason)
+        for outcome in ("ok", "failed"):
+            self._of(self._batch_rows, outcome)
 
     def response(self, route: str, status: int, seconds: float) -> None:
         """Count an HTTP response; `route` is empty when none matched."""
@@ -61,8 +69,7 @@ class ServiceCounts:
             self._of(self._cached_pairs, model).inc(cached)
 
     def reconciled(self, model: str, action: str, count: int) -> None:
-        if count:
-            self._of(self._reconciled, model, action).inc(count)
+        self._of(self._reconciled, model, action).inc(count)
 
     def reconciler_round(self) -> None:
         self._reconciler_round.set_to_current_time()
