@@ -61,10 +61,7 @@ class BatchWriter:
         seconds_left: float,
         on_rows: OnRows = lambda outcome, count: None,
     ) -> None:
-        """`token` is that of the lease. `seconds_left`: the time until the batch expires.
-
-        `on_rows` is called with the rows that were stored, `ok` or `failed`.
-        """
+        """`token`: the lease's. `seconds_left`: until the batch expires. `on_rows` is called with stored rows."""
         self.stopped: Unfinished | None = None
         """Why the lines that have not ended are no longer run."""
         self.on_stop: Callable[[], None] = lambda: None
@@ -267,9 +264,7 @@ class BatchWriter:
             except StoreUnavailable as error:
                 # Without another try, they expire.
                 self._undeleted = jobs
-                logger.warning(
-                    "jobs are deleted later", extra={"batch": self._record.id, "jobs": len(jobs), "error": error}
-                )
+                logger.warning("jobs are deleted later", extra={"batch": self._record.id, "error": error})
 
     async def was_deleted(self) -> bool:
         """Whether the batch no longer exists; False while Redis is unreachable."""

@@ -22,7 +22,7 @@ def _rate(title: str, counter: str, by: str, labels: str = "", unit: str = "reqp
 
 SERVICE = Dashboard(
     "rerankq-service",
-    "rerankq: service",
+    "rerankq service",
     (
         (
             "Now",
@@ -124,7 +124,7 @@ SERVICE = Dashboard(
 
 POOL = Dashboard(
     "rerankq-pool",
-    "rerankq: pools",
+    "rerankq pools",
     (
         (
             "Size",
