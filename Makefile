@@ -10,7 +10,7 @@ VENV := .venv/bin
 unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-monitoring test-redis test-clients test-clients-js test-long test-fuzz check fix lock clean chaos
+.PHONY: soak help run demo test test-monitoring test-redis test-clients test-clients-js test-long test-fuzz check fix lock clean chaos
 .PHONY: bench bench-quick bench-peers bench-batch bench-interactive bench-overload bench-cold bench-store
 .PHONY: bench-processes simulate
 
@@ -98,6 +98,9 @@ lock: ## Regenerates requirements/*.txt (needs uv; newer versions: ARGS=--upgrad
 
 clean: ## Throws away .venv, the other environments and the tools' caches
 	rm -rf .venv .venv-clients-* .venv-fuzz .venv-peers-* tests/clients/js/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+soak: ## Half an hour at a steady load with kills: does anything grow? (options: ARGS="--minutes 5 --picture FILE")
+	@$(INSTALL) --with test && exec $(VENV)/python -m tests.soak $(ARGS)
 
 chaos: ## Kills processes, cuts connections and restarts Redis under load; reports lost and duplicate jobs (options: ARGS="--kills 200 --seed 1")
 	@$(INSTALL) --with test && exec $(VENV)/python -m tests.chaos $(ARGS)

@@ -133,6 +133,11 @@ class Cluster:
         return [f"http://127.0.0.1:{port}" for port in self._api_ports]
 
     @property
+    def redis_pid(self) -> int:
+        assert self._redis is not None
+        return self._redis.pid
+
+    @property
     def payloads(self) -> Path:
         """The folder of the payload store."""
         return self.folder / "payloads"

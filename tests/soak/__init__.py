@@ -1,0 +1,1 @@
+"""Long runs at a steady load with kills: does anything grow? `python -m tests.soak`."""
