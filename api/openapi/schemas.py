@@ -199,6 +199,7 @@ class Pool(ResponseSchema):
     failures: int
     failure: str | None
     failed_at: float | None
+    problem: str | None
 
 
 class Pools(ResponseSchema):
@@ -213,6 +214,7 @@ class Readiness(ResponseSchema):
 
     status: Literal["ready", "not ready"]
     store: Literal["reachable", "unreachable"]
+    problems: list[str]
     models: dict[str, ModelWorkers]
 
 
@@ -251,6 +253,7 @@ EXAMPLE_POOL: dict[str, Any] = {
     "failures": 1,
     "failure": "the weights are not there",
     "failed_at": EXAMPLE_CREATED + 0.5,
+    "problem": None,
 }
 EXAMPLE_JOB: dict[str, Any] = {
     "id": EXAMPLE_JOB_ID,

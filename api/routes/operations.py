@@ -9,6 +9,7 @@ from api import VERSION
 from api.dependencies import AdminDep, AppState, AppStateDep
 from api.http.responses import json_response
 from api.openapi.schemas import EXAMPLE_MODEL, Health, Readiness, response_doc
+from api.pool_problems import problem_of
 from shared.pools.signals import PoolSignals
 
 router = APIRouter(tags=["operations"])
@@ -17,9 +18,14 @@ router = APIRouter(tags=["operations"])
 _READY = {
     "status": "ready",
     "store": "reachable",
+    "problems": [],
     "models": {EXAMPLE_MODEL: {"ready": 1, "starting": 0, "draining": 0}},
 }
-_NOT_READY = _READY | {"status": "not ready", "store": "unreachable"}
+_NOT_READY = _READY | {
+    "status": "not ready",
+    "store": "unreachable",
+    "problems": ["Redis is unreachable: requests are refused until it answers"],
+}
 HEALTH_RESPONSES: dict[int | str, dict[str, Any]] = {200: response_doc(Health, {"status": "ok"}, "It does.")}
 _READY_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: response_doc(Readiness, _READY, "A request that is sent now is accepted."),
@@ -43,9 +49,17 @@ async def health() -> Response:
 async def ready(state: AppStateDep) -> Response:
     """200 when Redis answers: requests are accepted, and start a worker where none runs. 503 otherwise."""
     store = state.pools.store_reachable
+    problems = [
+        f"{name}: {problem}"
+        for name, pool in state.pools.all().items()
+        if (problem := problem_of(pool, state.pools.start_failure(name)))
+    ]
+    if not store:
+        problems.insert(0, "Redis is unreachable: requests are refused until it answers")
     body = {
         "status": "ready" if store else "not ready",
         "store": "reachable" if store else "unreachable",
+        "problems": problems,
         "models": {name: _describe(state, name, pool.signals) for name, pool in state.pools.all().items()},
     }
     return json_response(body, 200 if store else 503, None if store else {"Retry-After": "1"})

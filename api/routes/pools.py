@@ -4,11 +4,12 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from api.dependencies import AdminDep, AppStateDep
+from api.dependencies import AdminDep, AppState, AppStateDep
 from api.http.responses import json_response
 from api.openapi.schemas import EXAMPLE_POOL, Pools, response_doc
 from api.openapi.schemas import Pool as PoolBody
 from api.pool_monitor import PoolSnapshot
+from api.pool_problems import problem_of
 from shared.contracts import WorkClass
 from shared.pools.signals import PoolSignals
 
@@ -27,14 +28,18 @@ _POOL_RESPONSES: dict[int | str, dict[str, Any]] = {
 async def list_pools(state: AppStateDep, _: AdminDep) -> Response:
     """The current state of every model's pool."""
     pools = await state.pools.fetch()
-    return json_response({"object": "list", "data": [describe(pool) for pool in pools.values()]})
+    return json_response({"object": "list", "data": [_describe(state, pool) for pool in pools.values()]})
 
 
 @router.get("/{name:path}", responses=_POOL_RESPONSES)
 async def read_pool(name: str, state: AppStateDep, _: AdminDep) -> Response:
     """One model's pool, by the model's name or an alias."""
     model = state.service.models.resolve(name).name
-    return json_response(describe((await state.pools.fetch())[model]))
+    return json_response(_describe(state, (await state.pools.fetch())[model]))
+
+
+def _describe(state: AppState, pool: PoolSnapshot) -> dict[str, Any]:
+    return describe(pool) | {"problem": problem_of(pool, state.pools.start_failure(pool.signals.model))}
 
 
 def describe(pool: PoolSnapshot) -> dict[str, Any]:
