@@ -24,6 +24,7 @@ from shared.errors import ConfigurationError, RerankqError
 from shared.logs import set_up_logging
 from shared.models import ModelRegistry, load_models
 from shared.store.client import connect_async
+from shared.tracing import require_tracing
 
 KEEP_ALIVE_SECONDS = 75
 """Longer than the usual 60 s of load balancers: they report an error when the server closes a connection first."""
@@ -94,6 +95,7 @@ def serve(settings: ApiSettings) -> int:
             "--allow-anonymous when a firewall or proxy protects the port.",
             param="host",
         )
+    require_tracing(settings.tracing)
     _set_up_logging(settings)
     group = ProcessGroup(settings.processes)
     with shared_folder(group):

@@ -68,6 +68,7 @@ from shared.errors import InternalError, InvalidRequest, MethodNotAllowed, Reran
 from shared.ledger.file_ledger import FileLedger
 from shared.ledger.open_batch_ledger import OpenBatchLedger
 from shared.models import ModelRegistry
+from shared.tracing import set_up_tracing, shut_down_tracing
 from shared.webhooks import WebhookForm
 
 logger = logging.getLogger("api")
@@ -124,6 +125,7 @@ def _make_lifespan(
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        set_up_tracing(settings.tracing, "api")
         counts: ServiceCounts = app.state.counts
         parts = composition.build(settings, registry, keys_required=keys_required, counts=counts)
         models = [spec.name for spec in registry.specs]
@@ -185,6 +187,7 @@ def _make_lifespan(
             await cancel_and_wait(background)
             await sender.aclose()
             await parts.close()
+            await asyncio.to_thread(shut_down_tracing)
 
     return lifespan
 

@@ -51,6 +51,8 @@ lock local $(not_in api) --extra local pyproject.toml
 # shellcheck disable=SC2046
 lock model $(not_in api) --extra model pyproject.toml
 # shellcheck disable=SC2046
+lock tracing $(not_in api) --extra tracing pyproject.toml
+# shellcheck disable=SC2046
 lock dev $(not_in api) --extra dev pyproject.toml
 excludes=$all.server-excludes
 # shellcheck disable=SC2046

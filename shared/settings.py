@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from shared.errors import ConfigurationError
 from shared.logs import LogForm
+from shared.tracing import TracingForm
 
 PREFIX = "RERANKQ_"
 YEAR_SECONDS = 365 * 86_400.0
@@ -26,7 +27,7 @@ class Settings(BaseModel):
     An empty variable counts as unset, because compose files pass unset variables on as empty ones.
 
     `log_form`: `text` for people, `json` for machines; `auto` is text on a terminal. `metrics_port`: where a process
-    other than the API serves its metrics, or on the next free port; 0: nowhere.
+    other than the API serves its metrics, or on the next free port; 0: nowhere. `tracing`: where spans are exported.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,6 +36,7 @@ class Settings(BaseModel):
     models_file: Path = Path("infra/models.yaml")
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = "INFO"
     log_form: LogForm = "auto"
+    tracing: TracingForm = "off"
     metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 0
     score_cache: bool = True
     score_cache_seconds: Seconds = 86_400.0

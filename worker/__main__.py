@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from types import FrameType
 from typing import NoReturn
 
@@ -17,6 +18,7 @@ import redis
 from celery.signals import setup_logging, worker_ready
 
 from shared.errors import RerankqError
+from shared.ledger.verdicts import FinishVerdict
 from shared.ledger.worker_ledger import WorkerLedger
 from shared.logs import set_up_logging
 from shared.metrics.pool_totals import PoolTotals
@@ -27,6 +29,7 @@ from shared.queue.celery_app import make_celery, pool_queues
 from shared.queue.messages import MessageBuilder
 from shared.score_cache import ScoreWriter
 from shared.store.client import connect
+from shared.tracing import set_up_tracing, shut_down_tracing
 from worker import dead_letters, quantization
 from worker.consumer import task
 from worker.consumer.kombu_patches import (
@@ -38,7 +41,7 @@ from worker.consumer.message_renewer import MessageRenewer
 from worker.consumer.queue_order import InteractiveFirst
 from worker.dispatch.dispatcher import Dispatcher
 from worker.dispatch.drain import Drain
-from worker.dispatch.executor import Executor
+from worker.dispatch.executor import Executor, ShardReport
 from worker.dispatch.leases import LeaseKeeper
 from worker.engines.base import EngineStartError, ScoringEngine
 from worker.engines.registry import ENGINES, build_engine, import_engine
@@ -83,7 +86,12 @@ def main(arguments: list[str] | None = None) -> int:
     except RerankqError as error:
         print(f"worker: {error}", file=sys.stderr)
         return 2
-    set_up_logging(settings.log_level, settings.log_form, process="worker", model=spec.name)
+    set_up_logging(settings.log_level, settings.log_form, process="worker", worker=worker_name(), model=spec.name)
+    try:
+        set_up_tracing(settings.tracing, "worker", **{"rerankq.worker": worker_name()})
+    except RerankqError as error:
+        print(f"worker: {error}", file=sys.stderr)
+        return 2
     # Celery configures logging unless a handler of this signal is connected.
     setup_logging.connect(_keep_logging)
     logging.getLogger("celery.worker.strategy").setLevel(logging.WARNING)
@@ -181,7 +189,7 @@ def work(
         reserved=settings.reserved,
         cache_scores=writer.write_all if settings.score_cache else None,
         throughput=heartbeat.throughput,
-        on_report=metrics.shard_reported,
+        on_report=partial(_report, metrics, spec.name),
     )
     drain = Drain(dispatcher, leases, settings.drain_seconds, on_begin=heartbeat.drain)
     executor.on_engine_death = drain.on_engine_death
@@ -218,7 +226,18 @@ def work(
         renewer.stop()
         leases.stop()
         dispatcher.finish()
+        shut_down_tracing()
     return drain.exit_status or int(celery_worker.exitcode or 0)
+
+
+def _report(metrics: WorkerMetrics, model: str, report: ShardReport, verdict: FinishVerdict) -> None:
+    """Count a shard's result, and record its spans if it is traced."""
+    metrics.shard_reported(report, verdict)
+    if report.trace is not None:
+        scores = report.scores
+        pairs, tokens = (len(scores.scores), scores.prompt_tokens) if scores else (0, 0)
+        outcome = report.outcome if verdict is FinishVerdict.ACCEPTED else verdict
+        report.trace.record(model, report.work_class, outcome, pairs, tokens)
 
 
 def end(arguments: list[str] | None = None) -> NoReturn:

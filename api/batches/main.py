@@ -17,6 +17,7 @@ from api.metrics.shared_files import join_as_runner
 from api.settings import ApiSettings
 from shared.metrics.port import expose
 from shared.models import ModelRegistry, load_models
+from shared.tracing import set_up_tracing, shut_down_tracing
 
 NICENESS = 10
 
@@ -32,6 +33,7 @@ async def run_batches(settings: ApiSettings, until_idle_seconds: float | None = 
     counted = CollectorRegistry()
     if not join_as_runner() and settings.metrics_port:
         expose(counted, settings.metrics_port)
+    set_up_tracing(settings.tracing, "batches")
     parts = composition.build(settings, registry, counts=ServiceCounts(counted))
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -51,6 +53,7 @@ async def run_batches(settings: ApiSettings, until_idle_seconds: float | None = 
         stopping.cancel()
         await cancel_and_wait(tasks)
         await parts.close()
+        shut_down_tracing()
     return 0
 
 

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.logs import request_fields
+from shared.tracing import current_traceparent, is_tracing, request_span, trace_id_of
 
 logger = logging.getLogger("api.access")
 
@@ -83,12 +84,33 @@ class RequestContextMiddleware:
             await send(message)
 
         try:
-            await self._app(cleaned, receive, send_with_headers)
+            if is_tracing():
+                await self._trace(cleaned, receive, send_with_headers)
+            else:
+                await self._app(cleaned, receive, send_with_headers)
         except Exception:
             logger.exception("unhandled exception")
             if response_started:
                 raise
             await self._render_exception(Request(cleaned))(cleaned, receive, send_with_headers)
+
+    async def _trace(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request within a span, which is in the caller's trace if there is one."""
+        with request_span(scope["method"], _header(scope, b"traceparent")) as current:
+            own = current_traceparent()
+            request_fields.set({**request_fields.get(), "trace": trace_id_of(own)})
+
+            async def send_traced(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    MutableHeaders(scope=message)["traceparent"] = own
+                    if route := getattr(scope.get("route"), "path", ""):
+                        current.update_name(f"{scope['method']} {route}")
+                        current.set_attribute("http.route", route)
+                    current.set_attribute("http.request.method", scope["method"])
+                    current.set_attribute("http.response.status_code", message["status"])
+                await send(message)
+
+            await self._app(scope, receive, send_traced)
 
 
 def clean_path(path: str) -> str:
@@ -113,7 +135,9 @@ def _clean_up(scope: Scope) -> Scope:
 
 def _given_id(scope: Scope) -> str:
     """The client's own id of the request, or an empty text."""
-    for name, value in scope["headers"]:
-        if name == b"x-request-id" and _REQUEST_ID.fullmatch(given := value.decode("latin-1")):
-            return str(given)
-    return ""
+    given = _header(scope, b"x-request-id") or ""
+    return given if _REQUEST_ID.fullmatch(given) else ""
+
+
+def _header(scope: Scope, wanted: bytes) -> str | None:
+    return next((value.decode("latin-1") for name, value in scope["headers"] if name == wanted), None)

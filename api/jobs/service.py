@@ -27,6 +27,7 @@ from shared.ledger.job_index import AnyJob, JobIndex
 from shared.ledger.job_ledger import JobLedger
 from shared.ledger.job_record import DeadLetter, JobFilter, JobRecord, JobStatus, Position
 from shared.ledger.submission import DEFAULT_OPTIONS, Acceptance, JobOptions, Submission
+from shared.tracing import span
 
 _POOL_CHECK_SECONDS = 1.0
 _RESTART_WAIT_SECONDS = 10.0
@@ -85,15 +86,16 @@ class RerankService:
         limit, started = self.limits.wait_seconds, perf_counter()
         seconds = limit if wait_seconds is None else min(wait_seconds, limit)
         with self._counts.request(dialect, WorkClass.INTERACTIVE):
-            submission = await self._submissions.build(
-                request,
-                dialect,
-                owner,
-                WorkClass.INTERACTIVE,
-                idempotency,
-                seconds if patient else None,
-                options=options,
-            )
+            with span("admission"):
+                submission = await self._submissions.build(
+                    request,
+                    dialect,
+                    owner,
+                    WorkClass.INTERACTIVE,
+                    idempotency,
+                    seconds if patient else None,
+                    options=options,
+                )
             try:
                 acceptance, scores = await self._submit_and_wait(submission, seconds)
             except (asyncio.CancelledError, ModelUnavailable):
@@ -118,7 +120,8 @@ class RerankService:
         """
         if scores is not None:
             job = _SucceededJob(submission.job_id, submission.model, acceptance.created_ms)
-            return rank(job, submission.request, [encoding.decode_scores(scores)], submission.known_scores)
+            with span("rank"):
+                return rank(job, submission.request, [encoding.decode_scores(scores)], submission.known_scores)
         # An existing job has its own known scores, which may differ from this submission's.
         return await self._read_result(acceptance.job_id, None if acceptance.existing else submission)
 
@@ -132,7 +135,9 @@ class RerankService:
         with waiting, self._completions.expect(submission.job_id) as completion:
             acceptance = await self.accept(submission)
             completion.accepted = not acceptance.existing
-            if not acceptance.existing and await self._wait(completion, submission, seconds):
+            with span("wait"):
+                ended = not acceptance.existing and await self._wait(completion, submission, seconds)
+            if ended:
                 if completion.lost:
                     raise lost("this request")
                 return acceptance, completion.scores
@@ -169,7 +174,8 @@ class RerankService:
 
     async def accept(self, submission: Submission) -> Acceptance:
         """Submit to the ledger, and count what it accepts. Raises what JobLedger.submit raises."""
-        acceptance = await self._ledger.submit(submission)
+        with span("submit", **{"gen_ai.request.model": submission.model, "rerankq.job": submission.job_id}):
+            acceptance = await self._ledger.submit(submission)
         if not acceptance.existing:
             pairs = len(submission.request.documents)
             cached = pairs - sum(size.pairs for size in submission.sizes)

@@ -4,9 +4,12 @@ FROM docker.io/library/python:3.11-slim
 
 ENV PYTHONUNBUFFERED=1 PYTHONPATH=/app PATH=/opt/venv/bin:$PATH RERANKQ_PAYLOADS=/data/payloads
 
-COPY requirements/api.txt /tmp/requirements/
+# --build-arg TRACING=1 adds OpenTelemetry, for RERANKQ_TRACING=otlp.
+ARG TRACING=
+COPY requirements/api.txt requirements/tracing.txt /tmp/requirements/
 RUN python -m venv /opt/venv \
  && pip install --no-cache-dir --no-deps --require-hashes -r /tmp/requirements/api.txt \
+ && if [ -n "$TRACING" ]; then pip install --no-cache-dir --no-deps --require-hashes -r /tmp/requirements/tracing.txt; fi \
  && rm -r /tmp/requirements \
  && useradd --uid 10001 --no-create-home --home-dir /tmp rerankq \
  && mkdir /data \

@@ -33,6 +33,7 @@ from shared.partial_results import KnownScores
 from shared.queue.messages import WakeUp
 from shared.store.client import damaged, is_damage, store_errors
 from shared.store.scripts import ScriptCall, ScriptPipeline, script_source
+from shared.tracing import current_traceparent
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +101,7 @@ class JobLedger:
                 "" if seconds is None else int(seconds * 1000)
                 for seconds in (submission.execution_seconds, submission.kept_seconds)
             ),
+            current_traceparent(),
             *(part for documents, size in zip(shards, submission.sizes, strict=True) for part in (documents, *size)),
             *submission.messages,
         ]

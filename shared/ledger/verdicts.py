@@ -84,7 +84,8 @@ class Claim:
 
     `queue_ms` is the time since the job was accepted, `tokens` the shard's estimated size. `alone`: no other shard may
     be claimed until it is done. `guaranteed`: batch work that was claimed before waiting interactive work, because
-    batch work has received less than its share.
+    batch work has received less than its share. `traceparent` is the span of the submission, empty when it is not
+    traced.
     """
 
     verdict: ClaimVerdict
@@ -93,6 +94,7 @@ class Claim:
     tokens: int = 0
     alone: bool = False
     guaranteed: bool = False
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)

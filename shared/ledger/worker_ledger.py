@@ -259,7 +259,7 @@ def _read_claim(answer: Sequence[Any]) -> Claim:
     verdict, *claimed = answer
     if verdict != b"run":
         return Claim(ClaimVerdict(verdict.decode()))
-    request, documents, queue_ms, tokens, alone = claimed
+    request, documents, queue_ms, tokens, alone, traceparent = claimed
     try:
         return Claim(
             ClaimVerdict.RUN,
@@ -267,6 +267,7 @@ def _read_claim(answer: Sequence[Any]) -> Claim:
             float(queue_ms),
             int(tokens),
             alone=bool(alone),
+            traceparent=traceparent.decode(errors="replace"),
         )
     except (ValueError, TypeError) as error:
         # Only the type: pydantic's message contains the caller's text. Not raised: other shards were claimed as well.

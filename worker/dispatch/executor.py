@@ -16,6 +16,7 @@ from shared.errors import InvalidRequest, ScoringFailed, TextTooLong
 from shared.ledger.job_record import JobFailure
 from shared.ledger.verdicts import Claim, ShardLease
 from worker.dispatch.leases import HeldShard
+from worker.dispatch.shard_trace import ShardTrace
 from worker.engines.base import (
     BACKGROUND,
     BatchScores,
@@ -56,7 +57,7 @@ class ShardOutcome(StrEnum):
 class ShardReport:
     """The result of one shard for the ledger; `scores` with SCORED, `failure` with FAILED and RETRY.
 
-    `request` is the claim's request, with this shard's documents.
+    `request` is the claim's request, with this shard's documents; `trace` its times, if it is traced.
     """
 
     lease: ShardLease
@@ -65,6 +66,7 @@ class ShardReport:
     scores: ShardScores | None = None
     failure: JobFailure | None = None
     request: RerankRequest | None = None
+    trace: ShardTrace | None = None
 
 
 Begin = Callable[[ScoringBatch, Cancellation], Pending]
@@ -103,36 +105,54 @@ class Executor:
 
         def score() -> ShardScores:
             shard = self._shard(claim, work_class)
-            return shard.scores(self._engine.score(shard.batch(held), held.cancellation) if shard.scorable else None)
+            scored = self._engine.score(shard.batch(held), held.cancellation) if shard.scorable else None
+            if trace is not None:
+                trace.scored()
+            return shard.scores(scored)
 
-        report = self._report(claim, held, work_class, score)
+        trace = ShardTrace.of(claim)
+        report = self._report(claim, held, work_class, score, trace)
         on_end(lambda: report)
 
     def _score_with_callback(
         self, begin: Begin, claim: Claim, held: HeldShard, work_class: WorkClass, on_end: OnEnd
     ) -> None:
         """Pass the shard to an engine that calls back."""
+        trace = ShardTrace.of(claim)
         try:
             shard = self._shard(claim, work_class)
             pending = begin(shard.batch(held), held.cancellation) if shard.scorable else None
         except Exception as error:
             failure = error
-            on_end(lambda: self._report(claim, held, work_class, partial(_raise, failure)))
+            on_end(lambda: self._report(claim, held, work_class, partial(_raise, failure), trace))
             return
+        if trace is not None:
+            trace.prepared()
 
         def score() -> ShardScores:
             return shard.scores(pending.result() if pending else None)
 
         if pending is None:
-            on_end(lambda: self._report(claim, held, work_class, score))
-        else:
-            pending.add_done_callback(lambda _: on_end(lambda: self._report(claim, held, work_class, score)))
+            on_end(lambda: self._report(claim, held, work_class, score, trace))
+            return
+
+        def end(_: object) -> None:
+            if trace is not None:
+                trace.scored()
+            on_end(lambda: self._report(claim, held, work_class, score, trace))
+
+        pending.add_done_callback(end)
 
     def _shard(self, claim: Claim, work_class: WorkClass) -> "_Shard":
         return _Shard(claim, work_class, self._engine.scale, self._start_ms(claim.queue_ms))
 
     def _report(
-        self, claim: Claim, held: HeldShard, work_class: WorkClass, score: Callable[[], ShardScores]
+        self,
+        claim: Claim,
+        held: HeldShard,
+        work_class: WorkClass,
+        score: Callable[[], ShardScores],
+        trace: ShardTrace | None,
     ) -> ShardReport:
         """The report for what `score` returns or raises."""
         lease = held.lease
@@ -141,7 +161,7 @@ class Executor:
             outcome: ShardOutcome, reason: JobFailure | str | None = None, scores: ShardScores | None = None
         ) -> ShardReport:
             failure = JobFailure(ScoringFailed.code, reason) if isinstance(reason, str) else reason
-            return ShardReport(lease, work_class, outcome, scores, failure, claim.request)
+            return ShardReport(lease, work_class, outcome, scores, failure, claim.request, trace)
 
         try:
             return report(ShardOutcome.SCORED, scores=score())

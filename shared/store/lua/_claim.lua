@@ -3,12 +3,12 @@
 -- Claims one shard for one worker, or returns why not. `options`: token and lease_ms of the lease, channel, is_idle (the
 -- worker holds no other shard), share (of batch work, see count_for_share).
 -- Returns {verdict, request JSON, documents JSON, ms since the job was accepted, the shard's tokens, 1: it must run
--- alone}; verdict is run | gone (no such job) | ended (the job has a final status) | done (the shard is finished) | held
+-- alone, the submission's traceparent or empty}; verdict is run | gone (no such job) | ended (the job has a final status) | done (the shard is finished) | held
 -- (another worker has it) | alone (it must run alone: claim it again when no other shard is held). A shard that is
 -- claimed has left the order.
 local function claim_shard(keys, job_id, shard, options)
   local job = redis.call('HMGET', keys.job, 'status', 'deadline_ms', 'created_ms', 'started_ms', 'class', 'shards',
-    'owner', 'weight', 'execution_ms')
+    'owner', 'weight', 'execution_ms', 'traceparent')
   if not job[1] then return {'gone'} end
   if is_final(job[1]) then return {'ended'} end
 
@@ -52,5 +52,5 @@ local function claim_shard(keys, job_id, shard, options)
       redis.call('ZADD', keys.deadlines, now + job[9], job_id)
     end
   end
-  return {'run', request, documents, now - job[3], current[5] or 0, current[3] == '1' and 1 or 0}
+  return {'run', request, documents, now - job[3], current[5] or 0, current[3] == '1' and 1 or 0, job[10] or ''}
 end

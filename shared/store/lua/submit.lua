@@ -12,13 +12,14 @@
 --         batch of which this job is one line, empty for other jobs: it is not in the owner's list, and does not
 --         count for the owner's limits, 27 the process that is notified when the job ends, 28 JSON of what its webhooks
 --         deliver (_webhooks.lua), empty when there are none, 29 ms from the job's start to the time at which it expires,
---         30 ms from now to the time at which it is deleted (each empty when there is no limit); then each shard's
---         documents JSON, pairs and tokens, then one Celery message for each shard enqueued at once
+--         30 ms from now to the time at which it is deleted (each empty when there is no limit), 31 the
+--         W3C traceparent of the submission, empty when it is not traced; then each shard's documents JSON, pairs and
+--         tokens, then one Celery message for each shard enqueued at once
 -- returns {accepted | existing | conflict, the job's id, time of acceptance in ms}: existing and conflict, without a
 --         time, when KEYS[5] refers to a job of the same or of another request; or {refused, ahead | tokens | jobs, number}:
 --         the limit that is exceeded, and by how many; or {limited, requests | pairs | tokens | jobs, ms}: the owner's
 --         limit that is exceeded, and when to try again, 0 if unknown
-local FIXED_ARGS = 30
+local FIXED_ARGS = 31
 local ARGS_PER_SHARD = 3
 local keys = job_keys(KEYS[1])
 
@@ -117,6 +118,7 @@ redis.call('HSET', keys.job, 'status', 'queued', 'model', ARGV[6], 'dialect', AR
 if ARGV[28] ~= '' then redis.call('HSET', keys.job, 'webhooks', ARGV[28]) end
 if ARGV[29] ~= '' then redis.call('HSET', keys.job, 'execution_ms', ARGV[29]) end
 if ARGV[30] ~= '' then redis.call('HSET', keys.job, 'kept_until_ms', now + ARGV[30]) end
+if ARGV[31] ~= '' then redis.call('HSET', keys.job, 'traceparent', ARGV[31]) end
 if ARGV[17] ~= '1' then
   redis.call('HSET', keys.job, 'weight', ARGV[17])
   redis.call('HSET', keys.pool .. 'weights', ARGV[8], ARGV[17])
