@@ -105,7 +105,7 @@ def create_app(
     _add_routes(app, app.state.root)
     registry_of_counts = CollectorRegistry()
     counts = ServiceCounts(registry_of_counts)
-    app.state.counts, app.state.exposition = counts, Exposition(registry_of_counts, group)
+    app.state.counts, app.state.exposition = counts, Exposition(registry_of_counts, group, counts.exemplars)
     app.add_middleware(RequestContextMiddleware, render_exception=_render_exception, observe=counts.response)
     app.openapi = partial(describe_api, app, app.state.root)  # type: ignore[method-assign]
     app.add_exception_handler(RerankqError, _handle_rerankq_error)

@@ -1,15 +1,21 @@
 """Counts what an API process does. Counting costs a microsecond or two, and never waits."""
 
+import math
+import time
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
 
 from prometheus_client import CollectorRegistry
+from prometheus_client.samples import Exemplar
+from prometheus_client.utils import floatToGoString
 
 from api.metrics import definitions as metrics
 from shared.contracts import WorkClass
 from shared.errors import InternalError, Overloaded, RateLimited, RerankqError
+from shared.tracing import current_traceparent, is_tracing, trace_id_of
 
 LOAD_REASONS = ("wait", "waiting", "pending_tokens", "pending_jobs", "memory")
 """Why requests are refused whatever their key; the other reasons are limits of a key."""
@@ -31,6 +37,8 @@ class ServiceCounts:
         self._reconciler_round = metrics.RECONCILER_ROUND.gauge(registry, multiprocess_mode="max")
         self._round_trips = metrics.ROUND_TRIPS.counter(registry)
         self._batch_rows = metrics.BATCH_ROWS.counter(registry)
+        self.exemplars: dict[tuple[str, str], Exemplar] = {}
+        """The last traced request of a waiting caller, by model and by the bound of its bucket."""
         self._children: dict[tuple[Any, ...], Any] = {}
         # From the start at 0: the first increase would otherwise be no increase for Prometheus.
         for reason in LOAD_REASONS:
@@ -60,7 +68,13 @@ class ServiceCounts:
 
     def waited(self, model: str, started: float) -> None:
         """Observe the time of a waiting caller since `started`, of time.perf_counter."""
-        self._of(self._request_seconds, model).observe(perf_counter() - started)
+        seconds = perf_counter() - started
+        self._of(self._request_seconds, model).observe(seconds)
+        if is_tracing():
+            buckets = (*metrics.REQUEST_SECONDS.buckets, math.inf)
+            bound = floatToGoString(buckets[bisect_left(buckets, seconds)])  # type: ignore[no-untyped-call]
+            trace = {"trace_id": trace_id_of(current_traceparent())}
+            self.exemplars[model, bound] = Exemplar(trace, seconds, time.time())
 
     def accepted(self, model: str, work_class: WorkClass, pairs: int, cached: int) -> None:
         """Count the pairs of an accepted request, and those of them whose score was cached."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from infra.local.stack import Stack
 from tests.stacks import PANDA, client_of, running
@@ -134,6 +135,20 @@ def test_the_trace_is_in_the_log_of_the_request(stack: Stack) -> None:
     with client_of(stack) as client:
         client.get("/v1/models", headers={"traceparent": f"00-{trace}-{CALLER}-01"})
     wait_until(lambda: f'"trace": "{trace}"' in stack.log("api").read_text(), 10)
+
+
+def test_metrics_name_the_trace_of_a_slow_request_where_openmetrics_is_asked_for(stack: Stack) -> None:
+    trace = "2" + TRACE[1:]
+    with client_of(stack) as client:
+        client.post("/v1/rerank", json=PANDA, headers={"traceparent": f"00-{trace}-{CALLER}-01"})
+        openmetrics = client.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"}).text
+        plain = client.get("/metrics").text
+    parsed = text_string_to_metric_families(openmetrics)  # type: ignore[no-untyped-call]
+    families = {family.name: family for family in parsed}
+    samples = families["rerankq_request_duration_seconds"].samples
+    exemplars = [sample.exemplar for sample in samples if sample.exemplar]
+    assert trace in [exemplar.labels["trace_id"] for exemplar in exemplars]
+    assert "trace_id" not in plain
 
 
 def test_a_refused_request_is_a_failed_span_without_its_text(stack: Stack, receiver: Receiver) -> None:
