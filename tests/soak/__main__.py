@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from tests.soak.report import draw, summary, table
+from tests.soak.report import picture, summary, table
 from tests.soak.run import Plan, run
 
 
@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     outcome = run(plan, lambda text: print(f"{time.monotonic() - started:5.0f} s  {text}", flush=True))
     print(f"\n{summary(outcome)}\n\n{table(outcome)}")
     if options.picture:
-        draw(outcome, options.picture)
+        picture(outcome, options.picture)
     for problem in outcome.problems():
         print(f"problem: {problem}")
     return 1 if outcome.problems() else 0
