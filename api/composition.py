@@ -70,6 +70,7 @@ def build(
     `counts`: what this process counts; None: it shows it to nobody.
     """
     counts = counts or ServiceCounts()
+    counts.prepare(spec.name for spec in registry.specs)
     client = connect_async(settings.redis_url, counts.round_trip)
     ledger = JobLedger(client, Lifetimes(result=settings.result_seconds), counts.reconciled)
     completions = CompletionListener(client, ledger)

@@ -9,12 +9,14 @@ from dataclasses import replace
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
+from shared.contracts import WorkClass
 from shared.ledger.verdicts import FinishVerdict
 from shared.metrics import work
 from shared.metrics.definitions import Definition
 from shared.metrics.pool_totals import PoolTotals, Series
-from worker.dispatch.executor import ShardReport
+from worker.dispatch.executor import ShardOutcome, ShardReport
 from worker.engines.base import EngineStep, ScoringEngine
+from worker.process.startup import STAGES
 
 
 class WorkerMetrics:
@@ -38,6 +40,15 @@ class WorkerMetrics:
         self._embeddings = self._counter(work.EMBEDDINGS)
         self._starts = self._counter(work.STARTS)
         self._start_seconds = self._histogram(work.START_SECONDS)
+
+        # From the start at 0: the first increase would otherwise be no increase for Prometheus.
+        for stage in STAGES:
+            self._start_seconds.labels(stage)
+        for work_class in WorkClass:
+            for metric in (self._queue_wait, self._inference, self._pairs, self._prompt_tokens):
+                metric.labels(work_class)
+            for outcome in ShardOutcome:
+                self._shards.labels(work_class, outcome)
 
     def watch(self, engine: ScoringEngine) -> None:
         """Count the steps and cache lookups of an engine that reports them."""

@@ -6,11 +6,11 @@ Learns from the ledger's answers when the batch is cancelled, has expired, or be
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from api.background_tasks import cancel_and_wait
+from api.batches.average_rate import AverageRate
 from api.batches.input_lines import InputLine
 from api.batches.line_runner import Jobs
 from api.batches.output import SegmentBuffer
@@ -37,8 +37,6 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 RENEW_SECONDS = 1.0
-RATE_SECONDS = 30.0
-"""The rate is averaged over this time."""
 FULL_SECONDS = 60.0
 """How long a batch waits for room in a full payload store before it fails."""
 _RETRY_SECONDS = 1.0
@@ -86,7 +84,7 @@ class BatchWriter:
         self._buffer = SegmentBuffer(self._started)
         self._storing: asyncio.Task[None] | None = None
         self._rows_seen, self._pairs_seen = record.rows_ok + record.rows_failed, record.pairs_done
-        self._samples: deque[tuple[float, int]] = deque([(self._started, self._pairs_seen)])
+        self._rate = AverageRate(self._pairs_seen)
         self._published_to = record.cursor_byte
         self._ending = False
         if record.status is BatchStatus.CANCELLING:
@@ -279,12 +277,7 @@ class BatchWriter:
             self.on_stop()
 
     def _progress(self) -> dict[str, str | int | float]:
-        now = time.monotonic()
-        self._samples.append((now, self._pairs_seen))
-        while self._samples[0][0] < now - RATE_SECONDS and len(self._samples) > 2:
-            self._samples.popleft()
-        started, pairs = self._samples[0]
-        rate = (self._pairs_seen - pairs) / (now - started) if now > started else 0.0
+        rate = self._rate.update(self._pairs_seen)
         return {"rows_seen": self._rows_seen, "pairs_seen": self._pairs_seen, "rate": f"{rate:.3f}"}
 
     def _unpublished(self) -> dict[str, tuple[int, int]]:

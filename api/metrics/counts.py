@@ -3,7 +3,7 @@
 import math
 import time
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
@@ -45,6 +45,14 @@ class ServiceCounts:
             self._of(self._refusals, reason)
         for outcome in ("ok", "failed"):
             self._of(self._batch_rows, outcome)
+
+    def prepare(self, models: Iterable[str]) -> None:
+        """Begin the counts of these models at 0."""
+        for model in models:
+            self._of(self._cached_pairs, model)
+            self._of(self._request_seconds, model)
+            for work_class in WorkClass:
+                self._of(self._pairs, model, work_class)
 
     def response(self, route: str, status: int, seconds: float) -> None:
         """Count an HTTP response; `route` is empty when none matched."""

@@ -83,12 +83,6 @@ class ServedModels(ResponseSchema):
     data: list[ServedModel]
 
 
-class Health(ResponseSchema):
-    """The process answers."""
-
-    status: Literal["ok"]
-
-
 class ModelWorkers(Workers):
     """A model's workers, and why the last one failed to start when none runs."""
 
@@ -207,15 +201,6 @@ class Pools(ResponseSchema):
 
     object: Literal["list"]
     data: list[Pool]
-
-
-class Readiness(ResponseSchema):
-    """Whether requests are accepted now."""
-
-    status: Literal["ready", "not ready"]
-    store: Literal["reachable", "unreachable"]
-    problems: list[str]
-    models: dict[str, ModelWorkers]
 
 
 class ClusterAuth(ResponseSchema):

@@ -8,7 +8,8 @@ from fastapi import APIRouter, Request, Response
 from api import VERSION
 from api.dependencies import AdminDep, AppState, AppStateDep
 from api.http.responses import json_response
-from api.openapi.schemas import EXAMPLE_MODEL, Health, Readiness, response_doc
+from api.openapi.health_schemas import Health, Readiness
+from api.openapi.schemas import EXAMPLE_MODEL, response_doc
 from api.pool_problems import problem_of
 from shared.pools.signals import PoolSignals
 

@@ -158,7 +158,17 @@ POOL = Dashboard(
             (
                 _quantiles("Queue wait", "rerankq_pool_queue_wait_seconds", "class", f"{{{_MODEL}}}"),
                 _quantiles("Inference", "rerankq_pool_inference_seconds", "class", f"{{{_MODEL}}}"),
-                _quantiles("Stages of a start", "rerankq_pool_start_stage_seconds", "stage", f"{{{_MODEL}}}"),
+                Panel(
+                    "Stages of the starts of an hour",
+                    (
+                        Query(
+                            f"sum by (stage) (increase(rerankq_pool_start_stage_seconds_sum{{{_MODEL}}}[1h])) "
+                            f"/ sum by (stage) (increase(rerankq_pool_start_stage_seconds_count{{{_MODEL}}}[1h]))",
+                            "{{stage}}",
+                        ),
+                    ),
+                    "s",
+                ),
             ),
         ),
         (

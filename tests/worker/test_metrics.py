@@ -56,7 +56,7 @@ def test_scores_that_come_too_late_are_no_pairs() -> None:
     metrics = WorkerMetrics()
     metrics.shard_reported(scored(), FinishVerdict.ENDED)
     assert value(metrics, "rejected_reports_total") == 1
-    assert value(metrics, "scored_pairs_total", **{"class": "interactive"}) is None
+    assert value(metrics, "scored_pairs_total", **{"class": "interactive"}) == 0
 
 
 def test_a_shard_without_scores_counts_its_outcome() -> None:
@@ -100,9 +100,14 @@ class TestTotals:
                 pusher.push()
         text = await exposed(redis_url)
         families = {family.name: family for family in text_string_to_metric_families(text)}
-        (pairs,) = families["rerankq_pool_scored_pairs"].samples
-        assert (pairs.labels, pairs.value) == ({"model": MODEL, "class": "interactive"}, 12)
-        buckets = [each for each in families["rerankq_pool_inference_seconds"].samples if each.name.endswith("_bucket")]
+        pairs = {sample.labels["class"]: sample.value for sample in families["rerankq_pool_scored_pairs"].samples}
+        assert pairs == {"interactive": 12, "batch": 0}
+        inference = [
+            sample
+            for sample in families["rerankq_pool_inference_seconds"].samples
+            if sample.labels == sample.labels | {"model": MODEL, "class": "interactive"}
+        ]
+        buckets = [sample for sample in inference if sample.name.endswith("_bucket")]
         assert buckets[-1].labels["le"] == "+Inf"
         assert [each.value for each in buckets] == sorted(each.value for each in buckets)
         assert buckets[-1].value == 6

@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 Mark = Callable[[str], None]
 """Called with the name of a stage when it ends."""
+STAGES = ("process", "import", "load", "warm-up", "connect")
+"""The stages of a start; an engine may have others."""
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt")
 
 
