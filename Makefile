@@ -12,7 +12,7 @@ unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 .DEFAULT_GOAL := help
 .PHONY: soak help run demo test test-monitoring test-redis test-clients test-clients-js test-long test-fuzz check fix lock clean chaos
 .PHONY: bench bench-quick bench-peers bench-batch bench-interactive bench-overload bench-cold bench-store
-.PHONY: bench-processes simulate
+.PHONY: bench-ab bench-processes simulate
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z-]*\): ## \(.*\)/  make \1\t\2/p' Makefile
@@ -69,6 +69,9 @@ bench-interactive: ## Measures interactive calls while batch work saturates the 
 
 bench-overload: ## Measures what callers get while ten times the capacity arrives, 6 minutes (options: ARGS="--help")
 	@$(INSTALL) --with test && exec $(VENV)/python -m bench.overload $(ARGS)
+
+bench-ab: ## Measures what a change or a setting costs a call, 2 minutes (options: ARGS="--tree ../other" or "--set RERANKQ_TRACING=otlp")
+	@$(INSTALL) --with test && exec $(VENV)/python -m bench.side_by_side $(ARGS)
 
 bench-processes: ## Measures calls a second with one and with two processes of the API, 3 minutes (options: ARGS="--help")
 	@$(INSTALL) --with test && exec $(VENV)/python -m bench.processes $(ARGS)
