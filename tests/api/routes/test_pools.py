@@ -58,6 +58,7 @@ async def test_idle_pool(client: httpx.AsyncClient) -> None:
         "failures": 0,
         "failure": None,
         "failed_at": None,
+        "problem": None,
     }
 
 
