@@ -238,7 +238,7 @@ EXAMPLE_POOL: dict[str, Any] = {
     "failures": 1,
     "failure": "the weights are not there",
     "failed_at": EXAMPLE_CREATED + 0.5,
-    "problem": "no worker runs, since the last start failed: the weights are not there; the next attempt may follow in 1 s",
+    "problem": "no worker runs, since the last start failed: the weights are not there; it may be tried again",
 }
 EXAMPLE_JOB: dict[str, Any] = {
     "id": EXAMPLE_JOB_ID,

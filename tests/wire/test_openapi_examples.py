@@ -69,7 +69,7 @@ def test_job_has_the_documented_shape(client: httpx.Client) -> None:
     assert accepted.status_code == 202
     assert shape(documented[1]).items() <= shape(accepted.json()).items()
     location = accepted.headers["location"]
-    done = client.get(location, headers={"Prefer": "wait=10"})
+    done = client.get(location, headers={"Prefer": "wait=30"})
     assert shape(done.json()) == shape(example_of("get", "/v1/jobs/{job_id}"))
     result = client.get(f"{location}/results")
     results = DOCUMENT["paths"]["/v1/jobs/{job_id}/results"]["get"]["responses"]["200"]["content"][JSON]
