@@ -27,7 +27,7 @@ demo: ## Starts the service and runs a few sample requests
 test: ## Runs the tests (options for pytest: ARGS="...")
 	@$(INSTALL) --with test && exec $(VENV)/python -m pytest $(ARGS)
 
-test-long: ## Runs the tests that take too long for make test: twenty starts and stops with each engine, 10 minutes
+test-long: ## Runs the tests that take too long for make test: twenty starts and stops with each engine, a short soak, 13 minutes
 	@$(INSTALL) --with test && exec $(VENV)/python -m pytest -m long -s $(ARGS)
 
 test-monitoring: ## Runs the tests of metrics, alerts and dashboards with a real Prometheus (needs Debian's prometheus)
