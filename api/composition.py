@@ -67,7 +67,7 @@ def build(
 ) -> Parts:
     """Build the objects. Connects to nothing. Raises ConfigurationError for an unusable payload store.
 
-    `counts`: what this process counts; None: it shows it to nobody.
+    `counts` are the counters of this process; None: new ones, which no metric exposes.
     """
     counts = counts or ServiceCounts()
     counts.prepare(spec.name for spec in registry.specs)

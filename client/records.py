@@ -171,7 +171,7 @@ class Job:
 class JobOutcome:
     """What became of one of many jobs: the job with its final status, or the error of waiting for it.
 
-    A job that failed is no error: its `status` and `message` say so. `position` counts from 0.
+    A failed job raises nothing: `status` and `message` describe the failure. `position` counts from 0.
     """
 
     position: int

@@ -26,7 +26,7 @@ class RunpodCall(RequestSchema):
     """`input` is a body of the superset, of a worker of RunPod's, or a list of them."""
 
     input: dict[str, Any] | list[dict[str, Any]]
-    webhook: Annotated[str | None, Field(description="A URL that is told of the job's end.")] = None
+    webhook: Annotated[str | None, Field(description="A URL to which the job is posted when it has ended.")] = None
     policy: Annotated[RunpodPolicy | None, WithJsonSchema(RunpodPolicy.model_json_schema())] = None
 
 

@@ -79,7 +79,7 @@ async def _result(state: AppState, record: JobRecord) -> bytes | None:
     try:
         result = await state.service.result(record)
     except StoreDamaged:
-        # Only the result is lost; /results says so.
+        # The job succeeded, but its result is lost. GET /v1/jobs/{id}/results returns that error.
         return None
     return encode_event("result", dialect_by_name(record.dialect).render(result), "1")
 

@@ -2,7 +2,7 @@
 
 A sender connects only to addresses that its rules allow, follows no redirect, reads no proxy from the environment,
 keeps no cookies, and spends a bounded time and memory on each answer. Every delivery has a connection of its own, so
-that its address is checked anew, and a connection that a receiver spoiled harms no other delivery.
+that its address is checked each time, and a broken connection affects one delivery only.
 """
 
 import asyncio

@@ -14,7 +14,7 @@ from shared.ledger.delivery_record import DeliveryRecord
 
 
 def body_builder(state: AppState) -> Callable[[DeliveryRecord], Awaitable[bytes]]:
-    """Builds the body of a delivery: without output if that is too large, or if the job is gone or runs again."""
+    """Builds the body of a delivery. It has no output when that is too large, the job is deleted, or it was retried."""
 
     async def build(delivery: DeliveryRecord) -> bytes:
         end = describe_runpod_end(delivery)
