@@ -65,6 +65,8 @@ class PoolMonitor:
         self.store_reachable = False
         self.store_memory_share = 0.0
         """The used share of Redis's `maxmemory`; 0 without a limit, or when Redis evicts keys instead of refusing."""
+        self.store_memory = (0, 0)
+        """The bytes that Redis uses, and its `maxmemory`, 0 without a limit."""
 
     def pool(self, model: str) -> PoolSnapshot:
         return self._pools[model]
@@ -115,7 +117,9 @@ class PoolMonitor:
         """Update and return the snapshots. Raises StoreUnavailable."""
         with store_errors():
             self._update(await read_signals(self._client, list(self._settings), time.time()))
-            self.store_memory_share = _memory_share(await self._client.info("memory"))
+            memory = await self._client.info("memory")
+        self.store_memory = int(memory.get("used_memory", 0)), int(memory.get("maxmemory", 0))
+        self.store_memory_share = _memory_share(memory)
         self.store_reachable = True
         return self.all()
 

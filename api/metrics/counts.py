@@ -1,5 +1,6 @@
 """Counts what an API process does. Counting costs a microsecond or two, and never waits."""
 
+import asyncio
 import math
 import time
 from bisect import bisect_left
@@ -17,6 +18,8 @@ from shared.contracts import WorkClass
 from shared.errors import InternalError, Overloaded, RateLimited, RerankqError
 from shared.tracing import current_traceparent, is_tracing, trace_id_of
 
+DISCONNECTED = "disconnected"
+"""The outcome of a request whose client did not wait for it."""
 LOAD_REASONS = ("wait", "waiting", "pending_tokens", "pending_jobs", "memory")
 """Why requests are refused whatever their key; the other reasons are limits of a key."""
 
@@ -66,6 +69,9 @@ class ServiceCounts:
         try:
             yield
             outcome = "ok"
+        except asyncio.CancelledError:
+            outcome = DISCONNECTED
+            raise
         except RerankqError as error:
             outcome = error.code
             if isinstance(error, Overloaded | RateLimited):

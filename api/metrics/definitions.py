@@ -10,7 +10,7 @@ HTTP_SECONDS = histogram(
 )
 REQUESTS = counter(
     "rerankq_requests",
-    "Rerank requests by outcome: `ok`, or the code of the error; lines of batches are not counted here",
+    "Rerank requests by outcome: `ok`, `disconnected`, or the code of the error; lines of batches are not counted here",
     "dialect",
     "class",
     "outcome",

@@ -41,7 +41,7 @@ class Subscriptions:
         receivers: list[dict[str, Any]] = []
         if target is not None:
             check_url(target.url, self._rules)
-            # The delivery is signed with it, whether or not the caller has read the secret before.
+            # The default secret signs this delivery, whether or not the caller has read it before.
             if target.secret is None:
                 await self._endpoints.default(owner)
             wanted = [event for event in events if not target.events or event in target.events]

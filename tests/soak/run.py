@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +11,8 @@ from statistics import quantiles
 from tests.chaos.cluster import Cluster, Size, Slot
 from tests.soak.load import Caller, Calls, capacity, steady
 from tests.soak.regression import Series, growth_of_thirds
-from tests.soak.watch import Watch
+from tests.soak.repeating import repeating
+from tests.soak.watch import SAMPLE_SECONDS, Watch
 
 _WINDOW_SECONDS = 60.0
 
@@ -72,12 +72,13 @@ def run(plan: Plan, log: Callable[[str], None]) -> Outcome:
         victims = [cluster.workers[-1], cluster.apis[-1]]
         survivors = [slot for slot in (*cluster.apis, *cluster.workers) if slot not in victims]
         watch = Watch({slot.name: slot.pid for slot in survivors} | {"redis": cluster.redis_pid}, cluster.redis_port)
-        calls, killer = Calls(time.monotonic()), Killer(victims, plan.kill_every_seconds, log)
-        watch.start()
-        killer.start()
-        asyncio.run(steady(Caller(cluster.urls, calls), per_second, plan.seconds))
-        killer.stop()
-        watch.stop()
+        calls, killer = Calls(time.monotonic()), Killer(victims, log)
+        with (
+            repeating(watch.sample, SAMPLE_SECONDS, "watch"),
+            repeating(killer.kill, plan.kill_every_seconds, "killer"),
+        ):
+            asyncio.run(steady(Caller(cluster.urls, calls), per_second, plan.seconds))
+        watch.close()
     after = plan.warm_up_seconds
     return Outcome(
         plan,
@@ -104,26 +105,15 @@ def p99_by_minute(calls: Calls) -> Series:
 
 
 class Killer:
-    """Kills one of the victims regularly, in turn."""
+    """Kills one of the victims at each call, in turn."""
 
-    def __init__(self, victims: list[Slot], every_seconds: float, log: Callable[[str], None]) -> None:
+    def __init__(self, victims: list[Slot], log: Callable[[str], None]) -> None:
         self.kills = 0
         self._victims = victims
-        self._every_seconds = every_seconds
         self._log = log
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="killer", daemon=True)
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopped.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stopped.wait(self._every_seconds):
-            victim = self._victims[self.kills % len(self._victims)]
-            self._log(f"kill {self.kills + 1}: {victim.name}")
-            victim.end(signal.SIGKILL)
-            self.kills += 1
+    def kill(self) -> None:
+        victim = self._victims[self.kills % len(self._victims)]
+        self._log(f"kill {self.kills + 1}: {victim.name}")
+        victim.end(signal.SIGKILL)
+        self.kills += 1

@@ -1,6 +1,5 @@
 """Measures the processes that live through the whole run, and Redis."""
 
-import threading
 import time
 from collections.abc import Mapping
 
@@ -14,7 +13,7 @@ _MEBI = 1024 * 1024
 
 
 class Watch:
-    """Samples every SAMPLE_SECONDS between `start` and `stop`."""
+    """Series of what was sampled; times are seconds since its creation."""
 
     def __init__(self, processes: Mapping[str, int], redis_port: int) -> None:
         """`processes` are the pids by name."""
@@ -23,22 +22,15 @@ class Watch:
         self.keys = Series("Redis keys", "keys")
         self._processes = {name: psutil.Process(pid) for name, pid in processes.items()}
         self._client = redis.Redis(port=redis_port, socket_timeout=5)
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._started_at = time.monotonic()
 
-    def start(self) -> None:
-        self.started_at = time.monotonic()
-        self._thread.start()
+    def sample(self) -> None:
+        """Take one sample of everything."""
+        now = time.monotonic() - self._started_at
+        for name, process in self._processes.items():
+            self.memory[name].add(now, process.memory_info().rss / _MEBI)
+            self.files[name].add(now, process.num_fds())
+        self.keys.add(now, int(self._client.dbsize()))
 
-    def stop(self) -> None:
-        self._stopped.set()
-        self._thread.join()
+    def close(self) -> None:
         self._client.close()
-
-    def _run(self) -> None:
-        while not self._stopped.wait(SAMPLE_SECONDS):
-            now = time.monotonic() - self.started_at
-            for name, process in self._processes.items():
-                self.memory[name].add(now, process.memory_info().rss / _MEBI)
-                self.files[name].add(now, process.num_fds())
-            self.keys.add(now, int(self._client.dbsize()))

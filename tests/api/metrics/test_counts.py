@@ -1,5 +1,6 @@
 """What an API process counts."""
 
+import asyncio
 from contextlib import nullcontext
 from time import perf_counter
 
@@ -41,10 +42,11 @@ def test_responses_are_counted_by_route_and_status(counts: ServiceCounts, regist
         (Overloaded("too much", reason="waiting"), "overloaded"),
         (RateLimited("too often", reason="requests_per_second"), "rate_limited"),
         (ZeroDivisionError(), "internal_error"),
+        (asyncio.CancelledError(), "disconnected"),
     ],
 )
 def test_requests_are_counted_by_dialect_class_and_outcome(
-    counts: ServiceCounts, registry: CollectorRegistry, error: Exception | None, outcome: str
+    counts: ServiceCounts, registry: CollectorRegistry, error: BaseException | None, outcome: str
 ) -> None:
     raised = nullcontext() if error is None else pytest.raises(type(error))
     with raised, counts.request("jina", WorkClass.INTERACTIVE):
